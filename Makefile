@@ -1,0 +1,51 @@
+# Two commands: `make run` (a night through a real Airflow) and `make test`. Both set up .venv by themselves.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+export PYTHONPATH := $(CURDIR)
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help run test setup bench lint lock migrate clean
+
+help:
+	@echo "make run     one night (and two more) through a real Airflow on this machine; ONCE=1 ends by itself"
+	@echo "make test    lint, types, layers and all tests"
+	@echo "make bench   seconds and CPU of every step for 1,000 users (USERS=n for more)"
+	@echo "make lock    requirements.lock anew from requirements.txt (needs uv)"
+	@echo "make clean   remove .venv and .local"
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.lock .ci/setup
+	@PYTHON="$(PYTHON)" bash .ci/setup "$(VENV)"
+
+run: setup
+	@exec $(BIN)/python -m local
+
+test: setup lint
+	@echo "== tests"
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: setup
+	@echo "== ruff, mypy, import-linter"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup
+	@$(BIN)/python -m benchmarks
+
+migrate: setup
+	@$(BIN)/python -m contexts.migrate
+
+lock:
+	uv pip compile --universal --python-version 3.11 --quiet --no-header requirements.txt --group dev -o requirements.lock \
+	  $(addprefix --no-emit-package ,$(shell sed -n 's/^# not locked: //p' requirements.txt))
+
+clean:
+	rm -rf $(VENV) .local .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

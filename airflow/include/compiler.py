@@ -1,0 +1,172 @@
+"""The DAGs, compiled from the asset graph: plan -> compute (one mapped task a shard) -> collect -> publish."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from functools import reduce
+from operator import or_
+from typing import Any, cast
+
+from airflow.sdk import DAG, Param, get_current_context, task
+from airflow.sdk import Asset as AirflowAsset
+from airflow.sdk.definitions.callback import SyncCallback
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
+from airflow.sdk.exceptions import AirflowSkipException
+
+from assets.graph import Graph
+from contexts.settings import Settings
+from include.policies import HonourRetryAfter, report_late
+
+SIGNALS_OBSERVED = "signals_observed"
+GROUP = "feature_to_prompt"
+
+
+def compile_dags(graph: Graph, settings: Settings) -> dict[str, DAG]:
+    """One DAG per step of the graph."""
+    return {step: _dag(graph, step, settings) for step in graph.steps}
+
+
+def schedule_of(graph: Graph, step: str, settings: Settings) -> Any:
+    """A cron for the sources; else any of the nearest assets that it reads.
+
+    A step that observes (rows of the store stay fresh when nothing changed) is woken by every fetch, changed or not.
+    """
+    members = graph.steps[step]
+    if any(member.is_source for member in members):
+        return settings.materialize_schedule
+    wakers = sorted(graph.wakers(step))
+    if any(member.observes for member in members):
+        wakers = [SIGNALS_OBSERVED, *(name for name in wakers if not graph[name].is_source)]
+    return reduce(or_, [_airflow_asset(name) for name in wakers])
+
+
+def _published(graph: Graph, step: str) -> list[str]:
+    """The assets of a step that speak to others: those that the step itself does not read."""
+    members = graph.steps[step]
+    inside = {edge.asset for member in members for edge in member.inputs}
+    return [member.name for member in members if member.name not in inside]
+
+
+def _airflow_asset(name: str) -> AirflowAsset:
+    return AirflowAsset(name=name, group=GROUP)
+
+
+def _dag(graph: Graph, step: str, settings: Settings) -> DAG:
+    members = graph.steps[step]
+    is_source = any(member.is_source for member in members)
+    with DAG(
+        dag_id=step,
+        schedule=schedule_of(graph, step, settings),
+        catchup=False,
+        max_active_runs=1,
+        tags=["feature-to-prompt"],
+        description=" / ".join(member.name for member in members),
+        doc_md="\n\n".join(f"**{member.name}**: {member.function.__doc__}" for member in members),
+        default_args={
+            "owner": "contexts",
+            "retries": 2,
+            "retry_delay": timedelta(minutes=1),
+            "retry_policy": HonourRetryAfter(),
+        },
+        params={"full": Param(True, type="boolean", description="Fetch every active user.")} if is_source else {},
+        deadline=DeadlineAlert(
+            reference=DeadlineReference.DAGRUN_QUEUED_AT,
+            interval=timedelta(minutes=settings.night_deadline_minutes),
+            callback=SyncCallback(report_late, kwargs={"step": step, "minutes": settings.night_deadline_minutes}),
+        ),
+    ) as dag:
+        collected = _work(step, settings)
+        _publish(_published(graph, step), collected)
+        if is_source:
+            _announce(collected)
+    return dag
+
+
+def _work(step: str, settings: Settings) -> Any:
+    """The tasks that make the step's assets; gives what `collect` says of each."""
+
+    @task(task_id="plan", doc_md="Which shards run, and why; from footers and Postgres alone.")
+    def plan() -> list[dict[str, Any]]:
+        from include import steps
+        from include.resources import open_doors
+
+        now, full = datetime.now(UTC), _is_full(settings)
+        with open_doors() as doors:
+            reasons = steps.plan(doors, step, now=now, full=full)
+        for shard, why in reasons.items():
+            print(f"shard {shard}: {why}")
+        return [{"shard": shard, "now": now.isoformat(), "full": full} for shard in reasons]
+
+    @task(task_id="compute", map_index_template="shard {{ work['shard'] }}", doc_md="One shard of the assets.")
+    def compute(work: dict[str, Any]) -> list[dict[str, Any]]:
+        from include import steps
+        from include.resources import open_doors
+
+        with open_doors() as doors:
+            records = steps.compute(
+                doors, step, work["shard"], now=datetime.fromisoformat(work["now"]), full=work["full"]
+            )
+        for record in records:
+            print(record)
+        return [steps.to_plain(record) for record in records]
+
+    @task(task_id="collect", trigger_rule="none_failed", doc_md="Writes the ledger, and says what changed.")
+    def collect(computed: Iterable[list[dict[str, Any]]] | None) -> dict[str, dict[str, Any]]:
+        from include import steps
+        from include.resources import open_doors
+
+        records = [steps.from_plain(each) for shard in computed or () for each in shard]
+        run = get_current_context()["dag_run"]
+        with open_doors() as doors:
+            entries = steps.collect(doors, step, run.run_id, run.start_date or datetime.now(UTC), records)
+        return {
+            entry.asset: {
+                "changed": entry.changed,
+                "extra": {
+                    "data_version": entry.data_version,
+                    "n_shards_run": entry.n_shards_run,
+                    "n_users": entry.n_users,
+                    "n_users_changed": entry.n_users_changed,
+                    "n_rows": entry.n_rows,
+                    **entry.counts,
+                },
+            }
+            for entry in entries
+        }
+
+    return collect(cast(Any, compute.expand(work=plan())))
+
+
+def _publish(names: Iterable[str], collected: Any) -> None:
+    """For each asset a task with the outlet, skipped when the asset did not change: no event then."""
+    for name in names:
+        outlet = _airflow_asset(name)
+
+        @task(task_id=f"publish_{name}", outlets=[outlet], doc_md=f"Wakes what reads {name}, if it changed.")
+        def publish(said: dict[str, Any], *, outlet: AirflowAsset = outlet, outlet_events: Any = None) -> None:
+            if not said[outlet.name]["changed"]:
+                raise AirflowSkipException(f"{outlet.name} did not change")
+            outlet_events[outlet].extra = said[outlet.name]["extra"]
+
+        publish(collected)
+
+
+def _announce(collected: Any) -> None:
+    """Signals were looked at, changed or not: what is unchanged is fresh again."""
+    outlet = _airflow_asset(SIGNALS_OBSERVED)
+
+    @task(task_id=f"publish_{SIGNALS_OBSERVED}", outlets=[outlet], doc_md="Says that signals were looked at.")
+    def publish(said: dict[str, Any], *, outlet_events: Any = None) -> None:
+        outlet_events[outlet].extra = {name: each["extra"] for name, each in said.items()}
+
+    publish(collected)
+
+
+def _is_full(settings: Settings) -> bool:
+    """A scheduled run fetches everybody at the night's hour only, any other run as its parameter says."""
+    context = get_current_context()
+    run = context["dag_run"]
+    if str(run.run_type) == "scheduled" and run.logical_date is not None:
+        return settings.is_night(run.logical_date)
+    return bool(context["params"].get("full", True))

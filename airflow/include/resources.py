@@ -1,0 +1,87 @@
+"""The concrete doors of the night: Airflow's connections and the settings become the assets' resources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import psycopg
+from airflow.providers.postgres.hooks.postgres import PostgresHook
+from airflow.sdk import Connection
+
+from assets.parquet import Shards
+from contexts.accounts import Accounts
+from contexts.assemble import Budget
+from contexts.cluster import Clusterer
+from contexts.embed import Embedder
+from contexts.ledger import Ledger
+from contexts.settings import Settings, VaultSettings, read_settings
+from contexts.store import ContextStore
+from contexts.todoist import API_URL, OAuthApp, Todoist
+from contexts.vault import Vault
+
+NO_THEMES = 1.0
+"""The threshold before a model was calibrated: nothing is alike."""
+
+
+@dataclass(frozen=True)
+class Doors:
+    """All that a step needs, open."""
+
+    settings: Settings
+    shards: Shards
+    accounts: Accounts
+    store: ContextStore
+    ledger: Ledger
+    todoist: Todoist
+    embedder: Embedder
+
+    @property
+    def resources(self) -> Mapping[type, object]:
+        """What asset functions ask for, by type; the threshold is the stored one."""
+        model = self.embedder.version
+        return {
+            Todoist: self.todoist,
+            Accounts: self.accounts,
+            ContextStore: self.store,
+            Embedder: self.embedder,
+            Clusterer: Clusterer(model, self.store.threshold(model) or NO_THEMES),
+            Budget: Budget(self.settings.context_token_budget),
+        }
+
+
+@contextmanager
+def open_doors() -> Iterator[Doors]:
+    """Connect to Postgres by the connection `context_store` and to Todoist by `todoist`; close at the end."""
+    settings = read_settings(Settings)
+    keys = [key.get_secret_value() for key in read_settings(VaultSettings).credentials_keys]
+    connection = cast("psycopg.Connection[Any]", PostgresHook("context_store").get_conn())
+    with connection:
+        connection.autocommit = True
+        yield Doors(
+            settings=settings,
+            shards=Shards(settings.data_root, settings.n_shards),
+            accounts=Accounts(connection, Vault(keys)),
+            store=ContextStore(connection, reaction_days=settings.reaction_days),
+            ledger=Ledger(connection),
+            todoist=_todoist(settings),
+            embedder=Embedder(
+                settings.embedding_model,
+                revision=settings.revision,
+                prompt=settings.embedding_prompt,
+                dim=settings.embedding_dim,
+                device=settings.embedding_device,
+            ),
+        )
+
+
+def _todoist(settings: Settings) -> Todoist:
+    found = Connection.get("todoist")
+    url = f"{found.schema or found.conn_type}://{found.host}" if found.host else API_URL
+    secret = settings.todoist_client_secret
+    app = OAuthApp(settings.todoist_client_id, secret.get_secret_value()) if settings.todoist_client_id and secret else None
+    return Todoist(
+        f"{url}:{found.port}" if found.host and found.port else url, concurrency=settings.todoist_concurrency, app=app
+    )

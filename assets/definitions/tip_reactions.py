@@ -1,0 +1,35 @@
+"""What users made of earlier tips, as far back as matters."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from assets.asset import Users, asset
+from contexts.store import ContextStore
+
+SCHEMA = pa.schema(
+    [
+        pa.field("user_id", pa.string(), nullable=False),
+        pa.field("decision_id", pa.string(), nullable=False),
+        pa.field("tip_kind", pa.string()),
+        pa.field("theme", pa.string()),
+        pa.field("reaction", pa.string()),
+        pa.field("reacted_at", pa.timestamp("us", "UTC")),
+    ]
+)
+
+
+@asset(step="fetch_signals", schema=SCHEMA, code_version="1")
+def tip_reactions(previous: pa.Table, users: Users, now: datetime, store: ContextStore) -> pa.Table:
+    """One row per reaction of the last `store.reaction_days` days; users not looked at keep theirs."""
+    known = set(users) | set(pc.unique(previous["user_id"]).to_pylist())
+    since = now - timedelta(days=store.reaction_days)
+    rows = [
+        {"user_id": user, **vars(reaction)}
+        for user, reactions in store.reactions(known, since).items()
+        for reaction in reactions
+    ]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)

@@ -1,0 +1,98 @@
+"""Each user's context, ready for a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Annotated, Any
+
+import pyarrow as pa
+
+from assets.asset import asset
+from assets.checks import changed_users_under, users_of
+from contexts.assemble import Budget, assemble
+from contexts.model import Reaction, Signals, Task, Theme
+
+SCHEMA = pa.schema(
+    [
+        pa.field("user_id", pa.string(), nullable=False),
+        pa.field("context_json", pa.string(), nullable=False),
+        pa.field("context_hash", pa.string(), nullable=False),
+        pa.field("valid_until", pa.timestamp("us", "UTC")),  # the midnight at which a task moves bucket
+    ]
+)
+
+Rows = dict[str, list[dict[str, Any]]]
+
+
+@asset(
+    step="compute_context",
+    schema=SCHEMA,
+    code_version="1",
+    checks=(users_of("todoist_tasks"), changed_users_under(0.95)),
+)
+def user_contexts(
+    todoist_tasks: Annotated[
+        pa.Table,
+        "user_id",
+        "task_id",
+        "timezone",
+        "language",
+        "content",
+        "priority",
+        "project",
+        "section",
+        "labels",
+        "due_date",
+        "is_recurring",
+        "deadline_date",
+        "duration_minutes",
+    ],
+    task_clusters: Annotated[pa.Table, "user_id", "task_id", "cluster_id", "label", "tags"],
+    tip_reactions: Annotated[pa.Table, "user_id", "decision_id", "tip_kind", "theme", "reaction", "reacted_at"],
+    now: datetime,
+    budget: Budget,
+) -> pa.Table:
+    """One row per user, users without open tasks too."""
+    tasks, clusters, reactions = map(_by_user, (todoist_tasks, task_clusters, tip_reactions))
+    rows = []
+    for user, own in tasks.items():
+        made = assemble(_signals(user, own, clusters.get(user, ()), reactions.get(user, ())), now, budget)
+        rows.append({"user_id": user, **vars(made)})
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def _by_user(table: pa.Table) -> Rows:
+    rows: Rows = {}
+    for row in table.to_pylist():
+        rows.setdefault(row.pop("user_id"), []).append(row)
+    return rows
+
+
+def _signals(
+    user: str, tasks: list[dict[str, Any]], clusters: Iterable[dict[str, Any]], reactions: Iterable[dict[str, Any]]
+) -> Signals:
+    first = tasks[0]
+    own = tuple(_task(row) for row in tasks if row["task_id"] is not None)
+    return Signals(
+        user_id=user,
+        timezone=first["timezone"],
+        language=first["language"],
+        tasks=own,
+        themes=tuple(_themes(clusters, {task.task_id for task in own})),
+        reactions=tuple(Reaction(**row) for row in reactions),
+    )
+
+
+def _task(row: dict[str, Any]) -> Task:
+    plain = {name: value for name, value in row.items() if name not in ("timezone", "language")}
+    return Task(**plain | {"labels": tuple(row["labels"])})
+
+
+def _themes(clusters: Iterable[dict[str, Any]], open_tasks: set[str]) -> Iterator[Theme]:
+    themes: dict[str, list[dict[str, Any]]] = {}
+    for row in clusters:
+        if row["cluster_id"] is not None and row["task_id"] in open_tasks:
+            themes.setdefault(row["cluster_id"], []).append(row)
+    for theme_id, rows in themes.items():
+        yield Theme(theme_id, rows[0]["label"], tuple(rows[0]["tags"]), tuple(row["task_id"] for row in rows))

@@ -1,0 +1,278 @@
+"""Run assets, shard by shard: compute the users whose inputs changed, carry the others over, replace the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import perf_counter
+from typing import cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from assets.asset import KEY, VALID_UNTIL, Asset, Output, Users
+from assets.checks import Candidate
+from assets.errors import CheckFailed
+from assets.graph import Graph
+from assets.parquet import INPUT_HASH, Footer, Shard, Shards
+from assets.plan import Planned, Planner
+from assets.records import Record
+from assets.versions import column_versions, hash_of, input_hashes, recipe_of, shard_of
+
+NOBODY: Users = {}
+
+
+def materialize(
+    graph: Graph,
+    shards: Shards,
+    *,
+    resources: Mapping[type, object],
+    now: datetime,
+    users: Users = NOBODY,
+    select: Iterable[str] | None = None,
+    only_shards: Iterable[int] | None = None,
+    only_users: Iterable[str] | None = None,
+    force: bool = False,
+) -> list[Record]:
+    """Bring the selected assets up to date in this process, each after those that it reads.
+
+    users: whom the observing assets look at. select: names, `+name`, `name+`; all by default. only_users: compute no
+    one else, in their shards. force: compute even what is up to date. Gives a record for each shard that ran.
+    """
+    chosen = list(graph) if select is None else graph.select(select)
+    only = None if only_users is None else frozenset(only_users)
+    if only is not None:
+        users = {user: at for user, at in users.items() if user in only}
+        only_shards = {shard_of(user, shards.n_shards) for user in only}
+    observed = {shard_of(user, shards.n_shards) for user in users}
+    planner = Planner(graph, shards, resources, now)
+    run = _Run(graph, shards, resources, now, users, only)
+    wanted = None if only_shards is None else sorted(only_shards)
+    return [
+        run.shard(asset, planned)
+        for asset in chosen
+        for planned in planner.plan(asset, wanted, observed=observed, force=force)
+    ]
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A shard's new rows: `fresh` of it were computed, for the users `changed`."""
+
+    table: pa.Table
+    n_users: int
+    n_users_changed: int
+    output: Output
+    without_rows: Mapping[str, str]
+    is_complete: bool
+
+
+@dataclass(frozen=True)
+class _Run:
+    graph: Graph
+    shards: Shards
+    resources: Mapping[type, object]
+    now: datetime
+    users: Users
+    only: frozenset[str] | None
+
+    def shard(self, asset: Asset, planned: Planned) -> Record:
+        """Compute, check, replace, and only then let the output's own consequence happen."""
+        began = perf_counter()
+        with ExitStack() as stack:
+            previous = stack.enter_context(self.shards.open(asset, planned.shard))
+            inputs = {
+                edge.asset: _Feed(
+                    self.graph[edge.asset],
+                    edge.columns,
+                    stack.enter_context(self.shards.open(self.graph[edge.asset], planned.shard)),
+                )
+                for edge in asset.inputs
+            }
+            make = self._observe if asset.observes else self._derive
+            made = make(asset, planned, previous, inputs)
+            _check(asset, planned, made, inputs, is_first=previous is None)
+            footer = self._footer(asset, planned, made, inputs, previous)
+            before = previous.footer if previous else None
+        if before is None or _is_news(before, footer):
+            self.shards.write(asset, made.table, footer)
+        if made.output.then:
+            made.output.then()
+        return Record(
+            asset=asset.name,
+            shard=planned.shard,
+            reason=planned.reason,
+            changed=before is None or before.data_version != footer.data_version,
+            data_version=footer.data_version,
+            n_rows=footer.n_rows,
+            n_users=footer.n_users,
+            n_users_changed=made.n_users_changed,
+            seconds=perf_counter() - began,
+            counts=made.output.counts,
+        )
+
+    def _observe(self, asset: Asset, planned: Planned, previous: Shard | None, inputs: Mapping[str, _Feed]) -> _Made:
+        users = {user: at for user, at in self.users.items() if shard_of(user, self.shards.n_shards) == planned.shard}
+        old = previous.read(asset.schema.names) if previous else asset.schema.empty_table()
+        output = self._call(asset, old, users, {name: feed.rows() for name, feed in inputs.items()})
+        table = _ordered(asset, asset.conform(output.table))
+        n_users = pc.count_distinct(table[KEY]).as_py()
+        return _Made(table, n_users, len(users), output, {}, is_complete=True)
+
+    def _derive(self, asset: Asset, planned: Planned, previous: Shard | None, inputs: Mapping[str, _Feed]) -> _Made:
+        recipe = dict(recipe_of(asset, self.resources))
+        recipe |= {name: feed.opaque_recipe for name, feed in inputs.items() if feed.opaque_recipe}
+        hashes = input_hashes(asset, {name: feed.visible for name, feed in inputs.items()}, recipe)
+        old = previous.read([*asset.schema.names, INPUT_HASH.name]) if previous else _empty(asset)
+        known = _known_hashes(old, previous)
+        stale = hashes.keys() if planned.reason == "forced" else _stale(hashes, known, old, self.now)
+        changed = stale if self.only is None else stale & self.only
+        left = known.keys() - hashes.keys() if self.only is None else set[str]()
+        output = Output(asset.schema.empty_table())
+        if changed:
+            fed = {name: feed.rows(changed) for name, feed in inputs.items()}
+            output = self._call(asset, old.select(asset.schema.names), {}, fed)
+        fresh = asset.conform(output.table)
+        fresh = fresh.append_column(INPUT_HASH, pa.array([hashes[user] for user in _users(fresh)], pa.string()))
+        carried = old.filter(pc.invert(pc.is_in(old[KEY], pa.array(sorted(changed | left), pa.string()))))
+        table = _ordered(asset, pa.concat_tables([carried, fresh]))
+        with_rows = set(pc.unique(table[KEY]).to_pylist())
+        now_known = {user: known[user] for user in known.keys() - left - changed} | {u: hashes[u] for u in changed}
+        return _Made(
+            table,
+            n_users=len(now_known),
+            n_users_changed=len(changed),
+            output=output,
+            without_rows={user: version for user, version in now_known.items() if user not in with_rows},
+            is_complete=changed == stale,
+        )
+
+    def _call(self, asset: Asset, previous: pa.Table, users: Users, inputs: Mapping[str, pa.Table]) -> Output:
+        reserved = {"previous": previous, "users": users, "now": self.now}
+        result = asset.function(
+            **inputs,
+            **{name: reserved[name] for name in asset.reserved},
+            **{name: self.resources[kind] for name, kind in asset.resources.items()},
+        )
+        return result if isinstance(result, Output) else Output(result)
+
+    def _footer(
+        self, asset: Asset, planned: Planned, made: _Made, inputs: Mapping[str, _Feed], previous: Shard | None
+    ) -> Footer:
+        read = {name: version for name, feed in inputs.items() if (version := feed.version)}
+        recipe = recipe_of(asset, self.resources)
+        if not made.is_complete:  # some users are still to be computed, so the shard stays behind
+            read, recipe = {}, (dict(previous.footer.recipe) if previous else recipe)
+        times = made.table[VALID_UNTIL] if VALID_UNTIL in made.table.column_names else None
+        return Footer(
+            asset=asset.name,
+            shard=planned.shard,
+            n_shards=self.shards.n_shards,
+            recipe=recipe,
+            columns=column_versions(asset, made.table.select(asset.schema.names)),
+            inputs=read,
+            n_rows=len(made.table),
+            n_users=made.n_users,
+            materialized_at=datetime.now(UTC),
+            valid_until=None if times is None else pc.min(times).as_py(),
+            without_rows=made.without_rows,
+        )
+
+
+@dataclass(frozen=True)
+class _Feed:
+    """One input of a shard: the columns that the edge names, of the file as it was opened."""
+
+    source: Asset
+    columns: tuple[str, ...]
+    shard: Shard | None
+
+    @property
+    def version(self) -> str | None:
+        return self.shard.footer.edge_version(self.columns) if self.shard else None
+
+    @property
+    def opaque_recipe(self) -> str | None:
+        """What opaque columns were made by, where the edge reads one: it stands for their content."""
+        is_opaque = self.shard is not None and not self.source.opaque.isdisjoint(self.columns)
+        return hash_of(self.shard.footer.recipe) if self.shard and is_opaque else None
+
+    @property
+    def visible(self) -> pa.Table:
+        """All rows, without opaque columns."""
+        return self._read([name for name in self.columns if name not in self.source.opaque])
+
+    def rows(self, users: Iterable[str] | None = None) -> pa.Table:
+        """All columns, of some users or of all."""
+        table = self._read(self.columns)
+        return table if users is None else table.filter(pc.is_in(table[KEY], pa.array(sorted(users), pa.string())))
+
+    def _read(self, columns: Iterable[str]) -> pa.Table:
+        names = list(columns)
+        if self.shard is None:
+            return pa.schema([self.source.schema.field(name) for name in names]).empty_table()
+        return self.shard.read(names)
+
+
+def _stale(hashes: Mapping[str, str], known: Mapping[str, str], old: pa.Table, now: datetime) -> set[str]:
+    changed = {user for user, version in hashes.items() if known.get(user) != version}
+    if VALID_UNTIL in old.column_names:
+        over = old.filter(pc.less_equal(old[VALID_UNTIL], pa.scalar(now, old[VALID_UNTIL].type)))
+        changed |= set(_users(over)) & hashes.keys()
+    return changed
+
+
+def _known_hashes(old: pa.Table, previous: Shard | None) -> dict[str, str]:
+    with_rows: dict[str, str] = dict(zip(_users(old), old[INPUT_HASH.name].to_pylist(), strict=True))
+    return with_rows | dict(previous.footer.without_rows if previous else {})
+
+
+def _users(table: pa.Table) -> list[str]:
+    return cast(list[str], table[KEY].to_pylist())
+
+
+def _empty(asset: Asset) -> pa.Table:
+    return asset.schema.append(INPUT_HASH).empty_table()
+
+
+def _ordered(asset: Asset, table: pa.Table) -> pa.Table:
+    return table.combine_chunks().sort_by([(name, "ascending") for name in asset.schema.names[:2]])
+
+
+def _check(asset: Asset, planned: Planned, made: _Made, inputs: Mapping[str, _Feed], *, is_first: bool) -> None:
+    candidate = Candidate(made.table, _Visible(inputs), made.n_users, made.n_users_changed, is_first=is_first)
+    for check in asset.checks:
+        if refusal := check(candidate):
+            raise CheckFailed(
+                f"{asset.name}, shard {planned.shard}: {refusal}. The shard's file stays as it was."
+                f" If the data is right, mend the check in its definition."
+            )
+
+
+class _Visible(Mapping[str, pa.Table]):
+    """The inputs as checks see them, read when asked for."""
+
+    def __init__(self, inputs: Mapping[str, _Feed]) -> None:
+        self._inputs = inputs
+
+    def __getitem__(self, name: str) -> pa.Table:
+        return self._inputs[name].visible
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._inputs)
+
+    def __len__(self) -> int:
+        return len(self._inputs)
+
+
+def _is_news(before: Footer, after: Footer) -> bool:
+    """Whether anything but the time differs."""
+    return (before.columns, before.inputs, before.recipe, before.valid_until, before.without_rows) != (
+        after.columns,
+        after.inputs,
+        after.recipe,
+        after.valid_until,
+        after.without_rows,
+    )

@@ -1,0 +1,211 @@
+"""Signals to context: the one assembler of the night and of the request path. Pure; equal input, equal bytes."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from hashlib import sha256
+from zoneinfo import ZoneInfo
+
+from contexts.model import (
+    BUCKETS,
+    Bucket,
+    Counts,
+    Profile,
+    Reaction,
+    Reactions,
+    Signals,
+    Task,
+    TaskView,
+    Theme,
+    ThemeView,
+    UserContext,
+)
+
+MAX_TITLE = 200
+MAX_NAME = 60
+MAX_THEMES = 12
+MAX_REACTION_KEYS = 8
+
+_BYTES_PER_TOKEN = 4
+_SMALLEST_TASK = 40
+_UNTIL_DAYS = 7
+"""`this_week` is the six days after today: a task enters it this many days, less one, before it is due."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How large a context may get, in tokens, taken as 4 bytes of UTF-8 each."""
+
+    tokens: int
+
+    @property
+    def version(self) -> str:
+        return str(self.tokens)
+
+    @property
+    def n_bytes(self) -> int:
+        return self.tokens * _BYTES_PER_TOKEN
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A context as it is stored. valid_until: the instant at which a task moves to another bucket, None if never."""
+
+    context_json: str
+    context_hash: str
+    valid_until: datetime | None
+
+
+def assemble(signals: Signals, now: datetime, budget: Budget) -> Assembled:
+    """The context at `now` (aware). Nothing of `now` but the user's date gets into it, and that only by buckets."""
+    zone = ZoneInfo(signals.timezone)
+    today = now.astimezone(zone).date()
+    due = {task.task_id: due_day(task, zone) for task in signals.tasks}
+    ranked = sorted(signals.tasks, key=lambda task: _pressing(task, due[task.task_id], today))
+    text = _fitting(signals, ranked, due, today, budget)
+    return Assembled(text, sha256(text.encode()).hexdigest(), _valid_until(due.values(), today, zone))
+
+
+def canonical_json(context: UserContext) -> str:
+    """The one serialization of a context: sorted keys, no blanks, nothing that says nothing."""
+    plain = context.model_dump(mode="json", exclude_defaults=True) | {"version": context.version}
+    return json.dumps(plain, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def bucket_of(due: date | None, today: date) -> Bucket:
+    """Where a task stands on the user's date `today`; `this_week` is the six days that follow."""
+    if due is None:
+        return "someday"
+    days = (due - today).days
+    if days < 0:
+        return "overdue"
+    if days == 0:
+        return "today"
+    return "this_week" if days < _UNTIL_DAYS else "later"
+
+
+def due_day(task: Task, zone: ZoneInfo) -> date | None:
+    """The date on which a task is due for a user in `zone`."""
+    if task.due_date is None:
+        return None
+    if len(task.due_date) == len("2026-12-01"):
+        return date.fromisoformat(task.due_date)
+    return _due_instant(task.due_date, zone).date()
+
+
+def _due_instant(due_date: str, zone: ZoneInfo) -> datetime:
+    read = datetime.fromisoformat(due_date)
+    return (read.astimezone(zone) if read.tzinfo else read.replace(tzinfo=zone)).replace(microsecond=0)
+
+
+def _pressing(task: Task, due: date | None, today: date) -> tuple[int, int, str, str]:
+    bucket = BUCKETS.index(bucket_of(due, today))
+    return bucket, -task.priority, task.due_date or "", task.task_id
+
+
+def _valid_until(dues: Iterable[date | None], today: date, zone: ZoneInfo) -> datetime | None:
+    """The next local midnight at which a task changes bucket, as an aware UTC instant."""
+    turns = [
+        turn
+        for due in set(dues) - {None}
+        if due is not None
+        for turn in (due - timedelta(days=_UNTIL_DAYS - 1), due, due + timedelta(days=1))
+        if turn > today
+    ]
+    return datetime.combine(min(turns), time(), zone).astimezone(UTC) if turns else None
+
+
+def _fitting(
+    signals: Signals, ranked: Sequence[Task], due: dict[str, date | None], today: date, budget: Budget
+) -> str:
+    """The context with as many themes as fit into half the budget, then as many of the most pressing tasks as fit."""
+    themes = sorted(signals.themes, key=lambda theme: (-len(theme.task_ids), theme.theme_id))[:MAX_THEMES]
+
+    def text(n_themes: int, n_tasks: int) -> str:
+        return canonical_json(_context(signals, ranked[:n_tasks], themes[:n_themes], due, today))
+
+    n_themes = _most(len(themes), lambda n: len(text(n, 0).encode()) <= budget.n_bytes // 2)
+    at_most = min(len(ranked), budget.n_bytes // _SMALLEST_TASK)
+    return text(n_themes, _most(at_most, lambda n: len(text(n_themes, n).encode()) <= budget.n_bytes))
+
+
+def _most(high: int, fits: Callable[[int], bool]) -> int:
+    """The largest n of 0 to `high` that fits, where whatever is smaller than a fitting n fits too."""
+    if fits(high):
+        return high
+    return max(0, bisect(range(high), False, key=lambda n: not fits(n)) - 1)
+
+
+def _context(
+    signals: Signals, shown: Sequence[Task], themes: Sequence[Theme], due: dict[str, date | None], today: date
+) -> UserContext:
+    buckets: dict[Bucket, list[TaskView]] = {}
+    for task in shown:
+        buckets.setdefault(bucket_of(due[task.task_id], today), []).append(_view(task, ZoneInfo(signals.timezone)))
+    sizes = Counter(bucket_of(day, today) for day in due.values())
+    return UserContext(
+        profile=Profile(timezone=signals.timezone, language=signals.language),
+        counts=Counts(open=len(signals.tasks), shown=len(shown), **{bucket: sizes[bucket] for bucket in BUCKETS}),
+        tasks={bucket: tuple(views) for bucket, views in buckets.items()},
+        themes=_themes(themes, {task.task_id for task in shown}),
+        reactions=_reactions(signals.reactions),
+    )
+
+
+def _view(task: Task, zone: ZoneInfo) -> TaskView:
+    timed = task.due_date is not None and len(task.due_date) > len("2026-12-01")
+    return TaskView(
+        id=task.task_id,
+        title=_cut(task.content, MAX_TITLE),
+        priority=("p4", "p3", "p2", "p1")[task.priority - 1],
+        project=_cut(task.project, MAX_NAME) if task.project else None,
+        section=_cut(task.section, MAX_NAME) if task.section else None,
+        labels=tuple(_cut(label, MAX_NAME) for label in sorted(task.labels)),
+        due=_due_instant(task.due_date, zone).isoformat() if timed and task.due_date else task.due_date,
+        recurring=task.is_recurring,
+        deadline=task.deadline_date,
+        minutes=task.duration_minutes,
+    )
+
+
+def _themes(themes: Iterable[Theme], shown: set[str]) -> tuple[ThemeView, ...]:
+    return tuple(
+        ThemeView(
+            id=theme.theme_id,
+            label=_cut(theme.label, MAX_NAME),
+            tags=tuple(_cut(tag, MAX_NAME) for tag in theme.tags),
+            n_tasks=len(theme.task_ids),
+            task_ids=tuple(sorted(shown.intersection(theme.task_ids))),
+        )
+        for theme in themes
+    )
+
+
+def _reactions(reactions: Iterable[Reaction]) -> Reactions:
+    listed = list(reactions)
+    return Reactions(
+        by_kind=_tally((each.tip_kind, each.reaction) for each in listed),
+        by_theme=_tally((each.theme, each.reaction) for each in listed),
+    )
+
+
+def _tally(pairs: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    """How often each reaction came under each key, for the keys that came most often."""
+    counted = [(key, reaction) for key, reaction in pairs if key]
+    totals = Counter(key for key, _ in counted)
+    kept = {key for key, _ in sorted(totals.items(), key=lambda each: (-each[1], each[0]))[:MAX_REACTION_KEYS]}
+    tally: dict[str, Counter[str]] = {}
+    for key, reaction in counted:
+        if key in kept:
+            tally.setdefault(key, Counter())[reaction] += 1
+    return {key: dict(counts) for key, counts in tally.items()}
+
+
+def _cut(text: str, length: int) -> str:
+    plain = " ".join(text.split())
+    return plain if len(plain) <= length else plain[: length - 1].rstrip() + "…"

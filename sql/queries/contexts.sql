@@ -1,0 +1,59 @@
+-- name: stored_hashes
+-- The hashes of the rows that these users have.
+SELECT user_id, context_hash FROM context_store WHERE user_id = ANY(:user_ids);
+
+-- name: create_stage#
+-- Where COPY lands; gone with the transaction.
+CREATE TEMPORARY TABLE stage (
+    user_id TEXT, materialized_at TIMESTAMPTZ, context_json TEXT, context_hash TEXT
+) ON COMMIT DROP;
+
+-- name: copy_to_stage#
+-- The changed rows, in binary.
+COPY stage FROM STDIN (FORMAT BINARY);
+
+-- name: merge_stage!
+-- From the stage into the store, never over a newer row.
+INSERT INTO context_store (user_id, materialized_at, context_json, context_hash)
+SELECT user_id, materialized_at, context_json, context_hash FROM stage
+ON CONFLICT (user_id) DO UPDATE
+SET materialized_at = excluded.materialized_at, context_json = excluded.context_json,
+    context_hash = excluded.context_hash
+WHERE context_store.materialized_at <= excluded.materialized_at;
+
+-- name: refresh!
+-- Same content, looked at again: only the freshness moves, and only forward.
+UPDATE context_store c
+SET materialized_at = n.materialized_at
+FROM unnest(:user_ids::TEXT[], :instants::TIMESTAMPTZ[]) AS n (user_id, materialized_at)
+WHERE c.user_id = n.user_id AND c.materialized_at < n.materialized_at;
+
+-- name: remove_orphans!
+-- Rows of users who do not exist any more.
+DELETE FROM context_store c
+WHERE c.user_id = ANY(:user_ids) AND NOT EXISTS (SELECT FROM users u WHERE u.user_id = c.user_id);
+
+-- name: reactions_since
+-- What users made of their tips since an instant.
+SELECT d.user_id, d.decision_id::TEXT AS decision_id, coalesce(d.tip_kind, '') AS tip_kind,
+       coalesce(d.theme, '') AS theme, r.reaction, r.reacted_at
+FROM reactions r JOIN decisions d USING (decision_id)
+WHERE r.reacted_at >= :since AND d.user_id = ANY(:user_ids)
+ORDER BY d.user_id, r.reacted_at, d.decision_id;
+
+-- name: threshold^
+-- The similarity threshold of a model.
+SELECT threshold FROM cluster_thresholds WHERE model = :model;
+
+-- name: keep_threshold!
+-- A model's calibration stays, but for one of few texts when there are ten times as many.
+INSERT INTO cluster_thresholds AS t (model, threshold, n_texts) VALUES (:model, :threshold, :n_texts)
+ON CONFLICT (model) DO UPDATE
+SET threshold = excluded.threshold, n_texts = excluded.n_texts, calibrated_at = now()
+WHERE t.n_texts < 1000 AND excluded.n_texts >= 10 * t.n_texts;
+
+-- name: wants_calibration$
+-- Whether :n_texts texts would give a model's first calibration or a better one.
+SELECT NOT EXISTS (
+    SELECT FROM cluster_thresholds WHERE model = :model AND (n_texts >= 1000 OR :n_texts < 10 * n_texts)
+);
