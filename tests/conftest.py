@@ -4,52 +4,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psycopg
 import pytest
+from world import World
 
-from assets.definitions import GRAPH
-from assets.materialize import materialize
-from assets.parquet import Shards
-from assets.records import Record
-from contexts.accounts import Accounts
-from contexts.assemble import Budget
-from contexts.cluster import Clusterer
-from contexts.embed import Embedder
 from contexts.migrate import migrate
 from contexts.sql import connect
-from contexts.store import ContextStore
-from contexts.todoist import Credentials, Todoist
-from contexts.vault import Vault, new_key
+from contexts.todoist import Todoist
 from local import postgres
 from local.todoist import LocalTodoist, running
 
-NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 _names = itertools.count()
-
-
-class WordVectors(Embedder):
-    """An embedder with behaviour: texts that share words are alike; counts what it is asked to embed."""
-
-    def __init__(self, model: str = "word-vectors", dim: int = 32) -> None:
-        super().__init__(model, revision="1", dim=dim)
-        self.texts: list[str] = []
-
-    def encode(self, texts: Any) -> Any:
-        self.texts += texts
-        rows = [self._vector(text) for text in texts]
-        return np.array(rows, np.float32).reshape(len(rows), self.dim)
-
-    def _vector(self, text: str) -> Any:
-        words = text.lower().split() or [""]
-        seeds = [[ord(letter) for letter in word] for word in words]
-        total = np.sum([np.random.default_rng([*seed, self.dim]).normal(size=self.dim) for seed in seeds], axis=0)
-        return total / np.linalg.norm(total)
 
 
 @pytest.fixture(scope="session")
@@ -72,78 +40,6 @@ def database_url(server: str) -> str:
 def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
     with connect(database_url) as opened:
         yield opened
-
-
-@dataclass
-class World:
-    """One machine's worth of pipeline: its doors, and a night over them in this process."""
-
-    connection: psycopg.Connection[Any]
-    todoist: LocalTodoist
-    client: Todoist
-    root: Path
-    n_shards: int = 2
-    embedder: Embedder = field(default_factory=WordVectors)
-    threshold: float = 0.4
-    budget: Budget = field(default_factory=lambda: Budget(2000))
-    vault: Vault = field(default_factory=lambda: Vault([new_key()]))
-
-    def __post_init__(self) -> None:
-        self.accounts = Accounts(self.connection, self.vault)
-        self.store = ContextStore(self.connection)
-
-    @property
-    def shards(self) -> Shards:
-        return Shards(str(self.root), self.n_shards)
-
-    @property
-    def resources(self) -> dict[type, object]:
-        return {
-            Todoist: self.client,
-            Accounts: self.accounts,
-            ContextStore: self.store,
-            Embedder: self.embedder,
-            Clusterer: Clusterer(self.embedder.version, self.threshold),
-            Budget: self.budget,
-        }
-
-    def add(self, user: str, document: dict[str, Any], timezone: str = "UTC") -> None:
-        """A user with an account, at Todoist and with us."""
-        token = f"token-of-{user}"
-        self.todoist.load(token, document, user=user)
-        self.accounts.add(user, email=f"{user}@example.org", timezone=timezone, credentials=Credentials(token))
-
-    def night(self, now: datetime = NOON, **options: Any) -> dict[str, list[Record]]:
-        """Every step in order, as Airflow would run them; the records by asset."""
-        records: list[Record] = []
-        for step, members in GRAPH.steps.items():
-            is_source = step == "fetch_signals"
-            due = self.accounts.due(now, now + timedelta(hours=4), full=True)
-            records += materialize(
-                GRAPH,
-                self.shards,
-                resources=self.resources,
-                now=now,
-                users=due if is_source else self.accounts.observed(),
-                select=[member.name for member in members],
-                **options,
-            )
-        return {asset.name: [each for each in records if each.asset == asset.name] for asset in GRAPH}
-
-    def rows(self, asset: str) -> list[dict[str, Any]]:
-        """All rows of an asset, shard by shard."""
-        found: list[dict[str, Any]] = []
-        for shard in range(self.n_shards):
-            with self.shards.open(GRAPH[asset], shard) as opened:
-                if opened:
-                    found += opened.read(GRAPH[asset].schema.names).to_pylist()
-        return found
-
-    def stored(self) -> dict[str, dict[str, Any]]:
-        """The rows of context_store by user."""
-        sql = "SELECT user_id, materialized_at, context_json, context_hash FROM context_store ORDER BY user_id"
-        names = ("materialized_at", "context_json", "context_hash")
-        return {user: dict(zip(names, values, strict=True)) for user, *values in self.connection.execute(sql)}
 
 
 @pytest.fixture

@@ -1,0 +1,116 @@
+"""A tiny nomic model with random weights, on disk as the hub has the real one: for tests and benchmarks."""
+
+from __future__ import annotations
+
+import json
+import string
+from pathlib import Path
+from typing import Any
+
+__all__ = ["save_tiny_nomic", "with_auto_map"]
+
+HIDDEN = 64
+_LAYERS = 2
+_HEADS = 4
+_INNER = 128
+_POSITIONS = 2048
+
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+# Lower case without accents, as the tokenizer leaves them: Latin, Greek, Cyrillic, Hebrew, Arabic, kana.
+_SCRIPTS = ((0x3B1, 0x3C9), (0x430, 0x45F), (0x5D0, 0x5EA), (0x620, 0x64A), (0x3041, 0x3096), (0x30A1, 0x30FC))
+_MODULES = "sentence_transformers.models"
+_CODE = "nomic-ai/nomic-bert-2048"
+
+
+def save_tiny_nomic(folder: Path, *, seed: int = 0) -> Path:
+    """Write the model into `folder` and give the folder back; 64 values a vector, 0.5 MB, equal for equal seeds.
+
+    What `SentenceTransformer(str(folder))` needs is there: no hub and no remote code.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    vocabulary = _vocabulary()
+    _save_weights(folder, len(vocabulary), seed)
+    _save_tokenizer(folder, vocabulary)
+    _write(folder / "modules.json", [_module(0, "Transformer", ""), _module(1, "Pooling", "1_Pooling")])
+    _write(folder / "1_Pooling" / "config.json", _POOLING)
+    _write(folder / "sentence_bert_config.json", {"max_seq_length": _POSITIONS, "do_lower_case": False})
+    _write(folder / "config_sentence_transformers.json", {"__version__": {"sentence_transformers": "2.4.0"}})
+    return folder
+
+
+def with_auto_map(folder: Path) -> None:
+    """Rewrite the folder's config.json as older configs on the hub are: pointers to remote code, old key names too."""
+    path = folder / "config.json"
+    _write(path, json.loads(path.read_text()) | _OLD_CONFIG)
+
+
+_POOLING: dict[str, Any] = {
+    "word_embedding_dimension": HIDDEN,
+    "pooling_mode_cls_token": False,
+    "pooling_mode_mean_tokens": True,
+    "pooling_mode_max_tokens": False,
+    "pooling_mode_mean_sqrt_len_tokens": False,
+}
+
+_OLD_CONFIG: dict[str, Any] = {
+    "auto_map": {
+        "AutoConfig": f"{_CODE}--configuration_hf_nomic_bert.NomicBertConfig",
+        "AutoModel": f"{_CODE}--modeling_hf_nomic_bert.NomicBertModel",
+        "AutoModelForMaskedLM": f"{_CODE}--modeling_hf_nomic_bert.NomicBertForPreTraining",
+    },
+    "activation_function": "swiglu",
+    "causal": False,
+    "layer_norm_epsilon": 1e-12,
+    "max_trained_positions": _POSITIONS,
+    "n_embd": HIDDEN,
+    "n_head": _HEADS,
+    "n_inner": _INNER,
+    "n_layer": _LAYERS,
+    "n_positions": 4 * _POSITIONS,
+    "prenorm": False,
+    "qkv_proj_bias": False,
+    "rotary_emb_base": 1000,
+    "rotary_emb_fraction": 1.0,
+    "torch_dtype": "float32",
+    "use_flash_attn": True,
+}
+
+
+def _save_weights(folder: Path, vocab_size: int, seed: int) -> None:
+    import torch
+    from transformers import NomicBertConfig, NomicBertModel
+
+    config = NomicBertConfig(
+        vocab_size=vocab_size,
+        hidden_size=HIDDEN,
+        num_hidden_layers=_LAYERS,
+        num_attention_heads=_HEADS,
+        intermediate_size=_INNER,
+        max_position_embeddings=_POSITIONS,
+    )
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        NomicBertModel(config).save_pretrained(folder)
+
+
+def _save_tokenizer(folder: Path, vocabulary: dict[str, int]) -> None:
+    from transformers import BertTokenizer
+
+    BertTokenizer(vocab=vocabulary, do_lower_case=True, model_max_length=_POSITIONS).save_pretrained(folder)
+
+
+def _vocabulary() -> dict[str, int]:
+    """Single characters only: every word of the scripts covered has pieces, any other is unknown."""
+    letters = string.ascii_lowercase + string.digits
+    letters += "".join(chr(code) for first, last in _SCRIPTS for code in range(first, last + 1))
+    tokens = [*_SPECIAL, *string.punctuation, *letters, *(f"##{letter}" for letter in letters)]
+    return {token: number for number, token in enumerate(tokens)}
+
+
+def _module(number: int, kind: str, path: str) -> dict[str, Any]:
+    return {"idx": number, "name": str(number), "path": path, "type": f"{_MODULES}.{kind}"}
+
+
+def _write(path: Path, value: object) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(value, indent=2) + "\n")

@@ -1,0 +1,162 @@
+"""However a state was reached night by night, it is the one that a run from nothing gives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from world import NOON, World
+
+from contexts.migrate import migrate
+from contexts.sql import connect
+from contexts.todoist import Todoist, TodoistUnavailable
+from local import postgres
+from local.todoist import Fault, LocalTodoist, running
+
+USERS = ("ann", "bob", "cem")
+TEXTS = (
+    "buy milk",
+    "buy oat milk",
+    "milk",
+    "file the tax return",
+    "tax papers",
+    "call the dentist",
+    "dentist bill",
+    "",
+)
+DATES = (None, "2026-11-20", "2026-11-23", "2026-11-24", "2026-11-29T09:00:00", "2026-12-05T22:30:00Z")
+
+_folders = count()
+
+put = st.tuples(
+    st.just("put"), st.sampled_from(USERS), st.integers(0, 5), st.sampled_from(TEXTS), st.sampled_from(DATES)
+)
+gone = st.tuples(
+    st.sampled_from(["complete", "delete"]), st.sampled_from(USERS), st.integers(0, 5), st.none(), st.none()
+)
+project = st.tuples(
+    st.sampled_from(["rename", "drop_project"]),
+    st.sampled_from(USERS),
+    st.integers(0, 1),
+    st.sampled_from(TEXTS),
+    st.none(),
+)
+trouble = st.tuples(
+    st.sampled_from(["forget", "fail", "crash"]), st.sampled_from(USERS), st.just(0), st.none(), st.none()
+)
+one_night = st.lists(st.one_of(put, put, gone, project, trouble), max_size=6)
+
+
+@pytest.fixture
+def fresh(server: str, todoist: LocalTodoist, tmp_path: Path) -> Iterator[World]:
+    """A second world over the same Todoist, to be run from nothing."""
+    url = postgres.create_database(server, f"fresh_{next(_folders)}")
+    with connect(url) as connection, running(todoist) as address:
+        migrate(connection)
+        yield World(connection, todoist, Todoist(address, patience=5, read_timeout=2), tmp_path / "fresh")
+
+
+@settings(
+    max_examples=20,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink nights takes minutes
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(nights=st.lists(one_night, min_size=1, max_size=4))
+def test_nights_equal_a_run_from_nothing(
+    world: World, fresh: World, account: Any, nights: list[list[tuple[Any, ...]]]
+) -> None:
+    """Edits, deletions, full syncs, failures and crashes night by night end in the rows of a run from nothing."""
+    for each in (world, fresh):
+        _wipe(each)
+    for user in USERS:
+        world.add(user, account("buy milk", "call the dentist", timezone="Asia/Tokyo"), "Asia/Tokyo")
+    now = NOON
+    for number, actions in enumerate(nights, 1):
+        now = NOON + timedelta(hours=9 * number)
+        kinds = {_act(world, action) for action in actions}
+        _night(world, now, is_crash="crash" in kinds)
+    while not _night(world, now, is_crash=False):  # until every queued failure has had its turn
+        pass
+    for user in USERS:
+        fresh.accounts.add(
+            user, email="", timezone="Asia/Tokyo", credentials=world.accounts.open([user])[0][0].credentials
+        )
+    fresh.night(now)
+    assert _state(world) == _state(fresh)
+
+
+def _wipe(world: World) -> None:
+    world.connection.execute("TRUNCATE users CASCADE")
+    world.connection.execute("TRUNCATE context_store")
+    world.root = world.root.with_name(f"data-{next(_folders)}")
+
+
+def _act(world: World, action: tuple[Any, ...]) -> str:
+    """Let something happen to a user; gives its kind."""
+    kind, user, number, text, date = action
+    item = {"id": f"t{number}", "content": text, "project_id": f"p{number % 2}", "due": date and {"date": date}}
+    if kind == "put":
+        world.todoist.advance(user, {"items": [item]})
+    elif kind in ("complete", "delete"):
+        flag = "checked" if kind == "complete" else "is_deleted"
+        world.todoist.advance(user, {"items": [{"id": f"t{number}", "content": "", flag: True}]})
+    elif kind == "rename":
+        world.todoist.advance(user, {"projects": [{"id": f"p{number}", "name": text}]})
+    elif kind == "drop_project":
+        world.todoist.advance(user, {"projects": [{"id": f"p{number}", "name": "", "is_deleted": True}]})
+    elif kind == "forget":
+        world.todoist.forget_sync_tokens(user)
+    elif kind == "fail":
+        world.todoist.fail(user, Fault.rate_limited(600))
+    return str(kind)
+
+
+def _night(world: World, now: datetime, *, is_crash: bool) -> bool:
+    """A night; True when everybody was fetched. is_crash: it dies before the sync tokens are saved."""
+
+    def die(*_: object, **__: object) -> None:
+        raise ConnectionError("the machine is gone")
+
+    with pytest.MonkeyPatch.context() as patch:
+        if is_crash:
+            patch.setattr(world.accounts, "save", die)
+        try:
+            records = world.night(now)
+        except (ConnectionError, TodoistUnavailable):
+            return False
+    return sum(record.counts["users_failed"] for record in records["todoist_tasks"]) == 0
+
+
+def _state(world: World) -> dict[str, Any]:
+    """All rows of all assets; in place of cluster ids, which follow a rule of their own, the members."""
+    members: dict[tuple[str, str], set[str]] = {}
+    clusters = world.rows("task_clusters")
+    for row in clusters:
+        members.setdefault((row["user_id"], row["cluster_id"]), set()).add(row["task_id"])
+    return {
+        "tasks": _sorted(world.rows("todoist_tasks")),
+        "vectors": _sorted(world.rows("task_embeddings")),
+        "clusters": _sorted(
+            {**row, "cluster_id": row["cluster_id"] and sorted(members[row["user_id"], row["cluster_id"]])}
+            for row in clusters
+        ),
+        "contexts": {user: _without_ids(row["context_json"]) for user, row in world.stored().items()},
+    }
+
+
+def _without_ids(text: str) -> dict[str, Any]:
+    context: dict[str, Any] = json.loads(text)
+    themes = [{**theme, "id": None} for theme in context.get("themes", ())]
+    return {**context, "themes": sorted(themes, key=lambda theme: json.dumps(theme, sort_keys=True))}
+
+
+def _sorted(rows: Any) -> list[dict[str, Any]]:
+    return sorted(rows, key=lambda row: (row["user_id"], row["task_id"] or ""))
