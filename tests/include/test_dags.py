@@ -1,0 +1,159 @@
+"""The DAGs as Airflow parses and runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from world import World
+
+from assets.definitions import GRAPH
+from contexts.settings import Settings
+from local import postgres
+from local.airflow import ROOT
+from local.checkpoint import save_tiny_nomic
+
+PARSE = """
+import json, sys
+from airflow.dag_processing.dagbag import DagBag
+def names(condition):
+    return [condition.name] if hasattr(condition, "name") else [n for each in condition.objects for n in names(each)]
+bag = DagBag(dag_folder=sys.argv[1])
+print("RESULT", json.dumps({
+    "errors": {str(k): v for k, v in bag.import_errors.items()},
+    "heavy": [name for name in ("torch", "sentence_transformers", "transformers") if name in sys.modules],
+    "dags": {dag.dag_id: {
+        "tasks": sorted(dag.task_ids), "tags": sorted(dag.tags), "runs": dag.max_active_runs,
+        "retries": min(task.retries for task in dag.tasks), "owners": sorted({task.owner for task in dag.tasks}),
+        "documented": bool(dag.doc_md) and all(task.doc_md for task in dag.tasks),
+        "has_deadline": bool(dag.deadline),
+        "policies": sorted({type(task.retry_policy).__name__ for task in dag.tasks}),
+        "outlets": sorted(asset.name for task in dag.tasks for asset in task.outlets),
+        "schedule": dag.schedule if isinstance(dag.schedule, str) else
+            sorted(names(dag.schedule)),
+    } for dag in bag.dags.values()},
+}))
+"""
+
+RUN = """
+import json, sys
+from airflow.dag_processing.dagbag import DagBag
+bag = DagBag(dag_folder=sys.argv[1])
+for dag_id in sys.argv[2:]:
+    dag = bag.dags[dag_id]
+    dag.deadline = None  # `dag.test()` of Airflow 3.3 cannot store a deadline: it looks for its row by the definition
+    run = dag.test()
+    states = {f"{each.task_id}[{each.map_index}]": str(each.state) for each in run.get_task_instances()}
+    print("RESULT", json.dumps([dag_id, str(run.state), states]))
+"""
+
+
+def python(code: str, *arguments: str, environment: dict[str, str]) -> list[Any]:
+    """Run code in a fresh interpreter; gives what it printed after RESULT, line by line."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    found = [json.loads(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    assert done.returncode == 0, done.stderr[-3000:]
+    return found
+
+
+def airflow_environment(home: Path) -> dict[str, str]:
+    """An Airflow with its files in a folder of its own and no connection at all."""
+    return {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "airflow" / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+        "PYTHONPATH": str(ROOT),
+    }
+
+
+@pytest.fixture(scope="module")
+def parsed(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    environment = airflow_environment(tmp_path_factory.mktemp("airflow"))
+    return python(PARSE, str(ROOT / "airflow" / "dags"), environment=environment)[0]
+
+
+def test_parsing_needs_nothing(parsed: Any) -> None:
+    """The DAGs are parsed without a database, a connection or the model's libraries."""
+    assert parsed["errors"] == {}
+    assert parsed["heavy"] == []
+
+
+def test_the_graph_in_the_ui(parsed: Any) -> None:
+    """Schedules and published assets read like the design's table of the night."""
+    table = {dag_id: (dag["schedule"], dag["outlets"]) for dag_id, dag in parsed["dags"].items()}
+    assert table == {
+        "fetch_signals": (Settings().materialize_schedule, ["signals_observed", "tip_reactions", "todoist_tasks"]),
+        "embed_tasks": (["todoist_tasks"], ["task_embeddings"]),
+        "cluster_tasks": (["task_embeddings"], ["task_clusters"]),
+        "compute_context": (["signals_observed", "task_clusters"], ["context_store"]),
+    }
+
+
+def test_every_dag_is_kept_as_operators_expect(parsed: Any) -> None:
+    """One run at a time, two retries or more by our policy, an owner, tags, docs and a deadline, for each DAG."""
+    for dag in parsed["dags"].values():
+        assert dag["runs"] == 1
+        assert dag["retries"] >= 2
+        assert dag["owners"] == ["contexts"]
+        assert dag["tags"] == ["feature-to-prompt"]
+        assert dag["documented"]
+        assert dag["has_deadline"]
+        assert dag["policies"] == ["HonourRetryAfter"]
+
+
+def test_a_wrong_setting_is_an_import_error_that_names_it(tmp_path: Path) -> None:
+    """A wrong setting shows as an import error with its name and what is allowed."""
+    environment = airflow_environment(tmp_path) | {"MATERIALIZE_SCHEDULE": "every night"}
+    found = python(PARSE, str(ROOT / "airflow" / "dags"), environment=environment)[0]
+    assert "MATERIALIZE_SCHEDULE" in str(found["errors"])
+
+
+def test_there_is_no_package_named_airflow() -> None:
+    """The folder airflow/ holds no __init__.py, which would hide Apache Airflow itself."""
+    assert not list((ROOT / "airflow").rglob("__init__.py"))
+
+
+def test_each_dag_runs(world: World, account: Any, database_url: str, server: str, tmp_path: Path) -> None:
+    """`dag.test()` of all four in order brings a user from Todoist to context_store, by Airflow's connections."""
+    world.add("ann", account("call the dentist", "buy milk"))
+    environment = airflow_environment(tmp_path) | {
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.create_database(server, "airflow_test").replace(
+            "postgresql://", "postgresql+psycopg2://"
+        ),
+        "AIRFLOW_CONN_CONTEXT_STORE": database_url,
+        "AIRFLOW_CONN_TODOIST": world.client.base_url,
+        **world_settings(world),
+    }
+    subprocess.run(
+        [sys.executable, "-m", "airflow", "db", "migrate"],
+        env={**os.environ, **environment},
+        check=True,
+        capture_output=True,
+    )
+    runs = python(RUN, str(ROOT / "airflow" / "dags"), *GRAPH.steps, environment=environment)
+    assert {dag_id: state for dag_id, state, _ in runs} == dict.fromkeys(GRAPH.steps, "success")
+    assert runs[0][2]["publish_todoist_tasks[-1]"] == "success"
+    assert "call the dentist" in world.stored()["ann"]["context_json"]
+    again = python(RUN, str(ROOT / "airflow" / "dags"), "embed_tasks", environment=environment)
+    assert again[0][1] == "success"
+    assert again[0][2]["publish_task_embeddings[-1]"] == "skipped"
+
+
+def world_settings(world: World) -> dict[str, str]:
+    """The settings that make Airflow's tasks work on the world's data, with the tiny checkpoint as the model."""
+    return {
+        "DATA_ROOT": str(world.root),
+        "N_SHARDS": str(world.n_shards),
+        "CREDENTIALS_KEYS": world.key,
+        "EMBEDDING_MODEL": str(save_tiny_nomic(world.root.parent / "model")),
+        "EMBEDDING_DIM": "32",
+        "EMBEDDING_DEVICE": "cpu",
+    }
