@@ -8,6 +8,8 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 export PYTHONPATH := $(CURDIR)
 export PYTHONUNBUFFERED := 1
+# Where the embedded Postgres keeps its lock: the user's own folder, or ours.
+export XDG_RUNTIME_DIR ?= $(CURDIR)/.local/runtime
 
 .PHONY: help run test setup bench lint lock migrate clean
 
@@ -19,6 +21,7 @@ help:
 	@echo "make clean   remove .venv and .local"
 
 setup: $(VENV)/.ready
+	@mkdir -p -m 700 "$(XDG_RUNTIME_DIR)"
 
 $(VENV)/.ready: requirements.lock .ci/setup
 	@PYTHON="$(PYTHON)" bash .ci/setup "$(VENV)"

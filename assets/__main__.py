@@ -6,9 +6,12 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 
+import duckdb
+
 from assets.definitions import GRAPH
 from assets.errors import AssetError
 from assets.parquet import Shards
+from assets.views import create_views
 from contexts.settings import Settings, SettingsError, read_settings
 
 
@@ -20,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shards = Shards(settings.data_root, settings.n_shards)
         for line in _run(options, shards):
             print(line)
-    except (SettingsError, AssetError) as error:
+    except (SettingsError, AssetError, duckdb.Error) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
@@ -31,6 +34,10 @@ def _run(options: argparse.Namespace, shards: Shards) -> Iterator[str]:
         yield from _graph()
     elif options.command == "shards":
         yield from _shards(shards, options.asset)
+    elif options.command == "query":
+        with duckdb.connect() as connection:
+            create_views(connection, GRAPH, shards)
+            yield str(connection.sql(options.sql))
     else:
         asset = GRAPH[options.asset]
         aside = shards.set_aside(asset, options.shard)
@@ -58,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("graph", help="the steps, their assets and what these read")
     commands.add_parser("shards", help="each shard's rows, time and versions").add_argument("asset")
+    query = commands.add_parser("query", help="a DuckDB query over a view per asset, of the asset's name")
+    query.add_argument("sql")
     rebuild = commands.add_parser("rebuild", help="set a shard's file aside, so that the next run makes it anew")
     rebuild.add_argument("asset")
     rebuild.add_argument("--shard", type=int, required=True)

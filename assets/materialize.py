@@ -38,18 +38,19 @@ def materialize(
 ) -> list[Record]:
     """Bring the selected assets up to date in this process, each after those that it reads.
 
-    users: whom the observing assets look at. select: names, `+name`, `name+`; all by default. only_users: compute no
-    one else, in their shards. force: compute even what is up to date. Gives a record for each shard that ran.
+    users: whom the observing assets look at. select: names, `+name`, `name+`; all by default. only_shards: no others,
+    and observing assets look there even when they have no user to look at. only_users: compute no one else, in their
+    shards. force: compute even what is up to date. Gives a record for each shard that ran.
     """
     chosen = list(graph) if select is None else graph.select(select)
     only = None if only_users is None else frozenset(only_users)
     if only is not None:
         users = {user: at for user, at in users.items() if user in only}
         only_shards = {shard_of(user, shards.n_shards) for user in only}
-    observed = {shard_of(user, shards.n_shards) for user in users}
+    observed = {shard_of(user, shards.n_shards) for user in users} | set(only_shards or ())
     planner = Planner(graph, shards, resources, now)
     run = _Run(graph, shards, resources, now, users, only)
-    wanted = None if only_shards is None else sorted(only_shards)
+    wanted = None if only_shards is None else sorted(set(only_shards))
     return [
         run.shard(asset, planned)
         for asset in chosen

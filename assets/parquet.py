@@ -105,6 +105,20 @@ class Shards:
     def path(self, asset: str, shard: int) -> str:
         return f"{self._root}/{asset}/shard={shard:04d}/data.parquet"
 
+    def pattern(self, asset: str) -> str:
+        """The glob of an asset's files, as DuckDB reads them once `make_readable` was called."""
+        path = f"{self._root}/{asset}/shard=*/data.parquet"
+        return path if self._is_local else self._fs.unstrip_protocol(path)
+
+    def make_readable(self, connection: Any) -> None:
+        """Let a DuckDB connection read from the root, wherever it is."""
+        if not self._is_local:
+            connection.register_filesystem(self._fs)
+
+    @property
+    def _is_local(self) -> bool:
+        return "file" in self._fs.protocol
+
     @contextmanager
     def open(self, asset: Asset, shard: int) -> Iterator[Shard | None]:
         """The shard's file, None where there is none; ShardUnreadable when it is cut short or foreign."""

@@ -96,7 +96,7 @@ def _save_weights(folder: Path, vocab_size: int, seed: int) -> None:
         model = NomicBertModel(config)
         for norm in (each for each in model.parameters() if each.dim() == 1):
             # New layer norms give rows of mean zero, as no trained model does.
-            norm += _SPREAD * torch.randn_like(norm)
+            norm.add_(_SPREAD * torch.randn_like(norm))
         model.save_pretrained(folder)
 
 

@@ -78,10 +78,15 @@ def open_doors() -> Iterator[Doors]:
 
 
 def _todoist(settings: Settings) -> Todoist:
-    found = Connection.get("todoist")
-    url = f"{found.schema or found.conn_type}://{found.host}" if found.host else API_URL
-    secret = settings.todoist_client_secret
-    app = OAuthApp(settings.todoist_client_id, secret.get_secret_value()) if settings.todoist_client_id and secret else None
-    return Todoist(
-        f"{url}:{found.port}" if found.host and found.port else url, concurrency=settings.todoist_concurrency, app=app
-    )
+    client_id, secret = settings.todoist_client_id, settings.todoist_client_secret
+    app = OAuthApp(client_id, secret.get_secret_value()) if client_id and secret else None
+    return Todoist(_url(Connection.get("todoist")), concurrency=settings.todoist_concurrency, app=app)
+
+
+def _url(found: Connection) -> str:
+    """The address that a connection names, Todoist's own where it names none; https but on this machine."""
+    if not found.host:
+        return API_URL
+    is_here = found.host in ("127.0.0.1", "localhost", "::1")
+    host = found.host if "://" in found.host else f"{found.schema or ('http' if is_here else 'https')}://{found.host}"
+    return f"{host}:{found.port}" if found.port else host

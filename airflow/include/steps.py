@@ -33,7 +33,7 @@ def plan(doors: Doors, step: str, *, now: datetime, full: bool) -> dict[int, dic
     if task_embeddings.name in GRAPH.wakers(step):
         _calibrate(doors)
     planner = Planner(GRAPH, doors.shards, doors.resources, now)
-    observed = {shard_of(user, doors.shards.n_shards) for user in _looked_at(doors, step, now, full=full)}
+    observed = _observed_shards(doors, step, now, full=full)
     reasons: dict[int, dict[str, str]] = {}
     for member in members:
         for planned in planner.plan(member, observed=observed):
@@ -92,16 +92,30 @@ def _entry(
     )
 
 
-def _looked_at(doors: Doors, step: str, now: datetime, *, full: bool) -> Iterable[str]:
-    """The users for whom a step that observes has something to look at."""
-    if any(member.is_source for member in GRAPH.steps[step]):
-        return doors.accounts.due(now, doors.settings.next_run(now), full=full)
-    return doors.accounts.observed_since_stored()
+def _observed_shards(doors: Doors, step: str, now: datetime, *, full: bool) -> set[int]:
+    """The shards in which a step that observes has something to look at.
+
+    A full night also visits shards that hold users of old, so that those who were removed leave them.
+    """
+    if not _is_source(step):
+        return _shards_of(doors, doors.accounts.observed_since_stored())
+    due = _shards_of(doors, doors.accounts.due(now, doors.settings.next_run(now), full=full))
+    members = GRAPH.steps[step]
+    stored = {each.shard for member in members for each in doors.shards.footers(member) if each.n_users}
+    return due | stored if full else due
+
+
+def _shards_of(doors: Doors, users: Iterable[str]) -> set[int]:
+    return {shard_of(user, doors.shards.n_shards) for user in users}
+
+
+def _is_source(step: str) -> bool:
+    return any(member.is_source for member in GRAPH.steps[step])
 
 
 def _users(doors: Doors, step: str, shard: int, now: datetime, *, full: bool) -> Users:
     spread = {"shard": shard, "n_shards": doors.shards.n_shards}
-    if any(member.is_source for member in GRAPH.steps[step]):
+    if _is_source(step):
         return doors.accounts.due(now, doors.settings.next_run(now), full=full, **spread)
     return doors.accounts.observed(**spread)
 

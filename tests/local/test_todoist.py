@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from local.todoist import Call, Fault, FaultKind, LocalTodoist, running
-from local.todoist_faults import fault_from
-from local.todoist_requests import RESOURCE_TYPES
+from local.todoist.faults import fault_from
+from local.todoist.requests import RESOURCE_TYPES
 
 TYPES = ["items", "projects", "sections", "labels", "user"]
 NIGHT = datetime(2026, 11, 24, 2, 0, tzinfo=UTC)

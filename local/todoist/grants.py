@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
-from local.todoist_replies import RefusedError, invalid_token, oauth_error, unauthorized
+from local.todoist.replies import RefusedError, invalid_token, oauth_error, unauthorized
 
 ACCESS_LIFETIME = timedelta(hours=1)
 

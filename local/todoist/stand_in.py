@@ -12,15 +12,13 @@ from typing import Any, Literal
 
 from starlette.applications import Starlette
 
-from local.todoist_account import Account, Limits
-from local.todoist_app import build_app
-from local.todoist_faults import Fault, FaultKind, faulty_reply
-from local.todoist_grants import Grants
-from local.todoist_replies import RefusedError, Reply, json_reply, limits_reached
-from local.todoist_requests import read_sync_request
-from local.todoist_server import serving
-
-__all__ = ["Call", "Fault", "FaultKind", "LocalTodoist", "running", "utc_now"]
+from local.todoist.account import Account, Limits
+from local.todoist.app import build_app
+from local.todoist.faults import Fault, FaultKind, faulty_reply
+from local.todoist.grants import Grants
+from local.todoist.replies import RefusedError, Reply, json_reply, limits_reached
+from local.todoist.requests import read_sync_request
+from local.todoist.server import serving
 
 DOCUMENT_TYPES = ("items", "projects", "sections", "labels", "user")
 

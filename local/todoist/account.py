@@ -9,10 +9,10 @@ from math import ceil
 from random import Random
 from typing import Any, Literal
 
-from local.todoist_faults import Fault
-from local.todoist_objects import Objects
-from local.todoist_replies import RefusedError, invalid_argument
-from local.todoist_requests import SyncRequest
+from local.todoist.faults import Fault
+from local.todoist.objects import Objects
+from local.todoist.replies import RefusedError, invalid_argument
+from local.todoist.requests import SyncRequest
 
 WINDOW = timedelta(minutes=15)
 TOKEN_CHARACTERS = string.ascii_letters + string.digits + "-_"

@@ -8,7 +8,7 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Any, Literal, Self
 
-from local.todoist_replies import LIMITS_REACHED, Reply, invalid_token, json_reply, limits_reached, text_reply
+from local.todoist.replies import LIMITS_REACHED, Reply, invalid_token, json_reply, limits_reached, text_reply
 
 HTML = "text/html; charset=utf-8"
 SAMPLE_ITEM: Mapping[str, Any] = {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
-from local.todoist_replies import RefusedError, invalid_argument, missing_argument
+from local.todoist.replies import RefusedError, invalid_argument, missing_argument
 
 # Source: API v1, "Read resources".
 RESOURCE_TYPES = (

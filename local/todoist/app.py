@@ -15,9 +15,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
-from local.todoist_faults import fault_from
-from local.todoist_replies import Reply, gone
-from local.todoist_requests import read_body
+from local.todoist.faults import fault_from
+from local.todoist.replies import Reply, gone
+from local.todoist.requests import read_body
 
 if TYPE_CHECKING:
     from local.todoist import LocalTodoist

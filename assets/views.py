@@ -1,0 +1,21 @@
+"""DuckDB over the Parquet: one view per asset, of the same name."""
+
+from __future__ import annotations
+
+import duckdb
+
+from assets.graph import Graph
+from assets.parquet import INPUT_HASH, Shards
+
+
+def create_views(connection: duckdb.DuckDBPyConnection, graph: Graph, shards: Shards) -> None:
+    """A view for every asset, with the shard in a column of its own; empty where an asset has no file yet."""
+    shards.make_readable(connection)
+    for asset in graph:
+        if shards.footers(asset):
+            rows = f"read_parquet('{shards.pattern(asset.name)}', hive_partitioning = true)"
+            hidden = f"EXCLUDE ({INPUT_HASH.name})" if not (asset.is_source or asset.observes) else ""
+            connection.execute(f"CREATE OR REPLACE VIEW {asset.name} AS SELECT * {hidden} FROM {rows}")
+        else:
+            connection.register(f"empty_{asset.name}", asset.schema.empty_table())
+            connection.execute(f"CREATE OR REPLACE VIEW {asset.name} AS FROM empty_{asset.name}")
