@@ -16,6 +16,9 @@ from assets.errors import GraphError, SchemaError, did_you_mean
 KEY = "user_id"
 """Every row of every asset belongs to one user; shards, rows and selections go by this column."""
 
+INPUT_HASH = "input_hash"
+"""The engine's own column beside those of a derived asset: the hash of what a row's user was computed from."""
+
 VALID_UNTIL = "valid_until"
 """A row whose instant in this column (optional) has come is computed again, whatever its inputs say."""
 
@@ -89,6 +92,8 @@ class Asset:
                     f"{self.name} gave '{wanted.name}' as {found}, but its schema says {wanted.type}."
                     f" Cast it, or change the schema and raise code_version."
                 )
+            if not wanted.nullable and table[wanted.name].null_count:
+                raise SchemaError(f"{self.name} gave '{wanted.name}' with a null, which its schema forbids.")
         return table.select(self.schema.names).cast(self.schema)
 
 
@@ -111,8 +116,7 @@ class asset:
     def __call__(self, function: Callable[..., pa.Table | Output]) -> Asset:
         """Read the signature: tables are dependencies, reserved names the engine's, all else resources by type."""
         name = function.__name__
-        if KEY not in self.schema.names:
-            raise GraphError(f"{name} has no column '{KEY}': every row belongs to a user. Add it to the schema.")
+        self._refuse_names(name)
         hints = get_type_hints(function, include_extras=True)
         inputs: list[Input] = []
         resources: dict[str, type] = {}
@@ -131,6 +135,10 @@ class asset:
                     f"{name} has a parameter '{parameter}' of no use: annotate it Annotated[pa.Table, 'column', ...]"
                     f" if it is an asset, or with the class of a resource."
                 )
+        if not inputs and "users" not in reserved:
+            raise GraphError(
+                f"{name} reads no asset and looks at no users: it would never run. Let it ask for 'users'."
+            )
         return Asset(
             name=name,
             function=function,
@@ -144,10 +152,24 @@ class asset:
             reserved=frozenset(reserved),
         )
 
+    def _refuse_names(self, name: str) -> None:
+        columns = self.schema.names
+        if name in RESERVED:
+            raise GraphError(f"an asset cannot be called '{name}': as a parameter the name is reserved. Rename it.")
+        if KEY not in columns:
+            raise GraphError(f"{name} has no column '{KEY}': every row belongs to a user. Add it to the schema.")
+        if INPUT_HASH in columns:
+            raise GraphError(f"{name} has a column '{INPUT_HASH}', which is the engine's own. Rename it.")
+        for column in self.opaque:
+            if column not in columns:
+                raise GraphError(
+                    f"{name} calls '{column}' opaque, but has no such column." + did_you_mean(column, columns)
+                )
+
 
 def _refuse_misuse(name: str, parameter: str, hint: object) -> None:
     if hint != RESERVED[parameter]:
-        wanted = getattr(RESERVED[parameter], "__name__", "Users")
+        wanted = {"previous": "Table", "users": "Users", "now": "datetime"}[parameter]
         raise GraphError(
             f"{name} asks for '{parameter}' as {hint}, but the name is reserved and is a {wanted}."
             f" Annotate it so, or rename the parameter."

@@ -13,13 +13,16 @@ import pyarrow.compute as pc
 
 @dataclass(frozen=True)
 class Candidate:
-    """A shard about to be written: its table, the inputs that it was made from, and how much of it is new."""
+    """A shard about to be written: its table, the inputs that it was made from, and how much of it is new.
+
+    is_anew: everybody was bound to change, by a first run, other code, another model, or force.
+    """
 
     table: pa.Table
     inputs: Mapping[str, pa.Table]
     n_users: int
     n_users_changed: int
-    is_first: bool
+    is_anew: bool
 
 
 Check = Callable[[Candidate], str | None]
@@ -56,6 +59,8 @@ def unit_vectors(column: str, *, tolerance: float = 5e-3) -> Check:
     def unit(candidate: Candidate) -> str | None:
         if not len(candidate.table):
             return None
+        if len(set(pc.list_value_length(candidate.table[column]).to_pylist())) > 1:
+            return f"the vectors in '{column}' are not all of the same dimension"
         flat = pc.list_flatten(candidate.table[column]).to_numpy()
         vectors = flat.reshape(len(candidate.table), -1).astype(np.float32)
         off = np.abs(np.linalg.norm(vectors, axis=1) - 1)
@@ -69,7 +74,7 @@ def changed_users_under(limit: float, *, at_least: int = 20) -> Check:
     """No more than the share `limit` of a shard's users changed at once, in shards of `at_least` users or more."""
 
     def changed_under(candidate: Candidate) -> str | None:
-        if candidate.is_first or candidate.n_users < at_least:
+        if candidate.is_anew or candidate.n_users < at_least:
             return None
         share = candidate.n_users_changed / candidate.n_users
         return f"{share:.0%} of the users changed at once, the limit is {limit:.0%}" if share > limit else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import cast
@@ -12,11 +12,11 @@ from typing import cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from assets.asset import KEY, VALID_UNTIL, Asset, Output, Users
+from assets.asset import INPUT_HASH, KEY, VALID_UNTIL, Asset, Output, Users
 from assets.checks import Candidate
-from assets.errors import CheckFailed
+from assets.errors import AssetError, CheckFailed
 from assets.graph import Graph
-from assets.parquet import INPUT_HASH, Footer, Shard, Shards
+from assets.parquet import Footer, Shard, Shards
 from assets.plan import Planned, Planner
 from assets.records import Record
 from assets.versions import column_versions, hash_of, input_hashes, recipe_of, shard_of
@@ -44,13 +44,14 @@ def materialize(
     """
     chosen = list(graph) if select is None else graph.select(select)
     only = None if only_users is None else frozenset(only_users)
+    named = None if only_shards is None else set(only_shards)
     if only is not None:
         users = {user: at for user, at in users.items() if user in only}
-        only_shards = {shard_of(user, shards.n_shards) for user in only}
-    observed = {shard_of(user, shards.n_shards) for user in users} | set(only_shards or ())
+        named = {shard_of(user, shards.n_shards) for user in only}
+    observed = {shard_of(user, shards.n_shards) for user in users} | (named or set())
     planner = Planner(graph, shards, resources, now)
     run = _Run(graph, shards, resources, now, users, only)
-    wanted = None if only_shards is None else sorted(set(only_shards))
+    wanted = None if named is None else sorted(named)
     return [
         run.shard(asset, planned)
         for asset in chosen
@@ -94,7 +95,8 @@ class _Run:
             }
             make = self._observe if asset.observes else self._derive
             made = make(asset, planned, previous, inputs)
-            _check(asset, planned, made, inputs, is_first=previous is None)
+            is_anew = previous is None or planned.reason in ("code", "model", "forced")
+            _check(asset, planned, made, inputs, is_anew=is_anew)
             footer = self._footer(asset, planned, made, inputs, previous)
             before = previous.footer if previous else None
         if before is None or _is_news(before, footer):
@@ -120,22 +122,22 @@ class _Run:
         output = self._call(asset, old, users, {name: feed.rows() for name, feed in inputs.items()})
         table = _ordered(asset, asset.conform(output.table))
         n_users = pc.count_distinct(table[KEY]).as_py()
-        return _Made(table, n_users, len(users), output, {}, is_complete=True)
+        return _Made(table, n_users, len(users), output, {}, is_complete=self.only is None)
 
     def _derive(self, asset: Asset, planned: Planned, previous: Shard | None, inputs: Mapping[str, _Feed]) -> _Made:
-        recipe = dict(recipe_of(asset, self.resources))
-        recipe |= {name: feed.opaque_recipe for name, feed in inputs.items() if feed.opaque_recipe}
+        recipe = recipe_of(asset, self.resources)
         hashes = input_hashes(asset, {name: feed.visible for name, feed in inputs.items()}, recipe)
-        old = previous.read([*asset.schema.names, INPUT_HASH.name]) if previous else _empty(asset)
+        old = previous.read([*asset.schema.names, INPUT_HASH]) if previous else _empty(asset)
         known = _known_hashes(old, previous)
         stale = hashes.keys() if planned.reason == "forced" else _stale(hashes, known, old, self.now)
-        changed = stale if self.only is None else stale & self.only
-        left = known.keys() - hashes.keys() if self.only is None else set[str]()
+        gone = known.keys() - hashes.keys()
+        changed, left = (stale, gone) if self.only is None else (stale & self.only, gone & self.only)
         output = Output(asset.schema.empty_table())
         if changed:
             fed = {name: feed.rows(changed) for name, feed in inputs.items()}
             output = self._call(asset, old.select(asset.schema.names), {}, fed)
         fresh = asset.conform(output.table)
+        _refuse_strangers(asset, _users(fresh), changed)
         fresh = fresh.append_column(INPUT_HASH, pa.array([hashes[user] for user in _users(fresh)], pa.string()))
         carried = old.filter(pc.invert(pc.is_in(old[KEY], pa.array(sorted(changed | left), pa.string()))))
         table = _ordered(asset, pa.concat_tables([carried, fresh]))
@@ -147,10 +149,13 @@ class _Run:
             n_users_changed=len(changed),
             output=output,
             without_rows={user: version for user, version in now_known.items() if user not in with_rows},
-            is_complete=changed == stale,
+            is_complete=changed == stale and left == gone,
         )
 
     def _call(self, asset: Asset, previous: pa.Table, users: Users, inputs: Mapping[str, pa.Table]) -> Output:
+        for name, kind in asset.resources.items():
+            if kind not in self.resources:
+                raise AssetError(f"{asset.name} asks for '{name}', a {kind.__name__}, which this run does not have.")
         reserved = {"previous": previous, "users": users, "now": self.now}
         result = asset.function(
             **inputs,
@@ -174,6 +179,7 @@ class _Run:
             recipe=recipe,
             columns=column_versions(asset, made.table.select(asset.schema.names)),
             inputs=read,
+            rows_version=hash_of(made.table[INPUT_HASH].to_pylist()) if not asset.observes else "",
             n_rows=len(made.table),
             n_users=made.n_users,
             materialized_at=datetime.now(UTC),
@@ -195,15 +201,12 @@ class _Feed:
         return self.shard.footer.edge_version(self.columns) if self.shard else None
 
     @property
-    def opaque_recipe(self) -> str | None:
-        """What opaque columns were made by, where the edge reads one: it stands for their content."""
-        is_opaque = self.shard is not None and not self.source.opaque.isdisjoint(self.columns)
-        return hash_of(self.shard.footer.recipe) if self.shard and is_opaque else None
-
-    @property
     def visible(self) -> pa.Table:
-        """All rows, without opaque columns."""
-        return self._read([name for name in self.columns if name not in self.source.opaque])
+        """All rows without opaque columns. For those stands what their users were computed from, which they follow."""
+        names = [name for name in self.columns if name not in self.source.opaque]
+        if len(names) < len(self.columns):
+            names = [*names, INPUT_HASH] if not self.source.observes else _plain(self.source)
+        return self._read(names)
 
     def rows(self, users: Iterable[str] | None = None) -> pa.Table:
         """All columns, of some users or of all."""
@@ -213,7 +216,8 @@ class _Feed:
     def _read(self, columns: Iterable[str]) -> pa.Table:
         names = list(columns)
         if self.shard is None:
-            return pa.schema([self.source.schema.field(name) for name in names]).empty_table()
+            full = self.source.schema.append(pa.field(INPUT_HASH, pa.string()))
+            return pa.schema([full.field(name) for name in names]).empty_table()
         return self.shard.read(names)
 
 
@@ -226,7 +230,7 @@ def _stale(hashes: Mapping[str, str], known: Mapping[str, str], old: pa.Table, n
 
 
 def _known_hashes(old: pa.Table, previous: Shard | None) -> dict[str, str]:
-    with_rows: dict[str, str] = dict(zip(_users(old), old[INPUT_HASH.name].to_pylist(), strict=True))
+    with_rows: dict[str, str] = dict(zip(_users(old), old[INPUT_HASH].to_pylist(), strict=True))
     return with_rows | dict(previous.footer.without_rows if previous else {})
 
 
@@ -235,15 +239,29 @@ def _users(table: pa.Table) -> list[str]:
 
 
 def _empty(asset: Asset) -> pa.Table:
-    return asset.schema.append(INPUT_HASH).empty_table()
+    return asset.schema.append(pa.field(INPUT_HASH, pa.string())).empty_table()
 
 
 def _ordered(asset: Asset, table: pa.Table) -> pa.Table:
-    return table.combine_chunks().sort_by([(name, "ascending") for name in asset.schema.names[:2]])
+    """The rows in the one order that content alone gives."""
+    names = (name for name in _plain(asset) if not pa.types.is_nested(asset.schema.field(name).type))
+    return table.combine_chunks().sort_by([(name, "ascending") for name in names])
 
 
-def _check(asset: Asset, planned: Planned, made: _Made, inputs: Mapping[str, _Feed], *, is_first: bool) -> None:
-    candidate = Candidate(made.table, _Visible(inputs), made.n_users, made.n_users_changed, is_first=is_first)
+def _plain(asset: Asset) -> list[str]:
+    return [name for name in asset.schema.names if name not in asset.opaque]
+
+
+def _refuse_strangers(asset: Asset, found: Iterable[str], asked: Iterable[str]) -> None:
+    strangers = sorted(set(found) - set(asked))
+    if strangers:
+        raise CheckFailed(
+            f"{asset.name} gave rows of '{strangers[0]}', for whom it was not asked. Return only users of the inputs."
+        )
+
+
+def _check(asset: Asset, planned: Planned, made: _Made, inputs: Mapping[str, _Feed], *, is_anew: bool) -> None:
+    candidate = Candidate(made.table, _Visible(inputs), made.n_users, made.n_users_changed, is_anew=is_anew)
     for check in asset.checks:
         if refusal := check(candidate):
             raise CheckFailed(
@@ -270,10 +288,4 @@ class _Visible(Mapping[str, pa.Table]):
 
 def _is_news(before: Footer, after: Footer) -> bool:
     """Whether anything but the time differs."""
-    return (before.columns, before.inputs, before.recipe, before.valid_until, before.without_rows) != (
-        after.columns,
-        after.inputs,
-        after.recipe,
-        after.valid_until,
-        after.without_rows,
-    )
+    return replace(before, materialized_at=after.materialized_at) != after

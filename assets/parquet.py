@@ -14,12 +14,9 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from assets.asset import Asset
+from assets.asset import INPUT_HASH, Asset
 from assets.errors import SchemaError, ShardUnreadable
 from assets.versions import edge_hash, hash_of
-
-INPUT_HASH = pa.field("input_hash", pa.string())
-"""Beside a derived asset's own columns: the hash of what the row's user was computed from."""
 
 _FOOTER = b"asset"
 
@@ -30,7 +27,8 @@ class Footer:
 
     recipe: versions of the code and of resources. columns: a hash for each column. inputs: for each input the version
     of the columns read (absent when it had no file). n_users: users with a row, or in `without_rows`. valid_until:
-    the earliest instant at which a row must be computed again. without_rows: input hashes of users that gave no row.
+    the earliest instant at which a row must be computed again. rows_version: hash of the rows' input hashes, which
+    stand for opaque columns. without_rows: input hashes of users that gave no row.
     """
 
     asset: str
@@ -42,6 +40,7 @@ class Footer:
     n_rows: int
     n_users: int
     materialized_at: datetime
+    rows_version: str = ""
     valid_until: datetime | None = None
     without_rows: Mapping[str, str] = field(default_factory=dict)
 
@@ -51,8 +50,8 @@ class Footer:
         return hash_of(self.columns)
 
     def edge_version(self, columns: Sequence[str]) -> str:
-        """The version of some columns; an opaque one has that of all the rest and of the recipe."""
-        opaque = hash_of({"data": self.data_version, "recipe": self.recipe})
+        """The version of some columns; an opaque one has that of all the rest and of what rows were made from."""
+        opaque = hash_of([self.data_version, self.recipe, self.rows_version])
         return edge_hash(columns, dict.fromkeys(columns, opaque) | dict(self.columns))
 
     def to_json(self) -> str:
@@ -73,20 +72,17 @@ class Shard:
         self.asset = asset
         self._path = path
         self._file = file
-        metadata = file.schema_arrow.metadata or {}
-        if _FOOTER not in metadata:
-            raise ShardUnreadable(f"{path} carries no footer of the asset {asset.name}. {_mend(asset, path)}")
-        self.footer = Footer.from_json(metadata[_FOOTER])
+        self.footer = _footer(asset, path, file.schema_arrow.metadata or {})
 
     def read(self, columns: Sequence[str]) -> pa.Table:
         """Some columns of all rows, in the stored order; SchemaError when the file lacks one or has another type."""
         stored = self._file.schema_arrow
         for name in columns:
-            wanted = INPUT_HASH if name == INPUT_HASH.name else self.asset.schema.field(name)
-            if name not in stored.names or stored.field(name).type != wanted.type:
+            wanted = pa.string() if name == INPUT_HASH else self.asset.schema.field(name).type
+            if name not in stored.names or stored.field(name).type != wanted:
                 found = stored.field(name).type if name in stored.names else "missing"
                 raise SchemaError(
-                    f"{self._path} of {self.asset.name}: column '{name}' is {found}, wanted {wanted.type}."
+                    f"{self._path} of {self.asset.name}: column '{name}' is {found}, wanted {wanted}."
                     f" {_mend(self.asset, self._path)}"
                 )
         try:
@@ -152,8 +148,9 @@ class Shards:
         path = self.path(asset.name, footer.shard)
         folder = path.rsplit("/", 1)[0]
         self._fs.makedirs(folder, exist_ok=True)
-        for left in self._fs.glob(f"{folder}/*.tmp"):
-            self._fs.rm(left)
+        for left in self._fs.ls(folder, detail=False):
+            if left.endswith(".tmp"):
+                self._fs.rm(left)
         scratch = f"{folder}/{uuid4().hex}.tmp"
         stamped = table.replace_schema_metadata({_FOOTER: footer.to_json()})
         with self._fs.open(scratch, "wb") as file:
@@ -178,10 +175,25 @@ class Shards:
             )
 
 
+def _footer(asset: Asset, path: str, metadata: Mapping[bytes, bytes]) -> Footer:
+    try:
+        footer = Footer.from_json(metadata[_FOOTER])
+    except (KeyError, TypeError, ValueError):
+        raise ShardUnreadable(f"{path} carries no footer of the asset {asset.name}. {_mend(asset, path)}") from None
+    if (footer.asset, footer.shard) != (asset.name, _shard_in(path)):
+        raise ShardUnreadable(
+            f"{path} is shard {footer.shard} of {footer.asset}, not of {asset.name}. {_mend(asset, path)}"
+        )
+    return footer
+
+
+def _shard_in(path: str) -> int:
+    return int(path.rsplit("shard=", 1)[1][:4])
+
+
 def _unreadable(asset: Asset, path: str, error: Exception) -> ShardUnreadable:
     return ShardUnreadable(f"{path} of {asset.name} cannot be read ({error}). {_mend(asset, path)}")
 
 
 def _mend(asset: Asset, path: str) -> str:
-    shard = int(path.rsplit("shard=", 1)[1][:4])
-    return f"Rebuild it: python -m assets rebuild {asset.name} --shard {shard}"
+    return f"Rebuild it: python -m assets rebuild {asset.name} --shard {_shard_in(path)}"

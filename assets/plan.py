@@ -39,12 +39,12 @@ class Planner:
     ) -> Iterator[Planned]:
         """The shards of `asset` to run, of `shards` (all by default).
 
-        An asset that observes runs in the shards `observed`, and where its inputs changed.
+        An asset that observes runs in the shards `observed`, and where its inputs changed. force: also what is up to
+        date, but never without the first input, as its rows would be lost.
         """
         looked_at = set(observed)
         for shard in range(self.shards.n_shards) if shards is None else shards:
-            reason = "forced" if force else self._reason(asset, shard, is_observed=shard in looked_at)
-            if reason:
+            if reason := self._reason(asset, shard, is_observed=shard in looked_at, force=force):
                 yield Planned(asset.name, shard, reason)
 
     def waits_for(self, members: Iterable[Asset], shard: int) -> str | None:
@@ -57,12 +57,14 @@ class Planner:
         behind = (each.name for each in self.graph if each.name in above and self._reason(each, shard))
         return next(behind, None)
 
-    def _reason(self, asset: Asset, shard: int, *, is_observed: bool = False) -> Reason | None:
+    def _reason(self, asset: Asset, shard: int, *, is_observed: bool = False, force: bool = False) -> Reason | None:
         if asset.is_source:
             return "observe" if is_observed else None
         wanted = self._input_versions(asset, shard)
         if asset.inputs[0].asset not in wanted:
             return None
+        if force:
+            return "forced"
         footer = self.shards.footer(asset, shard)
         reason = _difference(footer, recipe_of(asset, self.resources), wanted, self.now)
         return reason or ("observe" if is_observed and asset.observes else None)

@@ -32,7 +32,7 @@ def hash_of(value: object) -> str:
 def recipe_of(asset: Asset, resources: Mapping[type, object]) -> Mapping[str, str]:
     """What an asset is made by: its code's version and the versions of resources that have one (a model)."""
     versions = {name: getattr(resources.get(kind), "version", None) for name, kind in asset.resources.items()}
-    return {"code": asset.code_version} | {name: version for name, version in versions.items() if version}
+    return {"code": asset.code_version} | {f"resource {name}": each for name, each in versions.items() if each}
 
 
 def column_versions(asset: Asset, table: pa.Table) -> Mapping[str, str]:
@@ -55,15 +55,21 @@ def input_hashes(asset: Asset, inputs: Mapping[str, pa.Table], recipe: Mapping[s
     """For each user of the first input: a hash of the recipe and of all rows that the inputs hold of them."""
     first = asset.inputs[0].asset
     rows = " UNION ALL ".join(
-        f"SELECT {KEY}, '{name}' || sha256(to_json(t)::VARCHAR) AS row_hash FROM {name} t" for name in inputs
+        f"SELECT {KEY}, '{name}' || sha256(json_array({_quoted(table.column_names)})::VARCHAR) AS row_hash"
+        f' FROM "{name}"'
+        for name, table in inputs.items()
     )
     found = _query(
         f"SELECT {KEY}, sha256($recipe || string_agg(row_hash, '' ORDER BY row_hash)) FROM ({rows})"
-        f" WHERE {KEY} IN (SELECT {KEY} FROM {first}) GROUP BY {KEY}",
+        f' WHERE {KEY} IN (SELECT {KEY} FROM "{first}") GROUP BY {KEY}',
         {"recipe": hash_of(recipe)},
         **inputs,
     )
     return dict(found)
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
 
 
 def _column_hash(name: str) -> str:

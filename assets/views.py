@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import duckdb
 
+from assets.asset import INPUT_HASH
 from assets.graph import Graph
-from assets.parquet import INPUT_HASH, Shards
+from assets.parquet import Shards
 
 
 def create_views(connection: duckdb.DuckDBPyConnection, graph: Graph, shards: Shards) -> None:
@@ -14,8 +15,8 @@ def create_views(connection: duckdb.DuckDBPyConnection, graph: Graph, shards: Sh
     for asset in graph:
         if shards.footers(asset):
             rows = f"read_parquet('{shards.pattern(asset.name)}', hive_partitioning = true)"
-            hidden = f"EXCLUDE ({INPUT_HASH.name})" if not (asset.is_source or asset.observes) else ""
-            connection.execute(f"CREATE OR REPLACE VIEW {asset.name} AS SELECT * {hidden} FROM {rows}")
+            hidden = f"EXCLUDE ({INPUT_HASH})" if not (asset.is_source or asset.observes) else ""
+            connection.execute(f'CREATE OR REPLACE VIEW "{asset.name}" AS SELECT * {hidden} FROM {rows}')
         else:
             connection.register(f"empty_{asset.name}", asset.schema.empty_table())
-            connection.execute(f"CREATE OR REPLACE VIEW {asset.name} AS FROM empty_{asset.name}")
+            connection.execute(f'CREATE OR REPLACE VIEW "{asset.name}" AS FROM "empty_{asset.name}"')

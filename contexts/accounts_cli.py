@@ -57,7 +57,10 @@ def _line(user: dict[str, object]) -> str:
 
 def _secret(what: str) -> str:
     """A secret from the terminal, or a line of standard input: never an argument, which others could see."""
-    return getpass(f"{what}: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
+    given = getpass(f"{what}: ") if sys.stdin.isatty() else sys.stdin.readline()
+    if not given.strip():
+        raise ValueError(f"no {what} was given; write it on a line of standard input")
+    return given.strip()
 
 
 def _parser() -> argparse.ArgumentParser:

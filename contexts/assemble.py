@@ -29,6 +29,7 @@ from contexts.model import (
 MAX_TITLE = 200
 MAX_NAME = 60
 MAX_THEMES = 12
+MAX_LABELS = 8
 MAX_REACTION_KEYS = 8
 
 _BYTES_PER_TOKEN = 4
@@ -165,7 +166,7 @@ def _view(task: Task, zone: ZoneInfo) -> TaskView:
         priority=("p4", "p3", "p2", "p1")[task.priority - 1],
         project=_cut(task.project, MAX_NAME) if task.project else None,
         section=_cut(task.section, MAX_NAME) if task.section else None,
-        labels=tuple(_cut(label, MAX_NAME) for label in sorted(task.labels)),
+        labels=tuple(_cut(label, MAX_NAME) for label in sorted(task.labels)[:MAX_LABELS]),
         due=_due_instant(task.due_date, zone).isoformat() if timed and task.due_date else task.due_date,
         recurring=task.is_recurring,
         deadline=task.deadline_date,
@@ -196,7 +197,7 @@ def _reactions(reactions: Iterable[Reaction]) -> Reactions:
 
 def _tally(pairs: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
     """How often each reaction came under each key, for the keys that came most often."""
-    counted = [(key, reaction) for key, reaction in pairs if key]
+    counted = [(_cut(key, MAX_NAME), reaction) for key, reaction in pairs if key]
     totals = Counter(key for key, _ in counted)
     kept = {key for key, _ in sorted(totals.items(), key=lambda each: (-each[1], each[0]))[:MAX_REACTION_KEYS]}
     tally: dict[str, Counter[str]] = {}

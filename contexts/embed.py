@@ -51,7 +51,7 @@ class Embedder:
     def version(self) -> str:
         """The model's identity: equal for equal vectors, wherever a model's folder lies."""
         folder = Path(self.model)
-        name = f"{folder.name}@{_fingerprint(folder)}" if folder.is_dir() else f"{self.model}@{self.revision}"
+        name = f"saved-model@{_fingerprint(folder)}" if folder.is_dir() else f"{self.model}@{self.revision}"
         return f"{name} prompt={self.prompt!r} dim={self.dim}"
 
     def encode(self, texts: Sequence[str]) -> Vectors:
@@ -75,7 +75,7 @@ class Embedder:
             model = SentenceTransformer(
                 self.model, revision=self.revision, device=None if self._device == "auto" else self._device
             )
-        except (OSError, ValueError, RuntimeError, ImportError) as error:
+        except Exception as error:  # whatever the libraries below raise, the advice is the same
             raise EmbeddingError(_advice(self.model, self.revision, self._device, error)) from error
         model.max_seq_length = min(MAX_TOKENS, model.max_seq_length or MAX_TOKENS)
         width = model.get_embedding_dimension()

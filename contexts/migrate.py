@@ -6,7 +6,7 @@ import sys
 
 import psycopg
 
-from contexts.settings import DatabaseSettings, read_settings
+from contexts.settings import DatabaseSettings, SettingsError, read_settings
 from contexts.sql import ROOT, connect, queries
 
 
@@ -25,9 +25,12 @@ def migrate(connection: psycopg.Connection) -> list[str]:
 
 
 def main() -> int:
-    settings = read_settings(DatabaseSettings)
-    with connect(settings.database_url) as connection:
-        done = migrate(connection)
+    try:
+        with connect(read_settings(DatabaseSettings).database_url) as connection:
+            done = migrate(connection)
+    except (SettingsError, psycopg.Error) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
     sys.stdout.write(f"applied: {', '.join(done)}\n" if done else "nothing to apply\n")
     return 0
 

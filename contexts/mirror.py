@@ -10,7 +10,8 @@ from hashlib import sha256
 from typing import Any
 from zoneinfo import ZoneInfo
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_DUE = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?", re.ASCII)
 _LINK = re.compile(r"!?\[([^\]]*)\]\([^)\s]*\)")
 _YEARS = range(1900, 2200)
 _MARKS = re.compile(r"\*\*|__|~~|`")
@@ -98,17 +99,24 @@ def fold(mirror: Mirror, answer: Mapping[str, Any]) -> Folded:
     """
     before = Mirror() if answer.get("full_sync") else mirror
     directory = _fold_directory(before.directory, answer)
-    tasks, skipped = dict(before.tasks), list[tuple[str, str]]()
+    tasks, skipped, told = dict(before.tasks), list[tuple[str, str]](), set[str]()
     for item in answer.get("items") or ():
         try:
             task_id = _identifier(item)
-            tasks.pop(task_id, None)
-            if not any(item.get(flag) for flag in ("checked", "is_deleted", "is_archived")):
+            if any(item.get(flag) for flag in ("checked", "is_deleted", "is_archived")):
+                tasks.pop(task_id, None)
+            else:
                 tasks[task_id] = _task(task_id, item)
+            told.add(task_id)
         except BadItem as error:
-            skipped.append((str(item.get("id")) if isinstance(item, dict) else "?", str(error)))
-    gone = directory.archived | (before.directory.projects.keys() - directory.projects.keys())
-    kept = {task_id: task for task_id, task in tasks.items() if task.project_id not in gone}
+            skipped.append((_id_or_unknown(item), str(error)))
+    deleted = {key for key, project in _objects(answer.get("projects")) if project.get("is_deleted")}
+    silent = {task_id for task_id, task in tasks.items() if task.project_id in deleted} - told
+    kept = {
+        task_id: task
+        for task_id, task in tasks.items()
+        if task_id not in silent and task.project_id not in directory.archived
+    }
     returned = before.directory.archived - directory.archived
     return Folded(Mirror(directory, kept), tuple(skipped), needs_full=bool(returned & directory.projects.keys()))
 
@@ -152,6 +160,13 @@ def _identifier(item: object) -> str:
     return clean(str(found))
 
 
+def _id_or_unknown(item: object) -> str:
+    try:
+        return _identifier(item)
+    except BadItem:
+        return "?"
+
+
 def _task(task_id: str, item: Mapping[str, Any]) -> TodoistTask:
     if not isinstance(item.get("content"), str):
         raise BadItem("content")
@@ -174,7 +189,7 @@ def _task(task_id: str, item: Mapping[str, Any]) -> TodoistTask:
 
 def _with_due(task: TodoistTask, due: Mapping[str, Any]) -> TodoistTask:
     date = due.get("date")
-    if not isinstance(date, str) or (instant(date) is None):
+    if not isinstance(date, str) or not _DUE.fullmatch(date) or instant(date) is None:
         return task
     return replace(
         task,

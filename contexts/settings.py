@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from typing import Annotated, Literal, TypeVar
 
 from croniter import croniter
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -50,7 +52,7 @@ class Settings(BaseSettings):
     @field_validator("materialize_schedule")
     @classmethod
     def _is_cron(cls, value: str) -> str:
-        if not croniter.is_valid(value):
+        if not croniter.is_valid(value) or len(value.split()) not in (1, 5):  # one word: @hourly
             raise ValueError("not a cron expression of five fields, such as '0 2,6,10,14,18,22 * * *'")
         return value
 
@@ -75,7 +77,7 @@ class Settings(BaseSettings):
 
     def next_run(self, at: datetime) -> datetime:
         """The instant of the scheduled run after `at`."""
-        following: datetime = croniter(self.materialize_schedule, at + timedelta(seconds=1)).get_next(datetime)
+        following: datetime = croniter(self.materialize_schedule, at).get_next(datetime)
         return following
 
 
@@ -88,6 +90,15 @@ class DatabaseSettings(BaseSettings):
         pattern="^postgres(ql)?://",
         description="Postgres of the context store: postgresql://user:password@host/name.",
     )
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        try:
+            conninfo_to_dict(value)
+        except ProgrammingError:  # its own message repeats the password
+            raise ValueError("not a URL that Postgres can read; a % in a password is written %25") from None
+        return value
 
 
 class VaultSettings(BaseSettings):
@@ -119,7 +130,8 @@ def read_settings(kind: type[S]) -> S:
 
 
 def _sentence(kind: type[BaseSettings], loc: tuple[int | str, ...], message: str) -> str:
+    plain = message.removeprefix("Value error, ")
     if not loc:
-        return message
+        return plain
     field = kind.model_fields.get(str(loc[0]))
-    return f"{str(loc[0]).upper()}: {message}. {field.description if field else ''}".strip()
+    return f"{str(loc[0]).upper()}: {plain}. {field.description if field else ''}".strip()

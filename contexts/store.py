@@ -47,6 +47,7 @@ class ContextStore:
             n_refreshed = self._sql.refresh(
                 self._connection,
                 user_ids=[row.user_id for row in same],
+                hashes=[row.context_hash for row in same],
                 instants=[row.materialized_at for row in same],
             )
         return n_written, n_refreshed

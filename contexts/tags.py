@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import log
@@ -10,7 +10,7 @@ from math import log
 N_TAGS = 3
 MAX_TAG = 24
 
-_WORD = re.compile(r"[^\W\d_]{3,}")
+_SHORTEST = 3
 
 
 def tags_of(themes: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
@@ -30,7 +30,9 @@ def tags_of(themes: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
 
 def words(text: str) -> list[str]:
     """Words of three letters or more, of any script, in lower case."""
-    return [word[:MAX_TAG] for word in _WORD.findall(text.lower())]
+    plain = unicodedata.normalize("NFC", text.lower().replace("i\u0307", "i"))
+    letters = "".join(each if unicodedata.category(each)[0] in "LM" else " " for each in plain)
+    return [word[:MAX_TAG] for word in letters.split() if len(word) >= _SHORTEST]
 
 
 def _best(weights: Mapping[str, float]) -> list[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from json import dumps
+from time import monotonic
 from typing import Any
 
 import httpx
@@ -95,6 +97,7 @@ class Todoist:
         self.app = app
         self.concurrency = concurrency
         self._patience = patience
+        self._try_seconds = read_timeout
         self._timeout = httpx.Timeout(read_timeout, connect=min(10.0, read_timeout))
 
     @asynccontextmanager
@@ -102,17 +105,17 @@ class Todoist:
         """One pool of connections for many calls."""
         limits = httpx.Limits(max_connections=self.concurrency)
         async with httpx.AsyncClient(base_url=self.base_url, timeout=self._timeout, limits=limits) as client:
-            yield TodoistSession(client, self._patience, self.app)
+            yield TodoistSession(client, self._patience, self._try_seconds, self.app)
 
 
 class TodoistSession:
     """Calls over one pool of connections."""
 
-    def __init__(self, client: httpx.AsyncClient, patience: float, app: OAuthApp | None) -> None:
+    def __init__(self, client: httpx.AsyncClient, patience: float, try_seconds: float, app: OAuthApp | None) -> None:
         self._client = client
         self._patience = patience
+        self._try_seconds = try_seconds
         self._app = app
-        self._n_calls = 0
 
     async def sync(self, access_token: str, sync_token: str | None) -> SyncAnswer:
         """What changed since `sync_token`, or everything without one (or when Todoist does not know it any more).
@@ -132,11 +135,12 @@ class TodoistSession:
     async def renew(self, credentials: Credentials) -> Credentials:
         """New tokens for a refresh token, which is used up by it: store the answer before using it.
 
-        Raises TokenRefused when there is nothing to renew with, or Todoist does not accept it.
+        Raises TokenRefused when there is nothing to renew with, or Todoist does not accept it; TodoistUnavailable
+        when it cannot say.
         """
         if not (self._app and credentials.refresh_token):
             raise TokenRefused("the access token was refused and there is no refresh token")
-        answer = await self._client.post(
+        answer = await self._post(
             "/oauth/access_token",
             data={
                 "grant_type": "refresh_token",
@@ -145,43 +149,58 @@ class TodoistSession:
                 "client_secret": self._app.client_secret,
             },
         )
+        if answer.status_code in _RETRIED:
+            raise TodoistUnavailable(
+                f"tokens cannot be renewed now (HTTP {answer.status_code})", _retry_after(answer)
+            )
         if answer.status_code != 200:
             raise TokenRefused(f"the refresh token was refused (HTTP {answer.status_code})")
         given = _json(answer)
-        return Credentials(given["access_token"], given.get("refresh_token") or credentials.refresh_token)
+        access, refresh = given.get("access_token"), given.get("refresh_token")
+        if not isinstance(access, str) or not access:
+            raise TodoistUnavailable("an answer without an access token")
+        return Credentials(access, refresh if isinstance(refresh, str) and refresh else credentials.refresh_token)
 
     async def _sync(self, access_token: str, sync_token: str) -> tuple[Mapping[str, Any] | None, int]:
         """The document (None for a sync token that is not known) and the number of calls made."""
-        n_calls = 0
+        n_calls, until = 0, monotonic() + self._patience
         async for attempt in stamina.retry_context(
-            on=self._backoff, attempts=_TRIES, timeout=self._patience, wait_max=10
+            on=lambda error: _backoff(error, until), attempts=_TRIES, timeout=self._patience, wait_max=10
         ):
             with attempt:
                 n_calls += 1
                 return await self._try(access_token, sync_token), n_calls
         raise AssertionError("unreachable: the last attempt raises")
 
-    def _backoff(self, error: Exception) -> bool | float:
-        """Retry what may pass: after the time that the server asked for if there is that much, else with jitter."""
-        if not isinstance(error, TodoistUnavailable):
-            return False
-        if error.retry_after is None:
-            return True
-        return error.retry_after if error.retry_after < self._patience else False
-
     async def _try(self, access_token: str, sync_token: str) -> Mapping[str, Any] | None:
-        try:
-            answer = await self._client.post(
-                "/api/v1/sync",
-                headers={"Authorization": f"Bearer {access_token}"},
-                data={"sync_token": sync_token, "resource_types": dumps(RESOURCE_TYPES)},
-            )
-        except httpx.HTTPError as error:
-            raise TodoistUnavailable(f"no answer ({type(error).__name__})") from None
+        if not access_token.isascii():
+            raise TokenRefused("the access token holds letters that no token has")
+        answer = await self._post(
+            "/api/v1/sync",
+            headers={"Authorization": f"Bearer {access_token}"},
+            data={"sync_token": sync_token, "resource_types": dumps(RESOURCE_TYPES)},
+        )
         if answer.status_code == 400 and sync_token != EVERYTHING:
             return None
         _refuse_status(answer)
         return _complete(_json(answer))
+
+    async def _post(self, path: str, **options: Any) -> httpx.Response:
+        """One call, whole within the time of one try: httpx's own timeout is for each piece of an answer."""
+        try:
+            async with asyncio.timeout(self._try_seconds):
+                return await self._client.post(path, **options)
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise TodoistUnavailable(f"no answer ({type(error).__name__})") from None
+
+
+def _backoff(error: Exception, until: float) -> bool | float:
+    """Retry what may pass: after the time that the server asked for if that is before `until`, else with jitter."""
+    if not isinstance(error, TodoistUnavailable):
+        return False
+    if error.retry_after is None:
+        return True
+    return error.retry_after if monotonic() + error.retry_after < until else False
 
 
 def _refuse_status(answer: httpx.Response) -> None:
@@ -236,10 +255,10 @@ def _retry_after(answer: httpx.Response) -> float | None:
 def _seconds(value: object) -> float | None:
     try:
         return max(0.0, float(value))  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     try:
         until = parsedate_to_datetime(str(value))
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max(0.0, (until - datetime.now(UTC)).total_seconds()) if until.tzinfo else None

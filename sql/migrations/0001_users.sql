@@ -9,6 +9,14 @@ CREATE TABLE users (
     shard_key  BIGINT NOT NULL GENERATED ALWAYS AS (('x' || left(md5(user_id), 8))::BIT(32)::BIGINT) STORED
 );
 
+-- An instant as the clock on a user's wall shows it; UTC where Postgres does not know the zone.
+CREATE FUNCTION local_time(at TIMESTAMPTZ, zone TEXT) RETURNS TIMESTAMP LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN at AT TIME ZONE zone;
+EXCEPTION WHEN invalid_parameter_value THEN
+    RETURN at AT TIME ZONE 'UTC';
+END $$;
+
 CREATE TABLE todoist_accounts (
     user_id       TEXT PRIMARY KEY REFERENCES users ON DELETE CASCADE,
     credentials   TEXT NOT NULL,           -- Fernet: user id, access token, refresh token

@@ -39,8 +39,8 @@ WHERE u.active AND a.connected
       SELECT FROM decisions d, generate_series(1, 7) AS days
       WHERE d.user_id = u.user_id
         AND d.decided_at >= :now - INTERVAL '8 days'
-        AND (d.decided_at AT TIME ZONE u.timezone) + days * INTERVAL '1 day' >= :now AT TIME ZONE u.timezone
-        AND (d.decided_at AT TIME ZONE u.timezone) + days * INTERVAL '1 day' < :until AT TIME ZONE u.timezone
+        AND local_time(d.decided_at, u.timezone) + days * INTERVAL '1 day' >= local_time(:now, u.timezone)
+        AND local_time(d.decided_at, u.timezone) + days * INTERVAL '1 day' < local_time(:until, u.timezone)
   ))
 ORDER BY u.user_id;
 

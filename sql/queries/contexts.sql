@@ -25,8 +25,8 @@ WHERE context_store.materialized_at <= excluded.materialized_at;
 -- Same content, looked at again: only the freshness moves, and only forward.
 UPDATE context_store c
 SET materialized_at = n.materialized_at
-FROM unnest(:user_ids::TEXT[], :instants::TIMESTAMPTZ[]) AS n (user_id, materialized_at)
-WHERE c.user_id = n.user_id AND c.materialized_at < n.materialized_at;
+FROM unnest(:user_ids::TEXT[], :hashes::TEXT[], :instants::TIMESTAMPTZ[]) AS n (user_id, context_hash, materialized_at)
+WHERE c.user_id = n.user_id AND c.context_hash = n.context_hash AND c.materialized_at < n.materialized_at;
 
 -- name: remove_orphans!
 -- Rows of users who do not exist any more.

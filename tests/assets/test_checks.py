@@ -15,7 +15,7 @@ def rows(*users: str, **columns: Any) -> pa.Table:
 
 def candidate(table: pa.Table, inputs: Mapping[str, pa.Table] | None = None, **facts: Any) -> Candidate:
     """A shard of two users, both new, not its first time."""
-    given = {"n_users": 2, "n_users_changed": 2, "is_first": False, **facts}
+    given = {"n_users": 2, "n_users_changed": 2, "is_anew": False, **facts}
     return Candidate(table, inputs or {}, **given)
 
 
@@ -93,7 +93,7 @@ def test_too_many_changed_users_are_refused() -> None:
 def test_first_and_small_shards_may_change_wholly() -> None:
     """A shard's first time, and a shard of few users, say nothing about how many may change."""
     check = changed_users_under(0.5, at_least=20)
-    assert check(candidate(rows(), n_users=40, n_users_changed=40, is_first=True)) is None
+    assert check(candidate(rows(), n_users=40, n_users_changed=40, is_anew=True)) is None
     assert check(candidate(rows(), n_users=19, n_users_changed=19)) is None
     assert check(candidate(rows(), n_users=20, n_users_changed=20)) is not None
     assert check(candidate(rows(), n_users=0, n_users_changed=0)) is None

@@ -119,7 +119,7 @@ def signals(draw: st.DrawFn) -> Signals:
 
 
 class TestAnyUser:
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=70, deadline=None)
     @given(known=signals(), now=instants, tokens=st.integers(400, 2000))
     def test_within_the_budget(self, known: Signals, now: datetime, tokens: int) -> None:
         """A context is never larger than its budget, and its counts are honest."""
@@ -138,7 +138,7 @@ class TestAnyUser:
         made = assemble(known, now, LARGE)
         assert made.context_hash == sha256(made.context_json.encode()).hexdigest()
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=70, deadline=None)
     @given(known=signals(), now=instants, random=st.randoms(use_true_random=False), tokens=st.integers(300, 1000))
     def test_order_of_arrival(self, known: Signals, now: datetime, random: Any, tokens: int) -> None:
         """In whatever order tasks, labels, themes and reactions arrive, the bytes are the same."""
@@ -156,7 +156,7 @@ class TestAnyUser:
         )
         assert assemble(shuffled, now, Budget(tokens)) == assemble(known, now, Budget(tokens))
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=70, deadline=None)
     @given(known=signals(), now=instants)
     def test_own_zone(self, known: Signals, now: datetime) -> None:
         """Every task stands in the bucket of the user's own date, wherever the server's clock is."""
@@ -169,7 +169,7 @@ class TestAnyUser:
         elsewhere = now.astimezone(ZoneInfo("Pacific/Auckland"))
         assert assemble(known, elsewhere, LARGE) == assemble(known, now, LARGE)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=120, deadline=None)
     @given(known=signals(), now=instants, share=st.floats(0, 1))
     def test_valid_until(self, known: Signals, now: datetime, share: float) -> None:
         """valid_until is the very next instant at which the context changes: not before, and then for sure."""
@@ -362,7 +362,7 @@ class TestSize:
         assert made(user()) == {
             "version": 1,
             "profile": {"timezone": "UTC", "language": "en"},
-            "counts": {name: 0 for name in ("open", "shown", "overdue", "today", "this_week", "later", "someday")},
+            "counts": dict.fromkeys(("open", "shown", "overdue", "today", "this_week", "later", "someday"), 0),
             "tasks": {},
             "themes": [],
             "reactions": {"by_kind": {}, "by_theme": {}},
@@ -404,14 +404,12 @@ class TestSize:
         one_more = len(',{"id":"000","title":"the task with the number 100"}')
         assert len(text.encode()) + one_more > 2000
 
-    @pytest.mark.xfail(strict=True, reason="labels are cut one by one, their number is not: nothing fits after them")
     def test_one_monstrous_task(self) -> None:
         """A task with hundreds of labels does not push all others out of the context."""
         labels = tuple(f"a label with a rather long name, number {n}" for n in range(300))
         monster = Task("0", "x", 4, labels=labels, due_date="2026-11-01")
         assert len(shown(made(user(monster, Task("1", "Buy milk")), budget=Budget(2000)))) > 0
 
-    @pytest.mark.xfail(strict=True, reason="_tally takes the keys of reactions uncut")
     def test_long_names_of_reactions(self) -> None:
         """However long the themes of earlier tips are called, the budget holds."""
         reactions = tuple(Reaction(str(n), "k", f"{n}" + "long" * 500, "done", NOW) for n in range(8))

@@ -15,9 +15,7 @@ class TestTags:
     def test_telling_words(self) -> None:
         """A word that only one theme has tells more than one that stands in all of them."""
         tags = tags_of({"a": ["buy milk", "buy bread"], "b": ["buy stamps", "buy paper"]})
-        assert tags["a"][-1] == tags["b"][-1] == "buy" or "buy" not in tags["a"]
-        assert tags["a"][:2] == ["bread", "milk"]
-        assert tags["b"][:2] == ["paper", "stamps"]
+        assert tags == {"a": ["bread", "milk", "buy"], "b": ["paper", "stamps", "buy"]}
 
     def test_best_first(self) -> None:
         """The more often a theme says a word, the more it tells; of equals the alphabet decides."""
@@ -74,7 +72,6 @@ class TestWords:
         """Words of three letters or more are found in any script, in lower case and cut to a length."""
         assert words(text) == found
 
-    @pytest.mark.xfail(strict=True, reason="_WORD knows no combining marks: words fall apart at them")
     @pytest.mark.parametrize(
         ("text", "found"),
         [

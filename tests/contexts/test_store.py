@@ -1,0 +1,246 @@
+"""The rows that the request path reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from time import monotonic, sleep
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from contexts.assemble import Budget, assemble
+from contexts.migrate import migrate
+from contexts.mirror import Mirror, fold
+from contexts.model import Reaction, Signals, Task
+from contexts.sql import connect
+from contexts.store import ContextStore, StoredContext
+from local import postgres
+
+AT = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+Connection = psycopg.Connection[Any]
+
+
+def row(user: str, text: str = "{}", at: datetime = AT) -> StoredContext:
+    return StoredContext(user, at, text, sha256(text.encode()).hexdigest())
+
+
+@pytest.fixture(scope="module")
+def database_url(server: str) -> str:
+    """One database for all of these tests, which saves making one for each."""
+    url = postgres.create_database(server, "store")
+    with connect(url) as connection:
+        migrate(connection)
+    return url
+
+
+@pytest.fixture(autouse=True)
+def emptied(connection: Connection) -> None:
+    """No test finds what another one left."""
+    connection.execute("DELETE FROM users; DELETE FROM context_store; DELETE FROM cluster_thresholds")
+
+
+@pytest.fixture
+def store(connection: Connection) -> ContextStore:
+    return ContextStore(connection)
+
+
+def stored(connection: Connection) -> list[StoredContext]:
+    columns = "user_id, materialized_at, context_json, context_hash"
+    return [StoredContext(*found) for found in connection.execute(f"SELECT {columns} FROM context_store ORDER BY 1")]
+
+
+def versions(connection: Connection) -> dict[str, Any]:
+    """Where each row lies: it changes with every write, even one that writes the same."""
+    return dict(connection.execute("SELECT user_id, ctid::TEXT FROM context_store").fetchall())
+
+
+class TestUpsert:
+    def test_new_rows(self, store: ContextStore, connection: Connection) -> None:
+        """New rows are written as they are."""
+        rows = [row("ann", '{"a":1}'), row("bob", '{"b":2}', AT + HOUR)]
+        assert store.upsert(rows) == (2, 0)
+        assert stored(connection) == rows
+
+    def test_nothing(self, store: ContextStore) -> None:
+        """No rows are no work."""
+        assert store.upsert([]) == (0, 0)
+
+    def test_only_what_changed(self, store: ContextStore, connection: Connection) -> None:
+        """Only rows whose content changed are written; of the others the freshness moves."""
+        store.upsert([row("ann", "1"), row("bob", "2"), row("cem", "3")])
+        later = [row("ann", "1", AT + HOUR), row("bob", "new", AT + HOUR)]
+        assert store.upsert(later) == (1, 1)
+        assert stored(connection) == [*later, row("cem", "3")]
+
+    def test_the_same_again(self, store: ContextStore, connection: Connection) -> None:
+        """Running it twice touches nothing the second time."""
+        rows = [row("ann", "1"), row("bob", "2")]
+        store.upsert(rows)
+        before = versions(connection)
+        assert store.upsert(rows) == (0, 0)
+        assert versions(connection) == before
+
+    def test_freshness_moves_only_forward(self, store: ContextStore, connection: Connection) -> None:
+        """A run that is late does not make an unchanged row look older."""
+        store.upsert([row("ann", "1", AT + HOUR)])
+        assert store.upsert([row("ann", "1", AT)]) == (0, 0)
+        assert stored(connection) == [row("ann", "1", AT + HOUR)]
+
+    def test_newer_row_stays(self, store: ContextStore, connection: Connection) -> None:
+        """A run that is late does not write over what somebody made of newer signals."""
+        store.upsert([row("ann", "new", AT + HOUR)])
+        assert store.upsert([row("ann", "old", AT), row("bob", "b", AT)]) == (1, 0)
+        assert stored(connection) == [row("ann", "new", AT + HOUR), row("bob", "b", AT)]
+
+    def test_same_instant(self, store: ContextStore, connection: Connection) -> None:
+        """Of two contexts from the same fetch the later write counts: a reaction may have come in between."""
+        store.upsert([row("ann", "1")])
+        assert store.upsert([row("ann", "2")]) == (1, 0)
+        assert stored(connection) == [row("ann", "2")]
+
+    def test_all_or_nothing(self, store: ContextStore, connection: Connection) -> None:
+        """When one row cannot be written, none is, and the store goes on working."""
+        with pytest.raises((psycopg.Error, ValueError)):
+            store.upsert([row("ann", "1"), row("bob", "nul\x00")])
+        assert stored(connection) == []
+        assert store.upsert([row("ann", "1")]) == (1, 0)
+
+    def test_many(self, store: ContextStore, connection: Connection) -> None:
+        """A shard of thousands is one matter."""
+        rows = [row(f"{n:05}", f'{{"n":{n}}}') for n in range(3000)]
+        assert store.upsert(rows) == (3000, 0)
+        assert stored(connection) == rows
+
+    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(texts=st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8")), min_size=1, max_size=5))
+    def test_any_text(self, store: ContextStore, connection: Connection, texts: Sequence[str]) -> None:
+        """Tabs, line ends, backslashes, emoji: every text comes back as it went in."""
+        connection.execute("DELETE FROM context_store")
+        rows = [row(f"{n}", text) for n, text in enumerate(texts)]
+        store.upsert(rows)
+        assert stored(connection) == rows
+
+    def test_somebody_else_writes_meanwhile(
+        self, store: ContextStore, connection: Connection, database_url: str
+    ) -> None:
+        """A row that gets other content while its freshness is to be moved is not called fresher than it is."""
+        store.upsert([row("ann", "1", AT)])
+        with ThreadPoolExecutor(1) as pool, connect(database_url) as other, connect(database_url) as watch:
+            with other.transaction():
+                ContextStore(other).upsert([row("ann", "2", AT + HOUR)])
+                late = pool.submit(store.upsert, [row("ann", "1", AT + 2 * HOUR)])
+                wait_for_lock(watch)
+            late.result()
+        assert stored(connection) in ([row("ann", "2", AT + HOUR)], [row("ann", "1", AT + 2 * HOUR)])
+
+
+def wait_for_lock(connection: Connection) -> None:
+    """Until somebody in this database waits for a lock."""
+    waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    deadline = monotonic() + 30
+    while connection.execute(waiting).fetchone() is None:
+        assert monotonic() < deadline, "nobody waits for a lock"
+        sleep(0.01)
+
+
+class TestContexts:
+    def test_anyone_can_check_the_hash(self, store: ContextStore, connection: Connection) -> None:
+        """A user's worst titles give a row whose hash Postgres computes again, and whose JSON it reads."""
+        titles = ["nul\x00byte", "half \ud83d", "🧹", "שלום", 'tab\tline\nback\\slash "quote"', "\x1b[31m", "\u2028"]
+        answer = {"full_sync": True, "items": [{"id": str(n), "content": text} for n, text in enumerate(titles)]}
+        tasks = tuple(Task(each.task_id, each.content) for each in fold(Mirror(), answer).mirror.tasks.values())
+        made = assemble(Signals("ann", "UTC", "en", tasks), AT, Budget(2000))
+        store.upsert([StoredContext("ann", AT, made.context_json, made.context_hash)])
+        found = connection.execute(
+            """
+            SELECT encode(sha256(convert_to(context_json, 'UTF8')), 'hex') = context_hash,
+                   jsonb_array_length(context_json::JSONB -> 'tasks' -> 'someday'), context_json
+            FROM context_store
+            """
+        ).fetchone()
+        assert found == (True, len(titles), made.context_json)
+        assert "\\u0000" not in made.context_json
+        assert json.loads(made.context_json)["tasks"]["someday"][0]["title"] == "nul byte"
+
+    def test_orphans(self, store: ContextStore, connection: Connection, add: Callable[[str], None]) -> None:
+        """Rows of users who do not exist any more are removed, among those asked for."""
+        add("ann")
+        store.upsert([row("ann"), row("gone"), row("not asked for")])
+        assert store.remove_orphans(["ann", "gone", "never there"]) == 1
+        assert [each.user_id for each in stored(connection)] == ["ann", "not asked for"]
+
+
+@pytest.fixture
+def add(connection: Connection) -> Callable[[str], None]:
+    def user(user_id: str) -> None:
+        connection.execute("INSERT INTO users VALUES (%s, 'x@x.org', 'UTC')", (user_id,))
+
+    return user
+
+
+class TestReactions:
+    def test_since(self, store: ContextStore, connection: Connection, add: Callable[[str], None]) -> None:
+        """Reactions of the users asked for come oldest first, from an instant on, with the tips that they were to."""
+        for user in ("ann", "bob", "eve"):
+            add(user)
+        react(connection, 1, "ann", "focus", "work", "done", AT)
+        react(connection, 2, "ann", None, None, "ignored", AT - HOUR)
+        react(connection, 3, "ann", "rest", "home", "done", AT - 3 * HOUR)
+        react(connection, 4, "bob", "rest", "home", "snoozed", AT - 2 * HOUR)
+        react(connection, 5, "eve", "rest", "home", "done", AT)
+        decide(connection, 6, "ann", "rest", "home")
+        assert store.reactions(["ann", "bob", "never there"], AT - 2 * HOUR) == {
+            "ann": [
+                Reaction(str(UUID(int=2)), "", "", "ignored", AT - HOUR),
+                Reaction(str(UUID(int=1)), "focus", "work", "done", AT),
+            ],
+            "bob": [Reaction(str(UUID(int=4)), "rest", "home", "snoozed", AT - 2 * HOUR)],
+        }
+
+    def test_none(self, store: ContextStore) -> None:
+        """Users who never reacted have no entry."""
+        assert store.reactions(["ann"], AT) == {}
+        assert store.reactions([], AT) == {}
+
+
+def decide(connection: Connection, number: int, user: str, kind: str | None, theme: str | None) -> UUID:
+    key = UUID(int=number)
+    connection.execute("INSERT INTO decisions VALUES (%s, %s, %s, %s, %s)", (key, user, AT - 9 * HOUR, kind, theme))
+    return key
+
+
+def react(
+    connection: Connection, number: int, user: str, kind: str | None, theme: str | None, reaction: str, at: datetime
+) -> None:
+    key = decide(connection, number, user, kind, theme)
+    connection.execute("INSERT INTO reactions VALUES (%s, %s, %s)", (key, reaction, at))
+
+
+class TestThresholds:
+    def test_first(self, store: ContextStore) -> None:
+        """A model's first calibration is kept; other models have none."""
+        assert store.threshold("m") is None
+        assert store.wants_calibration("m", 5)
+        store.keep_threshold("m", 0.4321, 5)
+        assert store.threshold("m") == 0.4321
+        assert store.threshold("other") is None
+
+    @pytest.mark.parametrize(
+        ("n_first", "n_next", "is_better"),
+        [(50, 499, False), (50, 500, True), (999, 9990, True), (1000, 1_000_000, False), (50, 5, False)],
+    )
+    def test_better(self, store: ContextStore, n_first: int, n_next: int, is_better: bool) -> None:
+        """A calibration by few texts gives way to one by ten times as many, a good one stays for good."""
+        store.keep_threshold("m", 0.4, n_first)
+        assert store.wants_calibration("m", n_next) is is_better
+        store.keep_threshold("m", 0.5, n_next)
+        assert store.threshold("m") == (0.5 if is_better else 0.4)
