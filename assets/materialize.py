@@ -202,7 +202,7 @@ class _Feed:
 
     @property
     def visible(self) -> pa.Table:
-        """All rows without opaque columns. For those stands what their users were computed from, which they follow."""
+        """All rows without opaque columns; for those stands what their users were computed from."""
         names = [name for name in self.columns if name not in self.source.opaque]
         if len(names) < len(self.columns):
             names = [*names, INPUT_HASH] if not self.source.observes else _plain(self.source)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from json import dumps, loads
@@ -143,6 +144,14 @@ class Shards:
         found = (self.footer(asset, shard) for shard in range(self.n_shards))
         return [footer for footer in found if footer]
 
+    def readable_footers(self, asset: Asset) -> list[Footer]:
+        """The footers of all shards that can be read; whoever runs the others is told what is wrong with them."""
+        found = []
+        for shard in range(self.n_shards):
+            with suppress(ShardUnreadable):
+                found.append(self.footer(asset, shard))
+        return [footer for footer in found if footer]
+
     def write(self, asset: Asset, table: pa.Table, footer: Footer) -> None:
         """Replace the shard's file by another in one step: a reader sees the old or the new, never a part."""
         path = self.path(asset.name, footer.shard)
@@ -156,6 +165,9 @@ class Shards:
         with self._fs.open(scratch, "wb") as file:
             plain = [name for name in table.column_names if name not in asset.opaque]
             pq.write_table(stamped, file, compression="zstd", compression_level=1, use_dictionary=plain)
+            if self._is_local:  # or a token in Postgres could survive a loss of power that its data do not
+                file.flush()
+                os.fsync(file.fileno())
         self._fs.mv(scratch, path)
 
     def set_aside(self, asset: Asset, shard: int) -> str:

@@ -8,12 +8,14 @@ from datetime import datetime
 from typing import Literal
 
 from assets.asset import Asset
+from assets.errors import ShardUnreadable
 from assets.graph import Graph
 from assets.parquet import Footer, Shards
 from assets.versions import recipe_of
 
-Reason = Literal["observe", "missing", "code", "model", "data", "stale", "forced"]
-"""Why a shard runs: it looks at the world; no file; other code; other resources; other inputs; a row's time is up."""
+Reason = Literal["observe", "missing", "code", "model", "data", "stale", "forced", "unreadable"]
+"""Why a shard runs: it looks at the world; no file; other code; other resources; other inputs; a row's time is
+up; asked for; a file is broken, and the run will say which."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,11 @@ class Planner:
         """
         looked_at = set(observed)
         for shard in range(self.shards.n_shards) if shards is None else shards:
-            if reason := self._reason(asset, shard, is_observed=shard in looked_at, force=force):
+            try:
+                reason = self._reason(asset, shard, is_observed=shard in looked_at, force=force)
+            except ShardUnreadable:
+                reason = "unreadable"
+            if reason:
                 yield Planned(asset.name, shard, reason)
 
     def waits_for(self, members: Iterable[Asset], shard: int) -> str | None:
@@ -54,7 +60,7 @@ class Planner:
         """
         inside = {each.name for each in members}
         above = set().union(*(self.graph.ancestors(name) for name in inside)) - inside
-        behind = (each.name for each in self.graph if each.name in above and self._reason(each, shard))
+        behind = (each.name for each in self.graph if each.name in above and any(self.plan(each, [shard])))
         return next(behind, None)
 
     def _reason(self, asset: Asset, shard: int, *, is_observed: bool = False, force: bool = False) -> Reason | None:

@@ -68,9 +68,9 @@ class Accounts:
         with self._connection.cursor(row_factory=dict_row) as cursor:
             return list(cursor.execute(self._sql.list_users.sql.encode()))
 
-    def set_active(self, user_id: str, *, active: bool) -> None:
-        """Whether a user is fetched at all."""
-        self._sql.set_active(self._connection, user_id=user_id, active=active)
+    def set_active(self, user_id: str, *, active: bool) -> bool:
+        """Whether a user is fetched at all. False: unknown."""
+        return bool(self._sql.set_active(self._connection, user_id=user_id, active=active))
 
     def due(
         self, now: datetime, until: datetime, *, full: bool, shard: int | None = None, n_shards: int = 1
@@ -122,7 +122,7 @@ class Accounts:
             if done:
                 self._sql.save_observation(self._connection, done)
                 self._sql.save_timezone(self._connection, list(_timezones(done)))
-            if refusals := [{"user_id": user_id} for user_id in refused]:
+            if refusals := [{"user_id": user_id, "refused_at": observed_at} for user_id in refused]:
                 self._sql.save_refusal(self._connection, refusals)
 
     def rotate(self) -> int:

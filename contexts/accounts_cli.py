@@ -1,4 +1,4 @@
-"""`python -m contexts.accounts`: add, list, remove, rotate, new-key."""
+"""`python -m contexts.accounts`: add, list, remove, activate, deactivate, rotate, new-key."""
 
 from __future__ import annotations
 
@@ -44,6 +44,10 @@ def _run(options: argparse.Namespace, accounts: Accounts) -> str:
         if not accounts.remove(options.user_id):
             raise ValueError(f"there is no user '{options.user_id}'. See: python -m contexts.accounts list")
         return f"removed {options.user_id} from Postgres; the next full night removes the Parquet rows"
+    if options.command in ("activate", "deactivate"):
+        if not accounts.set_active(options.user_id, active=options.command == "activate"):
+            raise ValueError(f"there is no user '{options.user_id}'. See: python -m contexts.accounts list")
+        return f"{options.command}d {options.user_id}"
     if options.command == "rotate":
         return f"{accounts.rotate()} accounts encrypted with the first key"
     return "\n".join(_line(user) for user in accounts.all()) or "no users"
@@ -75,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--with-refresh-token", action="store_true", help="a second line holds the refresh token")
     commands.add_parser("list", help="every user and the state of the account")
     commands.add_parser("remove", help="take a user out").add_argument("user_id")
+    commands.add_parser("activate", help="fetch a user again").add_argument("user_id")
+    commands.add_parser("deactivate", help="fetch a user no more; what is stored stays").add_argument("user_id")
     commands.add_parser("rotate", help="encrypt everything with the first of CREDENTIALS_KEYS")
     commands.add_parser("new-key", help="print a fresh key for CREDENTIALS_KEYS")
     return parser

@@ -51,6 +51,11 @@ class Embedder:
     def version(self) -> str:
         """The model's identity: equal for equal vectors, wherever a model's folder lies."""
         folder = Path(self.model)
+        if not folder.is_dir() and self.revision is None:
+            raise EmbeddingError(
+                f"EMBEDDING_MODEL={self.model} is not pinned: a new upload would mix other vectors with the stored"
+                f" ones. Set EMBEDDING_REVISION to a commit of it (40 hex digits), or name a folder that exists."
+            )
         name = f"saved-model@{_fingerprint(folder)}" if folder.is_dir() else f"{self.model}@{self.revision}"
         return f"{name} prompt={self.prompt!r} dim={self.dim}"
 
@@ -72,9 +77,7 @@ class Embedder:
         from sentence_transformers import SentenceTransformer
 
         try:
-            model = SentenceTransformer(
-                self.model, revision=self.revision, device=None if self._device == "auto" else self._device
-            )
+            model = SentenceTransformer(self.model, revision=self.revision, device=_device(self._device))
         except Exception as error:  # whatever the libraries below raise, the advice is the same
             raise EmbeddingError(_advice(self.model, self.revision, self._device, error)) from error
         model.max_seq_length = min(MAX_TOKENS, model.max_seq_length or MAX_TOKENS)
@@ -84,6 +87,12 @@ class Embedder:
                 f"EMBEDDING_DIM={self.dim}, but {self.model} gives vectors of {width}. Set it to {width} or less."
             )
         return model
+
+
+def _device(asked: str) -> str:
+    import torch
+
+    return ("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked
 
 
 def matryoshka(full: Vectors, dim: int) -> Vectors:

@@ -69,7 +69,8 @@ async def _fetch_one(
     folded = fold(Mirror(known.directory, stored.tasks if stored else {}), answer.document)
     for item_id, why in folded.skipped:
         log.warning("user %s: item %s skipped, its '%s' cannot be read", account.user_id, item_id, why)
-    token = answer.document.get("sync_token") or known.sync_token
+    given = answer.document.get("sync_token")
+    token = given if isinstance(given, str) and given and given.isprintable() else known.sync_token
     return Fetched(
         account=account,
         mirror=folded.mirror,

@@ -50,7 +50,7 @@ class Ledger:
             cursor.execute(self._sql.since.sql.encode(), {"since": instant})
             return [Entry(**row) for row in cursor]
 
-    def latest_version(self, asset: str) -> str | None:
-        """The data version of an asset after its last recorded run."""
-        row = self._sql.latest_version(self._connection, asset=asset)
+    def latest_version(self, asset: str, *, before: str = "") -> str | None:
+        """The data version of an asset after its last recorded run; `before`: a run that does not count."""
+        row = self._sql.latest_version(self._connection, asset=asset, run_id=before)
         return None if row is None else str(row[0])

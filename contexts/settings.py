@@ -72,8 +72,9 @@ class Settings(BaseSettings):
         return self.embedding_revision or (NOMIC_REVISION if self.embedding_model == NOMIC else None)
 
     def is_night(self, at: datetime) -> bool:
-        """Whether the scheduled run at `at` (aware, UTC) is the one that fetches everybody."""
-        return at.hour == self.night_hour
+        """Whether the scheduled run at `at` (aware, UTC) fetches everybody: the first one in the night's hour."""
+        before: datetime = croniter(self.materialize_schedule, at).get_prev(datetime)
+        return at.hour == self.night_hour and (before.date(), before.hour) != (at.date(), at.hour)
 
     def next_run(self, at: datetime) -> datetime:
         """The instant of the scheduled run after `at`."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from json import dumps
+from math import isfinite
 from time import monotonic
 from typing import Any
 
@@ -254,7 +255,8 @@ def _retry_after(answer: httpx.Response) -> float | None:
 
 def _seconds(value: object) -> float | None:
     try:
-        return max(0.0, float(value))  # type: ignore[arg-type]
+        seconds = float(value)  # type: ignore[arg-type]
+        return max(0.0, seconds) if isfinite(seconds) else None
     except (TypeError, ValueError, OverflowError):
         pass
     try:

@@ -110,15 +110,14 @@ def _environment(cast: Cast, folder: Path, url: str, key: str, *, metadata: str)
         "EMBEDDING_DIM": "384",
         "EMBEDDING_DEVICE": "auto",
     }
-    if "EMBEDDING_MODEL" in os.environ:
-        ours = {name: value for name, value in ours.items() if not name.startswith("EMBEDDING_")}
-    chosen_here = {name: os.environ[name] for name in ours if name in os.environ and name != "DATA_ROOT"}
-    settings = Settings.model_construct() if not chosen_here else read_settings(Settings)
+    for theirs, depends in (("EMBEDDING_MODEL", "EMBEDDING_"), ("MATERIALIZE_SCHEDULE", "NIGHT_HOUR")):
+        if theirs in os.environ:
+            ours = {name: value for name, value in ours.items() if not name.startswith(depends)}
+    os.environ.update({name: value for name, value in ours.items() if name == "DATA_ROOT" or name not in os.environ})
+    settings = read_settings(Settings)
     return {
         "EMBEDDING_MODEL": settings.embedding_model,
         "EMBEDDING_DEVICE": settings.embedding_device,
-        **ours,
-        **chosen_here,
         "CREDENTIALS_KEYS": key,
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": metadata.replace("postgresql://", "postgresql+psycopg2://", 1),
         "AIRFLOW_CONN_CONTEXT_STORE": url,

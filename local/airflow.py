@@ -54,11 +54,12 @@ class Airflow:
         self._request("POST", f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": {}})
 
     def runs_since(self, instant: datetime) -> list[dict[str, Any]]:
-        """The pipeline's runs that were queued at or after an instant, oldest first."""
+        """The pipeline's runs that were queued at or after an instant."""
+        newest = {"limit": 100, "order_by": "-run_after"}
         return [
             run
             for dag_id in self.dag_ids
-            for run in self._request("GET", f"/api/v2/dags/{dag_id}/dagRuns", params={"limit": 100})["dag_runs"]
+            for run in self._request("GET", f"/api/v2/dags/{dag_id}/dagRuns", params=newest)["dag_runs"]
             if datetime.fromisoformat(run["queued_at"] or run["run_after"]) >= instant
         ]
 
@@ -128,7 +129,7 @@ def running(home: Path, environment: Mapping[str, str], dag_ids: tuple[str, ...]
             start_new_session=True,
         )
     try:
-        with httpx.Client(base_url=url, timeout=30) as client:
+        with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
             _await_boot(client, process, dag_ids, log_file, say)
             yield Airflow(url, dag_ids, log_file, client)
     finally:
@@ -155,6 +156,9 @@ def _configuration(home: Path, port: int) -> dict[str, str]:
         "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{port}",
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
         "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
+        "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
+        "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
+        "NO_PROXY": "127.0.0.1,localhost",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "PYTHONPATH": str(ROOT),
@@ -191,7 +195,7 @@ def _is_up(client: httpx.Client, dag_ids: tuple[str, ...]) -> bool:
 
 
 def _bearer(url: str) -> str:
-    answer = httpx.get(url.rstrip("/") + "/auth/token", timeout=30)
+    answer = httpx.get(url.rstrip("/") + "/auth/token", timeout=30, trust_env=False)
     return f"Bearer {answer.json()['access_token']}"
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from contexts.mirror import zone_or_none
 from contexts.todoist import API_URL
 from local.samples import changed_users, night_changes, sample_users
 from local.todoist import LocalTodoist, running
@@ -89,7 +90,8 @@ def _samples(n: int) -> Iterator[Cast]:
 
 
 def _from_folder(folder: Path) -> Iterator[Cast]:
-    members = tuple(_member(row, folder) for row in _read(folder / "users.json", list))
+    listed = _read(folder / "users.json", list)
+    members = tuple(_member(row, number, folder) for number, row in enumerate(listed, 1))
     todoist = LocalTodoist()
     for member in members:
         todoist.load(member.api_token, _read(folder / member.user_id / "full.json", dict), user=member.user_id)
@@ -114,13 +116,16 @@ def _n_deltas(folder: Path) -> int:
     return max((int(number) for number in numbers if number.isdigit()), default=0)
 
 
-def _member(row: Any, folder: Path) -> Member:
-    try:
-        return Member(str(row["user_id"]), row.get("email", ""), row["api_token"], row.get("timezone") or "UTC")
-    except (KeyError, TypeError, AttributeError):
+def _member(row: Any, number: int, folder: Path) -> Member:
+    if not isinstance(row, dict) or not row.get("user_id") or not isinstance(row.get("api_token"), str):
+        found = sorted(row) if isinstance(row, dict) else type(row).__name__
         raise CastError(
-            f"{folder / 'users.json'}: every entry needs user_id and api_token (email, timezone): found {row!r:.80}"
-        ) from None
+            f"SAMPLE_USERS: entry {number} of {folder / 'users.json'} needs user_id and api_token"
+            f" (and may have email and timezone); found {found}"
+        )
+    return Member(
+        str(row["user_id"]), str(row.get("email") or ""), row["api_token"], zone_or_none(row.get("timezone")) or "UTC"
+    )
 
 
 def _read(path: Path, kind: type) -> Any:

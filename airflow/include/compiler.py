@@ -8,6 +8,7 @@ from functools import reduce
 from operator import or_
 from typing import Any, cast
 
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Param, get_current_context, task
 from airflow.sdk import Asset as AirflowAsset
 from airflow.sdk.definitions.callback import SyncCallback
@@ -111,18 +112,21 @@ def _work(step: str, settings: Settings) -> Any:
             print(record)
         return [steps.to_plain(record) for record in records]
 
-    @task(task_id="collect", trigger_rule="none_failed", doc_md="Writes the ledger, and says what changed.")
-    def collect(computed: Iterable[list[dict[str, Any]]] | None) -> dict[str, dict[str, Any]]:
+    @task(task_id="collect", trigger_rule="all_done", doc_md="Writes the ledger, and says what changed.")
+    def collect(planned: list[Any] | None, computed: Iterable[Any] | None) -> dict[str, dict[str, Any]]:
         from include import steps
         from include.resources import open_doors
 
-        records = [steps.from_plain(each) for shard in computed or () for each in shard]
+        if planned is None:
+            raise AirflowSkipException("there is no plan, so nothing was done")
+        records = [steps.from_plain(each) for shard in computed or () for each in shard or ()]
         run = get_current_context()["dag_run"]
         with open_doors() as doors:
             entries = steps.collect(doors, step, run.run_id, run.start_date or datetime.now(UTC), records)
+            behind = steps.left_behind(doors, step, now=datetime.now(UTC))
         return {
             entry.asset: {
-                "changed": entry.changed,
+                "speaks": entry.changed or entry.asset in behind,
                 "extra": {
                     "data_version": entry.data_version,
                     "n_shards_run": entry.n_shards_run,
@@ -135,18 +139,25 @@ def _work(step: str, settings: Settings) -> Any:
             for entry in entries
         }
 
-    return collect(cast(Any, compute.expand(work=plan())))
+    planned = plan()
+    computed = compute.expand(work=planned)
+    # The shards that went well are published, and a leaf that needs all of them fails the run if one did not.
+    computed >> EmptyOperator(task_id="every_shard", trigger_rule="none_failed", doc_md="Fails when a shard failed.")
+    return collect(cast(Any, planned), cast(Any, computed))
 
 
 def _publish(names: Iterable[str], collected: Any) -> None:
-    """For each asset a task with the outlet, skipped when the asset did not change: no event then."""
+    """For each asset a task with the outlet, skipped when it has nothing to say: no event then.
+
+    It speaks when it changed, and when whoever it wakes is behind, as after a failure.
+    """
     for name in names:
         outlet = _airflow_asset(name)
 
         @task(task_id=f"publish_{name}", outlets=[outlet], doc_md=f"Wakes what reads {name}, if it changed.")
         def publish(said: dict[str, Any], *, outlet: AirflowAsset = outlet, outlet_events: Any = None) -> None:
-            if not said[outlet.name]["changed"]:
-                raise AirflowSkipException(f"{outlet.name} did not change")
+            if not said[outlet.name]["speaks"]:
+                raise AirflowSkipException(f"{outlet.name} did not change, and nobody is behind")
             outlet_events[outlet].extra = said[outlet.name]["extra"]
 
         publish(collected)
@@ -165,8 +176,8 @@ def _announce(collected: Any) -> None:
 
 def _is_full(settings: Settings) -> bool:
     """A scheduled run fetches everybody at the night's hour only, any other run as its parameter says."""
-    context = get_current_context()
-    run = context["dag_run"]
-    if str(run.run_type) == "scheduled" and run.logical_date is not None:
-        return settings.is_night(run.logical_date)
-    return bool(context["params"].get("full", True))
+    airflow_context = get_current_context()
+    run = airflow_context["dag_run"]
+    if run.run_type == "scheduled":
+        return settings.is_night(run.run_after)
+    return bool(airflow_context["params"].get("full", True))

@@ -84,9 +84,10 @@ def _todoist(settings: Settings) -> Todoist:
 
 
 def _url(found: Connection) -> str:
-    """The address that a connection names, Todoist's own where it names none; https but on this machine."""
+    """The address that a connection names, Todoist's own where it names none; https where it does not say."""
     if not found.host:
         return API_URL
-    is_here = found.host in ("127.0.0.1", "localhost", "::1")
-    host = found.host if "://" in found.host else f"{found.schema or ('http' if is_here else 'https')}://{found.host}"
-    return f"{host}:{found.port}" if found.port else host
+    kinds = [kind for kind in (found.schema, found.conn_type) if kind in ("http", "https")]
+    is_bare = found.conn_type == "http" and not found.schema and found.host.endswith("todoist.com")
+    address = found.host if "://" in found.host else f"{'https' if is_bare or not kinds else kinds[0]}://{found.host}"
+    return f"{address}:{found.port}" if found.port else address

@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from assets.asset import Users
+from assets.asset import Asset, Users
 from assets.definitions import GRAPH, task_embeddings
+from assets.definitions.vectors import vectors_by_text
 from assets.materialize import materialize
 from assets.plan import Planner
 from assets.records import Record, total
@@ -41,15 +40,40 @@ def plan(doors: Doors, step: str, *, now: datetime, full: bool) -> dict[int, dic
     return {shard: why for shard, why in sorted(reasons.items()) if planner.waits_for(members, shard) is None}
 
 
+def left_behind(doors: Doors, step: str, *, now: datetime) -> set[str]:
+    """The assets of a step that must speak though they did not change, because whoever they wake is behind.
+
+    After a failure or a change of model somebody down the line has work to do that no news will tell of. Steps that
+    observe are woken by every fetch, so only the step right before them speaks for them.
+    """
+    planner = Planner(GRAPH, doors.shards, doors.resources, now)
+    behind = {each.name for each in GRAPH if not each.is_source and next(planner.plan(each), None)}
+    return {
+        member.name
+        for member in GRAPH.steps[step]
+        if any(_speaks_for(member, GRAPH[name]) for name in GRAPH.descendants(member.name) & behind)
+    }
+
+
+def _speaks_for(asset: Asset, reader: Asset) -> bool:
+    if asset.step == reader.step:
+        return False
+    is_nearest = asset.name in GRAPH.wakers(reader.step) and not asset.is_source
+    return is_nearest or not any(member.observes for member in GRAPH.steps[reader.step])
+
+
 def compute(doors: Doors, step: str, shard: int, *, now: datetime, full: bool) -> list[Record]:
-    """Bring one shard of the step's assets up to date."""
+    """Bring one shard of the step's assets up to date; nothing if an input fell behind since the plan was made."""
+    members = GRAPH.steps[step]
+    if Planner(GRAPH, doors.shards, doors.resources, now).waits_for(members, shard):
+        return []
     return materialize(
         GRAPH,
         doors.shards,
         resources=doors.resources,
         now=now,
         users=_users(doors, step, shard, now, full=full),
-        select=[member.name for member in GRAPH.steps[step]],
+        select=[member.name for member in members],
         only_shards=[shard],
     )
 
@@ -72,7 +96,7 @@ def collect(doors: Doors, step: str, run_id: str, started_at: datetime, records:
 def _entry(
     doors: Doors, step: str, asset: str, run_id: str, started_at: datetime, records: Iterable[Record]
 ) -> Entry:
-    footers = doors.shards.footers(GRAPH[asset])
+    footers = doors.shards.readable_footers(GRAPH[asset])
     version = hash_of({str(footer.shard): footer.data_version for footer in footers})
     sums = total(records)
     return Entry(
@@ -87,7 +111,7 @@ def _entry(
         n_users_changed=sums.pop("n_users_changed"),
         n_rows=sum(footer.n_rows for footer in footers),
         data_version=version,
-        changed=version != doors.ledger.latest_version(asset),
+        changed=version != (doors.ledger.latest_version(asset, before=run_id) or hash_of({})),
         counts=sums,
     )
 
@@ -101,7 +125,7 @@ def _observed_shards(doors: Doors, step: str, now: datetime, *, full: bool) -> s
         return _shards_of(doors, doors.accounts.observed_since_stored())
     due = _shards_of(doors, doors.accounts.due(now, doors.settings.next_run(now), full=full))
     members = GRAPH.steps[step]
-    stored = {each.shard for member in members for each in doors.shards.footers(member) if each.n_users}
+    stored = {each.shard for member in members for each in doors.shards.readable_footers(member) if each.n_users}
     return due | stored if full else due
 
 
@@ -116,6 +140,8 @@ def _is_source(step: str) -> bool:
 def _users(doors: Doors, step: str, shard: int, now: datetime, *, full: bool) -> Users:
     spread = {"shard": shard, "n_shards": doors.shards.n_shards}
     if _is_source(step):
+        # A shard that was lost is made anew for all of its users, or the others would lose what is theirs.
+        full = full or any(doors.shards.footer(member, shard) is None for member in GRAPH.steps[step])
         return doors.accounts.due(now, doors.settings.next_run(now), full=full, **spread)
     return doors.accounts.observed(**spread)
 
@@ -123,24 +149,20 @@ def _users(doors: Doors, step: str, shard: int, now: datetime, *, full: bool) ->
 def _calibrate(doors: Doors) -> None:
     """Choose the model's similarity threshold from its first vectors; see contexts.cluster.calibrate."""
     model = doors.embedder.version
-    n_texts = sum(footer.n_rows for footer in doors.shards.footers(task_embeddings))
+    n_texts = sum(footer.n_rows for footer in doors.shards.readable_footers(task_embeddings))
     if n_texts and doors.store.wants_calibration(model, n_texts):
-        doors.store.keep_threshold(model, calibrate(_sample(doors)), n_texts)
+        doors.store.keep_threshold(model, calibrate(_sample(doors, model)), n_texts)
 
 
-def _sample(doors: Doors) -> np.ndarray:
-    """Vectors of distinct texts, in the order of the texts' hashes."""
+def _sample(doors: Doors, model: str) -> np.ndarray:
+    """Vectors of distinct texts by one model, in the order of the texts' hashes."""
     found: dict[str, np.ndarray] = {}
-    for shard in range(doors.shards.n_shards):
-        with doors.shards.open(task_embeddings, shard) as opened:
-            if opened and len(found) < _CALIBRATION_TEXTS:
-                found |= _vectors(opened.read(["text_hash", "embedding"]))
+    for footer in doors.shards.readable_footers(task_embeddings):
+        if len(found) < _CALIBRATION_TEXTS:
+            with doors.shards.open(task_embeddings, footer.shard) as opened:
+                if opened:
+                    found |= vectors_by_text(opened.read(task_embeddings.schema.names), model)
     return np.array([found[key] for key in sorted(found)[:_CALIBRATION_TEXTS]], np.float32)
-
-
-def _vectors(table: pa.Table) -> dict[str, np.ndarray]:
-    rows = pc.list_flatten(table["embedding"]).to_numpy().reshape(len(table), -1)
-    return dict(zip(table["text_hash"].to_pylist(), rows, strict=True))
 
 
 def to_plain(record: Record) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from typing import Annotated
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from assets.asset import asset
 from assets.checks import same_rows_as
+from assets.definitions.vectors import to_matrix
 from contexts.cluster import Clusterer, keep_ids, medoid
 from contexts.tags import tags_of
 
@@ -59,8 +59,7 @@ def task_clusters(
     """One row per task with a vector: its theme, the theme's label (the medoid's text), tags and size."""
     if not len(task_embeddings):
         return SCHEMA.empty_table()
-    flat = pc.list_flatten(task_embeddings["embedding"]).to_numpy()
-    vectors = flat.reshape(len(task_embeddings), -1).astype(np.float32)
+    vectors = to_matrix(task_embeddings["embedding"]).astype(np.float32)
     with duckdb.connect(config={"threads": 1}) as connection:
         connection.register("vectors", _positions(task_embeddings))
         connection.register("todoist_tasks", todoist_tasks)

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from assets.asset import Output, asset
-from assets.checks import same_rows_as, unit_vectors
+from assets.checks import changed_users_under, same_rows_as, unit_vectors
+from assets.definitions.vectors import to_lists, vectors_by_text
 from contexts.embed import Embedder
 
 SCHEMA = pa.schema(
@@ -28,7 +29,11 @@ SCHEMA = pa.schema(
     schema=SCHEMA,
     code_version="1",
     opaque=("embedding",),
-    checks=(same_rows_as("todoist_tasks", where="task_id"), unit_vectors("embedding")),
+    checks=(
+        same_rows_as("todoist_tasks", where="task_id"),
+        unit_vectors("embedding"),
+        changed_users_under(0.95),  # that so many reword their tasks at once is a fault at the source
+    ),
 )
 def task_embeddings(
     todoist_tasks: Annotated[pa.Table, "user_id", "task_id", "text", "text_hash"],
@@ -37,7 +42,7 @@ def task_embeddings(
 ) -> Output:
     """One row per task. A text that the shard has a vector for, by this very model, is not embedded again."""
     tasks = todoist_tasks.filter(pc.is_valid(todoist_tasks["task_id"]))
-    known = _known(previous, embedder.version)
+    known = vectors_by_text(previous, embedder.version)
     missing = {
         row["text_hash"]: row["text"]
         for row in tasks.select(["text_hash", "text"]).to_pylist()
@@ -52,24 +57,8 @@ def task_embeddings(
             tasks["task_id"],
             tasks["text_hash"],
             pa.array([embedder.version] * len(tasks), pa.string()),
-            _lists(rows, embedder.dim),
+            to_lists(rows, embedder.dim),
         ],
         schema=SCHEMA,
     )
     return Output(table, counts={"texts_embedded": len(missing)})
-
-
-def _known(previous: pa.Table, model: str) -> dict[str, np.ndarray]:
-    """Vectors by the hash of their text, of one model only."""
-    own = previous.filter(pc.equal(previous["model"], model))
-    if not len(own):
-        return {}
-    vectors = pc.list_flatten(own["embedding"]).to_numpy().reshape(len(own), -1)
-    return dict(zip(own["text_hash"].to_pylist(), vectors, strict=True))
-
-
-def _lists(rows: list[np.ndarray], dim: int) -> pa.Array:
-    flat = np.concatenate(rows) if rows else np.empty(0, np.float16)
-    return pa.ListArray.from_arrays(
-        pa.array(np.arange(len(rows) + 1) * dim, pa.int32()), pa.array(flat, pa.float16())
-    )

@@ -24,7 +24,7 @@ SCHEMA = pa.schema(
 
 @asset(step="fetch_signals", schema=SCHEMA, code_version="1")
 def tip_reactions(previous: pa.Table, users: Users, now: datetime, store: ContextStore) -> pa.Table:
-    """One row per reaction of the last `store.reaction_days` days; users not looked at keep theirs."""
+    """One row per reaction of the last `store.reaction_days` days; of users looked at and of those who had any."""
     known = set(users) | set(pc.unique(previous["user_id"]).to_pylist())
     since = now - timedelta(days=store.reaction_days)
     rows = [

@@ -43,6 +43,9 @@ SCHEMA = pa.schema(
     ]
 )
 
+_OUTAGE = 5
+"""Where so many users of a shard fail and none succeeds, it is Todoist that fails."""
+
 _MIRRORED = [field.name for field in fields(TodoistTask)]
 
 
@@ -58,7 +61,7 @@ def todoist_tasks(previous: pa.Table, users: Users, now: datetime, todoist: Todo
     outcomes = fetch(todoist, opened, mirrors, accounts.renewed)
     fetched = [each for each in outcomes if isinstance(each, Fetched)]
     failed = [each for each in outcomes if isinstance(each, Failed)]
-    if len(failed) > 1 and not fetched:
+    if len(failed) >= _OUTAGE and not fetched:
         _refuse_outage(failed)
     lost = stored - accounts.known(stored)
     replaced = lost | {each.account.user_id for each in fetched}

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import pyarrow as pa
 
 from assets.asset import asset
-from assets.checks import changed_users_under, users_of
+from assets.checks import users_of
 from contexts.assemble import Budget, assemble
 from contexts.model import Reaction, Signals, Task, Theme
 
@@ -29,7 +29,7 @@ Rows = dict[str, list[dict[str, Any]]]
     step="compute_context",
     schema=SCHEMA,
     code_version="1",
-    checks=(users_of("todoist_tasks"), changed_users_under(0.95)),
+    checks=(users_of("todoist_tasks"),),
 )
 def user_contexts(
     todoist_tasks: Annotated[

@@ -24,5 +24,6 @@ CREATE TABLE todoist_accounts (
     directory     JSONB NOT NULL DEFAULT '{}',  -- names of projects and sections as of sync_token
     observed_at   TIMESTAMPTZ,             -- when the signals were last fetched without an error
     auth_failures INTEGER NOT NULL DEFAULT 0,   -- runs in a row in which Todoist refused the token
+    refused_at    TIMESTAMPTZ,             -- the last of them
     connected     BOOLEAN NOT NULL DEFAULT TRUE
 );

@@ -83,7 +83,7 @@ WHERE user_id = :user_id;
 UPDATE users SET timezone = :timezone WHERE user_id = :user_id AND timezone <> :timezone;
 
 -- name: save_refusal*!
--- Todoist refused the token: at the second run in a row the account counts as disconnected.
+-- Todoist refused the token in the run at :refused_at: at the second run in a row the account is disconnected.
 UPDATE todoist_accounts
-SET auth_failures = auth_failures + 1, connected = auth_failures + 1 < 2
-WHERE user_id = :user_id;
+SET auth_failures = auth_failures + 1, connected = auth_failures + 1 < 2, refused_at = :refused_at
+WHERE user_id = :user_id AND refused_at IS DISTINCT FROM :refused_at;

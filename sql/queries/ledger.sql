@@ -14,5 +14,7 @@ SET finished_at = excluded.finished_at, n_shards_run = excluded.n_shards_run, n_
 SELECT * FROM materializations WHERE started_at >= :since ORDER BY started_at, asset;
 
 -- name: latest_version^
--- An asset's version after its last recorded run.
-SELECT data_version FROM materializations WHERE asset = :asset ORDER BY finished_at DESC LIMIT 1;
+-- An asset's version after its last recorded run other than :run_id, which may be a retry.
+SELECT data_version FROM materializations
+WHERE asset = :asset AND run_id <> :run_id
+ORDER BY finished_at DESC LIMIT 1;

@@ -314,6 +314,13 @@ class TestTaskViews:
         )
         assert shown(made(known)) == ["late", "today urgent", "today", "sooner", "soon", "someday"]
 
+    @pytest.mark.parametrize("order", ["abc", "cba", "bca"])
+    def test_equally_pressing(self, order: str) -> None:
+        """Of equally pressing tasks and equally large themes the id decides, in whatever order they arrive."""
+        themes = tuple(Theme(task_id, "x", (), (task_id,)) for task_id in order)
+        context = made(user(*(Task(task_id, "x") for task_id in order), themes=themes))
+        assert shown(context) == [theme["id"] for theme in context["themes"]] == ["a", "b", "c"]
+
 
 class TestThemesAndReactions:
     def test_largest_themes(self) -> None:

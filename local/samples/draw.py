@@ -1,0 +1,38 @@
+"""The seeded draws that every sample needs: ids, tokens and times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from random import Random
+from zoneinfo import ZoneInfo
+
+_ID_LETTERS = "23456789CFGHJMPQRVWXcfghjmpqrvwx"
+_TOKEN_LETTERS = _ID_LETTERS + "-_"
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What every drawn task needs: chance, the day, the account, and how old the oldest task may be."""
+
+    rng: Random
+    today: date
+    owner: str
+    zone: ZoneInfo
+    max_age: timedelta
+
+    def chance(self, share: float) -> bool:
+        return self.rng.random() < share
+
+    def new_id(self) -> str:
+        return "6" + "".join(self.rng.choices(_ID_LETTERS, k=15))
+
+    def new_sync_token(self) -> str:
+        return "".join(self.rng.choices(_TOKEN_LETTERS, k=64))
+
+    def instant(self, seconds_ago: int) -> str:
+        """An instant before today's midnight, as Todoist writes it: with microseconds or without."""
+        at = datetime.combine(self.today, time()) - timedelta(seconds=seconds_ago)
+        if self.chance(0.5):
+            return f"{at.isoformat(timespec='seconds')}Z"
+        return f"{at.isoformat(timespec='seconds')}.{self.rng.randrange(10**6):06d}Z"

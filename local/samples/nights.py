@@ -1,0 +1,147 @@
+"""The changes of a night: which accounts change, and what happens in each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, timedelta
+from random import Random
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from local.samples.accounts import objects_by_type
+from local.samples.draw import Draw
+from local.samples.items import Item, Shelf, new_item
+from local.samples.texts import Recurrence, Topic, sample_texts, topics_by_project, topics_of
+from local.samples.users import SampleUser
+
+
+def night_changes(
+    user: SampleUser, document: Mapping[str, Any], *, today: date, night: int, seed: int = 7
+) -> dict[str, Any]:
+    """What happened to the account `document` on the day before `today`, as an incremental `/sync` answer.
+
+    One to three new tasks, one completed, one reworded, one with its due date moved: at most what the account
+    has. `document` stays as it is.
+    """
+    rng = Random(f"{seed}:{user.user_id}:night:{night}")
+    draw = Draw(rng, today, document["user"]["id"], ZoneInfo(user.timezone), max_age=timedelta(days=1))
+    topics = topics_by_project(document)
+    pool = [item for item in document["items"] if not (item["checked"] or item["is_deleted"])]
+    rng.shuffle(pool)
+    completed = _take(pool, _leaves(pool))
+    reworded = _take(pool, (item for item in pool if not _is_reworded(item)))
+    moved = _take(pool, (item for item in pool if item["due"] and not item["due"]["is_recurring"]))
+    lang = document["user"]["lang"]
+    items = [
+        *(_complete(draw, item) for item in completed),
+        *(_reword(draw, item, topics.get(item["project_id"]), lang) for item in reworded),
+        *(_move(draw, item) for item in moved),
+        *_new_items(draw, document, topics, pool),
+    ]
+    return {"sync_token": draw.new_sync_token(), "full_sync": False} | objects_by_type(items=items)
+
+
+def changed_users(
+    users: Sequence[SampleUser],
+    *,
+    share: float,
+    night: int,
+    seed: int = 7,
+) -> list[SampleUser]:
+    """The `share` (0 to 1) of `users` whose accounts change in this `night`, at least one, in their order."""
+    n_changed = min(len(users), max(1, round(share * len(users))))
+    indices = Random(f"{seed}:changed:{night}").sample(range(len(users)), n_changed)
+    return [users[index] for index in sorted(indices)]
+
+
+def _take(pool: list[Item], candidates: Iterable[Item]) -> list[Item]:
+    """The first candidate, taken out of `pool` so that no task changes twice; none where there is none."""
+    taken = list(candidates)[:1]
+    for item in taken:
+        pool.remove(item)
+    return taken
+
+
+def _leaves(pool: Iterable[Item]) -> list[Item]:
+    """Tasks without open sub-tasks: completing any other would complete those as well."""
+    items = list(pool)
+    parents = {item["parent_id"] for item in items}
+    return [item for item in items if item["id"] not in parents]
+
+
+def _is_reworded(item: Item) -> bool:
+    endings = tuple(ending for group in sample_texts().rewordings.values() for ending in group)
+    return str(item["content"]).endswith(endings)
+
+
+def _touch(draw: Draw, item: Item, **changed: Any) -> Item:
+    return item | {"updated_at": draw.instant(draw.rng.randint(1, 86_399))} | changed
+
+
+def _complete(draw: Draw, item: Item) -> Item:
+    """A task that is done; a recurring one only moves on to its next day."""
+    if item["due"] and item["due"]["is_recurring"]:
+        return _touch(draw, item, due=_next_due(item["due"], draw.today))
+    done = _touch(draw, item, checked=True, completed_by_uid=draw.owner)
+    return done | {"completed_at": done["updated_at"]}
+
+
+def _next_due(due: Mapping[str, Any], today: date) -> dict[str, Any]:
+    known = (rule for rule in sample_texts().recurrences if due["string"] in rule.texts.values())
+    rule = next(known, Recurrence(days=7, texts={}))
+    old = date.fromisoformat(due["date"][:10])
+    new = rule.next_after(old, max(old, today))
+    return {**due, "date": new.isoformat() + due["date"][10:]}
+
+
+def _reword(draw: Draw, item: Item, topic: Topic | None, lang: str) -> Item:
+    rewordings = sample_texts().rewordings
+    endings = rewordings.get(topic.lang if topic else lang, rewordings["en"])
+    return _touch(draw, item, content=item["content"] + draw.rng.choice(endings))
+
+
+def _move(draw: Draw, item: Item) -> Item:
+    old = date.fromisoformat(item["due"]["date"][:10])
+    day = (max(old, draw.today) + timedelta(days=draw.rng.randint(1, 14))).isoformat()
+    return _touch(draw, item, due={**item["due"], "date": day + item["due"]["date"][10:], "string": day})
+
+
+def _new_items(
+    draw: Draw,
+    document: Mapping[str, Any],
+    topics: Mapping[str, Topic],
+    pool: list[Item],
+) -> list[Item]:
+    """One to three tasks in the account's projects, under none of those that change in this night."""
+    projects = [p for p in document["projects"] if not (p["is_archived"] or p["is_deleted"])]
+    seen = {item["content"] for item in document["items"]}
+    new: list[Item] = []
+    for project in draw.rng.choices(projects, k=draw.rng.randint(1, 3)) if projects else []:
+        topic = topics.get(project["id"]) or draw.rng.choice(_account_topics(document, topics))
+        text = _fresh_text(draw, topic, seen)
+        seen.add(text)
+        new.append(new_item(draw, _shelf_of(document, project["id"], topics, pool), topic, text))
+    return new
+
+
+def _account_topics(document: Mapping[str, Any], topics: Mapping[str, Topic]) -> list[Topic]:
+    return list(topics.values()) or topics_of(document["user"]["lang"]) or topics_of("en")
+
+
+def _fresh_text(draw: Draw, topic: Topic, seen: Iterable[str]) -> str:
+    """A text that the account does not have, or any of the topic when it has them all."""
+    return draw.rng.choice([text for text in topic.texts if text not in seen] or topic.texts)
+
+
+def _shelf_of(
+    document: Mapping[str, Any], project_id: str, topics: Mapping[str, Topic], pool: Iterable[Item]
+) -> Shelf:
+    sections = (s for s in document["sections"] if not (s["is_archived"] or s["is_deleted"]))
+    names = {label["name"] for label in document["labels"] if not label["is_deleted"]}
+    wanted = topics[project_id].labels if project_id in topics else ()
+    return Shelf(
+        project_id=project_id,
+        section_ids=tuple(s["id"] for s in sections if s["project_id"] == project_id),
+        labels=tuple(label for label in wanted if label in names),
+        items=[item for item in pool if item["project_id"] == project_id],
+    )
