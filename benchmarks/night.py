@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import psycopg
-import pyarrow.compute as pc
 
 from assets.asset import Asset
 from assets.definitions import GRAPH, task_clusters, task_embeddings
+from assets.definitions.vectors import vectors_by_text
 from assets.materialize import materialize
 from assets.parquet import Shards
 from assets.records import Record, total
@@ -106,17 +106,15 @@ class Pipeline:
     def _calibrate(self) -> None:
         model = self._embedder.version
         if self._store.threshold(model) is None:
-            sample = self._sample()
+            sample = self._sample(model)
             self._store.keep_threshold(model, calibrate(sample), len(sample))
 
-    def _sample(self) -> np.ndarray:
+    def _sample(self, model: str) -> np.ndarray:
         found: dict[str, np.ndarray] = {}
         for shard in range(self._shards.n_shards):
             with self._shards.open(task_embeddings, shard) as opened:
                 if opened and len(found) < _CALIBRATION_TEXTS:
-                    table = opened.read(["text_hash", "embedding"])
-                    rows = pc.list_flatten(table["embedding"]).to_numpy().reshape(len(table), -1)
-                    found |= dict(zip(table["text_hash"].to_pylist(), rows, strict=True))
+                    found |= vectors_by_text(opened.read(task_embeddings.schema.names), model)
         return np.array([found[key] for key in sorted(found)[:_CALIBRATION_TEXTS]], np.float32)
 
     def _written_at(self, asset: Asset) -> dict[int, int]:

@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from assets.__main__ import main
@@ -27,7 +28,7 @@ def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shards:
     monkeypatch.setenv("N_SHARDS", "4")
     shards = Shards(str(tmp_path), 4)
     for shard in (1, 3):
-        table = ASSET.schema.empty_table()
+        table = pa.Table.from_pylist([{"user_id": f"user-of-{shard}"}], schema=ASSET.schema)
         footer = Footer(
             asset=ASSET.name,
             shard=shard,
@@ -98,6 +99,21 @@ def test_a_broken_shard_is_told_on_stderr(shards: Shards, capsys: pytest.Capture
     Path(shards.path("todoist_tasks", 1)).write_text("nothing")
     assert main(["shards", "todoist_tasks"]) == 1
     assert "python -m assets rebuild todoist_tasks --shard 1" in capsys.readouterr().err
+
+
+def test_query_answers_over_all_shards(shards: Shards, capsys: pytest.CaptureFixture[str]) -> None:
+    """`query` runs SQL over a view per asset, with the shard as a column; assets never made are empty."""
+    sql = "SELECT user_id, shard, (SELECT count(*) FROM user_contexts) AS n FROM todoist_tasks ORDER BY user_id"
+    assert main(["query", sql]) == 0
+    said = capsys.readouterr().out
+    for row in (r"user-of-1\W+1\W+0\W", r"user-of-3\W+3\W+0\W"):
+        assert re.search(row, said)
+
+
+def test_a_wrong_query_is_told_on_stderr(shards: Shards, capsys: pytest.CaptureFixture[str]) -> None:
+    """`query` of a column that is not there ends with 1 and DuckDB's sentence on stderr."""
+    assert main(["query", "SELECT user FROM todoist_task"]) == 1
+    assert "todoist_task" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

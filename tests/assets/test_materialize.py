@@ -339,13 +339,35 @@ def test_a_column_not_read_computes_nobody(house: House) -> None:
     assert house.model.asked == house.press.asked == []
 
 
-def test_a_change_that_comes_to_nothing_stops_there(house: House) -> None:
+def test_a_change_that_comes_to_nothing_stays_nothing(house: House) -> None:
     """Where a computation gives what it gave before, so does whoever reads it."""
-    house.outside.write("ann", "l1", "as many words here"[:9])
     house.outside.write("ann", "l1", "the word of ann")
     done = by_asset(house.run())
     assert (done["words"].n_users_changed, done["words"].changed) == (1, False)
     assert not done["pages"].changed
+
+
+def test_readers_of_plain_columns_are_not_woken_by_nothing() -> None:
+    """Where a computation gives what it gave before, an asset that reads no opaque column of it does not run."""
+
+    @asset(step="see", schema=WORDS.remove(3), code_version="1")
+    def seen(words: Annotated[pa.Table, "user_id", "letter_id", "n_words"]) -> pa.Table:
+        return words
+
+    house = House("memory://plain")
+    house.graph = Graph.of([house.graph["letters"], house.graph["words"], seen])
+    house.outside.write("ann", "l1", "two words")
+    house.run()
+    house.outside.write("ann", "l1", "other words")
+    assert {name: record.changed for name, record in by_asset(house.run()).items()} == {
+        "letters": True,
+        "words": False,
+    }
+    house.model.version = "2"
+    assert {name: record.changed for name, record in by_asset(house.run()).items()} == {
+        "letters": False,
+        "words": False,
+    }
 
 
 def test_users_without_rows_are_not_computed_again(house: House) -> None:
@@ -459,6 +481,28 @@ def test_a_recipe_passes_on_through_two_opaque_columns() -> None:
     house.model.version = "4"
     house.run()
     assert house.rows("halves") == house.rows("seen") == [{"user_id": "ann", "weight": 2.0}]
+
+
+@pytest.mark.xfail(strict=True, reason="a reader's hash says nothing of the recipe of a source with opaque columns")
+def test_a_recipe_passes_on_from_a_source() -> None:
+    """Opaque columns that a source fetched through another model are other data to whoever reads them."""
+    vector = pa.schema([("user_id", pa.string()), ("weight", pa.float64())])
+
+    @asset(step="fetch", schema=vector, code_version="1", opaque=("weight",))
+    def weights(users: Users, model: Model) -> pa.Table:
+        return pa.table([list(users), [float(model.version)] * len(users)], schema=vector)
+
+    @asset(step="see", schema=vector, code_version="1")
+    def seen(weights: Annotated[pa.Table, "user_id", "weight"]) -> pa.Table:
+        return weights
+
+    house = House("memory://source")
+    house.graph = Graph.of([weights, seen])
+    house.outside.write("ann", "l1", "hello")
+    house.run()
+    house.model.version = "2"
+    house.run()
+    assert house.rows("weights") == house.rows("seen") == [{"user_id": "ann", "weight": 2.0}]
 
 
 def test_an_opaque_column_changes_with_columns_not_read() -> None:
@@ -901,7 +945,7 @@ class Life(House):
         return other
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.lists(st.one_of(EDITS, CHANGES), max_size=3), RUNS), min_size=1, max_size=4))
 @example([([("leave", "bob")], {"only_users": ["ann"]})])
 @example([([("code", "words_code", "2")], {"only_users": ["ann"]}), ([("code", "words_code", "1")], {})])

@@ -191,9 +191,10 @@ class TestProgress:
     def test_refused_twice(self, accounts: Accounts, add: Add) -> None:
         """A token refused once may be Todoist's mistake; refused in two runs in a row, the user has to reconnect."""
         add("ann")
-        accounts.save([], ["ann"], NOW)
+        for _ in range(2):  # a task that is tried again is no other run
+            accounts.save([], ["ann"], NOW)
         assert state(accounts, "ann")["connected"]
-        accounts.save([], ["ann"], NOW)
+        accounts.save([], ["ann"], NOW + timedelta(hours=4))
         assert not state(accounts, "ann")["connected"]
 
     def test_success_in_between(self, accounts: Accounts, add: Add) -> None:
@@ -292,8 +293,8 @@ class TestDue:
             asked(user, NOW - timedelta(days=1) + timedelta(minutes=30))
         assert len(accounts.due(NOW, UNTIL, full=full)) == 3
         accounts.set_active("inactive", active=False)
-        for _ in range(2):
-            accounts.save([], ["disconnected"], NOW)
+        for hours in (4, 8):
+            accounts.save([], ["disconnected"], NOW - timedelta(hours=hours))
         connection.execute("DELETE FROM todoist_accounts WHERE user_id = 'loose'")
         assert accounts.due(NOW, UNTIL, full=full) == {}
 

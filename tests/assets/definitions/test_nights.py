@@ -118,13 +118,14 @@ def test_failed_fetch_keeps_the_old(world: World, account: Any, fault: Fault) ->
 
 
 def test_outage_raises(world: World, account: Any) -> None:
-    """When nobody can be fetched the step fails with the wait that Todoist asked for, and nothing is lost."""
-    for user in ("ann", "bob"):
+    """When nobody of a whole shard can be fetched the step fails with the wait that Todoist asked for, and nothing is lost."""
+    users = [f"user-{number}" for number in range(5)]
+    for user in users:
         world.add(user, account("call the dentist"))
     world.n_shards = 1
     world.night(NOON)
     before = world.stored()
-    for user in ("ann", "bob"):
+    for user in users:
         world.todoist.fail(user, Fault.rate_limited(900))
     with pytest.raises(TodoistUnavailable) as raised:
         world.night(NOON + timedelta(hours=4))
