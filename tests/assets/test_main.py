@@ -108,7 +108,7 @@ def test_query_answers_over_all_shards(shards: Shards, capsys: pytest.CaptureFix
     sql = "SELECT user_id, shard, (SELECT count(*) FROM user_contexts) AS n FROM todoist_tasks ORDER BY user_id"
     assert main(["query", sql]) == 0
     said = capsys.readouterr().out
-    for row in (r"user-of-1\W+1\W+0\W", r"user-of-3\W+3\W+0\W"):
+    for row in (r"user-of-1\W+0001\W+0\W", r"user-of-3\W+0003\W+0\W"):
         assert re.search(row, said)
 
 

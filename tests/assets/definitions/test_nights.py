@@ -118,7 +118,7 @@ def test_failed_fetch_keeps_the_old(world: World, account: Any, fault: Fault) ->
 
 
 def test_outage_raises(world: World, account: Any) -> None:
-    """When nobody of a whole shard can be fetched the step fails with the wait that Todoist asked for, and nothing is lost."""
+    """When nobody of a whole shard can be fetched the step fails with the wait that Todoist asked for."""
     users = [f"user-{number}" for number in range(5)]
     for user in users:
         world.add(user, account("call the dentist"))
