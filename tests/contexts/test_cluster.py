@@ -48,6 +48,12 @@ class TestLabels:
             *(frozenset({n}) for n in range(2, 6)),
         }
 
+    @pytest.mark.parametrize(("threshold", "n_groups"), [(0.72, 1), (0.78, 2)])
+    def test_where_it_cuts(self, threshold: float, n_groups: int) -> None:
+        """Two tasks are together when their cosine, here 0.75, is above the threshold."""
+        pair = unit([1, 0], [0.75, (1 - 0.75**2) ** 0.5])
+        assert len(set(Clusterer("m", threshold).labels(pair))) == n_groups
+
     @settings(max_examples=30, deadline=None)
     @given(seed=st.integers(0, 1000), n=st.integers(2, 30))
     def test_order_of_rows(self, seed: int, n: int) -> None:
