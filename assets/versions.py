@@ -6,6 +6,7 @@ All hashes are of canonical JSON as DuckDB writes it (UTC, UTF-8), so an analyst
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from hashlib import md5, sha256
 from json import dumps
 from typing import Any
@@ -76,9 +77,14 @@ def _column_hash(name: str) -> str:
     return f"""coalesce(sha256(string_agg(coalesce(to_json("{name}")::VARCHAR, 'null'), chr(31))), '')"""
 
 
+@cache
+def _database() -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(config={"threads": 1})
+
+
 def _query(sql: str, parameters: Mapping[str, object] | None = None, **tables: pa.Table) -> list[tuple[Any, ...]]:
     # One thread: string_agg without an order then keeps the rows' own.
-    with duckdb.connect(config={"threads": 1}) as connection:
+    with _database().cursor() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         for name, table in tables.items():
             connection.register(name, table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -104,7 +104,7 @@ def _rows(each: Fetched) -> Iterator[dict[str, Any]]:
     for task in each.mirror.tasks.values():
         yield (
             common
-            | asdict(task)
+            | vars(task)
             | {
                 "text": task.text,
                 "text_hash": text_hash(task.text),
