@@ -106,8 +106,9 @@ class TestAdding:
         """New credentials connect a known user again, and ask for everything since the account may be another."""
         add("ann")
         saved(accounts, "ann", "s1")
-        accounts.save([], ["ann"], NOW)
-        accounts.save([], ["ann"], NOW)
+        for run in (NOW, UNTIL):
+            accounts.save([], ["ann"], run)
+        assert not state(accounts, "ann")["connected"]
         accounts.set_active("ann", active=False)
         add("ann")
         assert state(accounts, "ann")["connected"]
@@ -202,7 +203,7 @@ class TestProgress:
         add("ann")
         accounts.save([], ["ann"], NOW)
         saved(accounts, "ann", "s1")
-        accounts.save([], ["ann"], NOW)
+        accounts.save([], ["ann"], UNTIL)
         assert state(accounts, "ann")["connected"]
 
     def test_refusal_keeps_freshness(self, accounts: Accounts, add: Add) -> None:

@@ -121,23 +121,24 @@ def test_there_is_no_package_named_airflow() -> None:
     assert not list((ROOT / "airflow").rglob("__init__.py"))
 
 
-def test_each_dag_runs(world: World, account: Any, database_url: str, server: str, tmp_path: Path) -> None:
-    """`dag.test()` of all four in order brings a user from Todoist to context_store, by Airflow's connections."""
-    world.add("ann", account("call the dentist", "buy milk"))
-    environment = airflow_environment(tmp_path) | {
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.create_database(server, "airflow_test").replace(
-            "postgresql://", "postgresql+psycopg2://"
-        ),
+@pytest.fixture
+def environment(world: World, database_url: str, server: str, tmp_path: Path) -> dict[str, str]:
+    """An Airflow with a migrated database, whose connections lead to the world."""
+    metadata = postgres.create_database(server, f"airflow_{tmp_path.name[:40]}")
+    made = airflow_environment(tmp_path) | {
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": metadata.replace("postgresql://", "postgresql+psycopg2://"),
         "AIRFLOW_CONN_CONTEXT_STORE": database_url,
         "AIRFLOW_CONN_TODOIST": world.client.base_url,
         **world_settings(world),
     }
-    subprocess.run(
-        [sys.executable, "-m", "airflow", "db", "migrate"],
-        env={**os.environ, **environment},
-        check=True,
-        capture_output=True,
-    )
+    migrated = [sys.executable, "-m", "airflow", "db", "migrate"]
+    subprocess.run(migrated, env={**os.environ, **made}, check=True, capture_output=True)
+    return made
+
+
+def test_each_dag_runs(world: World, account: Any, environment: dict[str, str]) -> None:
+    """`dag.test()` of all four in order brings a user from Todoist to context_store, by Airflow's connections."""
+    world.add("ann", account("call the dentist", "buy milk"))
     runs = python(RUN, str(ROOT / "airflow" / "dags"), *GRAPH.steps, environment=environment)
     assert {dag_id: state for dag_id, state, _ in runs} == dict.fromkeys(GRAPH.steps, "success")
     assert runs[0][2]["publish_todoist_tasks[-1]"] == "success"
@@ -145,6 +146,21 @@ def test_each_dag_runs(world: World, account: Any, database_url: str, server: st
     again = python(RUN, str(ROOT / "airflow" / "dags"), "embed_tasks", environment=environment)
     assert again[0][1] == "success"
     assert again[0][2]["publish_task_embeddings[-1]"] == "skipped"
+
+
+def test_a_failed_shard_fails_the_run_and_silences_nobody(
+    world: World, account: Any, environment: dict[str, str]
+) -> None:
+    """When one shard cannot be read its task fails, and so does the run; what the others made is published."""
+    for number in range(6):
+        world.add(f"user-{number}", account("call the dentist"))
+    world.night()
+    path = world.root / "todoist_tasks" / "shard=0001" / "data.parquet"
+    path.write_bytes(path.read_bytes()[:100])
+    [[_, state, tasks]] = python(RUN, str(ROOT / "airflow" / "dags"), "fetch_signals", environment=environment)
+    assert state == "failed"
+    assert sorted(each for name, each in tasks.items() if name.startswith("compute")) == ["failed", "success"]
+    assert tasks["collect[-1]"] == tasks["publish_signals_observed[-1]"] == "success"
 
 
 def world_settings(world: World) -> dict[str, str]:
