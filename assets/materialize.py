@@ -125,7 +125,7 @@ class _Run:
         return _Made(table, n_users, len(users), output, {}, is_complete=self.only is None)
 
     def _derive(self, asset: Asset, planned: Planned, previous: Shard | None, inputs: Mapping[str, _Feed]) -> _Made:
-        recipe = recipe_of(asset, self.resources)
+        recipe = {**recipe_of(asset, self.resources), **{name: feed.recipe for name, feed in inputs.items()}}
         hashes = input_hashes(asset, {name: feed.visible for name, feed in inputs.items()}, recipe)
         old = previous.read([*asset.schema.names, INPUT_HASH]) if previous else _empty(asset)
         known = _known_hashes(old, previous)
@@ -199,6 +199,12 @@ class _Feed:
     @property
     def version(self) -> str | None:
         return self.shard.footer.edge_version(self.columns) if self.shard else None
+
+    @property
+    def recipe(self) -> str:
+        """What made the opaque columns of a source, whose rows carry no hash of their own."""
+        is_asked = self.source.observes and not self.source.opaque.isdisjoint(self.columns)
+        return hash_of(self.shard.footer.recipe) if self.shard and is_asked else ""
 
     @property
     def visible(self) -> pa.Table:

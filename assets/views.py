@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import duckdb
+import pyarrow as pa
 
 from assets.asset import INPUT_HASH
 from assets.graph import Graph
@@ -18,5 +19,11 @@ def create_views(connection: duckdb.DuckDBPyConnection, graph: Graph, shards: Sh
             hidden = f"EXCLUDE ({INPUT_HASH})" if not (asset.is_source or asset.observes) else ""
             connection.execute(f'CREATE OR REPLACE VIEW "{asset.name}" AS SELECT * {hidden} FROM {rows}')
         else:
-            connection.register(f"empty_{asset.name}", asset.schema.empty_table())
+            connection.register(f"empty_{asset.name}", _readable(asset.schema).empty_table())
             connection.execute(f'CREATE OR REPLACE VIEW "{asset.name}" AS FROM "empty_{asset.name}"')
+
+
+def _readable(schema: pa.Schema) -> pa.Schema:
+    """The schema in types that DuckDB takes from Arrow: it reads float16 from Parquet only."""
+    half = pa.list_(pa.float16())
+    return pa.schema([each.with_type(pa.list_(pa.float32())) if each.type == half else each for each in schema])

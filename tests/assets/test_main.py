@@ -16,7 +16,6 @@ from assets.errors import ShardUnreadable
 from assets.parquet import Footer, Shards
 from assets.versions import column_versions
 
-NO_FLOAT16 = pytest.mark.xfail(strict=True, reason="the empty view of an asset with float16 cannot be registered")
 NIGHT = datetime(2026, 11, 23, 2, 5, tzinfo=UTC)
 ROOT = Path(__file__).parents[2]
 ASSET = GRAPH["todoist_tasks"]
@@ -102,7 +101,6 @@ def test_a_broken_shard_is_told_on_stderr(shards: Shards, capsys: pytest.Capture
     assert "python -m assets rebuild todoist_tasks --shard 1" in capsys.readouterr().err
 
 
-@NO_FLOAT16
 def test_query_answers_over_all_shards(shards: Shards, capsys: pytest.CaptureFixture[str]) -> None:
     """`query` runs SQL over a view per asset, with the shard as a column; assets never made are empty."""
     sql = "SELECT user_id, shard, (SELECT count(*) FROM user_contexts) AS n FROM todoist_tasks ORDER BY user_id"
@@ -112,7 +110,6 @@ def test_query_answers_over_all_shards(shards: Shards, capsys: pytest.CaptureFix
         assert re.search(row, said)
 
 
-@NO_FLOAT16
 def test_a_wrong_query_is_told_on_stderr(shards: Shards, capsys: pytest.CaptureFixture[str]) -> None:
     """`query` of a column that is not there ends with 1 and DuckDB's sentence on stderr."""
     assert main(["query", "SELECT user FROM todoist_task"]) == 1

@@ -483,7 +483,6 @@ def test_a_recipe_passes_on_through_two_opaque_columns() -> None:
     assert house.rows("halves") == house.rows("seen") == [{"user_id": "ann", "weight": 2.0}]
 
 
-@pytest.mark.xfail(strict=True, reason="a reader's hash says nothing of the recipe of a source with opaque columns")
 def test_a_recipe_passes_on_from_a_source() -> None:
     """Opaque columns that a source fetched through another model are other data to whoever reads them."""
     vector = pa.schema([("user_id", pa.string()), ("weight", pa.float64())])

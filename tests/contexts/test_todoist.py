@@ -453,11 +453,16 @@ class TestRenewal:
             "client_secret": [APP.client_secret],
         }
 
-    @pytest.mark.parametrize(("app", "refresh"), [(None, "refresh"), (APP, None), (None, None)])
-    def test_nothing_to_renew_with(self, place: Place, app: OAuthApp | None, refresh: str | None) -> None:
-        """Without an app or a refresh token there is nothing to renew: nobody is asked."""
+    @pytest.mark.parametrize(
+        ("app", "refresh", "error"),
+        [(None, "refresh", TodoistUnavailable), (APP, None, TokenRefused), (None, None, TokenRefused)],
+    )
+    def test_nothing_to_renew_with(
+        self, place: Place, app: OAuthApp | None, refresh: str | None, error: type[Exception]
+    ) -> None:
+        """Nobody is asked without an app or a refresh token; a forgotten app disconnects no user."""
         n_calls = len(place.todoist.calls)
-        with pytest.raises(TokenRefused):
+        with pytest.raises(error):
             together(place.client(app=app), lambda session: session.renew(Credentials("t", refresh)))
         assert len(place.todoist.calls) == n_calls
 
