@@ -34,7 +34,7 @@ from local.page import show_context
 
 USERS_PER_SHARD = 250
 
-console = Console(highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def main() -> int:

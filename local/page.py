@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from contexts.model import BUCKETS, UserContext
 
@@ -25,7 +25,7 @@ def show_context(context: UserContext, console: Console) -> None:
 
 def _tasks(context: UserContext) -> Table:
     theme_of = {task: theme.label for theme in context.themes for task in theme.task_ids}
-    table = Table("bucket", "", "task", "due", "project", "theme")
+    table = Table("bucket", "", "task", Column("due", no_wrap=True), "project", "theme")
     for bucket in BUCKETS:
         for task in context.tasks.get(bucket, ())[:5]:
             cells = (bucket, task.priority, task.title, task.due or "", task.project or "", theme_of.get(task.id, ""))

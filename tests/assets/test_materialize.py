@@ -944,7 +944,7 @@ class Life(House):
         return other
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(st.tuples(st.lists(st.one_of(EDITS, CHANGES), max_size=3), RUNS), min_size=1, max_size=4))
 @example([([("leave", "bob")], {"only_users": ["ann"]})])
 @example([([("code", "words_code", "2")], {"only_users": ["ann"]}), ([("code", "words_code", "1")], {})])

@@ -129,7 +129,7 @@ ROWS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=40)
 @given(ROWS, st.randoms(use_true_random=False))
 def test_order_given_does_not_matter(rows: list[Row], random: Any) -> None:
     """Equal rows have an equal data_version, in whatever order the asset gives them."""
@@ -144,7 +144,7 @@ def test_order_does_not_matter_in_ties() -> None:
     assert len({footer_of(mixed).data_version for mixed in permutations(rows)}) == 1
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=40)
 @given(ROWS, ROWS)
 def test_other_rows_have_another_version(rows: list[Row], others: list[Row]) -> None:
     """Two shards have the same data_version when their rows are the same, and only then."""
