@@ -87,7 +87,9 @@ def _sorted(known: Mapping[str, Asset]) -> Iterator[str]:
     except CycleError as error:
         raise GraphError(f"the assets read each other in a circle: {' -> '.join(error.args[1])}.") from None
     position = list(known).index
+    ready: list[str] = []
     while sorter.is_active():
-        for name in sorted(sorter.get_ready(), key=position):
-            yield name
-            sorter.done(name)
+        ready = sorted([*ready, *sorter.get_ready()], key=position)
+        name = ready.pop(0)
+        yield name
+        sorter.done(name)

@@ -118,16 +118,21 @@ class _Run:
 
     def _observe(self, asset: Asset, planned: Planned, previous: Shard | None, inputs: Mapping[str, _Feed]) -> _Made:
         users = {user: at for user, at in self.users.items() if shard_of(user, self.shards.n_shards) == planned.shard}
-        old = previous.read(asset.schema.names) if previous else asset.schema.empty_table()
+        old = _former(asset, previous).select(asset.schema.names)
         output = self._call(asset, old, users, {name: feed.rows() for name, feed in inputs.items()})
         table = _ordered(asset, asset.conform(output.table))
+        _refuse_strangers(
+            asset,
+            _users(table),
+            (user for user in _users(table) if shard_of(user, self.shards.n_shards) == planned.shard),
+        )
         n_users = pc.count_distinct(table[KEY]).as_py()
         return _Made(table, n_users, len(users), output, {}, is_complete=self.only is None)
 
     def _derive(self, asset: Asset, planned: Planned, previous: Shard | None, inputs: Mapping[str, _Feed]) -> _Made:
         recipe = {**recipe_of(asset, self.resources), **{name: feed.recipe for name, feed in inputs.items()}}
         hashes = input_hashes(asset, {name: feed.visible for name, feed in inputs.items()}, recipe)
-        old = previous.read([*asset.schema.names, INPUT_HASH]) if previous else _empty(asset)
+        old = _former(asset, previous)
         known = _known_hashes(old, previous)
         stale = hashes.keys() if planned.reason == "forced" else _stale(hashes, known, old, self.now)
         gone = known.keys() - hashes.keys()
@@ -244,8 +249,17 @@ def _users(table: pa.Table) -> list[str]:
     return cast(list[str], table[KEY].to_pylist())
 
 
-def _empty(asset: Asset) -> pa.Table:
-    return asset.schema.append(pa.field(INPUT_HASH, pa.string())).empty_table()
+def _former(asset: Asset, previous: Shard | None) -> pa.Table:
+    """The shard's rows as they stand; columns that an older version of the code did not have are null."""
+    full = asset.schema.append(pa.field(INPUT_HASH, pa.string()))
+    if previous is None:
+        return full.empty_table()
+    is_older = previous.footer.recipe["code"] != asset.code_version
+    missing = {name for name in full.names if (is_older or asset.observes) and not previous.has(name)}
+    table = previous.read([name for name in full.names if name not in missing])
+    for name in missing:
+        table = table.append_column(name, pa.nulls(len(table), full.field(name).type))
+    return table.select(full.names)
 
 
 def _ordered(asset: Asset, table: pa.Table) -> pa.Table:

@@ -75,6 +75,10 @@ class Shard:
         self._file = file
         self.footer = _footer(asset, path, file.schema_arrow.metadata or {})
 
+    def has(self, column: str) -> bool:
+        """Whether the file has a column of that name."""
+        return column in self._file.schema_arrow.names
+
     def read(self, columns: Sequence[str]) -> pa.Table:
         """Some columns of all rows, in the stored order; SchemaError when the file lacks one or has another type."""
         stored = self._file.schema_arrow

@@ -969,3 +969,19 @@ def test_any_life_ends_as_from_nothing(events: list[tuple[list[tuple[Any, ...]],
     files = life.files()
     assert {record.asset for record in life.run()} == {"letters"}
     assert life.files() == files
+
+
+def test_a_column_may_be_added(house: House) -> None:
+    """A column that is added with a new code_version is filled by the next run; no shard has to be rebuilt."""
+
+    @asset(step="weigh", schema=WORDS.append(pa.field("note", pa.string())), code_version="2")
+    def words(letters: Annotated[pa.Table, "user_id", "letter_id"]) -> pa.Table:
+        rows = [
+            {"user_id": user, "letter_id": "l1", "n_words": 1, "weight": 1.0, "note": "new"}
+            for user in set(letters["user_id"].to_pylist())
+        ]
+        return pa.Table.from_pylist(rows, schema=WORDS.append(pa.field("note", pa.string())))
+
+    house.graph = Graph.of([house.graph["letters"], words])
+    house.run()
+    assert {row["note"] for row in house.rows("words")} == {"new"}
