@@ -61,7 +61,7 @@ def materialize(
 
 @dataclass(frozen=True)
 class _Made:
-    """A shard's new rows: `fresh` of it were computed, for the users `changed`."""
+    """A shard's new rows, and how they came about. is_complete: nobody was left for a later run."""
 
     table: pa.Table
     n_users: int
@@ -121,13 +121,10 @@ class _Run:
         old = _former(asset, previous).select(asset.schema.names)
         output = self._call(asset, old, users, {name: feed.rows() for name, feed in inputs.items()})
         table = _ordered(asset, asset.conform(output.table))
-        _refuse_strangers(
-            asset,
-            _users(table),
-            (user for user in _users(table) if shard_of(user, self.shards.n_shards) == planned.shard),
-        )
-        n_users = pc.count_distinct(table[KEY]).as_py()
-        return _Made(table, n_users, len(users), output, {}, is_complete=self.only is None)
+        found = set(_users(table))
+        own = {user for user in found if shard_of(user, self.shards.n_shards) == planned.shard}
+        _refuse_strangers(asset, found, own)
+        return _Made(table, len(found), len(users), output, {}, is_complete=self.only is None)
 
     def _derive(self, asset: Asset, planned: Planned, previous: Shard | None, inputs: Mapping[str, _Feed]) -> _Made:
         recipe = {**recipe_of(asset, self.resources), **{name: feed.recipe for name, feed in inputs.items()}}

@@ -13,12 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contexts.accounts import Accounts, Progress
-from contexts.migrate import migrate
 from contexts.mirror import Directory
-from contexts.sql import connect
 from contexts.todoist import Credentials
 from contexts.vault import Vault, VaultError, new_key
-from local import postgres
 
 NOW = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
 UNTIL = NOW + timedelta(hours=4)
@@ -27,21 +24,6 @@ KEY = new_key()
 
 Connection = psycopg.Connection[Any]
 Add = Callable[..., None]
-
-
-@pytest.fixture(scope="module")
-def database_url(server: str) -> str:
-    """One database for all of these tests, which saves making one for each."""
-    url = postgres.create_database(server, "accounts")
-    with connect(url) as connection:
-        migrate(connection)
-    return url
-
-
-@pytest.fixture(autouse=True)
-def emptied(connection: Connection) -> None:
-    """No test finds what another one left."""
-    connection.execute("DELETE FROM users; DELETE FROM context_store; DELETE FROM cluster_thresholds")
 
 
 @pytest.fixture

@@ -16,32 +16,14 @@ from cryptography.fernet import Fernet
 
 from contexts.accounts import Accounts
 from contexts.accounts_cli import main
-from contexts.migrate import migrate
-from contexts.sql import connect
 from contexts.todoist import Credentials
 from contexts.vault import Vault, new_key
-from local import postgres
 
 ROOT = Path(__file__).parents[2]
 KEY = new_key()
 CANARY = "canary-4711"
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="module")
-def database_url(server: str) -> str:
-    """One database for all of these tests, which saves making one for each."""
-    url = postgres.create_database(server, "accounts_cli")
-    with connect(url) as connection:
-        migrate(connection)
-    return url
-
-
-@pytest.fixture(autouse=True)
-def emptied(connection: psycopg.Connection[Any]) -> None:
-    """No test finds what another one left."""
-    connection.execute("DELETE FROM users; DELETE FROM context_store; DELETE FROM cluster_thresholds")
 
 
 @pytest.fixture

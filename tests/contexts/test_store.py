@@ -17,12 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contexts.assemble import Budget, assemble
-from contexts.migrate import migrate
 from contexts.mirror import Mirror, fold
 from contexts.model import Reaction, Signals, Task
 from contexts.sql import connect
 from contexts.store import ContextStore, StoredContext
-from local import postgres
 
 AT = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -31,21 +29,6 @@ Connection = psycopg.Connection[Any]
 
 def row(user: str, text: str = "{}", at: datetime = AT) -> StoredContext:
     return StoredContext(user, at, text, sha256(text.encode()).hexdigest())
-
-
-@pytest.fixture(scope="module")
-def database_url(server: str) -> str:
-    """One database for all of these tests, which saves making one for each."""
-    url = postgres.create_database(server, "store")
-    with connect(url) as connection:
-        migrate(connection)
-    return url
-
-
-@pytest.fixture(autouse=True)
-def emptied(connection: Connection) -> None:
-    """No test finds what another one left."""
-    connection.execute("DELETE FROM users; DELETE FROM context_store; DELETE FROM cluster_thresholds")
 
 
 @pytest.fixture
