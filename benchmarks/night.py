@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import psycopg
 
-from assets.asset import Asset
+from assets.asset import Asset, Users
 from assets.definitions import GRAPH, task_clusters, task_embeddings
 from assets.definitions.vectors import vectors_by_text
 from assets.materialize import materialize
 from assets.parquet import Shards
 from assets.records import Record, total
-from contexts.accounts import Accounts
+from contexts.accounts import Accounts, Look
 from contexts.assemble import Budget
 from contexts.cluster import Clusterer, calibrate
 from contexts.embed import Embedder
@@ -48,25 +48,40 @@ class Pipeline:
     """The six assets over one Postgres, one Todoist and one folder, without Airflow."""
 
     def __init__(
-        self, connection: psycopg.Connection[Any], todoist: Todoist, embedder: Embedder, root: Path, n_shards: int
+        self,
+        connection: psycopg.Connection[Any],
+        todoist: Todoist,
+        embedder: Embedder,
+        root: Path,
+        n_shards: int,
+        key: str | None = None,
     ) -> None:
-        self.accounts = Accounts(connection, Vault([new_key()]))
+        """key: that the users' tokens are encrypted with, where anybody else is to read them."""
+        self.accounts = Accounts(connection, Vault([key or new_key()]))
         self._store = ContextStore(connection)
         self._todoist = todoist
         self._embedder = embedder
         self._shards = Shards(str(root), n_shards)
 
-    def night(self, now: datetime, say: Callable[[str], None]) -> list[Cost]:
-        """Bring every asset up to date, all users looked at, and say so one by one."""
+    def night(
+        self,
+        now: datetime,
+        say: Callable[[str], None],
+        *,
+        look: Look = Look.EVERYBODY,
+        until: datetime | None = None,
+    ) -> list[Cost]:
+        """Bring every asset up to date and say so one by one. look, until: see `Accounts.due`."""
         costs = []
+        due = self.accounts.due(now, until or now + timedelta(hours=4), look=look)
         for asset in GRAPH:
-            costs.append(self._cost(asset, now))
+            costs.append(self._cost(asset, now, due))
             say(f"  {asset.name}: {costs[-1].seconds:.2f} s")
         return costs
 
-    def _cost(self, asset: Asset, now: datetime) -> Cost:
+    def _cost(self, asset: Asset, now: datetime, due: Users) -> Cost:
         before, began, began_cpu = self._written_at(asset), time.perf_counter(), time.process_time()
-        records = self._materialize(asset, now)
+        records = self._materialize(asset, now, due)
         seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
         after = self._written_at(asset)
         counts = total(records)
@@ -82,10 +97,9 @@ class Pipeline:
             counts=counts,
         )
 
-    def _materialize(self, asset: Asset, now: datetime) -> list[Record]:
+    def _materialize(self, asset: Asset, now: datetime, due: Users) -> list[Record]:
         """The asset as a run of its step would make it: same users, and the threshold chosen before clustering."""
-        is_fetch = asset.step == FETCH
-        users = self.accounts.due(now, now + timedelta(hours=4), full=True) if is_fetch else self.accounts.observed()
+        users = due if asset.step == FETCH else self.accounts.observed()
         if asset is task_clusters:
             self._calibrate()
         return materialize(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Any
 
 import psycopg
@@ -18,6 +19,7 @@ from contexts.todoist import Credentials
 from contexts.vault import Vault, VaultError
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
+_ALWAYS = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,25 @@ class Progress:
     user_id: str
     sync_token: str | None
     directory: Directory
+
+
+class Look(StrEnum):
+    """Whom a run fetches. EVERYBODY: all active users. NIGHT: those not looked at for a while, and the likely ones.
+    LIKELY: those who will probably ask before the next run, and would find a stale context.
+    """
+
+    EVERYBODY = "everybody"
+    NIGHT = "night"
+    LIKELY = "likely"
+
+
+RESTED = timedelta(hours=20)
+"""The night leaves out whom another run has looked at within so long."""
+
+IDLE = timedelta(days=14)
+"""Whoever did not ask for so long is looked at once in `IDLE_RESTED` only."""
+
+IDLE_RESTED = timedelta(days=6, hours=20)
 
 
 class Accounts:
@@ -73,13 +94,35 @@ class Accounts:
         return bool(self._sql.set_active(self._connection, user_id=user_id, active=active))
 
     def due(
-        self, now: datetime, until: datetime, *, full: bool, shard: int | None = None, n_shards: int = 1
+        self,
+        now: datetime,
+        until: datetime,
+        *,
+        look: Look = Look.EVERYBODY,
+        sla: timedelta = timedelta(hours=6),
+        shard: int | None = None,
+        n_shards: int = 1,
     ) -> Mapping[str, datetime]:
-        """Users to fetch now (all, or those likely to ask before `until`), with the instant of their last fetch.
+        """Users to fetch now, with the instant of their last fetch, of one shard or of all.
 
-        Of one shard, or of all.
+        until: the next run; sla: how old a context may be when it is asked for. See `users_due` for the rule.
         """
-        rows = self._sql.users_due(self._connection, now=now, until=until, full=full, shard=shard, n_shards=n_shards)
+        rested = {
+            Look.EVERYBODY: (_ALWAYS, _ALWAYS),
+            Look.NIGHT: (now - RESTED, now - IDLE_RESTED),
+            Look.LIKELY: (None, None),
+        }[look]
+        rows = self._sql.users_due(
+            self._connection,
+            now=now,
+            until=until,
+            sla=sla,
+            rested_since=rested[0],
+            idle_rested_since=rested[1],
+            idle_since=now - IDLE,
+            shard=shard,
+            n_shards=n_shards,
+        )
         return {user_id: observed_at or _NEVER for user_id, observed_at in rows}
 
     def observed(self, *, shard: int | None = None, n_shards: int = 1) -> Mapping[str, datetime]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from hashlib import sha256
 from zoneinfo import ZoneInfo
@@ -55,7 +55,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Assembled:
-    """A context as it is stored. valid_until: the instant at which a task moves to another bucket, None if never."""
+    """A context as it is stored. valid_until: the midnight at which it becomes another by itself, None if never."""
 
     context_json: str
     context_hash: str
@@ -63,13 +63,19 @@ class Assembled:
 
 
 def assemble(signals: Signals, now: datetime, budget: Budget) -> Assembled:
-    """The context at `now` (aware). Nothing of `now` but the user's date gets into it, and that only by buckets."""
+    """The context at `now` (aware). Nothing of `now` but the user's date gets into it: by the buckets of tasks, and
+    because what a user makes of a tip counts from the next day on, or every reaction would ask for other tips.
+    """
     zone = ZoneInfo(signals.timezone)
     today = now.astimezone(zone).date()
+    days = [reaction.reacted_at.astimezone(zone).date() for reaction in signals.reactions]
+    earlier = tuple(each for each, day in zip(signals.reactions, days, strict=True) if day < today)
     due = {task.task_id: due_day(task, zone) for task in signals.tasks}
     ranked = sorted(signals.tasks, key=lambda task: _pressing(task, due[task.task_id], today))
-    text = _fitting(signals, ranked, due, today, budget)
-    return Assembled(text, sha256(text.encode()).hexdigest(), _valid_until(due.values(), today, zone))
+    known = replace(signals, themes=_open_themes(signals), reactions=earlier)
+    text = _fitting(known, ranked, due, today, budget)
+    turns = [*_turns(due.values()), *(day + timedelta(days=1) for day in days)]
+    return Assembled(text, sha256(text.encode()).hexdigest(), _next_midnight(turns, today, zone))
 
 
 def canonical_json(context: UserContext) -> str:
@@ -109,16 +115,24 @@ def _pressing(task: Task, due: date | None, today: date) -> tuple[int, int, str,
     return bucket, -task.priority, task.due_date or "", task.task_id
 
 
-def _valid_until(dues: Iterable[date | None], today: date, zone: ZoneInfo) -> datetime | None:
-    """The next local midnight at which a task changes bucket, as an aware UTC instant."""
-    turns = [
-        turn
-        for due in set(dues) - {None}
-        if due is not None
-        for turn in (due - timedelta(days=_UNTIL_DAYS - 1), due, due + timedelta(days=1))
-        if turn > today
-    ]
-    return datetime.combine(min(turns), time(), zone).astimezone(UTC) if turns else None
+def _turns(dues: Iterable[date | None]) -> Iterator[date]:
+    """The days on which a task changes bucket."""
+    for due in set(dues):
+        if due is not None:
+            yield from (due - timedelta(days=_UNTIL_DAYS - 1), due, due + timedelta(days=1))
+
+
+def _next_midnight(days: Iterable[date], today: date, zone: ZoneInfo) -> datetime | None:
+    """The first of the days after today, as the instant at which it begins for the user; None if there is none."""
+    later = [day for day in days if day > today]
+    return datetime.combine(min(later), time(), zone).astimezone(UTC) if later else None
+
+
+def _open_themes(signals: Signals) -> tuple[Theme, ...]:
+    """The themes with the tasks that are still open; one task alone is no theme."""
+    open_tasks = {task.task_id for task in signals.tasks}
+    themes = (replace(theme, task_ids=tuple(open_tasks.intersection(theme.task_ids))) for theme in signals.themes)
+    return tuple(theme for theme in themes if len(theme.task_ids) > 1)
 
 
 def _fitting(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from contexts.accounts import Account, Progress
@@ -13,7 +13,7 @@ from contexts.todoist import Credentials, SyncAnswer, Todoist, TodoistError, Tod
 
 log = logging.getLogger(__name__)
 
-Renewed = Callable[[str, Credentials], None]
+Renewed = Callable[[str, Credentials], Awaitable[None]]
 """Stores a user's renewed credentials before they are used."""
 
 
@@ -38,10 +38,17 @@ class Failed:
 
 
 def fetch(
-    todoist: Todoist, accounts: Iterable[Account], tasks: Mapping[str, Mirror], renewed: Renewed
+    todoist: Todoist,
+    accounts: Iterable[Account],
+    tasks: Mapping[str, Mirror],
+    renewed: Callable[[str, Credentials], None],
 ) -> list[Fetched | Failed]:
     """Fetch every account, some at a time. tasks: the mirrors stored so far; a user without one is asked in full."""
-    return asyncio.run(_fetch_all(todoist, list(accounts), tasks, renewed))
+
+    async def store(user_id: str, credentials: Credentials) -> None:
+        renewed(user_id, credentials)
+
+    return asyncio.run(_fetch_all(todoist, list(accounts), tasks, store))
 
 
 async def _fetch_all(
@@ -52,14 +59,15 @@ async def _fetch_all(
 
         async def one(account: Account) -> Fetched | Failed:
             async with gate:
-                return await _fetch_one(session, account, tasks.get(account.user_id), renewed)
+                return await fetch_one(session, account, tasks.get(account.user_id), renewed)
 
         return await asyncio.gather(*map(one, accounts))
 
 
-async def _fetch_one(
+async def fetch_one(
     session: TodoistSession, account: Account, stored: Mirror | None, renewed: Renewed
 ) -> Fetched | Failed:
+    """Fetch one account: what changed since the mirror `stored`, or everything without one."""
     known = account if stored is not None else replace(account, sync_token=None)
     try:
         answer = await _sync(session, known, renewed)
@@ -86,5 +94,5 @@ async def _sync(session: TodoistSession, account: Account, renewed: Renewed) -> 
         return await session.sync(account.credentials.access_token, account.sync_token)
     except TokenRefused:
         fresh = await session.renew(account.credentials)
-        renewed(account.user_id, fresh)
+        await renewed(account.user_id, fresh)
         return await session.sync(fresh.access_token, account.sync_token)

@@ -10,6 +10,8 @@ from hashlib import sha256
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from contexts.model import Task
+
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _DUE = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?", re.ASCII)
 _LINK = re.compile(r"!?\[([^\]]*)\]\([^)\s]*\)")
@@ -119,6 +121,26 @@ def fold(mirror: Mirror, answer: Mapping[str, Any]) -> Folded:
     }
     returned = before.directory.archived - directory.archived
     return Folded(Mirror(directory, kept), tuple(skipped), needs_full=bool(returned & directory.projects.keys()))
+
+
+def open_tasks(mirror: Mirror) -> tuple[Task, ...]:
+    """The tasks of a mirror with the names of their projects and sections, as a context is made from them."""
+    projects, sections = mirror.directory.projects, mirror.directory.sections
+    return tuple(
+        Task(
+            task_id=task.task_id,
+            content=task.content,
+            priority=task.priority,
+            project=projects.get(task.project_id or ""),
+            section=sections.get(task.section_id or ""),
+            labels=task.labels,
+            due_date=task.due_date,
+            is_recurring=task.is_recurring,
+            deadline_date=task.deadline_date,
+            duration_minutes=task.duration_minutes,
+        )
+        for task in mirror.tasks.values()
+    )
 
 
 def text_hash(text: str) -> str:

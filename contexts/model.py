@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Literal
 
@@ -36,6 +38,19 @@ class Theme:
     label: str
     tags: tuple[str, ...]
     task_ids: tuple[str, ...]
+
+
+def themes_to_json(themes: Iterable[Theme]) -> str:
+    """Themes as the store keeps them: by id, their tasks in order."""
+    rows = [asdict(replace(theme, task_ids=tuple(sorted(theme.task_ids)))) for theme in themes]
+    return json.dumps(sorted(rows, key=lambda row: row["theme_id"]), ensure_ascii=False, separators=(",", ":"))
+
+
+def themes_from_json(text: str) -> tuple[Theme, ...]:
+    """What `themes_to_json` wrote."""
+    return tuple(
+        Theme(row["theme_id"], row["label"], tuple(row["tags"]), tuple(row["task_ids"])) for row in json.loads(text)
+    )
 
 
 @dataclass(frozen=True)

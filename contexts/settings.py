@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Annotated, Literal, TypeVar
 
@@ -12,6 +12,8 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from contexts.todoist import OAuthApp
+
 NOMIC = "nomic-ai/nomic-embed-text-v1.5"
 NOMIC_REVISION = "e5cf08aadaa33385f5990def41f7a23405aec398"
 
@@ -20,10 +22,33 @@ class SettingsError(Exception):
     """A setting is missing or wrong; the message names each and what is allowed."""
 
 
-class Settings(BaseSettings):
-    """What the night needs; each field is the environment variable of the same name in capitals."""
+class SharedSettings(BaseSettings):
+    """What the night and the request path must agree on; a field is the variable of the same name in capitals."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    freshness_sla: timedelta = Field(
+        timedelta(hours=6),
+        ge=timedelta(minutes=10),
+        le=timedelta(days=7),
+        description="How old a context may be when it is used: hours:minutes:seconds, such as 06:00:00.",
+    )
+    context_token_budget: int = Field(2000, ge=1000, description="Upper bound of a context's estimated tokens.")
+    reaction_days: int = Field(90, ge=1, description="How far back reactions to tips are read.")
+    todoist_client_id: str | None = Field(
+        None, description="OAuth app, needed only for accounts with refresh tokens."
+    )
+    todoist_client_secret: SecretStr | None = Field(None, description="Its secret.")
+
+    @property
+    def oauth_app(self) -> OAuthApp | None:
+        """The product's app at Todoist, if both its settings are there."""
+        client_id, secret = self.todoist_client_id, self.todoist_client_secret
+        return OAuthApp(client_id, secret.get_secret_value()) if client_id and secret else None
+
+
+class Settings(SharedSettings):
+    """What the night needs."""
 
     data_root: str = Field(".local/data", description="Folder or fsspec URL that holds the Parquet of all assets.")
     n_shards: int = Field(16, ge=1, le=1024, description="Shards that users are spread over; fixed for a DATA_ROOT.")
@@ -41,13 +66,7 @@ class Settings(BaseSettings):
     embedding_prompt: str = Field("clustering: ", description="What stands before each text; empty for MiniLM.")
     embedding_dim: int = Field(256, ge=8, le=4096, description="Length of the vectors, by the Matryoshka recipe.")
     embedding_device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model runs.")
-    context_token_budget: int = Field(2000, ge=1000, description="Upper bound of a context's estimated tokens.")
-    reaction_days: int = Field(90, ge=1, description="How far back reactions to tips are read.")
     todoist_concurrency: int = Field(8, ge=1, le=64, description="Todoist calls under way at once in one task.")
-    todoist_client_id: str | None = Field(
-        None, description="OAuth app, needed only for accounts with refresh tokens."
-    )
-    todoist_client_secret: SecretStr | None = Field(None, description="Its secret.")
 
     @field_validator("materialize_schedule")
     @classmethod
@@ -116,7 +135,12 @@ class VaultSettings(BaseSettings):
     @field_validator("credentials_keys", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        return tuple(key.strip() for key in value.split(",") if key.strip()) if isinstance(value, str) else value
+        return split_commas(value)
+
+
+def split_commas(value: object) -> object:
+    """The parts of a comma-separated setting; anything else as it is."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 S = TypeVar("S", bound=BaseSettings)

@@ -2,7 +2,7 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import aiosql
 import psycopg
@@ -11,9 +11,9 @@ ROOT = Path(__file__).parent.parent / "sql"
 
 
 @cache
-def queries(name: str) -> Any:
-    """The statements of `sql/queries/<name>.sql`; results are rows as the connection's row factory makes them."""
-    return aiosql.from_path(ROOT / "queries" / f"{name}.sql", "psycopg", mandatory_parameters=False)
+def queries(name: str, driver: Literal["psycopg", "asyncpg"] = "psycopg") -> Any:
+    """The statements of `sql/queries/<name>.sql`; results are rows as the connection's driver makes them."""
+    return aiosql.from_path(ROOT / "queries" / f"{name}.sql", driver, mandatory_parameters=False)
 
 
 def connect(url: str) -> psycopg.Connection[Any]:

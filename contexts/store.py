@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import astuple, dataclass
+from datetime import UTC, datetime, time, timedelta
+from hashlib import sha256
 from typing import Any
 
 import psycopg
@@ -16,12 +17,32 @@ from contexts.sql import queries
 
 @dataclass(frozen=True)
 class StoredContext:
-    """One row: `materialized_at` is when the user's signals were fetched."""
+    """One row. materialized_at: when the user's signals were fetched; valid_until: the midnight at which the context
+    becomes another one by itself; themes: JSON of every theme with all its tasks, for assembly during a request.
+    """
 
     user_id: str
     materialized_at: datetime
     context_json: str
     context_hash: str
+    valid_until: datetime | None
+    themes: str
+
+    @property
+    def row_version(self) -> str:
+        """A hash of all but the freshness: rows of equal version are only touched."""
+        content = (self.context_hash, self.valid_until.isoformat() if self.valid_until else "", self.themes)
+        return sha256("\n".join(content).encode()).hexdigest()[:32]
+
+
+def is_fresh(materialized_at: datetime, valid_until: datetime | None, now: datetime, sla: timedelta) -> bool:
+    """Whether a context may be used: not older than the SLA, and no midnight has made it another one."""
+    return now - materialized_at <= sla and (valid_until is None or now < valid_until)
+
+
+def reactions_since(now: datetime, days: int) -> datetime:
+    """From when on reactions matter: a midnight (UTC), so that none drops out in the middle of a day."""
+    return datetime.combine(now.astimezone(UTC).date() - timedelta(days=days), time(), UTC)
 
 
 class ContextStore:
@@ -34,20 +55,21 @@ class ContextStore:
         self._sql = queries("contexts")
 
     def upsert(self, rows: Sequence[StoredContext]) -> tuple[int, int]:
-        """Write the rows whose hash is not the stored one, move the freshness of the others forward.
+        """Write the rows whose version is not the stored one, move the freshness of the others forward.
 
         A row that somebody wrote with a newer `materialized_at` stays. Gives how many were written and refreshed.
         """
         with self._connection.transaction():
             user_ids = [row.user_id for row in rows]
-            stored = dict(self._sql.stored_hashes(self._connection, user_ids=user_ids))
-            changed = [row for row in rows if stored.get(row.user_id) != row.context_hash]
+            stored = dict(self._sql.stored_versions(self._connection, user_ids=user_ids))
+            versions = {row.user_id: row.row_version for row in rows}
+            changed = [row for row in rows if stored.get(row.user_id) != versions[row.user_id]]
             n_written = self._write(changed) if changed else 0
-            same = [row for row in rows if stored.get(row.user_id) == row.context_hash]
+            same = [row for row in rows if stored.get(row.user_id) == versions[row.user_id]]
             n_refreshed = self._sql.refresh(
                 self._connection,
                 user_ids=[row.user_id for row in same],
-                hashes=[row.context_hash for row in same],
+                versions=[versions[row.user_id] for row in same],
                 instants=[row.materialized_at for row in same],
             )
         return n_written, n_refreshed
@@ -57,9 +79,10 @@ class ContextStore:
         with self._connection.transaction():
             return int(self._sql.remove_orphans(self._connection, user_ids=list(user_ids)))
 
-    def reactions(self, user_ids: Iterable[str], since: datetime) -> Mapping[str, list[Reaction]]:
-        """What these users made of their tips since an instant, oldest first."""
+    def reactions(self, user_ids: Iterable[str], now: datetime) -> Mapping[str, list[Reaction]]:
+        """What these users made of their tips in the last `reaction_days`, oldest first."""
         found: dict[str, list[Reaction]] = {}
+        since = reactions_since(now, self.reaction_days)
         with self._connection.cursor(row_factory=dict_row) as cursor:
             cursor.execute(self._sql.reactions_since.sql.encode(), {"user_ids": list(user_ids), "since": since})
             for row in cursor:
@@ -85,7 +108,7 @@ class ContextStore:
             self._connection.cursor() as cursor,
             cursor.copy(self._sql.copy_to_stage.sql.encode()) as copy,
         ):
-            copy.set_types(["text", "timestamptz", "text", "text"])
+            copy.set_types(["text", "timestamptz", "text", "text", "timestamptz", "text", "text"])
             for row in rows:
-                copy.write_row((row.user_id, row.materialized_at, row.context_json, row.context_hash))
+                copy.write_row((*astuple(row), row.row_version))
         return int(self._sql.merge_stage(self._connection))

@@ -89,7 +89,7 @@ class World:
         records: list[Record] = []
         for step, members in GRAPH.steps.items():
             is_source = step == "fetch_signals"
-            due = self.accounts.due(now, now + timedelta(hours=4), full=True)
+            due = self.accounts.due(now, now + timedelta(hours=4))
             records += materialize(
                 GRAPH,
                 self.shards,

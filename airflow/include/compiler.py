@@ -16,6 +16,7 @@ from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 from airflow.sdk.exceptions import AirflowSkipException
 
 from assets.graph import Graph
+from contexts.accounts import Look
 from contexts.settings import Settings
 from include.policies import HonourRetryAfter, report_late
 
@@ -92,12 +93,12 @@ def _work(step: str, settings: Settings) -> Any:
         from include import steps
         from include.resources import open_doors
 
-        now, full = datetime.now(UTC), _is_full(settings)
+        now, look = datetime.now(UTC), _look(settings)
         with open_doors() as doors:
-            reasons = steps.plan(doors, step, now=now, full=full)
+            reasons = steps.plan(doors, step, now=now, look=look)
         for shard, why in reasons.items():
             print(f"shard {shard}: {why}")
-        return [{"shard": shard, "now": now.isoformat(), "full": full} for shard in reasons]
+        return [{"shard": shard, "now": now.isoformat(), "look": look} for shard in reasons]
 
     @task(task_id="compute", map_index_template="shard {{ work['shard'] }}", doc_md="One shard of the assets.")
     def compute(work: dict[str, Any]) -> list[dict[str, Any]]:
@@ -106,7 +107,7 @@ def _work(step: str, settings: Settings) -> Any:
 
         with open_doors() as doors:
             records = steps.compute(
-                doors, step, work["shard"], now=datetime.fromisoformat(work["now"]), full=work["full"]
+                doors, step, work["shard"], now=datetime.fromisoformat(work["now"]), look=Look(work["look"])
             )
         for record in records:
             print(record)
@@ -174,10 +175,10 @@ def _announce(collected: Any) -> None:
     publish(collected)
 
 
-def _is_full(settings: Settings) -> bool:
-    """A scheduled run fetches everybody at the night's hour only, any other run as its parameter says."""
+def _look(settings: Settings) -> Look:
+    """Whom the run fetches: a scheduled one by its hour, any other as its parameter says."""
     airflow_context = get_current_context()
     run = airflow_context["dag_run"]
     if run.run_type == "scheduled":
-        return settings.is_night(run.run_after)
-    return bool(airflow_context["params"].get("full", True))
+        return Look.NIGHT if settings.is_night(run.run_after) else Look.LIKELY
+    return Look.EVERYBODY if airflow_context["params"].get("full", True) else Look.LIKELY

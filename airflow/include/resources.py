@@ -19,7 +19,7 @@ from contexts.embed import Embedder
 from contexts.ledger import Ledger
 from contexts.settings import Settings, VaultSettings, read_settings
 from contexts.store import ContextStore
-from contexts.todoist import API_URL, OAuthApp, Todoist
+from contexts.todoist import API_URL, Todoist
 from contexts.vault import Vault
 
 NO_THEMES = 1.0
@@ -78,9 +78,8 @@ def open_doors() -> Iterator[Doors]:
 
 
 def _todoist(settings: Settings) -> Todoist:
-    client_id, secret = settings.todoist_client_id, settings.todoist_client_secret
-    app = OAuthApp(client_id, secret.get_secret_value()) if client_id and secret else None
-    return Todoist(_url(Connection.get("todoist")), concurrency=settings.todoist_concurrency, app=app)
+    url = _url(Connection.get("todoist"))
+    return Todoist(url, concurrency=settings.todoist_concurrency, app=settings.oauth_app)
 
 
 def _url(found: Connection) -> str:

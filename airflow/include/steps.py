@@ -16,6 +16,7 @@ from assets.materialize import materialize
 from assets.plan import Planner
 from assets.records import Record, total
 from assets.versions import hash_of, shard_of
+from contexts.accounts import Look
 from contexts.cluster import calibrate
 from contexts.ledger import Entry
 from include.resources import Doors
@@ -23,7 +24,7 @@ from include.resources import Doors
 _CALIBRATION_TEXTS = 2000
 
 
-def plan(doors: Doors, step: str, *, now: datetime, full: bool) -> dict[int, dict[str, str]]:
+def plan(doors: Doors, step: str, *, now: datetime, look: Look) -> dict[int, dict[str, str]]:
     """The shards that the step runs, each with the reason of every asset; empty when there is nothing to do.
 
     A shard whose inputs are about to change is left out: the asset that changes them wakes this step again.
@@ -32,7 +33,7 @@ def plan(doors: Doors, step: str, *, now: datetime, full: bool) -> dict[int, dic
     if task_embeddings.name in GRAPH.wakers(step):
         _calibrate(doors)
     planner = Planner(GRAPH, doors.shards, doors.resources, now)
-    observed = _observed_shards(doors, step, now, full=full)
+    observed = _observed_shards(doors, step, now, look=look)
     reasons: dict[int, dict[str, str]] = {}
     for member in members:
         for planned in planner.plan(member, observed=observed):
@@ -62,7 +63,7 @@ def _speaks_for(asset: Asset, reader: Asset) -> bool:
     return is_nearest or not any(member.observes for member in GRAPH.steps[reader.step])
 
 
-def compute(doors: Doors, step: str, shard: int, *, now: datetime, full: bool) -> list[Record]:
+def compute(doors: Doors, step: str, shard: int, *, now: datetime, look: Look) -> list[Record]:
     """Bring one shard of the step's assets up to date; nothing if an input fell behind since the plan was made."""
     members = GRAPH.steps[step]
     if Planner(GRAPH, doors.shards, doors.resources, now).waits_for(members, shard):
@@ -72,7 +73,7 @@ def compute(doors: Doors, step: str, shard: int, *, now: datetime, full: bool) -
         doors.shards,
         resources=doors.resources,
         now=now,
-        users=_users(doors, step, shard, now, full=full),
+        users=_users(doors, step, shard, now, look=look),
         select=[member.name for member in members],
         only_shards=[shard],
     )
@@ -116,17 +117,22 @@ def _entry(
     )
 
 
-def _observed_shards(doors: Doors, step: str, now: datetime, *, full: bool) -> set[int]:
+def _observed_shards(doors: Doors, step: str, now: datetime, *, look: Look) -> set[int]:
     """The shards in which a step that observes has something to look at.
 
     A full night also visits shards that hold users of old, so that those who were removed leave them.
     """
     if not _is_source(step):
         return _shards_of(doors, doors.accounts.observed_since_stored())
-    due = _shards_of(doors, doors.accounts.due(now, doors.settings.next_run(now), full=full))
+    due = _shards_of(doors, _due(doors, now, look))
     members = GRAPH.steps[step]
     stored = {each.shard for member in members for each in doors.shards.readable_footers(member) if each.n_users}
-    return due | stored if full else due
+    return due if look is Look.LIKELY else due | stored
+
+
+def _due(doors: Doors, now: datetime, look: Look, **spread: int) -> Users:
+    until, sla = doors.settings.next_run(now), doors.settings.freshness_sla
+    return doors.accounts.due(now, until, look=look, sla=sla, shard=spread.get("shard"), n_shards=doors.shards.n_shards)
 
 
 def _shards_of(doors: Doors, users: Iterable[str]) -> set[int]:
@@ -137,12 +143,12 @@ def _is_source(step: str) -> bool:
     return any(member.is_source for member in GRAPH.steps[step])
 
 
-def _users(doors: Doors, step: str, shard: int, now: datetime, *, full: bool) -> Users:
+def _users(doors: Doors, step: str, shard: int, now: datetime, *, look: Look) -> Users:
     spread = {"shard": shard, "n_shards": doors.shards.n_shards}
     if _is_source(step):
         # A shard that was lost is made anew for all of its users, or the others would lose what is theirs.
-        full = full or any(doors.shards.footer(member, shard) is None for member in GRAPH.steps[step])
-        return doors.accounts.due(now, doors.settings.next_run(now), full=full, **spread)
+        is_lost = any(doors.shards.footer(member, shard) is None for member in GRAPH.steps[step])
+        return _due(doors, now, Look.EVERYBODY if is_lost else look, **spread)
     return doors.accounts.observed(**spread)
 
 

@@ -18,9 +18,9 @@ SCHEMA = pa.schema(
 )
 
 
-@asset(step="compute_context", schema=SCHEMA, code_version="1")
+@asset(step="compute_context", schema=SCHEMA, code_version="2")
 def context_store(
-    user_contexts: Annotated[pa.Table, "user_id", "context_json", "context_hash"],
+    user_contexts: Annotated[pa.Table, "user_id", "context_json", "context_hash", "valid_until", "themes"],
     previous: pa.Table,
     users: Users,
     store: ContextStore,
@@ -31,7 +31,7 @@ def context_store(
     called fresher than its data.
     """
     rows = [
-        StoredContext(row["user_id"], users[row["user_id"]], row["context_json"], row["context_hash"])
+        StoredContext(materialized_at=users[row["user_id"]], **row)
         for row in user_contexts.to_pylist()
         if row["user_id"] in users
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,10 +26,9 @@ SCHEMA = pa.schema(
 def tip_reactions(previous: pa.Table, users: Users, now: datetime, store: ContextStore) -> pa.Table:
     """One row per reaction of the last `store.reaction_days` days; of users looked at and of those who had any."""
     known = set(users) | set(pc.unique(previous["user_id"]).to_pylist())
-    since = now - timedelta(days=store.reaction_days)
     rows = [
         {"user_id": user, **vars(reaction)}
-        for user, reactions in store.reactions(known, since).items()
+        for user, reactions in store.reactions(known, now).items()
         for reaction in reactions
     ]
     return pa.Table.from_pylist(rows, schema=SCHEMA)

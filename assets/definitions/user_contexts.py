@@ -11,14 +11,15 @@ import pyarrow as pa
 from assets.asset import asset
 from assets.checks import users_of
 from contexts.assemble import Budget, assemble
-from contexts.model import Reaction, Signals, Task, Theme
+from contexts.model import Reaction, Signals, Task, Theme, themes_to_json
 
 SCHEMA = pa.schema(
     [
         pa.field("user_id", pa.string(), nullable=False),
         pa.field("context_json", pa.string(), nullable=False),
         pa.field("context_hash", pa.string(), nullable=False),
-        pa.field("valid_until", pa.timestamp("us", "UTC")),  # the midnight at which a task moves bucket
+        pa.field("valid_until", pa.timestamp("us", "UTC")),  # the midnight at which it becomes another one by itself
+        pa.field("themes", pa.string(), nullable=False),  # JSON: every theme with all its tasks, shown or not
     ]
 )
 
@@ -28,7 +29,7 @@ Rows = dict[str, list[dict[str, Any]]]
 @asset(
     step="compute_context",
     schema=SCHEMA,
-    code_version="1",
+    code_version="2",
     checks=(users_of("todoist_tasks"),),
 )
 def user_contexts(
@@ -57,8 +58,9 @@ def user_contexts(
     tasks, clusters, reactions = map(_by_user, (todoist_tasks, task_clusters, tip_reactions))
     rows = []
     for user, own in tasks.items():
-        made = assemble(_signals(user, own, clusters.get(user, ()), reactions.get(user, ())), now, budget)
-        rows.append({"user_id": user, **vars(made)})
+        signals = _signals(user, own, clusters.get(user, ()), reactions.get(user, ()))
+        made = assemble(signals, now, budget)
+        rows.append({"user_id": user, **vars(made), "themes": themes_to_json(signals.themes)})
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
@@ -79,7 +81,7 @@ def _signals(
         timezone=first["timezone"],
         language=first["language"],
         tasks=own,
-        themes=tuple(_themes(clusters, {task.task_id for task in own})),
+        themes=tuple(_themes(clusters)),
         reactions=tuple(Reaction(**row) for row in reactions),
     )
 
@@ -89,10 +91,10 @@ def _task(row: dict[str, Any]) -> Task:
     return Task(**plain | {"labels": tuple(row["labels"])})
 
 
-def _themes(clusters: Iterable[dict[str, Any]], open_tasks: set[str]) -> Iterator[Theme]:
+def _themes(clusters: Iterable[dict[str, Any]]) -> Iterator[Theme]:
     themes: dict[str, list[dict[str, Any]]] = {}
     for row in clusters:
-        if row["cluster_id"] is not None and row["task_id"] in open_tasks:
+        if row["cluster_id"] is not None:
             themes.setdefault(row["cluster_id"], []).append(row)
     for theme_id, rows in themes.items():
         yield Theme(theme_id, rows[0]["label"], tuple(rows[0]["tags"]), tuple(row["task_id"] for row in rows))

@@ -28,19 +28,28 @@ ORDER BY u.user_id;
 UPDATE users SET active = :active WHERE user_id = :user_id;
 
 -- name: users_due
--- Active users to fetch in the run at :now: all in the full night, else those who asked, within the last week, in
--- that part of their day (in their own time zone) which lies between :now and the next run at :until.
+-- Active users to fetch in the run at :now, when the next one comes at :until. First, whoever was not looked at since
+-- :rested_since (those who did not ask since :idle_since: since :idle_rested_since); nobody where these are NULL. Second, whoever is likely to ask
+-- before :until, going by the last week's requests at that time of their day, and would then find a context older
+-- than :sla, half an hour of unpunctuality allowed for. A context that a midnight before that request changes is left
+-- alone: fetching now would not help.
 -- Of one shard of :n_shards, or of all where :shard is NULL.
 SELECT u.user_id, a.observed_at
-FROM users u JOIN todoist_accounts a USING (user_id)
+FROM users u JOIN todoist_accounts a USING (user_id) LEFT JOIN context_store c USING (user_id)
 WHERE u.active AND a.connected
   AND (:shard::INTEGER IS NULL OR mod(u.shard_key, :n_shards) = :shard)
-  AND (:full OR EXISTS (
-      SELECT FROM decisions d, generate_series(1, 7) AS days
+  AND (coalesce(a.observed_at, '-infinity') < CASE
+      WHEN u.created_at >= :idle_since
+           OR EXISTS (SELECT FROM decisions d WHERE d.user_id = u.user_id AND d.decided_at >= :idle_since)
+      THEN :rested_since::TIMESTAMPTZ ELSE :idle_rested_since::TIMESTAMPTZ END
+    OR EXISTS (
+      SELECT FROM decisions d, next_ask(d.decided_at, :now, u.timezone) AS likely_at
       WHERE d.user_id = u.user_id
-        AND d.decided_at >= :now - INTERVAL '8 days'
-        AND local_time(d.decided_at, u.timezone) + days * INTERVAL '1 day' >= local_time(:now, u.timezone)
-        AND local_time(d.decided_at, u.timezone) + days * INTERVAL '1 day' < local_time(:until, u.timezone)
+        AND d.decided_at >= :now - INTERVAL '7 days' AND d.decided_at < :now
+        AND likely_at < :until
+        AND likely_at + INTERVAL '30 minutes' > coalesce(
+            greatest(c.materialized_at, a.observed_at) + :sla::INTERVAL, '-infinity')
+        AND (c.valid_until IS NULL OR c.valid_until <= :now OR c.valid_until > likely_at)
   ))
 ORDER BY u.user_id;
 

@@ -1,11 +1,12 @@
--- name: stored_hashes
--- The hashes of the rows that these users have.
-SELECT user_id, context_hash FROM context_store WHERE user_id = ANY(:user_ids);
+-- name: stored_versions
+-- The versions of the rows that these users have.
+SELECT user_id, row_version FROM context_store WHERE user_id = ANY(:user_ids);
 
 -- name: create_stage#
 -- Where COPY lands; gone with the transaction.
 CREATE TEMPORARY TABLE stage (
-    user_id TEXT, materialized_at TIMESTAMPTZ, context_json TEXT, context_hash TEXT
+    user_id TEXT, materialized_at TIMESTAMPTZ, context_json TEXT, context_hash TEXT,
+    valid_until TIMESTAMPTZ, themes TEXT, row_version TEXT
 ) ON COMMIT DROP;
 
 -- name: copy_to_stage#
@@ -14,19 +15,20 @@ COPY stage FROM STDIN (FORMAT BINARY);
 
 -- name: merge_stage!
 -- From the stage into the store, never over a newer row.
-INSERT INTO context_store (user_id, materialized_at, context_json, context_hash)
-SELECT user_id, materialized_at, context_json, context_hash FROM stage
+INSERT INTO context_store (user_id, materialized_at, context_json, context_hash, valid_until, themes, row_version)
+SELECT user_id, materialized_at, context_json, context_hash, valid_until, themes, row_version FROM stage
 ON CONFLICT (user_id) DO UPDATE
 SET materialized_at = excluded.materialized_at, context_json = excluded.context_json,
-    context_hash = excluded.context_hash
+    context_hash = excluded.context_hash, valid_until = excluded.valid_until, themes = excluded.themes,
+    row_version = excluded.row_version
 WHERE context_store.materialized_at <= excluded.materialized_at;
 
 -- name: refresh!
 -- Same content, looked at again: only the freshness moves, and only forward.
 UPDATE context_store c
 SET materialized_at = n.materialized_at
-FROM unnest(:user_ids::TEXT[], :hashes::TEXT[], :instants::TIMESTAMPTZ[]) AS n (user_id, context_hash, materialized_at)
-WHERE c.user_id = n.user_id AND c.context_hash = n.context_hash AND c.materialized_at < n.materialized_at;
+FROM unnest(:user_ids::TEXT[], :versions::TEXT[], :instants::TIMESTAMPTZ[]) AS n (user_id, row_version, materialized_at)
+WHERE c.user_id = n.user_id AND c.row_version = n.row_version AND c.materialized_at < n.materialized_at;
 
 -- name: remove_orphans!
 -- Rows of users who do not exist any more.

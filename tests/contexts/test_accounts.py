@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contexts.accounts import Accounts, Progress
+from contexts.accounts import Accounts, Look, Progress
 from contexts.mirror import Directory
 from contexts.todoist import Credentials
 from contexts.vault import Vault, VaultError, new_key
@@ -262,29 +262,29 @@ class TestDue:
         """The full night fetches every active user, asked or not, with the instant of the last fetch."""
         add("ann", "bob")
         saved(accounts, "bob", "s1", NOW)
-        due = accounts.due(NOW, UNTIL, full=True)
+        due = accounts.due(NOW, UNTIL, look=Look.EVERYBODY)
         assert due.keys() == {"ann", "bob"}
         assert due["ann"] < due["bob"] == NOW
 
-    @pytest.mark.parametrize("full", [True, False])
+    @pytest.mark.parametrize("look", list(Look))
     def test_never(
-        self, accounts: Accounts, add: Add, asked: Callable[..., None], connection: Connection, full: bool
+        self, accounts: Accounts, add: Add, asked: Callable[..., None], connection: Connection, look: Look
     ) -> None:
         """Whoever is inactive, disconnected or without an account is fetched in no run."""
         add("inactive", "disconnected", "loose")
         for user in ("inactive", "disconnected", "loose"):
             asked(user, NOW - timedelta(days=1) + timedelta(minutes=30))
-        assert len(accounts.due(NOW, UNTIL, full=full)) == 3
+        assert len(accounts.due(NOW, UNTIL, look=look)) == 3
         accounts.set_active("inactive", active=False)
         for hours in (4, 8):
             accounts.save([], ["disconnected"], NOW - timedelta(hours=hours))
         connection.execute("DELETE FROM todoist_accounts WHERE user_id = 'loose'")
-        assert accounts.due(NOW, UNTIL, full=full) == {}
+        assert accounts.due(NOW, UNTIL, look=look) == {}
 
     def test_nobody_without_decisions(self, accounts: Accounts, add: Add) -> None:
         """Between the nights nobody is fetched who never asked."""
         add("ann")
-        assert accounts.due(NOW, UNTIL, full=False) == {}
+        assert accounts.due(NOW, UNTIL, look=Look.LIKELY) == {}
 
     @pytest.mark.parametrize(
         ("ago", "is_due"),
@@ -309,7 +309,7 @@ class TestDue:
         """Between the nights whoever asked in this part of the day within the last week is fetched, nobody else."""
         add("ann")
         asked("ann", NOW - ago)
-        assert (accounts.due(NOW, UNTIL, full=False).keys() == {"ann"}) is is_due
+        assert (accounts.due(NOW, UNTIL, look=Look.LIKELY).keys() == {"ann"}) is is_due
 
     def test_around_midnight(self, accounts: Accounts, add: Add, asked: Callable[..., None]) -> None:
         """A run late in the evening thinks of those who ask after midnight too."""
@@ -318,7 +318,7 @@ class TestDue:
         asked("before", late - timedelta(hours=23))
         asked("after", late - timedelta(hours=21))
         asked("later", late - timedelta(hours=19))
-        assert accounts.due(late, late + timedelta(hours=4), full=False).keys() == {"before", "after"}
+        assert accounts.due(late, late + timedelta(hours=4), look=Look.LIKELY).keys() == {"before", "after"}
 
     def test_own_clock(self, accounts: Accounts, add: Add, asked: Callable[..., None]) -> None:
         """The part of the day is that of the user's clock: it stays when the clocks change."""
@@ -328,9 +328,9 @@ class TestDue:
         asked("berlin", summer)
         asked("utc", summer)
         run = datetime(2026, 10, 26, 2, tzinfo=UTC)
-        assert accounts.due(run, run + timedelta(hours=4), full=False).keys() == {"utc"}
+        assert accounts.due(run, run + timedelta(hours=4), look=Look.LIKELY).keys() == {"utc"}
         run += timedelta(hours=4)
-        assert accounts.due(run, run + timedelta(hours=4), full=False).keys() == {"berlin"}
+        assert accounts.due(run, run + timedelta(hours=4), look=Look.LIKELY).keys() == {"berlin"}
 
     def test_once_each(self, accounts: Accounts, add: Add, asked: Callable[..., None]) -> None:
         """Somebody who asks all the time is due in every run of the day, once."""
@@ -338,7 +338,7 @@ class TestDue:
         asked("ann", *(NOW - timedelta(hours=hours) for hours in range(1, 24 * 7)))
         for hour in range(0, 24, 4):
             run = NOW + timedelta(hours=hour)
-            assert list(accounts.due(run, run + timedelta(hours=4), full=False)) == ["ann"]
+            assert list(accounts.due(run, run + timedelta(hours=4), look=Look.LIKELY)) == ["ann"]
 
     @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
@@ -356,7 +356,7 @@ class TestDue:
         at = start - timedelta(minutes=minutes)
         connection.execute("INSERT INTO decisions VALUES (%s, 'ann', %s)", (uuid4(), at))
         runs = [start + timedelta(hours=4 * n) for n in range(6)]
-        n_due = sum("ann" in accounts.due(run, run + timedelta(hours=4), full=False) for run in runs)
+        n_due = sum("ann" in accounts.due(run, run + timedelta(hours=4), look=Look.LIKELY) for run in runs)
         assert n_due == (1 if minutes <= 60 * 24 * 7 else 0)
 
     def test_shards(self, accounts: Accounts, add: Add) -> None:
@@ -365,7 +365,7 @@ class TestDue:
         add(*users)
         for user in users:
             saved(accounts, user, "s1")
-        for find in (lambda **of: accounts.due(NOW, UNTIL, full=True, **of), accounts.observed):
+        for find in (lambda **of: accounts.due(NOW, UNTIL, look=Look.EVERYBODY, **of), accounts.observed):
             parts = [set(find(shard=shard, n_shards=4)) for shard in range(4)]
             assert sum(map(len, parts)) == 40
             assert set().union(*parts) == users
@@ -381,4 +381,4 @@ class TestDue:
         accounts.save([Progress("bob", "s", Directory(timezone=zone))], [], NOW)
         for user in ("ann", "bob"):
             asked(user, NOW - timedelta(days=1))
-        assert "ann" in accounts.due(NOW, UNTIL, full=False)
+        assert "ann" in accounts.due(NOW, UNTIL, look=Look.LIKELY)

@@ -317,7 +317,7 @@ class TestTaskViews:
     @pytest.mark.parametrize("order", ["abc", "cba", "bca"])
     def test_equally_pressing(self, order: str) -> None:
         """Of equally pressing tasks and equally large themes the id decides, in whatever order they arrive."""
-        themes = tuple(Theme(task_id, "x", (), (task_id,)) for task_id in order)
+        themes = tuple(Theme(task_id, "x", (), tuple("abc")) for task_id in order)
         context = made(user(*(Task(task_id, "x") for task_id in order), themes=themes))
         assert shown(context) == [theme["id"] for theme in context["themes"]] == ["a", "b", "c"]
 
@@ -341,14 +341,14 @@ class TestThemesAndReactions:
         ]
 
     def test_tally(self) -> None:
-        """Reactions are counted by kind of tip and by theme, whenever they came; a tip without a theme has none."""
+        """Reactions of earlier days are counted by kind of tip and by theme; a tip without a theme has none."""
         rows = [
             ("focus", "work", "done"),
             ("focus", "work", "done"),
             ("focus", "", "dismissed"),
             ("rest", "", "done"),
         ]
-        reactions = tuple(Reaction(str(n), *row, NOW - timedelta(days=n)) for n, row in enumerate(rows))
+        reactions = tuple(Reaction(str(n), *row, NOW - timedelta(days=n)) for n, row in enumerate(rows, 1))
         assert made(user(reactions=reactions))["reactions"] == {
             "by_kind": {"focus": {"done": 2, "dismissed": 1}, "rest": {"done": 1}},
             "by_theme": {"work": {"done": 2}},
@@ -357,7 +357,9 @@ class TestThemesAndReactions:
     def test_most_frequent_reactions(self) -> None:
         """Only the themes with the most reactions are named."""
         reactions = tuple(
-            Reaction(f"{n}-{k}", "k", f"theme {n:02}", "done", NOW) for n in range(20) for k in range(n)
+            Reaction(f"{n}-{k}", "k", f"theme {n:02}", "done", NOW - timedelta(days=1))
+            for n in range(20)
+            for k in range(n)
         )
         tally = made(user(reactions=reactions))["reactions"]["by_theme"]
         assert sorted(tally) == [f"theme {n}" for n in range(20 - MAX_REACTION_KEYS, 20)]

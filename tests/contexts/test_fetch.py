@@ -20,8 +20,8 @@ from contexts.accounts import Account
 from contexts.fetch import Failed, Fetched, fetch
 from contexts.mirror import Directory, Mirror, TodoistTask
 from contexts.todoist import Credentials, OAuthApp, Todoist, TodoistUnavailable, TokenRefused
+from local.server import serving
 from local.todoist import Fault, LocalTodoist, running
-from local.todoist.server import serving
 
 CANARY = "canary-4711"
 APP = OAuthApp("the-app", f"secret-{CANARY}")

@@ -28,7 +28,7 @@ Connection = psycopg.Connection[Any]
 
 
 def row(user: str, text: str = "{}", at: datetime = AT) -> StoredContext:
-    return StoredContext(user, at, text, sha256(text.encode()).hexdigest())
+    return StoredContext(user, at, text, sha256(text.encode()).hexdigest(), None, "[]")
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def store(connection: Connection) -> ContextStore:
 
 
 def stored(connection: Connection) -> list[StoredContext]:
-    columns = "user_id, materialized_at, context_json, context_hash"
+    columns = "user_id, materialized_at, context_json, context_hash, valid_until, themes"
     return [StoredContext(*found) for found in connection.execute(f"SELECT {columns} FROM context_store ORDER BY 1")]
 
 
@@ -142,7 +142,7 @@ class TestContexts:
         answer = {"full_sync": True, "items": [{"id": str(n), "content": text} for n, text in enumerate(titles)]}
         tasks = tuple(Task(each.task_id, each.content) for each in fold(Mirror(), answer).mirror.tasks.values())
         made = assemble(Signals("ann", "UTC", "en", tasks), AT, Budget(2000))
-        store.upsert([StoredContext("ann", AT, made.context_json, made.context_hash)])
+        store.upsert([StoredContext("ann", AT, made.context_json, made.context_hash, made.valid_until, "[]")])
         found = connection.execute(
             """
             SELECT encode(sha256(convert_to(context_json, 'UTF8')), 'hex') = context_hash,
@@ -172,7 +172,7 @@ def add(connection: Connection) -> Callable[[str], None]:
 
 class TestReactions:
     def test_since(self, store: ContextStore, connection: Connection, add: Callable[[str], None]) -> None:
-        """Reactions of the users asked for come oldest first, from an instant on, with the tips that they were to."""
+        """Reactions of the users asked for come oldest first, from a midnight on, with the tips that they were to."""
         for user in ("ann", "bob", "eve"):
             add(user)
         react(connection, 1, "ann", "focus", "work", "done", AT)
@@ -181,7 +181,7 @@ class TestReactions:
         react(connection, 4, "bob", "rest", "home", "snoozed", AT - 2 * HOUR)
         react(connection, 5, "eve", "rest", "home", "done", AT)
         decide(connection, 6, "ann", "rest", "home")
-        assert store.reactions(["ann", "bob", "never there"], AT - 2 * HOUR) == {
+        assert ContextStore(connection, reaction_days=0).reactions(["ann", "bob", "never there"], AT + HOUR) == {
             "ann": [
                 Reaction(str(UUID(int=2)), "", "", "ignored", AT - HOUR),
                 Reaction(str(UUID(int=1)), "focus", "work", "done", AT),

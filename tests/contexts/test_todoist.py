@@ -32,8 +32,8 @@ from contexts.todoist import (
     TodoistUnavailable,
     TokenRefused,
 )
+from local.server import serving
 from local.todoist import Call, Fault, FaultKind, LocalTodoist, running
-from local.todoist.server import serving
 
 CANARY = "canary-4711"
 ONE_TRY = 1e-6  # seconds of patience: used up when the first try is over

@@ -9,6 +9,7 @@ import pytest
 from world import NOON, WordVectors, World
 
 from assets.definitions import GRAPH
+from contexts.accounts import Look
 from contexts.ledger import Ledger
 from contexts.settings import Settings
 from include import steps
@@ -28,25 +29,25 @@ def doors(world: World) -> Doors:
     )
 
 
-def run(doors: Doors, step: str, now: datetime, *, full: bool = True, fails: bool = False) -> set[str]:
+def run(doors: Doors, step: str, now: datetime, *, look: Look = Look.EVERYBODY, fails: bool = False) -> set[str]:
     """One DAG run of a step; gives the assets that speak. fails: its tasks die before they compute."""
     if fails:
         return set()
     records = [
         record
-        for shard in steps.plan(doors, step, now=now, full=full)
-        for record in steps.compute(doors, step, shard, now=now, full=full)
+        for shard in steps.plan(doors, step, now=now, look=look)
+        for record in steps.compute(doors, step, shard, now=now, look=look)
     ]
     entries = steps.collect(doors, step, f"{step} {now}", now, records)
     return {entry.asset for entry in entries if entry.changed} | steps.left_behind(doors, step, now=now)
 
 
-def night(doors: Doors, now: datetime, *, fails: str = "", full: bool = True) -> list[str]:
+def night(doors: Doors, now: datetime, *, fails: str = "", look: Look = Look.EVERYBODY) -> list[str]:
     """The chain that events wake, as the scheduler would run it; gives the steps that ran, in order."""
     ran, awake = [], ["fetch_signals"]
     while awake:
         step = awake.pop(0)
-        said = run(doors, step, now, full=full, fails=step == fails)
+        said = run(doors, step, now, look=look, fails=step == fails)
         ran.append(step)
         woken = [other for other in GRAPH.steps if _wakes(step, said, other) and other not in awake]
         awake += sorted(woken, key=lambda other: other == "compute_context" and step != "cluster_tasks")
@@ -110,13 +111,13 @@ def test_between_nights_only_who_is_likely_to_ask(doors: Doors, world: World, ac
         world.add(user, account("call the dentist"))
     night(doors, NOON)
     n_calls = len(world.todoist.calls)
-    night(doors, NOON + timedelta(hours=4), full=False)
+    night(doors, NOON + timedelta(hours=4), look=Look.LIKELY)
     assert len(world.todoist.calls) == n_calls
     world.connection.execute(
         "INSERT INTO decisions (decision_id, user_id, decided_at) VALUES (gen_random_uuid(), 'ann', %s)",
         [NOON - timedelta(hours=14)],  # yesterday at ten in the evening
     )
-    night(doors, datetime(2026, 11, 23, 22, 0, tzinfo=NOON.tzinfo), full=False)
+    night(doors, datetime(2026, 11, 23, 22, 0, tzinfo=NOON.tzinfo), look=Look.LIKELY)
     assert [call.user for call in world.todoist.calls[n_calls:]] == ["ann"]
 
 
@@ -127,7 +128,7 @@ def test_a_broken_shard_leaves_the_others(doors: Doors, world: World, account: A
     night(doors, NOON)
     path = next(world.root.glob("todoist_tasks/shard=0001/data.parquet"))
     path.write_bytes(path.read_bytes()[:100])
-    assert set(steps.plan(doors, "fetch_signals", now=NOON, full=True)) == {0, 1}
-    steps.compute(doors, "fetch_signals", 0, now=NOON, full=True)
+    assert set(steps.plan(doors, "fetch_signals", now=NOON, look=Look.EVERYBODY)) == {0, 1}
+    steps.compute(doors, "fetch_signals", 0, now=NOON, look=Look.EVERYBODY)
     with pytest.raises(Exception, match="python -m assets rebuild todoist_tasks --shard 1"):
-        steps.compute(doors, "fetch_signals", 1, now=NOON, full=True)
+        steps.compute(doors, "fetch_signals", 1, now=NOON, look=Look.EVERYBODY)

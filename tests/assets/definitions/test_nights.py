@@ -295,7 +295,7 @@ def test_a_due_date_wakes_no_model(world: World, account: Any) -> None:
 
 
 def test_reactions_reach_the_context(world: World, account: Any) -> None:
-    """What a user made of a tip stands in the next context, by kind and theme, and goes after 90 days."""
+    """What a user made of a tip stands in the next day's context, by kind and theme, and goes after 90 days."""
     world.add("ann", account("call the dentist"))
     world.night(NOON)
     world.connection.execute(
@@ -305,6 +305,8 @@ def test_reactions_reach_the_context(world: World, account: Any) -> None:
     )
     world.connection.execute("INSERT INTO reactions SELECT decision_id, 'dismissed', %s FROM decisions", [NOON])
     world.night(NOON + timedelta(hours=4))
+    assert json.loads(world.stored()["ann"]["context_json"])["reactions"] == {"by_kind": {}, "by_theme": {}}
+    world.night(NOON + timedelta(hours=14))
     reactions = json.loads(world.stored()["ann"]["context_json"])["reactions"]
     assert reactions == {"by_kind": {"quick_win": {"dismissed": 1}}, "by_theme": {"health": {"dismissed": 1}}}
     world.night(NOON + timedelta(days=91))

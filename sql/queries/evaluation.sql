@@ -1,0 +1,9 @@
+-- name: decided
+-- Decisions of a policy between two instants, oldest first, with the reaction and its reward where there are any.
+SELECT regexp_replace(d.policy_version, '@[^@]*$', '') AS policy, d.user_id, d.features, d.propensities, d.chosen,
+       r.reaction, r.reward
+FROM decisions d LEFT JOIN reactions r USING (decision_id)
+WHERE d.decided_at >= :since AND d.decided_at < :until
+  AND d.policy_version IS NOT NULL AND d.chosen IS NOT NULL AND d.features IS NOT NULL
+  AND cardinality(d.propensities) > 0
+ORDER BY d.decided_at, d.decision_id;
