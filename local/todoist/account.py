@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from local.todoist.faults import Fault
 from local.todoist.objects import Objects
-from local.todoist.replies import RefusedError, invalid_argument
+from local.todoist.replies import invalid_argument
 from local.todoist.requests import SyncRequest
+from local.wire import RefusedError
 
 WINDOW = timedelta(minutes=15)
 TOKEN_CHARACTERS = string.ascii_letters + string.digits + "-_"

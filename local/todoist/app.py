@@ -1,23 +1,22 @@
-"""The addresses of the stand-in for Todoist, and how its replies go over the wire."""
+"""The addresses of the stand-in for Todoist."""
 
-import asyncio
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import asdict
-from datetime import UTC, datetime
-from email.utils import format_datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
-from starlette.types import Receive, Scope, Send
 
 from local.todoist.faults import fault_from
-from local.todoist.replies import Reply, gone
+from local.todoist.pages import KINDS
+from local.todoist.replies import gone
 from local.todoist.requests import read_body
+from local.wire import WireResponse
 
 if TYPE_CHECKING:
     from local.todoist import LocalTodoist
@@ -30,6 +29,7 @@ def build_app(todoist: "LocalTodoist") -> Starlette:
     return Starlette(
         routes=[
             Route("/api/v1/sync", _sync(todoist), methods=["POST"]),
+            *(Route(f"/api/v1/{name}", _read(todoist, name), methods=["GET"]) for name in [*KINDS, "user"]),
             Route("/oauth/access_token", _exchange(todoist), methods=["POST"]),
             Route("/rest/v2/{rest:path}", _gone(todoist), methods=EVERY_METHOD),
             Route("/sync/v9/{rest:path}", _gone(todoist), methods=EVERY_METHOD),
@@ -44,6 +44,14 @@ def _sync(todoist: "LocalTodoist") -> Endpoint:
         return WireResponse(todoist.sync(request.url.path, _token(request), arguments), todoist.now())
 
     return sync
+
+
+def _read(todoist: "LocalTodoist", resource: str) -> Endpoint:
+    async def read(request: Request) -> Response:
+        arguments = dict(request.query_params)
+        return WireResponse(todoist.read(request.url.path, _token(request), resource, arguments), todoist.now())
+
+    return read
 
 
 def _exchange(todoist: "LocalTodoist") -> Endpoint:
@@ -66,42 +74,6 @@ def _token(request: Request) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else None
 
 
-class WireResponse(Response):
-    """A reply, with its delays and its cut connection."""
-
-    def __init__(self, reply: Reply, now: datetime) -> None:
-        headers = {**dict(reply.headers), "date": format_datetime(now.astimezone(UTC), usegmt=True)}
-        # A cut before the answer has no status, and never gets as far as sending one.
-        super().__init__(reply.body, reply.status or 200, headers, reply.content_type)
-        self._reply = reply
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = self._reply.body
-        await _pause(self._reply.before, receive)
-        if self._reply.cut == "unanswered":
-            await _break_off(scope, receive)
-            return
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
-        if self._reply.cut == "in_body":
-            await _break_off(scope, receive)
-            return
-        await _pause(self._reply.inside, receive)
-        await send({"type": "http.response.body", "body": body[len(body) // 2 :]})
-
-
-async def _pause(seconds: float, receive: Receive) -> None:
-    """Wait, but no longer than the client does: after the request, all that comes is its leaving."""
-    if seconds > 0:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(receive(), seconds)
-
-
-async def _break_off(scope: Scope, receive: Receive) -> None:
-    scope["state"]["break_off"]()
-    await receive()
-
-
 def _controls(todoist: "LocalTodoist") -> list[Route]:
     return [
         Route("/load", _control(lambda body: todoist.load(**body)), methods=["POST"]),
@@ -111,16 +83,16 @@ def _controls(todoist: "LocalTodoist") -> list[Route]:
         Route("/authorize", _control(lambda body: {"code": todoist.authorize(**body)}), methods=["POST"]),
         Route("/forget_sync_tokens", _control(lambda b: todoist.forget_sync_tokens(**b)), methods=["POST"]),
         Route("/clock", _control(lambda body: _set_clock(todoist, **body)), methods=["POST"]),
-        Route("/calls", _control(lambda body: _calls(todoist)), methods=["GET"]),
+        Route("/calls", _control(lambda body: _calls(todoist, **body)), methods=["GET"]),
     ]
 
 
 def _control(act: Callable[[dict[str, Any]], Any]) -> Endpoint:
-    """A JSON object in, as arguments by name; the result as JSON out, or 400 and what was wrong."""
+    """A JSON object or a query in, as arguments by name; the result as JSON out, or 400 and what was wrong."""
 
     async def control(request: Request) -> Response:
         try:
-            result = act(json.loads(await request.body() or b"{}"))
+            result = act({**request.query_params, **json.loads(await request.body() or b"{}")})
         except (LookupError, TypeError, ValueError) as error:
             return JSONResponse({"error": str(error)}, 400)
         return JSONResponse({} if result is None else result)
@@ -146,5 +118,9 @@ def _set_clock(todoist: "LocalTodoist", at: str) -> dict[str, str]:
     return {"at": todoist.now().isoformat()}
 
 
-def _calls(todoist: "LocalTodoist") -> list[dict[str, Any]]:
-    return [{**asdict(call), "at": call.at.isoformat()} for call in list(todoist.calls)]
+def _calls(todoist: "LocalTodoist", count: str = "0") -> list[dict[str, Any]] | dict[str, Any]:
+    """All calls, or with count=1 how many there were, in all and by user."""
+    calls = list(todoist.calls)
+    if count != "1":
+        return [{**asdict(call), "at": call.at.isoformat()} for call in calls]
+    return {"count": len(calls), "by_user": Counter(call.user for call in calls if call.user is not None)}

@@ -8,7 +8,8 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Any, Literal, Self
 
-from local.todoist.replies import LIMITS_REACHED, Reply, invalid_token, json_reply, limits_reached, text_reply
+from local.todoist.replies import LIMITS_REACHED, invalid_token, limits_reached
+from local.wire import Reply, json_reply, text_reply
 
 HTML = "text/html; charset=utf-8"
 SAMPLE_ITEM: Mapping[str, Any] = {

@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
-from local.todoist.replies import RefusedError, invalid_token, oauth_error, unauthorized
+from local.todoist.replies import invalid_token, oauth_error, unauthorized
+from local.wire import RefusedError
 
 ACCESS_LIFETIME = timedelta(hours=1)
 

@@ -1,40 +1,9 @@
-"""What the stand-in for Todoist sends back: answers and refusals, before they become bytes on a wire."""
+"""The errors of Todoist's API v1, as recorded or documented."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-
-@dataclass(frozen=True)
-class Reply:
-    """One HTTP answer; `before` and `inside` are seconds of silence ahead of it and in its middle."""
-
-    status: int
-    body: bytes
-    content_type: str = "application/json"
-    headers: tuple[tuple[str, str], ...] = ()
-    before: float = 0.0
-    inside: float = 0.0
-    cut: Literal["unanswered", "in_body"] | None = None
-
-
-class RefusedError(Exception):
-    """The request gets `reply` instead of what it asked for."""
-
-    def __init__(self, reply: Reply) -> None:
-        super().__init__(reply.body.decode())
-        self.reply = reply
-
-
-def json_reply(body: Any, status: int = 200, **headers: str) -> Reply:
-    """A JSON answer; a header's underscores stand for hyphens."""
-    named = tuple((name.replace("_", "-"), value) for name, value in headers.items())
-    return Reply(status, json.dumps(body).encode(), headers=named)
-
-
-def text_reply(text: str, status: int, content_type: str = "text/plain; charset=utf-8") -> Reply:
-    return Reply(status, text.encode(), content_type)
+from local.wire import Reply, json_reply, text_reply
 
 
 def error_body(http_code: int, tag: str, code: int, message: str, **extra: Any) -> Mapping[str, Any]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
-from local.todoist.replies import RefusedError, invalid_argument, missing_argument
+from local.todoist.replies import invalid_argument, missing_argument
+from local.wire import RefusedError
 
 # Source: API v1, "Read resources".
 RESOURCE_TYPES = (

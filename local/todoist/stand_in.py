@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from random import Random
@@ -12,13 +12,15 @@ from typing import Any, Literal
 
 from starlette.applications import Starlette
 
+from local.server import serving
 from local.todoist.account import Account, Limits
 from local.todoist.app import build_app
 from local.todoist.faults import Fault, FaultKind, faulty_reply
 from local.todoist.grants import Grants
-from local.todoist.replies import RefusedError, Reply, json_reply, limits_reached
+from local.todoist.pages import KINDS, page, read_page_request
+from local.todoist.replies import limits_reached
 from local.todoist.requests import read_sync_request
-from local.todoist.server import serving
+from local.wire import RefusedError, Reply, json_reply
 
 DOCUMENT_TYPES = ("items", "projects", "sections", "labels", "user")
 
@@ -44,7 +46,8 @@ class LocalTodoist:
 
     `dead_token` is what a forgotten or foreign sync token gets: a full answer, or a 400 (nobody has published
     which). `refresh_grace` is the time in which a consumed refresh token still gets its access token again:
-    60 seconds at Todoist.
+    60 seconds at Todoist. `answer_seconds` is the shortest and the longest wait before an answer outside
+    /_control/; each is drawn evenly between them, and many wait at once.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class LocalTodoist:
         incremental_limit: int = 1000,
         dead_token: Literal["full", "refuse"] = "full",
         refresh_grace: timedelta = timedelta(0),
+        answer_seconds: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         self.calls: list[Call] = []
         self._clock = clock
@@ -65,6 +69,8 @@ class LocalTodoist:
         self._dead_token = dead_token
         self._accounts: dict[str, Account] = {}
         self._grants = Grants(Random(f"{seed}/grants"), refresh_grace)
+        self._answer_seconds = answer_seconds
+        self._paces: dict[str | None, Random] = {}
         self._rate: tuple[float, tuple[Fault, ...]] = (0.0, ())
         self._lock = RLock()
 
@@ -113,7 +119,7 @@ class LocalTodoist:
             self._account(user).faults.extend(faults)
 
     def fail_at_rate(self, rate: float, *faults: Fault) -> None:
-        """From now on let any of `faults` spoil a share `rate` (0 to 1) of everybody's calls."""
+        """From now on let any of `faults` spoil a share `rate` (0 to 1) of everybody's /sync calls."""
         if rate > 0 and not faults:
             raise ValueError(f"fail_at_rate({rate}) has no fault to make: name at least one")
         with self._lock:
@@ -141,6 +147,12 @@ class LocalTodoist:
             full = arguments.get("sync_token") == "*"
             return self._logged(path, self._grants.bearer(token), full, lambda: self._sync(token, arguments))
 
+    def read(self, path: str, token: str | None, resource: str, arguments: Mapping[str, str]) -> Reply:
+        """Answer a call to a paged read (`resource` is one of `KINDS`) or to /user."""
+        with self._lock:
+            user = self._grants.bearer(token)
+            return self._logged(path, user, False, lambda: self._read(token, resource, arguments))
+
     def exchange(self, path: str, arguments: Mapping[str, Any]) -> Reply:
         """Answer a call to /oauth/access_token."""
         with self._lock:
@@ -158,18 +170,32 @@ class LocalTodoist:
         except RefusedError as refused:
             reply = refused.reply
         self.calls.append(Call(self.now(), user, path, full, reply.status))
-        return reply
+        return replace(reply, before=reply.before + self._wait(user))
+
+    def _wait(self, user: str | None) -> float:
+        """Seconds, drawn per user: in what order different users call changes nothing."""
+        pace = self._paces.setdefault(user, Random(f"{self._seed}/seconds/{user}"))
+        return pace.uniform(*self._answer_seconds)
 
     def _sync(self, token: str | None, arguments: Mapping[str, Any]) -> Reply:
         now = self.now()
         account = self._account(self._grants.check(token, now))
         request = read_sync_request(arguments)
-        if seconds := account.admit(request.full, now):
-            raise RefusedError(limits_reached(seconds, Retry_After=str(seconds)))
+        _admit(account, request.full, now)
         fault = account.next_fault(*self._rate)
         unasked_full = fault is not None and fault.kind is FaultKind.UNASKED_FULL_SYNC
         answer = account.answer(request, now, dead_token=self._dead_token, unasked_full=unasked_full)
         return faulty_reply(fault, answer, now) if fault else json_reply(answer)
+
+    def _read(self, token: str | None, resource: str, arguments: Mapping[str, str]) -> Reply:
+        """Reads use up the limit of incremental calls: what they have at Todoist is not published."""
+        now = self.now()
+        account = self._account(self._grants.check(token, now))
+        asked = read_page_request(KINDS[resource], arguments) if resource in KINDS else None
+        _admit(account, False, now)
+        if asked is None:
+            return json_reply(account.objects.active([resource])[resource])
+        return json_reply(page(account.objects.active([asked.kind])[asked.kind], asked))
 
     def _exchange(self, arguments: Mapping[str, Any]) -> Reply:
         return json_reply(self._grants.exchange(arguments, self.now()))
@@ -179,6 +205,11 @@ class LocalTodoist:
             known = ", ".join(sorted(self._accounts)) or "nobody yet"
             raise LookupError(f"no user {user!r} is loaded, only {known}; load() the user first")
         return self._accounts[user]
+
+
+def _admit(account: Account, full: bool, now: datetime) -> None:
+    if seconds := account.admit(full, now):
+        raise RefusedError(limits_reached(seconds, Retry_After=str(seconds)))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from benchmarks.todoist import standing_in
 from local.todoist import Call, Fault, FaultKind, LocalTodoist, running
 from local.todoist.faults import fault_from
 from local.todoist.requests import RESOURCE_TYPES
@@ -370,6 +371,89 @@ class TestObjects:
         assert {found["id"]: found["content"] for found in client.sync()["items"]} == {0: "older", 1: "new"}
 
 
+class TestReads:
+    """The paged reads of the REST part, which the official Python SDK uses."""
+
+    PATHS = ("tasks", "projects", "sections", "labels", "user")
+
+    @staticmethod
+    def get(client: Client, name: str, **query: Any) -> httpx.Response:
+        return client.http.get(f"/api/v1/{name}", params=query, headers=client.auth)
+
+    def pages(self, client: Client, name: str, **query: Any) -> list[list[Any]]:
+        pages, cursor = [], ""
+        while cursor is not None:
+            answer = self.get(client, name, **query, **({"cursor": cursor} if cursor else {}))
+            pages.append(answer.raise_for_status().json()["results"])
+            cursor = answer.json()["next_cursor"]
+        return pages
+
+    def test_pages_hold_all_that_is_active(self, connect: Connect) -> None:
+        """Following next_cursor brings every active object once, in the order of a full answer."""
+        items = [item(str(n), checked=n % 4 == 0) for n in range(10)]
+        client = connect(document(*items))
+        pages = self.pages(client, "tasks", limit=3)
+        assert [len(page) for page in pages] == [3, 3, 1]
+        assert [each for page in pages for each in page] == client.sync()["items"]
+
+    @pytest.mark.parametrize(
+        ("query", "sizes"), [({}, [50, 50, 20]), ({"limit": 200}, [120]), ({"limit": 60}, [60, 60])]
+    )
+    def test_sizes_of_pages(self, connect: Connect, query: dict[str, int], sizes: list[int]) -> None:
+        """A page has 50 objects, or up to 200 if asked; no empty page follows a full last one."""
+        client = connect(document(*(item(str(n)) for n in range(120))))
+        assert [len(page) for page in self.pages(client, "tasks", **query)] == sizes
+
+    def test_every_kind_and_the_user(self, connect: Connect) -> None:
+        """Projects, sections and labels come as pages too, the user as the object itself."""
+        kinds = {"sections": [{"id": "s1", "name": "S"}], "labels": [{"id": "l1", "name": "L", "is_deleted": True}]}
+        client = connect(document(**kinds))
+        assert self.pages(client, "projects") == [[project("p1")]]
+        assert self.pages(client, "sections") == [kinds["sections"]]
+        assert self.pages(client, "labels") == [[]]
+        assert self.get(client, "user").json() == document()["user"]
+
+    def test_labels_have_an_order(self, connect: Connect) -> None:
+        """What /sync calls the item_order of a label is its order in a read."""
+        client = connect(document(labels=[{"id": "l1", "name": "L", "item_order": 3}]))
+        assert self.pages(client, "labels") == [[{"id": "l1", "name": "L", "order": 3}]]
+
+    @pytest.mark.parametrize(
+        ("argument", "value"),
+        [("limit", "0"), ("limit", "201"), ("limit", "x"), ("cursor", "x"), ("cursor", "é"), ("project_id", "p1")],
+    )
+    def test_bad_arguments_are_refused(self, connect: Connect, argument: str, value: str) -> None:
+        """A limit outside 1 to 200, a made-up cursor and a filter, which the stand-in has not, are a 400."""
+        response = self.get(connect(), "tasks", **{argument: value})
+        assert (response.status_code, response.json()["error_tag"]) == (400, "INVALID_ARGUMENT_VALUE")
+        assert response.json()["error_extra"]["argument"] == argument
+
+    def test_a_cursor_is_of_one_kind(self, connect: Connect) -> None:
+        """The cursor of tasks is none of projects."""
+        client = connect()
+        cursor = self.get(client, "tasks", limit=1).json()["next_cursor"]
+        assert ids(self.get(client, "tasks", cursor=cursor).json()["results"]) == {"2"}
+        assert self.get(client, "projects", cursor=cursor).status_code == 400
+
+    @pytest.mark.parametrize("name", PATHS)
+    def test_only_who_may(self, todoist: LocalTodoist, connect: Connect, name: str) -> None:
+        """An unknown token gets 401, a revoked one 403, and any method but GET 405."""
+        client = connect()
+        assert client.http.get(f"/api/v1/{name}", headers={"Authorization": "Bearer x"}).status_code == 401
+        assert client.http.post(f"/api/v1/{name}", headers=client.auth).status_code == 405
+        todoist.revoke(client.user)
+        assert self.get(client, name).status_code == 403
+
+    def test_reads_are_calls(self, todoist: LocalTodoist, connect: Connect) -> None:
+        """Each page and each refusal stands in the log; pages use up the limit of incremental calls."""
+        client = connect()
+        assert [self.get(client, name).status_code for name in [*self.PATHS, *self.PATHS]] == [200] * 8 + [429] * 2
+        mine = [call for call in todoist.calls if call.user == client.user]
+        assert [call.path for call in mine] == [f"/api/v1/{name}" for name in [*self.PATHS, *self.PATHS]]
+        assert not [call for call in mine if call.full]
+        assert client.call().status_code == 200
+
+
 class TestSyncTokens:
     @pytest.mark.parametrize("dead", ["forgotten", "foreign", "empty"])
     def test_dead_token_gets_a_full_answer(self, todoist: LocalTodoist, connect: Connect, dead: str) -> None:
@@ -646,6 +730,50 @@ class TestFaults:
         todoist.fail_at_rate(0)
 
 
+class TestPace:
+    def test_answers_take_their_time(self) -> None:
+        """Every answer waits within the range asked for, the waits of many side by side, and steering never."""
+        todoist = LocalTodoist(answer_seconds=(0.2, 0.4))
+        todoist.load("t", document(), user="a")
+        took: list[float] = []
+
+        def call(base_url: str, number: int) -> None:
+            began = monotonic()
+            with httpx.Client(base_url=base_url) as http:
+                client = Client(http, "a", "t" if number % 2 else "nobody's")
+                client.call() if number % 3 else client.http.get("/api/v1/tasks", headers=client.auth)
+            took.append(monotonic() - began)
+
+        with running(todoist) as base_url:
+            began = monotonic()
+            httpx.get(f"{base_url}/_control/calls")
+            assert monotonic() - began < 0.2
+            threads = [threading.Thread(target=call, args=(base_url, number)) for number in range(12)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert monotonic() - began < 2
+        assert len(took) == 12
+        assert min(took) >= 0.2
+
+    def test_waits_depend_on_seed_and_user_only(self) -> None:
+        """One seed lets a user's calls wait the same in whatever order users call; faults keep their own delay."""
+
+        def waits(seed: int, others: int) -> list[float]:
+            todoist = LocalTodoist(seed=seed, answer_seconds=(0.15, 0.4))
+            for user in ("a", "b"):
+                todoist.load(user, document(), user=user)
+            replies = [todoist.read("/api/v1/user", user, "user", {}) for user in ["b"] * others + ["a"] * 50]
+            todoist.fail("a", Fault.slow(before=60))
+            replies.append(todoist.sync("/api/v1/sync", "a", {"sync_token": "*", "resource_types": "[]"}))
+            return [reply.before for reply in replies[others:]]
+
+        assert waits(1, others=0) == waits(1, others=7) != waits(2, others=0)
+        assert all(0.15 <= wait <= 0.4 for wait in waits(1, others=0)[:-1])
+        assert 60.15 <= waits(1, others=0)[-1] <= 60.4
+
+
 class TestCalls:
     def test_every_call_is_logged(self, todoist: LocalTodoist, connect: Connect) -> None:
         """The log has who called when, what for and how it ended, and nothing of /_control/."""
@@ -812,6 +940,25 @@ class TestControl:
             "status": 403,
         }
 
+    def test_calls_can_be_counted(self, http: httpx.Client) -> None:
+        """count=1 gives the number of calls in all and by user, without the calls themselves."""
+        for user in ("ada", "bob"):
+            self.post(http, "load", user=user, token=user, document=document())
+        for token in ("ada", "bob", "ada", "nobody's"):
+            Client(http, token, token).call()
+        counted = http.get("/_control/calls", params={"count": 1}).json()
+        assert counted == {"count": 4, "by_user": {"ada": 2, "bob": 1}}
+        assert len(http.get("/_control/calls").json()) == 4
+
+    def test_time_can_be_compressed(self, http: httpx.Client) -> None:
+        """Setting the clock forward empties the windows of the limits, as the hours between two syncs would."""
+        self.post(http, "load", user="ada", token="t", document=document())
+        client = Client(http, "ada", "t")
+        for quarter in range(4):
+            self.post(http, "clock", at=(NIGHT + timedelta(minutes=15 * quarter)).isoformat())
+            assert {client.call(types=[]).status_code for _ in range(100)} == {200}
+            assert client.call(types=[]).status_code == 429
+
     @pytest.mark.parametrize(
         ("name", "body"),
         [
@@ -873,3 +1020,16 @@ class TestRunning:
             for thread in threads:
                 thread.join()
         assert found == {number: {str(number)} for number in range(20)}
+
+    def test_a_process_of_its_own(self) -> None:
+        """A benchmark's stand-in waits as long and allows as much as it was told, counts calls and sets the clock."""
+        limits = {"full_limit": 2, "incremental_limit": 3}
+        with standing_in(answer_seconds=(0.1, 0.2), **limits) as todoist, httpx.Client(base_url=todoist.url) as http:
+            todoist.load("ada", "t", document())
+            client, began = Client(http, "ada", "t"), monotonic()
+            assert [client.call().status_code for _ in range(3)] == [200, 200, 429]
+            assert monotonic() - began >= 0.3
+            assert (todoist.n_calls(), todoist.n_calls("ada"), todoist.n_calls("bob")) == (3, 3, 0)
+            todoist.set_clock(datetime.now(UTC) + timedelta(minutes=16))
+            assert client.call().status_code == 200
+            assert todoist.cpu_seconds() > 0

@@ -41,7 +41,7 @@ def serving(app: Starlette, port: int) -> Iterator[str]:
         # Accepted connections inherit this; without it each answer waits 40 ms for an acknowledgement.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         host, bound = listener.getsockname()
-        thread = Thread(target=server.run, args=([listener],), name=f"local-todoist-{bound}", daemon=True)
+        thread = Thread(target=server.run, args=([listener],), name=f"local-server-{bound}", daemon=True)
         thread.start()
         try:
             yield f"http://{host}:{bound}"

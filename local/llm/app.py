@@ -1,0 +1,33 @@
+"""The addresses of the stand-in for an LLM."""
+
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from local.wire import WireResponse
+
+if TYPE_CHECKING:
+    from local.llm import LocalLLM
+
+
+def build_app(llm: "LocalLLM") -> Starlette:
+    async def chat(request: Request) -> Response:
+        return WireResponse(llm.chat(await request.body()), llm.now())
+
+    async def models(request: Request) -> Response:
+        return WireResponse(llm.models(), llm.now())
+
+    async def calls(request: Request) -> Response:
+        """How many calls there were: all that another process needs to know."""
+        return JSONResponse({"count": len(llm.calls)})
+
+    return Starlette(
+        routes=[
+            Route("/v1/chat/completions", chat, methods=["POST"]),
+            Route("/v1/models", models, methods=["GET"]),
+            Route("/_control/calls", calls, methods=["GET"]),
+        ]
+    )
