@@ -1,0 +1,117 @@
+"""A context assembled during the request: one call of Todoist, the night's assembler, written through."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from purgatory import AsyncCircuitBreakerFactory
+from purgatory.domain.model import OpenedState
+
+from contexts.accounts import Account
+from contexts.assemble import Budget, assemble
+from contexts.fetch import Failed, fetch_one
+from contexts.mirror import Directory, open_tasks
+from contexts.model import Signals, themes_from_json
+from contexts.store import StoredContext
+from contexts.todoist import (
+    Credentials,
+    RequestRefused,
+    TodoistError,
+    TodoistSession,
+    TodoistUnavailable,
+    TokenRefused,
+)
+from contexts.vault import Vault, VaultError
+from serving.metrics import Metrics
+from serving.store import Store
+
+log = logging.getLogger(__name__)
+
+_FAILURES = 5
+_OPEN_SECONDS = 30.0
+
+
+class NotAssembled(Exception):
+    """No fresh context could be made; the message says why, by id and without a text."""
+
+
+class Inline:
+    """Assembles contexts during requests."""
+
+    def __init__(
+        self,
+        store: Store,
+        session: TodoistSession,
+        vault: Vault,
+        budget: Budget,
+        metrics: Metrics,
+        *,
+        seconds: float,
+        clock: Callable[[], datetime],
+    ) -> None:
+        """seconds: that one assembly may take."""
+        self._store = store
+        self._session = session
+        self._vault = vault
+        self._budget = budget
+        self._metrics = metrics
+        self._seconds = seconds
+        self._clock = clock
+        self._breakers = AsyncCircuitBreakerFactory(
+            default_threshold=_FAILURES,
+            default_ttl=_OPEN_SECONDS,
+            # What concerns one account says nothing of Todoist: a refused token, that account's own limit.
+            exclude=[TokenRefused, RequestRefused, (TodoistUnavailable, lambda error: error.retry_after is not None)],
+        )
+
+    async def assemble(self, user_id: str) -> StoredContext:
+        """The user's context as of now, stored unless a newer one came; NotAssembled when it cannot be had."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                row = await self._assemble(user_id)
+        except (TodoistError, VaultError, OpenedState, TimeoutError) as error:
+            why = str(error) or type(error).__name__
+            log.warning("user %s: not assembled, %s", user_id, why)
+            self._metrics.inline.labels("failed").inc()
+            raise NotAssembled(why) from None
+        self._metrics.inline.labels("assembled").inc()
+        return row
+
+    async def _assemble(self, user_id: str) -> StoredContext:
+        now = self._clock()
+        signals, themes = await self._signals(user_id, now)
+        made = assemble(signals, now, self._budget)
+        row = StoredContext(user_id, now, made.context_json, made.context_hash, made.valid_until, themes)
+        await self._store.write_context(row)
+        return row
+
+    async def _signals(self, user_id: str, now: datetime) -> tuple[Signals, str]:
+        account = await self._account(user_id)
+        async with await self._breakers.get_breaker("todoist"):
+            fetched = await fetch_one(self._session, account, None, self._renewed)
+            if isinstance(fetched, Failed):
+                raise fetched.error
+        self._metrics.todoist_calls.inc(fetched.n_full + fetched.n_incremental)
+        themes = await self._store.themes(user_id)
+        directory = fetched.mirror.directory
+        return Signals(
+            user_id=user_id,
+            timezone=directory.timezone or account.timezone,
+            language=directory.language or "en",
+            tasks=open_tasks(fetched.mirror),
+            themes=themes_from_json(themes),
+            reactions=await self._store.reactions(user_id, now),
+        ), themes
+
+    async def _account(self, user_id: str) -> Account:
+        row = await self._store.account(user_id)
+        if row is None:
+            raise NotAssembled("the account is not connected")
+        credentials = self._vault.unseal(user_id, row["credentials"])
+        return Account(user_id, credentials, None, Directory(), row["timezone"])
+
+    async def _renewed(self, user_id: str, credentials: Credentials) -> None:
+        await self._store.save_credentials(user_id, self._vault.seal(user_id, credentials))
