@@ -27,10 +27,11 @@ from contexts.settings import Settings, SettingsError, read_settings
 from contexts.sql import connect
 from contexts.todoist import Credentials
 from contexts.vault import Vault, new_key
-from local import airflow, nights, postgres
+from local import airflow, nights, postgres, service, tips
 from local.airflow import AirflowError
 from local.cast import Cast, CastError, chosen
 from local.page import show_context
+from local.service import ServiceError
 
 USERS_PER_SHARD = 250
 
@@ -51,7 +52,7 @@ def main() -> int:
     except KeyboardInterrupt:
         say("stopped")
         return 130
-    except (CastError, SettingsError, AirflowError) as error:
+    except (CastError, SettingsError, AirflowError, ServiceError) as error:
         console.print(f"[red]{escape(str(error))}[/red]", soft_wrap=True)
         return 1
 
@@ -82,8 +83,10 @@ def _run(stack: ExitStack, cast: Cast, folder: Path, *, once: bool) -> int:
         done.append(nights.run_night(running, Ledger(connection), airflow.now(), say))
         nights.save(done, folder / "nights.json")
     nights.show(done, console)
-    _show_one_context(connection)
-    say(f"The figures: {_short(folder / 'nights.json')}")
+    user_id = _show_one_context(connection)
+    if user_id is not None:
+        _give_tips(stack, cast, folder, url, key, user_id, connection)
+    say(f"The figures: {_short(folder / 'nights.json')}, {_short(folder / 'tips.json')}")
     say(f"The Parquet: {_short(folder / 'data')}/<asset>/shard=*/data.parquet")
     if not once:
         say(f"Airflow stays up at {running.url} (any user is admin, on this machine only). Ctrl-C ends it.")
@@ -91,7 +94,7 @@ def _run(stack: ExitStack, cast: Cast, folder: Path, *, once: bool) -> int:
     failed = [number for number, night in enumerate(done, 1) if not night.succeeded]
     if failed:
         say(f"Not every DAG run succeeded: see night {', '.join(map(str, failed))} at {running.url} or in the logs")
-    say("Stopping Airflow and Postgres")
+    say("Stopping the service, Airflow and Postgres")
     return 1 if failed else 0
 
 
@@ -125,19 +128,36 @@ def _environment(cast: Cast, folder: Path, url: str, key: str, *, metadata: str)
     }
 
 
-def _show_one_context(connection: Any) -> None:
+def _give_tips(stack: ExitStack, cast: Cast, folder: Path, url: str, key: str, user_id: str, connection: Any) -> None:
+    """Start the service and ask for tips; it stays up until the stack ends."""
+    llm, sentence = stack.enter_context(tips.llm_environment(os.environ))
+    console.print()
+    say(f"Starting the service. {sentence}")
+    environment = {"DATABASE_URL": url, "CREDENTIALS_KEYS": key, "TODOIST_URL": cast.todoist_url, **llm}
+    running = stack.enter_context(service.running(environment, folder / "service.log"))
+    shown = tips.show_tips(running, tips.without_todoist(environment), user_id, connection)
+    tips.print_tips(shown, console)
+    tips.save(shown, folder / "tips.json")
+    say("By hand, while it runs:")
+    for line in tips.curl_lines(running, user_id):
+        say(f"  {line}")
+
+
+def _show_one_context(connection: Any) -> str | None:
+    """Print the context of one user, of English if there is one; gives the user."""
     row = connection.execute(
         "SELECT user_id, materialized_at, context_json, context_hash FROM context_store"
         " ORDER BY context_json::JSON -> 'profile' ->> 'language' = 'en' DESC, user_id LIMIT 1"
     ).fetchone()
     if row is None:
         say("context_store is empty: nobody could be fetched")
-        return
+        return None
     user_id, at, text, context_hash = row
     console.print(
         f"\n[bold]context_store, {user_id}[/bold]  fetched {at:%Y-%m-%d %H:%M:%S %Z}  hash {context_hash[:12]}…"
     )
     show_context(UserContext.model_validate(json.loads(text)), console)
+    return str(user_id)
 
 
 def _as_interrupt(*_: object) -> None:
