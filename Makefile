@@ -14,9 +14,9 @@ export XDG_RUNTIME_DIR ?= $(CURDIR)/.local/runtime
 .PHONY: help run test setup bench lint lock migrate clean
 
 help:
-	@echo "make run     one night (and two more) through a real Airflow on this machine; ONCE=1 ends by itself"
+	@echo "make run     three nights through a real Airflow on this machine, then tips; ONCE=1 ends by itself"
 	@echo "make test    lint, types, layers and all tests"
-	@echo "make bench   seconds and CPU of every step for 1,000 users (USERS=n for more)"
+	@echo "make bench   seconds and CPU of every step for 1,000 users (USERS=n for more), and of a tip"
 	@echo "make lock    requirements.lock anew from requirements.txt (needs uv)"
 	@echo "make clean   remove .venv and .local"
 
@@ -42,6 +42,7 @@ lint: setup
 
 bench: setup
 	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks.requests
 
 migrate: setup
 	@$(BIN)/python -m contexts.migrate

@@ -93,6 +93,12 @@ async def _sync(session: TodoistSession, account: Account, renewed: Renewed) -> 
     try:
         return await session.sync(account.credentials.access_token, account.sync_token)
     except TokenRefused:
-        fresh = await session.renew(account.credentials)
-        await renewed(account.user_id, fresh)
+        fresh = await asyncio.shield(_renew(session, account, renewed))
         return await session.sync(fresh.access_token, account.sync_token)
+
+
+async def _renew(session: TodoistSession, account: Account, renewed: Renewed) -> Credentials:
+    """New credentials, stored. Goes on when nobody waits for it any more: the old refresh token is used up by it."""
+    fresh = await session.renew(account.credentials)
+    await renewed(account.user_id, fresh)
+    return fresh

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -102,18 +102,26 @@ class Todoist:
         self._timeout = httpx.Timeout(read_timeout, connect=min(10.0, read_timeout))
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator[TodoistSession]:
-        """One pool of connections for many calls."""
+    async def session(self, asked: Callable[[], object] = lambda: None) -> AsyncIterator[TodoistSession]:
+        """One pool of connections for many calls. asked: told of each call, however it ends."""
         limits = httpx.Limits(max_connections=self.concurrency)
         async with httpx.AsyncClient(base_url=self.base_url, timeout=self._timeout, limits=limits) as client:
-            yield TodoistSession(client, self._patience, self._try_seconds, self.app)
+            yield TodoistSession(client, self._patience, self._try_seconds, self.app, asked)
 
 
 class TodoistSession:
     """Calls over one pool of connections."""
 
-    def __init__(self, client: httpx.AsyncClient, patience: float, try_seconds: float, app: OAuthApp | None) -> None:
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        patience: float,
+        try_seconds: float,
+        app: OAuthApp | None,
+        asked: Callable[[], object],
+    ) -> None:
         self._client = client
+        self._asked = asked
         self._patience = patience
         self._try_seconds = try_seconds
         self._app = app
@@ -190,6 +198,7 @@ class TodoistSession:
 
     async def _post(self, path: str, **options: Any) -> httpx.Response:
         """One call, whole within the time of one try: httpx's own timeout is for each piece of an answer."""
+        self._asked()
         try:
             async with asyncio.timeout(self._try_seconds):
                 return await self._client.post(path, **options)

@@ -133,7 +133,7 @@ def _give_tips(stack: ExitStack, cast: Cast, folder: Path, url: str, key: str, u
     llm, sentence = stack.enter_context(tips.llm_environment(os.environ))
     console.print()
     say(f"Starting the service. {sentence}")
-    environment = {"DATABASE_URL": url, "CREDENTIALS_KEYS": key, "TODOIST_URL": cast.todoist_url, **llm}
+    environment = {"DATABASE_URL": url, "CREDENTIALS_KEYS": key, "TODOIST_API_URL": cast.todoist_url, **llm}
     running = stack.enter_context(service.running(environment, folder / "service.log"))
     shown = tips.show_tips(running, tips.without_todoist(environment), user_id, connection)
     tips.print_tips(shown, console)

@@ -68,7 +68,7 @@ def show_tips(
 
 def without_todoist(environment: Mapping[str, str]) -> dict[str, str]:
     """The same variables with an address of Todoist at which nobody listens."""
-    return {**environment, "TODOIST_URL": f"http://127.0.0.1:{free_port()}"}
+    return {**environment, "TODOIST_API_URL": f"http://127.0.0.1:{free_port()}"}
 
 
 def print_tips(shown: list[Shown], console: Console) -> None:

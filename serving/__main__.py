@@ -103,7 +103,7 @@ async def opened(
         await check(store.pool, vault)
         locks = await stack.enter_async_context(Locks.connected(url, timeout=timeout))
         todoist = Todoist(
-            settings.todoist_url,
+            settings.todoist_api_url,
             patience=settings.todoist_timeout,
             read_timeout=settings.todoist_timeout,
             concurrency=_FETCHES_AT_ONCE,
@@ -111,7 +111,7 @@ async def opened(
         )
         inline = Inline(
             store,
-            await stack.enter_async_context(todoist.session()),
+            await stack.enter_async_context(todoist.session(metrics.todoist_calls.inc)),
             vault,
             Budget(settings.context_token_budget),
             metrics,

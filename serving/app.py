@@ -24,7 +24,7 @@ from contexts.store import is_fresh
 from serving.candidates import Tip
 from serving.learn import Learner, ReactionConflict, UnknownDecision
 from serving.metrics import Metrics
-from serving.problems import Problem, ProblemDocument, explain, refusing
+from serving.problems import Problem, documented, explain, refusing
 from serving.recommend import Answer, Recommender, Source, Spoken, UnknownUser
 from serving.shortcut import Shortcut
 
@@ -142,7 +142,7 @@ class Endpoints:
         try:
             async with asyncio.timeout(self.recommender.timing.budget):
                 return await work
-        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except _DATABASE_DOWN as error:
             log.error("the database did not answer: %s", type(error).__name__)
             raise Problem(503, "the database did not answer; try again in a while", {"Retry-After": "5"}) from None
 
@@ -150,27 +150,32 @@ class Endpoints:
 def build_app(recommender: Recommender, learner: Learner, callers: Callers, metrics: Metrics) -> FastAPI:
     """The service over its parts."""
     does = Endpoints(recommender, learner, callers, metrics)
-    app = FastAPI(title="Tips", description=__doc__, version="1", responses=_PROBLEMS)
+    app = FastAPI(title="Tips", description=__doc__, version="1")
     app.add_middleware(Shortcut, answer=does.tip, refuse=refusing(_TO_PROBLEM))
     explain(app, _TO_PROBLEM)
 
     def check(request: Request) -> None:
         callers.check(request.headers.get("authorization", ""))
 
-    documented = Depends(HTTPBearer(auto_error=False, description="One of SERVICE_TOKENS."))
-    for_callers = [documented, Depends(check)]
+    bearer = Depends(HTTPBearer(auto_error=False, description="One of SERVICE_TOKENS."))
+    for_callers = [bearer, Depends(check)]
 
-    @app.post("/v1/users/{user_id}/tip", response_model=TipAnswer, dependencies=[documented])
+    @app.post("/v1/users/{user_id}/tip", response_model=TipAnswer, dependencies=[bearer], responses=_ERRORS)
     async def tip(request: Request, user_id: UserId) -> Response:
         """A tip for a user."""
         return _json(await does.tip(request.headers.get("authorization", ""), user_id))
 
-    @app.get("/v1/users/{user_id}/context", response_model=ContextAnswer, dependencies=for_callers)
+    @app.get("/v1/users/{user_id}/context", response_model=ContextAnswer, dependencies=for_callers, responses=_ERRORS)
     async def context(user_id: UserId) -> Response:
         """The context as it is stored: what the LLM would see, its age and its hash."""
         return _json(await does.context(user_id))
 
-    @app.post("/v1/decisions/{decision_id}/reaction", response_model=ReactionAnswer, dependencies=for_callers)
+    @app.post(
+        "/v1/decisions/{decision_id}/reaction",
+        response_model=ReactionAnswer,
+        dependencies=for_callers,
+        responses=_ERRORS | documented({400: "no text", 409: "another reaction stands"}),
+    )
     async def reaction(decision_id: UUID, body: ReactionBody) -> Response:
         """What the user made of a tip; sent twice it is the same as once."""
         return _json(await does.reaction(decision_id, body))
@@ -180,7 +185,7 @@ def build_app(recommender: Recommender, learner: Learner, callers: Callers, metr
         """The process is alive."""
         return "ok\n"
 
-    @app.get("/readyz", response_class=PlainTextResponse)
+    @app.get("/readyz", response_class=PlainTextResponse, responses=documented({503: _DOWN}))
     async def readyz() -> str:
         """The database answers."""
         await does.ready()
@@ -194,21 +199,17 @@ def build_app(recommender: Recommender, learner: Learner, callers: Callers, metr
     return app
 
 
+_DOWN = "the database does not answer"
+_ERRORS = documented({401: "no valid token", 404: "unknown", 422: "bad input; the answer says where", 503: _DOWN})
+
+_DATABASE_DOWN = (
+    TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError,
+)  # fmt: skip
+
 _TO_PROBLEM = {
     UnknownUser: lambda _: Problem(404, "there is no such user"),
     UnknownDecision: lambda _: Problem(404, "there is no such decision of this user"),
     ReactionConflict: lambda error: Problem(409, str(error)),
-}
-
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ProblemDocument, "description": words}
-    for status, words in (
-        (401, "no valid token"),
-        (404, "there is no such thing"),
-        (409, "another reaction stands"),
-        (422, "bad input; the answer says where"),
-        (503, "the database does not answer"),
-    )
 }
 
 

@@ -30,6 +30,7 @@ class Posterior:
 
     precision: A = ridge * I + sum of x x', float64 of shape (d, d); weighted: b = sum of reward * x, (d,).
     The weights are about A^-1 b, with covariance A^-1 times the variance of a reward's noise.
+    n_updates: how often it was moved, by rewards and by corrections; tells one posterior of a policy from another.
     """
 
     precision: Matrix
@@ -80,7 +81,7 @@ class Posterior:
         [row] = _checked(np.reshape(features, (1, -1)), self.n_features)
         if not np.isfinite(by):
             raise ValueError(f"by={by}: a finite difference of rewards is wanted")
-        return Posterior(self.precision, self.weighted + by * row, self.n_updates)
+        return Posterior(self.precision, self.weighted + by * row, self.n_updates + 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,11 +43,12 @@ class Batch(Generic[A, B]):
     async def _answer(self, batch: Sequence[tuple[A, asyncio.Future[B]]]) -> None:
         try:
             answers = await self._work([question for question, _ in batch])
+            answered = list(zip(batch, answers, strict=True))
         except Exception as error:
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)
             return
-        for (_, future), answer in zip(batch, answers, strict=True):
+        for (_, future), answer in answered:
             if not future.done():
                 future.set_result(answer)

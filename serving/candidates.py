@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from typing import Annotated, Literal
 
@@ -57,7 +58,8 @@ def faults(tip: Tip, context: UserContext) -> list[str]:
     """What forbids showing a candidate that a model wrote; empty when it is good.
 
     A title of a task is somebody else's text: links and markup are refused, and so are words copied from the
-    context, because the product shows the tasks themselves and copied words may be another's orders.
+    context, because the product shows the tasks themselves and copied words may be another's orders. Up to three of
+    their words among words of its own a model may still say.
     """
     found = []
     tasks, themes = tasks_of(context), {theme.id for theme in context.themes}
@@ -81,13 +83,10 @@ def quotes(text: str, context: UserContext) -> bool:
     """Whether a text copies one of the context: four words of it in a row, the whole of one of three words; or
     whether the text, or a sentence of it of two words, stands there as it is, so that it says nothing of its own.
     """
+    told, runs = _told(tuple(_texts(context)))
     said = _spaced(words(text))
     own = [said, *(_spaced(each) for part in _SENTENCE_ENDS.split(text) if len(each := words(part)) > 1)]
-    for source in _texts(context):
-        told = words(source)
-        if any(run in said for run in _runs(told)) or any(each in _spaced(told) for each in own):
-            return True
-    return False
+    return any(run in said for run in runs) or any(each in told for each in own)
 
 
 def tasks_of(context: UserContext) -> dict[str, tuple[Bucket, TaskView]]:
@@ -116,9 +115,7 @@ def standing(tips: Iterable[Tip], bases: Iterable[str], context: UserContext) ->
 
 def by_rules(context: UserContext) -> list[Tip]:
     """Candidates without a model: at least one, at most one of each kind, in no text of the user's."""
-    return list(_made_by_rules(context)) or [
-        Tip(kind="plan", title="Your list is clear", body="Write down the next thing that comes to your mind.")
-    ]
+    return list(_made_by_rules(context)) or [_where_nothing_presses(context)]
 
 
 def _made_by_rules(context: UserContext) -> Iterator[Tip]:
@@ -126,7 +123,7 @@ def _made_by_rules(context: UserContext) -> Iterator[Tip]:
     if late := tasks.get("overdue"):
         yield Tip(
             kind="overdue",
-            title=f"{_n(counts.overdue, 'task')} overdue",
+            title=f"{_n(counts.overdue, 'task')} {'is' if counts.overdue == 1 else 'are'} overdue",
             body="Finish the first of them now, or give each a date that you can keep.",
             task_ids=_ids(late),
         )
@@ -141,7 +138,7 @@ def _made_by_rules(context: UserContext) -> Iterator[Tip]:
         yield Tip(
             kind="quick_win",
             title="A quick win",
-            body=f"This one takes {quick[0].minutes} minutes: do it now and it is off your mind.",
+            body=f"This one takes {_n(quick[0].minutes or 0, 'minute')}: do it now and it is off your mind.",
             task_ids=(quick[0].id,),
         )
     if (undated := tasks.get("someday")) and counts.someday > 1:
@@ -161,6 +158,18 @@ def _made_by_rules(context: UserContext) -> Iterator[Tip]:
         )
 
 
+def _where_nothing_presses(context: UserContext) -> Tip:
+    """For a list on which nothing is soon, nothing quick, and nothing like something else."""
+    if not context.counts.open:
+        return Tip(kind="plan", title="Your list is clear", body="Write down the next thing that comes to your mind.")
+    return Tip(
+        kind="plan",
+        title="A step ahead",
+        body="Choose one task of your list and begin it while there is time.",
+        task_ids=_ids([view for _, view in tasks_of(context).values()]),
+    )
+
+
 def _most_urgent(context: UserContext) -> TaskView | None:
     soon = [view for bucket in ("today", "overdue", "this_week") for view in context.tasks.get(bucket, ())]
     return min(soon, key=lambda view: view.priority, default=None)
@@ -176,16 +185,24 @@ def _ids(views: Sequence[TaskView]) -> tuple[str, ...]:
 
 
 def _n(count: int, noun: str) -> str:
-    return f"{count} {noun} is" if count == 1 else f"{count} {noun}s are"
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _texts(context: UserContext) -> Iterator[str]:
-    """Every text of the context that somebody else wrote."""
+    """Every text of the context that somebody else may have written."""
     for _, view in tasks_of(context).values():
         yield view.title
         yield from (name for name in (view.project, view.section, *view.labels) if name)
     for theme in context.themes:
         yield from (theme.label, *theme.tags)
+    yield from sorted({*context.reactions.by_kind, *context.reactions.by_theme}.difference(KINDS, (GENERIC,)))
+
+
+@lru_cache(maxsize=8)
+def _told(texts: tuple[str, ...]) -> tuple[str, frozenset[str]]:
+    """The words of all texts, and the runs of them that are a copy; kept for the other candidates of an answer."""
+    spoken = [words(text) for text in texts]
+    return "|".join(map(_spaced, spoken)), frozenset(run for each in spoken for run in _runs(each))
 
 
 def _spaced(words: Sequence[str]) -> str:

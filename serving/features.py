@@ -45,12 +45,13 @@ def with_clock(static: Matrix, local: datetime) -> Matrix:
     kinds = static[:, 1 : 1 + len(ARMS)]
     found = np.empty((len(static), N_FEATURES), np.float32)
     found[:, :N_STATIC] = static
-    found[:, N_STATIC:] = (kinds[:, :, None] * clock).reshape(len(static), -1)
+    found[:, N_STATIC:] = (kinds[:, :, None] * clock).reshape(len(static), N_CLOCK * len(ARMS))
     return found
 
 
 def _row(tip: Tip, context: UserContext | None) -> list[float]:
-    about = [tasks_of(context)[task_id] for task_id in tip.task_ids] if context else []
+    tasks = tasks_of(context) if context else {}
+    about = [tasks[task_id] for task_id in tip.task_ids if context]
     views = [view for _, view in about]
     buckets = {bucket for bucket, _ in about}
     first = next((bucket for bucket in BUCKETS if bucket in buckets), None)

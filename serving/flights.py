@@ -73,11 +73,11 @@ class Locks:
     @asynccontextmanager
     async def hold(self, name: str) -> AsyncIterator[None]:
         """Hold the lock, waited for as long as the caller's own time allows."""
-        while not await _SQL.try_lock(self._pool, name=name):
-            await asyncio.sleep(_POLL_SECONDS)
         try:
+            while not await _SQL.try_lock(self._pool, name=name):
+                await asyncio.sleep(_POLL_SECONDS)
             yield
-        finally:
+        finally:  # also where the wait was given up: Postgres may just have said yes
             await asyncio.shield(_SQL.unlock(self._pool, name=name))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from purgatory import AsyncCircuitBreakerFactory
 from purgatory.domain.model import OpenedState
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 _FAILURES = 5
 _OPEN_SECONDS = 30.0
+_LONGEST_REST = 900.0
 
 
 class NotAssembled(Exception):
@@ -60,6 +61,7 @@ class Inline:
         self._metrics = metrics
         self._seconds = seconds
         self._clock = clock
+        self._rests: dict[str, datetime] = {}
         self._breakers = AsyncCircuitBreakerFactory(
             default_threshold=_FAILURES,
             default_ttl=_OPEN_SECONDS,
@@ -67,34 +69,35 @@ class Inline:
             exclude=[TokenRefused, RequestRefused, (TodoistUnavailable, lambda error: error.retry_after is not None)],
         )
 
-    async def assemble(self, user_id: str) -> StoredContext:
-        """The user's context as of now, stored unless a newer one came; NotAssembled when it cannot be had."""
+    async def assemble(self, user_id: str) -> None:
+        """Store the user's context as of now, unless a newer one came; NotAssembled when it cannot be had in time."""
         try:
             async with asyncio.timeout(self._seconds):
-                row = await self._assemble(user_id)
+                await self._assemble(user_id)
         except (TodoistError, VaultError, OpenedState, TimeoutError) as error:
             why = str(error) or type(error).__name__
             log.warning("user %s: not assembled, %s", user_id, why)
             self._metrics.inline.labels("failed").inc()
             raise NotAssembled(why) from None
         self._metrics.inline.labels("assembled").inc()
-        return row
 
-    async def _assemble(self, user_id: str) -> StoredContext:
+    async def _assemble(self, user_id: str) -> None:
         now = self._clock()
         signals, themes = await self._signals(user_id, now)
         made = assemble(signals, now, self._budget)
         row = StoredContext(user_id, now, made.context_json, made.context_hash, made.valid_until, themes)
-        await self._store.write_context(row)
-        return row
+        await self._store.write_context(row, signals.timezone)
 
     async def _signals(self, user_id: str, now: datetime) -> tuple[Signals, str]:
         account = await self._account(user_id)
+        if now < self._rests.get(user_id, now):
+            raise NotAssembled("Todoist asked to wait")
         async with await self._breakers.get_breaker("todoist"):
             fetched = await fetch_one(self._session, account, None, self._renewed)
             if isinstance(fetched, Failed):
+                self._rest(user_id, fetched.error, now)
                 raise fetched.error
-        self._metrics.todoist_calls.inc(fetched.n_full + fetched.n_incremental)
+        self._rests.pop(user_id, None)
         themes = await self._store.themes(user_id)
         directory = fetched.mirror.directory
         return Signals(
@@ -105,6 +108,11 @@ class Inline:
             themes=themes_from_json(themes),
             reactions=await self._store.reactions(user_id, now),
         ), themes
+
+    def _rest(self, user_id: str, error: TodoistError, now: datetime) -> None:
+        """Leave the account alone for as long as Todoist asked for."""
+        if isinstance(error, TodoistUnavailable) and error.retry_after is not None:
+            self._rests[user_id] = now + timedelta(seconds=min(error.retry_after, _LONGEST_REST))
 
     async def _account(self, user_id: str) -> Account:
         row = await self._store.account(user_id)

@@ -80,11 +80,11 @@ class Learner:
             row = await _SQL.lock_decision(connection, decision_id=decision_id)
             if row is None or user_id not in (None, row["user_id"]):
                 raise UnknownDecision
-            standing = row["reaction"]
-            if standing is not None and RANKS[reaction] <= RANKS[standing]:
-                if reaction != standing and RANKS[reaction] == RANKS[standing]:
-                    raise ReactionConflict(standing)
-                return Reacted(decision_id, standing, is_news=False)
+            standing = await _SQL.read_reaction(connection, decision_id=decision_id)
+            if standing is not None and RANKS[reaction] <= RANKS[standing["reaction"]]:
+                if reaction != standing["reaction"] and RANKS[reaction] == RANKS[standing["reaction"]]:
+                    raise ReactionConflict(standing["reaction"])
+                return Reacted(decision_id, standing["reaction"], is_news=False)
             await _SQL.write_reaction(
                 connection,
                 decision_id=decision_id,
@@ -92,7 +92,7 @@ class Learner:
                 reacted_at=self._clock(),
                 reward=REWARDS[reaction],
             )
-            learned = await self._learn(connection, row, reaction)
+            learned = await self._learn(connection, row, reaction, standing["reward"] if standing else None)
         self._take(learned)
         self._metrics.reactions.labels(reaction).inc()
         return Reacted(decision_id, reaction, is_news=True)
@@ -122,15 +122,17 @@ class Learner:
         self._metrics.reactions.labels("ignored").inc(len(news))
         return len(news)
 
-    async def _learn(self, connection: Any, row: Mapping[str, Any], reaction: str) -> Posterior | None:
-        """Move the posterior by one decision's reward, or by what a former reward lacks."""
+    async def _learn(
+        self, connection: Any, row: Mapping[str, Any], reaction: str, former: float | None
+    ) -> Posterior | None:
+        """Move the posterior by one decision's reward, or by what the former reward lacks."""
         if not self._is_ours(row):
             return None
         posterior, seen, reward = await self._locked(connection), _seen(row), REWARDS[reaction]
-        if row["reward"] is None:
+        if former is None:
             posterior = posterior.updated(seen[None, :], np.array([reward]))
         else:
-            posterior = posterior.corrected(seen, reward - row["reward"])
+            posterior = posterior.corrected(seen, reward - former)
         await self._save(connection, posterior)
         return posterior
 

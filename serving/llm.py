@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -14,18 +15,28 @@ from purgatory import AsyncCircuitBreakerFactory
 from purgatory.domain.model import OpenedState
 from pydantic import BaseModel, Field
 from pydantic_ai import Agent, ModelRetry, RunContext
-from pydantic_ai.exceptions import AgentRunError, ContentFilterError, UnexpectedModelBehavior, UserError
+from pydantic_ai.exceptions import ContentFilterError, UnexpectedModelBehavior, UsageLimitExceeded, UserError
 from pydantic_ai.models import Model, infer_model
-from pydantic_ai.usage import RunUsage
+from pydantic_ai.usage import RunUsage, UsageLimits
 
 from contexts.model import UserContext
 from serving.candidates import MAX_BODY, MAX_TASKS, MAX_TITLE, Kind, Tip, faults
 from serving.prompt import INSTRUCTIONS, N_CANDIDATES, prompt
 
+log = logging.getLogger(__name__)
+
 Outcome = Literal["answered", "repaired", "invalid", "late", "refused", "failed"]
 
 _ENOUGH = 2
 """So many good candidates are worth an answer without a repair: there is something to choose from."""
+
+_ONE_REPAIR = UsageLimits(request_limit=2)
+"""pydantic-ai counts repairs by what was wrong; this holds whatever goes wrong in turn."""
+
+_HOW = (
+    "Write openai:NAME, anthropic:NAME, ollama:NAME, or openai-chat:NAME for any compatible server, and set the"
+    " provider's own variables: OPENAI_API_KEY, OPENAI_BASE_URL, ANTHROPIC_API_KEY, OLLAMA_BASE_URL."
+)
 
 _MAX_TOKENS = 1500
 _FAILURES = 5
@@ -38,7 +49,7 @@ class ModelError(Exception):
 
 @dataclass(frozen=True)
 class Usage:
-    """What a call took. cost_usd: None where the model's price is not known."""
+    """What a call took. n_requests, tokens: of what was answered; cost_usd: None where the price is not known."""
 
     model: str
     outcome: Outcome
@@ -103,7 +114,9 @@ class LLM:
         self._marks = marks
         self._agent = _agent(self._model)
         self._breakers = AsyncCircuitBreakerFactory(
-            default_threshold=_FAILURES, default_ttl=_OPEN_SECONDS, exclude=[UnexpectedModelBehavior]
+            default_threshold=_FAILURES,
+            default_ttl=_OPEN_SECONDS,
+            exclude=[UnexpectedModelBehavior, UsageLimitExceeded],
         )
 
     @property
@@ -113,19 +126,23 @@ class LLM:
     async def write(self, context: UserContext, today: date, *, within: float) -> Written:
         run, usage, began = _Run(context), RunUsage(), time.monotonic()
         outcome: Outcome
+        if within <= 0:
+            return Written((), None)
+        asked = prompt(context, today, self._marks())
         try:
             async with await self._breakers.get_breaker("llm"), asyncio.timeout(min(within, self._seconds)):
-                await self._agent.run(prompt(context, today, self._marks()), deps=run, usage=usage)
-            outcome = "answered" if run.n_answers == 1 else "repaired"
+                await self._agent.run(asked, deps=run, usage=usage, usage_limits=_ONE_REPAIR)
+            outcome = "invalid" if not run.good else "answered" if usage.requests == 1 else "repaired"
         except OpenedState:
             return Written((), None)
         except TimeoutError:
             outcome = "late"
         except ContentFilterError:
             outcome = "refused"
-        except UnexpectedModelBehavior:
+        except (UnexpectedModelBehavior, UsageLimitExceeded):
             outcome = "invalid"
-        except AgentRunError:
+        except Exception as error:  # clients of providers raise whatever an odd answer makes them
+            log.warning("%s: %s %s", self.name, type(error).__name__, getattr(error, "status_code", ""))
             outcome = "failed"
         seconds = time.monotonic() - began
         return Written(run.good[:N_CANDIDATES], _usage(self._model, outcome, usage, seconds))
@@ -177,10 +194,12 @@ def _distinct(tips: Sequence[Tip]) -> tuple[Tip, ...]:
 
 def _without_retries(model: str | Model) -> Model:
     """The model; its client asks once, because retries that multiply overrun every deadline."""
+    if isinstance(model, str) and not all(part.strip() for part in model.partition(":")[::2]):
+        raise ModelError(f"LLM_MODEL={model}: provider and model are wanted. {_HOW}")
     try:
         found = infer_model(model)
     except (UserError, ImportError, ValueError) as error:
-        raise ModelError(f"LLM_MODEL={model}: {error}") from None
+        raise ModelError(f"LLM_MODEL={model}: {str(error).split('. ')[0].rstrip('.')}. {_HOW}") from None
     client: Any = getattr(found, "client", None)
     if hasattr(client, "max_retries"):
         client.max_retries = 0

@@ -47,7 +47,7 @@ Rules for each tip:
 
 _LINK = re.compile(r"\b[a-z][a-z0-9+.-]*://\S*|\bwww\.\S*|\S+@\S+\.\S+|\b(?:javascript|data):\S*", re.IGNORECASE)
 _CODE = re.compile(r"(?=\S*[\d=]|\S*[a-z][A-Z])[A-Za-z0-9+/=_-]{16,}|[A-Za-z+/]{40,}")
-_SYNTAX = re.compile(r"[<>{}\[\]|\\`*_~^\"#=]+")
+_SYNTAX = re.compile(r"[<>{}\[\]|\\`*~^\"#=]+|(?<![^\W_])_+|_+(?![^\W_])")
 _REPEATED = re.compile(r"([^\w\s])\1+")
 _ROLE = re.compile(r"\W*(?:system|assistant|developer|user|human)\s*[:>\]|]", re.IGNORECASE)
 _SPELLED = re.compile(r"(?: [a-z]\b){5,}")
@@ -64,7 +64,7 @@ def _entry(entry: str) -> str:
 
 _TO_A_MODEL, *_PARTS = (
     [_entry(entry) for entries in languages.values() for entry in entries]
-    for languages in tomllib.loads((Path(__file__).parent / "orders.toml").read_text()).values()
+    for languages in tomllib.loads((Path(__file__).parent / "orders.toml").read_text("utf-8")).values()
 )
 
 

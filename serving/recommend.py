@@ -39,7 +39,7 @@ _TRY_AGAIN = timedelta(minutes=5)
 """Candidates made in place of an LLM that failed are used so long before it is asked again."""
 
 _RESERVE = 0.5
-"""Seconds of a request's budget kept for choosing and logging when everything else hangs."""
+"""Seconds of a request's budget kept for choosing and logging: once when the LLM hangs, again when all else does."""
 
 
 class UnknownUser(Exception):
@@ -72,7 +72,7 @@ class Timing:
 
 @dataclass
 class Recommender:
-    """The path of a request, over its doors. clock, ids and seeds are asked once for each decision."""
+    """The path of a request, over its doors. Ids and seeds are asked once for each decision."""
 
     store: Store
     locks: Locks
@@ -95,7 +95,7 @@ class Recommender:
         known = await self._read(user_id)
         now = self.clock()
         if not known.is_fresh(now, self.timing.sla) or not _is_current(known.last, known.context_hash, now):
-            return await self._requests.join(user_id, lambda: self._mended(known))
+            return await self._requests.join(user_id, lambda: self._mended(user_id))
         if known.materialized_at and now - known.materialized_at > self.timing.revalidate_after:
             self._refreshes.start(user_id, lambda: self._refresh(user_id))
         return await self._decide(known, _last(known), "stored", "skipped", now)
@@ -110,48 +110,41 @@ class Recommender:
         await self._requests.cancel()
         await self._refreshes.cancel()
 
-    async def _mended(self, known: Known) -> Answer:
+    async def _mended(self, user_id: str) -> Answer:
         """The way of a request that cannot just read: in time, or with what there is."""
         until = asyncio.get_running_loop().time() + self.timing.budget - _RESERVE
         try:
-            async with asyncio.timeout_at(until), self.locks.hold(known.user_id):
-                return await self._mend(known.user_id, until)
+            async with asyncio.timeout_at(until), self.locks.hold(user_id):
+                return await self._mend(user_id, until - _RESERVE)
         except TimeoutError:
-            log.warning("user %s: answered from what there was, the budget is spent", known.user_id)
-        return await self._last_resort(known)
+            log.warning("user %s: answered from what there was, the budget is spent", user_id)
+        return await self._mend(user_id, None)
 
-    async def _last_resort(self, known: Known) -> Answer:
-        """An answer without waiting for anybody: the last candidates, or some by rules from the stored context."""
-        now, stored = self.clock(), await self.store.context(known.user_id)
-        source: Source = "stored" if known.is_fresh(now, self.timing.sla) else "stale" if stored else "none"
-        if known.last is None and stored is not None:
-            context = UserContext.model_validate_json(stored.context_json)
-            made = await self._keep(_with(known, stored), context, (), now + _TRY_AGAIN, now)
-            return await self._decide(known, made, source, "fallback", now)
-        return await self._decide(known, known.last or _generic(now), source, "fallback", now)
-
-    async def _mend(self, user_id: str, until: float) -> Answer:
+    async def _mend(self, user_id: str, until: float | None) -> Answer:
+        """Make what is missing, and answer. until: when the LLM has to be done; None: wait for nobody."""
         known = await self._read(user_id)  # again: somebody else may have mended it while the lock was waited for
-        context, source = await self._context(known)
-        now = self.clock()
-        if context is None:
+        is_assembled = False
+        if until is not None and not known.is_fresh(self.clock(), self.timing.sla):
+            is_assembled = await self._assemble(user_id)
+            known = await self._read(user_id)
+        stored, now = await self.store.context(user_id), self.clock()
+        if stored is None:
             return await self._decide(known, _generic(now), "none", "fallback", now)
-        known = _with(known, context)
-        candidates, llm = await self._candidates(known, context, now, until)
+        known = _with(known, stored)
+        is_fresh = known.is_fresh(now, self.timing.sla)
+        candidates, llm = await self._candidates(known, stored, now, until)
+        source: Source = "inline" if is_assembled else "stored" if is_fresh else "stale"
         return await self._decide(known, candidates, source, llm, now)
 
-    async def _context(self, known: Known) -> tuple[StoredContext | None, Source]:
-        """The stored context if it is fresh, else one assembled now, else the stale one."""
-        if known.is_fresh(self.clock(), self.timing.sla):
-            return await self.store.context(known.user_id), "stored"
+    async def _assemble(self, user_id: str) -> bool:
         try:
-            return await self.inline.assemble(known.user_id), "inline"
+            await self.inline.assemble(user_id)
         except NotAssembled:
-            stored = await self.store.context(known.user_id)
-            return stored, "stale" if stored else "none"
+            return False
+        return True
 
     async def _candidates(
-        self, known: Known, stored: StoredContext, now: datetime, until: float
+        self, known: Known, stored: StoredContext, now: datetime, until: float | None
     ) -> tuple[CandidateSet, Spoken]:
         """The last candidates if they were made for this context; those of them that stand, if they are enough; else
         new ones of the LLM; where that fails those that stand, and else those made by rules.
@@ -162,15 +155,18 @@ class Recommender:
         context = UserContext.model_validate_json(stored.context_json)
         stands = standing(_tips(last), await self.store.bases(last), context) if last else []
         if last is not None and len(stands) >= ENOUGH and now < last.expires_at:
-            return await self._keep(known, context, stands, last.expires_at, now), "skipped"
+            return await self._keep(known, context, stands, last.expires_at), "skipped"
         midnight, today = _midnight(known.timezone, now)
         if self.author is None:
-            return await self._keep(known, context, (), midnight, now), "fallback"
+            return await self._keep(known, context, (), midnight), "fallback"
+        again = min(midnight, now + _TRY_AGAIN)
+        if until is None:
+            return await self._keep(known, context, stands, again), "fallback"
         written = await self.author.write(context, today, within=until - asyncio.get_running_loop().time())
         if written.tips:
-            made = await self._keep(known, context, written.tips, midnight, now, author="llm")
+            made = await self._keep(known, context, written.tips, midnight, author="llm")
         else:
-            made = await self._keep(known, context, stands, min(midnight, now + _TRY_AGAIN), now)
+            made = await self._keep(known, context, stands, again)
         await self._account_for(known.user_id, made, written, now)
         return made, "called" if written.tips else "fallback"
 
@@ -180,13 +176,13 @@ class Recommender:
         context: UserContext,
         spoken: Sequence[Tip],
         until: datetime,
-        now: datetime,
         author: Literal["llm"] | None = None,
     ) -> CandidateSet:
         """Store candidates, so that the next request of this context scores them again.
 
         spoken: those of an LLM. Where it did not write them for this very context, what the rules make of it comes
-        beside them, without a basis: at the next change rules make theirs anew.
+        beside them, without a basis: at the next change rules make theirs anew. They are dated by when they are here,
+        not by when the LLM was asked: the last ones count.
         """
         ruled = () if author else _ruled(spoken, context)
         tips = (*spoken, *ruled)
@@ -201,7 +197,7 @@ class Recommender:
             features=features_of(tips, context).tobytes(),
         )
         bases = [*(basis(tip, context) for tip in spoken), *("" for _ in ruled)]
-        await self.store.write_candidates(known.user_id, made, bases, now)
+        await self.store.write_candidates(known.user_id, made, bases, self.clock())
         return made
 
     async def _account_for(self, user_id: str, made: CandidateSet, written: Written, now: datetime) -> None:
@@ -248,7 +244,7 @@ class Recommender:
 
     async def _refresh(self, user_id: str) -> None:
         """Assemble a context that is soon stale anew, behind the answer."""
-        async with self.locks.hold(f"refresh {user_id}"):
+        async with asyncio.timeout(self.timing.budget), self.locks.hold(f"refresh {user_id}"):
             known = await self._read(user_id)
             if known.materialized_at and self.clock() - known.materialized_at > self.timing.revalidate_after:
                 await self.inline.assemble(user_id)

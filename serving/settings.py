@@ -24,10 +24,13 @@ class ServingSettings(SharedSettings):
     )
     serving_host: str = Field("127.0.0.1", description="Address to listen on.")
     serving_port: int = Field(8100, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    todoist_url: str = Field(API_URL, pattern="^https?://", description="Todoist's API, or a stand-in for it.")
-    todoist_timeout: float = Field(3.0, gt=0, description="Seconds that one inline assembly may wait for Todoist.")
+    todoist_api_url: str = Field(API_URL, pattern="^https?://", description="Todoist's API, or a stand-in for it.")
+    todoist_timeout: float = Field(
+        3.0, gt=0, le=600, description="Seconds that one inline assembly may wait for Todoist."
+    )
     revalidate_after: timedelta = Field(
         timedelta(hours=5),
+        ge=timedelta(0),
         description="Contexts older than this are used and refreshed behind the answer: 05:00:00.",
     )
     llm_model: str | None = Field(
@@ -35,8 +38,8 @@ class ServingSettings(SharedSettings):
         description="provider:model of pydantic-ai, such as openai:gpt-5-mini, anthropic:claude-haiku-4-5,"
         " ollama:qwen3 or openai-chat:NAME for any compatible server; none: candidates are made by rules.",
     )
-    llm_timeout: float = Field(6.0, gt=0, description="Seconds for the LLM, its one repair included.")
-    request_budget: float = Field(8.0, ge=0.5, description="Seconds that no request exceeds, whatever hangs.")
+    llm_timeout: float = Field(6.0, gt=0, le=600, description="Seconds for the LLM, its one repair included.")
+    request_budget: float = Field(8.0, ge=1, le=600, description="Seconds that no request exceeds, whatever hangs.")
     ignored_after: timedelta = Field(
         timedelta(hours=24),
         gt=timedelta(0),

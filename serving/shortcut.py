@@ -11,7 +11,7 @@ _JSON = (b"content-type", b"application/json")
 
 
 class Shortcut:
-    """Answers `POST /v1/users/{user_id}/tip` on bare ASGI, everything else by the app.
+    """Answers `POST /v1/users/{user_id}/tip` on bare ASGI, everything else by the app, and every error of both.
 
     A tip from a ready context takes less work than routing, validation and responses of a framework around it.
     """
@@ -20,25 +20,22 @@ class Shortcut:
         self,
         app: ASGIApp,
         answer: Callable[[str, str], Awaitable[bytes]],
-        refuse: Callable[[Exception], Response | None],
+        refuse: Callable[[Exception], Response],
     ) -> None:
-        """answer: of an Authorization header and a user; refuse: the response to what it raised, None if unknown."""
+        """answer: of an Authorization header and a user; refuse: the response to what was raised."""
         self._app = app
         self._answer = answer
         self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         user_id = _user_of(scope)
-        if user_id is None:
-            await self._app(scope, receive, send)
-            return
         try:
+            if user_id is None:
+                await self._app(scope, receive, send)
+                return
             body = await self._answer(_authorization(scope), user_id)
         except Exception as error:
-            refusal = self._refuse(error)
-            if refusal is None:
-                raise
-            await refusal(scope, receive, send)
+            await self._refuse(error)(scope, receive, send)
             return
         headers = [_JSON, (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -128,8 +128,9 @@ class Store:
         rows = [dict(row) async for row in _CONTEXTS.reactions_since(self.pool, since=since, user_ids=[user_id])]
         return tuple(Reaction(**{name: row[name] for name in row if name != "user_id"}) for row in rows)
 
-    async def write_context(self, row: StoredContext) -> bool:
-        """Write a context through; False when a newer one was there."""
+    async def write_context(self, row: StoredContext, timezone: str) -> bool:
+        """Write a context through, and the zone in which its days begin; False when a newer one was there."""
+        await _ACCOUNTS.save_timezone(self.pool, [{"user_id": row.user_id, "timezone": timezone}])
         written = await _SQL.write_context(
             self.pool,
             user_id=row.user_id,

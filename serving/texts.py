@@ -30,11 +30,10 @@ _ADDRESS = re.compile(
 _NUMBER = re.compile(r"(?:\d[\s()+./-]{0,3}){6,}\d|\b(?=\w*\d)\w{16,}")
 """Seven digits with nothing to speak of between them: a number to call. A long word with a digit in it: a code."""
 
-_WHEN = re.compile(
-    r"(?<![\d./-])(?:(?:19|20)\d\d(?:[-/.]\d\d?[-/.]\d\d?|[-/–](?:19|20)?\d\d)|\d\d?[-/.]\d\d?[-/.](?:19|20)\d\d"
-    r"|(?:[01]?\d|2[0-4])[.:][0-5]\d)(?![\d/-]|\.\d)"
-)
-"""A date, two years or a time: digits that nobody can call."""
+_DATE = r"(?:19|20)\d\d[-/.]\d\d?[-/.]\d\d?|\d\d?[-/.]\d\d?[-/.](?:19|20)\d\d|(?:19|20)\d\d[-/–](?:19|20)?\d\d"
+_TIME = r"(?:[01]?\d|2[0-4])[.:][0-5]\d"
+_WHEN = re.compile(rf"(?<![\d./-])(?:{_DATE}|{_TIME}(?:\s?[-–]\s?{_TIME})?)(?![\d/-]|\.\d)")
+"""A date, two years, a time or two: digits that nobody can call."""
 
 _MARKUP = re.compile(r"[<>`\[\]{}|\\]|(?<!\w)[*_]|[*_](?!\w)|\*\*|__|~~|==|#(?!\d)|&#?\w+;")
 

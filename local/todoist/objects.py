@@ -59,7 +59,7 @@ class Objects:
         self._drop_deleted_labels()
 
     def active(self, kinds: Iterable[str]) -> dict[str, Any]:
-        """What a full answer holds: no completed, deleted or archived object."""
+        """What a full answer holds: no completed, deleted or archived object, and nothing of an archived project."""
         return {kind: self._user.value if kind == "user" else self._active(kind) for kind in kinds}
 
     def changed_since(self, revision: int, kinds: Iterable[str]) -> dict[str, Any]:
@@ -73,7 +73,13 @@ class Objects:
         return changed
 
     def _active(self, kind: str) -> list[Any]:
-        return [entry.value for entry in self._entries.get(kind, []) if is_active(entry.value)]
+        projects = [entry.value for entry in self._entries["projects"] if _says(entry.value, "is_archived")]
+        archived = {("projects", key) for project in projects if (key := _key_of(project)) is not None}
+        return [
+            entry.value
+            for entry in self._entries.get(kind, [])
+            if is_active(entry.value) and not _belongs(entry.value, {"project_id": "projects"}, archived)
+        ]
 
     def _put(self, kind: str, value: Any) -> None:
         """Put `value` in the place of what has its id; a tombstone comes whole, however little it says."""

@@ -65,12 +65,15 @@ SELECT :called_at, u.user_id, :candidate_set_id, :model, :outcome, :n_requests, 
 FROM users u WHERE u.user_id = :user_id;
 
 -- name: lock_decision^
--- A decision with its reaction, if any; whoever else reacts to it waits.
-SELECT d.decision_id, d.user_id, d.policy_version, d.chosen, d.features, cardinality(d.propensities) AS n_candidates,
-       r.reaction, r.reward
-FROM decisions d LEFT JOIN reactions r USING (decision_id)
-WHERE d.decision_id = :decision_id
-FOR UPDATE OF d;
+-- A decision; whoever else reacts to it waits.
+SELECT decision_id, user_id, policy_version, chosen, features, cardinality(propensities) AS n_candidates
+FROM decisions
+WHERE decision_id = :decision_id
+FOR UPDATE;
+
+-- name: read_reaction^
+-- What stands; after the lock, because a statement that had to wait for it sees what was there before it waited.
+SELECT reaction, reward FROM reactions WHERE decision_id = :decision_id;
 
 -- name: write_reaction!
 -- What a user made of a tip, in place of what was there.

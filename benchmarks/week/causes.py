@@ -1,0 +1,46 @@
+"""Why the LLM was called or not, told by what the service wrote down."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+
+from benchmarks.week.workload import MONDAY
+
+_CALLED = """
+    SELECT CASE WHEN l.expires_at > c.called_at THEN 'too few stood after a change'
+                WHEN l.author = 'rules' THEN 'tried again after a failure'
+                ELSE 'the first of a day' END AS cause, count(*)
+    FROM llm_calls c LEFT JOIN LATERAL (
+        SELECT author, expires_at FROM candidate_sets s
+        WHERE s.user_id = c.user_id AND s.made_at < c.called_at ORDER BY s.made_at DESC LIMIT 1
+    ) l ON TRUE
+    WHERE c.called_at >= %s GROUP BY 1 ORDER BY 2 DESC
+"""
+
+_SPARED = """
+    SELECT CASE WHEN d.llm = 'fallback' THEN 'made by rules'
+                WHEN s.made_at < d.decided_at THEN 'the same context'
+                WHEN l.expires_at > d.decided_at THEN 'changed, and enough stood'
+                ELSE 'another day, and enough stood' END AS cause, count(*)
+    FROM decisions d LEFT JOIN candidate_sets s USING (candidate_set_id) LEFT JOIN LATERAL (
+        SELECT expires_at FROM candidate_sets l
+        WHERE l.user_id = d.user_id AND l.made_at < d.decided_at ORDER BY l.made_at DESC LIMIT 1
+    ) l ON TRUE
+    WHERE d.decided_at >= %s AND d.llm <> 'called' GROUP BY 1 ORDER BY 2 DESC
+"""
+
+
+def called(connection: psycopg.Connection[Any]) -> dict[str, int]:
+    """Calls of the LLM in the week, by cause."""
+    return _counts(connection, _CALLED)
+
+
+def spared(connection: psycopg.Connection[Any]) -> dict[str, int]:
+    """Requests of the week without one, by what spared it."""
+    return _counts(connection, _SPARED)
+
+
+def _counts(connection: psycopg.Connection[Any], sql: str) -> dict[str, int]:
+    return dict(connection.execute(sql.encode(), [MONDAY]).fetchall())
