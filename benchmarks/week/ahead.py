@@ -115,6 +115,7 @@ class Ahead:
             },
             llm=causes.called(self.system.connection),
             spared=causes.spared(self.system.connection),
+            authors=causes.authors(self.system.connection),
             by_user={user: n - before.by_user.get(user, 0) for user, n in after.by_user.items()},
         )
 

@@ -1,4 +1,4 @@
-"""Why the LLM was called or not, told by what the service wrote down."""
+"""Why the LLM was called or not, and whose tips were shown, told by what the service wrote down."""
 
 from __future__ import annotations
 
@@ -31,6 +31,12 @@ _SPARED = """
     WHERE d.decided_at >= %s AND d.llm <> 'called' GROUP BY 1 ORDER BY 2 DESC
 """
 
+_AUTHORS = """
+    SELECT CASE WHEN s.bases[d.chosen + 1] <> '' THEN 'llm' ELSE 'rules' END AS author, count(*)
+    FROM decisions d LEFT JOIN candidate_sets s USING (candidate_set_id)
+    WHERE d.decided_at >= %s GROUP BY 1 ORDER BY 2 DESC
+"""
+
 
 def called(connection: psycopg.Connection[Any]) -> dict[str, int]:
     """Calls of the LLM in the week, by cause."""
@@ -40,6 +46,11 @@ def called(connection: psycopg.Connection[Any]) -> dict[str, int]:
 def spared(connection: psycopg.Connection[Any]) -> dict[str, int]:
     """Requests of the week without one, by what spared it."""
     return _counts(connection, _SPARED)
+
+
+def authors(connection: psycopg.Connection[Any]) -> dict[str, int]:
+    """Whose tips were shown in the week: where too few of an LLM's still stand, rules add theirs."""
+    return _counts(connection, _AUTHORS)
 
 
 def _counts(connection: psycopg.Connection[Any], sql: str) -> dict[str, int]:

@@ -25,7 +25,8 @@ class Answered:
 @dataclass(frozen=True)
 class Week:
     """What one competitor did in the week. answers: of those requests that were timed; todoist, llm: calls by cause,
-    of all; spared: requests without a call of the LLM, by what spared it; by_user: Todoist calls of each user.
+    of all; spared: requests without a call of the LLM, by what spared it; authors: of the tips that were shown;
+    by_user: Todoist calls of each user.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Week:
     todoist: Mapping[str, int]
     llm: Mapping[str, int]
     spared: Mapping[str, int]
+    authors: Mapping[str, int]
     by_user: Mapping[str, int]
 
     @property
@@ -85,6 +87,7 @@ def to_json(week: Week) -> dict[str, Any]:
         "llm_calls_by_cause": dict(week.llm),
         "llm_spared_by_cause": dict(week.spared),
         "llm_skipped": week.skipped,
+        "tips_by_author": dict(week.authors),
         "seconds": {
             "all": percentiles(week.answers),
             "no LLM": percentiles(week.quick),

@@ -87,8 +87,16 @@ async def play(name: str, form: Form, workload: Workload, *, timed_days: int) ->
     """Play the week to one form of it."""
     answers = await _timed(form, workload, MONDAY + timedelta(days=timed_days))
     by_user = await _counted(form, workload)
-    calls = {"requests": sum(by_user.values())}
-    return Week(name, workload.n_requests, answers, calls, {"every request": workload.n_requests}, {}, by_user)
+    return Week(
+        name=name,
+        n_requests=workload.n_requests,
+        answers=answers,
+        todoist={"requests": sum(by_user.values())},
+        llm={"every request": workload.n_requests},
+        spared={},
+        authors={"llm": workload.n_requests},
+        by_user=by_user,
+    )
 
 
 async def _timed(form: Form, workload: Workload, until: datetime) -> list[Answered]:

@@ -56,7 +56,8 @@ def _stack(axes: Axes, x: int, parts: Mapping[str, int], colours: Iterable[str],
 def _name(axes: Axes, title: str) -> None:
     axes.set_title(title, fontsize=10)
     axes.set_xticks(range(3), ["this system", "on demand\none /sync", "on demand\npaged"], fontsize=8)
-    axes.margins(y=0.25)
+    axes.margins(y=0.35)
+    axes.tick_params(axis="y", labelsize=8)
     axes.legend(fontsize=7, loc="upper left", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -73,11 +74,11 @@ def _seconds(axes: Axes, weeks: Sequence[Week]) -> None:
     axes.set_title("Share of requests answered; dots: p99", fontsize=10)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=7, loc="upper left", frameon=False)
+    axes.legend(fontsize=7, loc="lower center", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def _curve(axes: Axes, answers: Sequence[Answered], name: str, colour: str) -> None:
     ms = np.sort([1000 * each.seconds for each in answers])
-    axes.plot(ms, np.arange(1, len(ms) + 1) / len(ms), color=colour, label=name)
+    axes.plot(ms, np.arange(1, len(ms) + 1) / len(ms), color=colour, label=name, drawstyle="steps-post")
     axes.plot(np.percentile(ms, 99), 0.99, "o", color=colour, markersize=5)

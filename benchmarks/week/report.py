@@ -126,6 +126,7 @@ def _rows(weeks: Sequence[Week]) -> Iterator[tuple[str, list[str]]]:
     yield from _causes([week.llm for week in weeks])
     yield " spared", [f"{week.skipped:.1%}" for week in weeks]
     yield from _causes([week.spared for week in weeks])
+    yield " tips shown that it wrote", [f"{week.authors.get('llm', 0) / week.n_requests:.1%}" for week in weeks]
     yield "", []
     yield "answers timed", [f"{len(week.answers):,}" for week in weeks]
     for name, pick in _GROUPS.items():
