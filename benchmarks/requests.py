@@ -201,7 +201,7 @@ def _fill(url: str) -> tuple[list[str], float]:
             )
             ContextStore(connection).upsert(rows)
             cursor.executemany(
-                "INSERT INTO candidate_sets VALUES (%s, %s, %s, 'llm', %s, %s, %s, %s, %s, %s, %s)", candidates
+                "INSERT INTO candidate_sets VALUES (%s, %s, %s, 'llm', %s, %s, %s, %s, %s, %s, %s, %s)", candidates
             )
         connection.execute("ANALYZE")
     return [user.user_id for user in samples], statistics.mean(len(row.context_json.encode()) for row in rows)
@@ -219,6 +219,7 @@ def _candidates(row: StoredContext, now: datetime) -> tuple[Any, ...]:
         row.user_id,
         row.context_hash,
         now,
+        now + timedelta(days=1),
         now + timedelta(days=1),
         [tip.model_dump_json() for tip in tips],
         [basis(tip, context) for tip in tips],

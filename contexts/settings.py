@@ -115,9 +115,11 @@ class DatabaseSettings(BaseSettings):
     @classmethod
     def _is_url(cls, value: str) -> str:
         try:
-            conninfo_to_dict(value)
+            ports = str(conninfo_to_dict(value).get("port", 5432))
         except ProgrammingError:  # its own message repeats the password
             raise ValueError("not a URL that Postgres can read; a % in a password is written %25") from None
+        if not ports.replace(",", "").isdigit():
+            raise ValueError("not a URL that Postgres can read; its port is no number")
         return value
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import secrets
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -51,6 +52,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("httpx2").setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: every door is closed
     try:
         settings, url = read_settings(ServingSettings), read_settings(DatabaseSettings).database_url
         vault = Vault([key.get_secret_value() for key in read_settings(VaultSettings).credentials_keys])
@@ -58,8 +60,9 @@ def main() -> int:
     except (SettingsError, ModelError, VaultError, NotReady) as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    except (OSError, asyncpg.PostgresError, TimeoutError) as error:
-        sys.stderr.write(f"DATABASE_URL: Postgres cannot be reached or refuses: {error or type(error).__name__}\n")
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+        why = str(error) or type(error).__name__
+        sys.stderr.write(f"DATABASE_URL: Postgres cannot be reached or refuses: {why}\n")
         return 1
     except KeyboardInterrupt:
         pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
 from functools import lru_cache
 from hashlib import sha256
 from typing import Annotated, Literal
@@ -45,6 +46,12 @@ class Tip(BaseModel):
     body: Line = Field(min_length=1, max_length=MAX_BODY)
     task_ids: tuple[str, ...] = Field(default=(), max_length=MAX_TASKS)
     theme: str | None = None
+
+
+class Spoken(Tip):
+    """A tip as a model wrote it. only_today: its words speak of the day on which they were written."""
+
+    only_today: bool = True
 
 
 GENERIC_TIP = Tip(
@@ -94,8 +101,8 @@ def tasks_of(context: UserContext) -> dict[str, tuple[Bucket, TaskView]]:
     return {view.id: (bucket, view) for bucket in BUCKETS for view in context.tasks.get(bucket, ())}
 
 
-def basis(tip: Tip, context: UserContext) -> str:
-    """A hash of what a tip speaks about: its tasks as the context shows them, its theme's name.
+def basis(tip: Tip, context: UserContext, day: date | None = None) -> str:
+    """A hash of what a tip speaks about: its tasks as the context shows them, its theme's name, the day if it does.
 
     Empty when something of it is not in the context: then the tip does not stand.
     """
@@ -104,13 +111,17 @@ def basis(tip: Tip, context: UserContext) -> str:
     if any(task_id not in tasks for task_id in tip.task_ids) or (tip.theme is not None and tip.theme not in labels):
         return ""
     about = [[tasks[task_id][0], tasks[task_id][1].model_dump(mode="json")] for task_id in tip.task_ids]
-    told = json.dumps([about, labels.get(tip.theme or "")], sort_keys=True)
+    told = json.dumps([about, labels.get(tip.theme or ""), str(day) if day else None], sort_keys=True)
     return sha256(told.encode()).hexdigest()[:32]
 
 
-def standing(tips: Iterable[Tip], bases: Iterable[str], context: UserContext) -> list[Tip]:
-    """Those of the candidates whose tasks and theme are what they were when they were made."""
-    return [tip for tip, was in zip(tips, bases, strict=True) if was and basis(tip, context) == was]
+def standing(tips: Iterable[Tip], bases: Iterable[str], context: UserContext, today: date) -> list[tuple[Tip, str]]:
+    """Those of the candidates that speak of what is still so, and of no other day than today, with their bases."""
+    return [
+        (tip, was)
+        for tip, was in zip(tips, bases, strict=True)
+        if was and was in (basis(tip, context), basis(tip, context, today))
+    ]
 
 
 def by_rules(context: UserContext) -> list[Tip]:

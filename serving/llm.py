@@ -20,7 +20,7 @@ from pydantic_ai.models import Model, infer_model
 from pydantic_ai.usage import RunUsage, UsageLimits
 
 from contexts.model import UserContext
-from serving.candidates import MAX_BODY, MAX_TASKS, MAX_TITLE, Kind, Tip, faults
+from serving.candidates import MAX_BODY, MAX_TASKS, MAX_TITLE, Kind, Spoken, faults
 from serving.prompt import INSTRUCTIONS, N_CANDIDATES, prompt
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Usage:
 class Written:
     """What came of it: good candidates, or none. usage: None when the model was not asked."""
 
-    tips: tuple[Tip, ...]
+    tips: tuple[Spoken, ...]
     usage: Usage | None
 
 
@@ -82,6 +82,7 @@ class _Candidate(BaseModel):
     body: str = Field(description=f"one or two sentences, at most {MAX_BODY} characters")
     task_ids: list[str] = Field(default_factory=list, description=f"up to {MAX_TASKS} ids of the context's tasks")
     theme: str | None = Field(None, description="id of a theme of the context")
+    only_today: bool = Field(True, description="whether its words hold on this day only")
 
 
 class Candidates(BaseModel):
@@ -95,7 +96,7 @@ class _Run:
     """One call's own: the context that answers are checked against, and the good candidates so far."""
 
     context: UserContext
-    good: tuple[Tip, ...] = ()
+    good: tuple[Spoken, ...] = ()
     n_answers: int = 0
 
 
@@ -172,12 +173,12 @@ def _agent(model: Model) -> Agent[_Run, Candidates]:
     return agent
 
 
-def checked(candidates: Sequence[_Candidate], context: UserContext) -> tuple[list[Tip], list[str]]:
+def checked(candidates: Sequence[_Candidate], context: UserContext) -> tuple[list[Spoken], list[str]]:
     """The good candidates, and what is wrong with the others."""
-    good, wrong = list[Tip](), list[str]()
+    good, wrong = list[Spoken](), list[str]()
     for number, candidate in enumerate(candidates, 1):
         try:
-            tip = Tip.model_validate(candidate.model_dump())
+            tip = Spoken.model_validate(candidate.model_dump())
         except ValueError:
             wrong.append(f"candidate {number}: too long, empty, or more than {MAX_TASKS} tasks")
             continue
@@ -188,7 +189,7 @@ def checked(candidates: Sequence[_Candidate], context: UserContext) -> tuple[lis
     return good, wrong
 
 
-def _distinct(tips: Sequence[Tip]) -> tuple[Tip, ...]:
+def _distinct(tips: Sequence[Spoken]) -> tuple[Spoken, ...]:
     return tuple({(tip.kind, tip.title): tip for tip in tips}.values())
 
 

@@ -41,7 +41,10 @@ Rules for each tip:
 - `title` up to 60 characters, `body` one or two sentences, both in the language of `profile.language`.
 - `task_ids`: up to five ids of tasks of the context, copied exactly; the app shows these tasks under the tip.
 - `theme`: the id of a theme of the context, or null.
+- `only_today`: false when its words are as true tomorrow, true when they speak of today, tonight or a weekday.
+  Prefer words that stay true.
 - Speak of the tasks in your own words. Never copy a title, a project's or a theme's name: the app shows them.
+- Give no number of tasks: it may be another one when the tip is read.
 - Plain words only: no links, addresses, telephone numbers, markup, emoji or quotation of the data.
 """
 

@@ -38,6 +38,11 @@ ENOUGH = 2
 _TRY_AGAIN = timedelta(minutes=5)
 """Candidates made in place of an LLM that failed are used so long before it is asked again."""
 
+_SHOWN = set(Tip.model_fields)
+
+_LASTS = timedelta(days=1)
+"""Candidates that do not speak of a day may be used so long after the midnight of the day on which they were made."""
+
 _RESERVE = 0.5
 """Seconds of a request's budget kept for choosing and logging: once when the LLM hangs, again when all else does."""
 
@@ -153,20 +158,21 @@ class Recommender:
         if last is not None and _is_current(last, stored.context_hash, now):
             return last, "skipped"
         context = UserContext.model_validate_json(stored.context_json)
-        stands = standing(_tips(last), await self.store.bases(last), context) if last else []
-        if last is not None and len(stands) >= ENOUGH and now < last.expires_at:
-            return await self._keep(known, context, stands, last.expires_at), "skipped"
         midnight, today = _midnight(known.timezone, now)
+        stands = standing(_tips(last), await self.store.bases(last), context, today) if last else []
+        if last is not None and len(stands) >= ENOUGH and now < last.renew_at:
+            return await self._keep(known, context, stands, (midnight, last.renew_at)), "skipped"
         if self.author is None:
-            return await self._keep(known, context, (), midnight), "fallback"
-        again = min(midnight, now + _TRY_AGAIN)
+            return await self._keep(known, context, (), (midnight, midnight)), "fallback"
+        again = now + _TRY_AGAIN
         if until is None:
-            return await self._keep(known, context, stands, again), "fallback"
+            return await self._keep(known, context, stands, (midnight, again)), "fallback"
         written = await self.author.write(context, today, within=until - asyncio.get_running_loop().time())
         if written.tips:
-            made = await self._keep(known, context, written.tips, midnight, author="llm")
+            spoken = [(tip, basis(tip, context, today if tip.only_today else None)) for tip in written.tips]
+            made = await self._keep(known, context, spoken, (midnight, midnight + _LASTS), author="llm")
         else:
-            made = await self._keep(known, context, stands, again)
+            made = await self._keep(known, context, stands, (midnight, again))
         await self._account_for(known.user_id, made, written, now)
         return made, "called" if written.tips else "fallback"
 
@@ -174,29 +180,30 @@ class Recommender:
         self,
         known: Known,
         context: UserContext,
-        spoken: Sequence[Tip],
-        until: datetime,
+        spoken: Sequence[tuple[Tip, str]],
+        times: tuple[datetime, datetime],
         author: Literal["llm"] | None = None,
     ) -> CandidateSet:
         """Store candidates, so that the next request of this context scores them again.
 
-        spoken: those of an LLM. Where it did not write them for this very context, what the rules make of it comes
-        beside them, without a basis: at the next change rules make theirs anew. They are dated by when they are here,
-        not by when the LLM was asked: the last ones count.
+        times: expires_at and renew_at. spoken: those of an LLM with their bases. Where it did not write them for this
+        very context, what the rules make of it comes beside them, without a basis: at the next change rules make
+        theirs anew. They are dated by when they are here, not by when the LLM was asked: the last ones count.
         """
-        ruled = () if author else _ruled(spoken, context)
-        tips = (*spoken, *ruled)
+        ruled = () if author else _ruled([tip for tip, _ in spoken], context)
+        tips = [*(tip for tip, _ in spoken), *ruled]
         made = CandidateSet(
             set_id=self.new_id(),
             context_hash=known.context_hash or "",
             author=author or ("kept" if spoken else "rules"),
-            expires_at=until,
-            tips=[tip.model_dump_json() for tip in tips],
+            expires_at=times[0],
+            renew_at=times[1],
+            tips=[tip.model_dump_json(include=_SHOWN) for tip in tips],
             kinds=[tip.kind for tip in tips],
             themes=[tip.theme or "" for tip in tips],
             features=features_of(tips, context).tobytes(),
         )
-        bases = [*(basis(tip, context) for tip in spoken), *("" for _ in ruled)]
+        bases = [*(was for _, was in spoken), *("" for _ in ruled)]
         await self.store.write_candidates(known.user_id, made, bases, self.clock())
         return made
 
@@ -257,8 +264,8 @@ class Recommender:
 
 
 def _is_current(last: CandidateSet | None, context_hash: str | None, now: datetime) -> bool:
-    """Whether the last candidates were made for this very context, and not for another day."""
-    return last is not None and last.context_hash == context_hash and now < last.expires_at
+    """Whether the last candidates were made for this very context, on this day, and by whom they should be."""
+    return last is not None and last.context_hash == context_hash and now < min(last.expires_at, last.renew_at)
 
 
 def _last(known: Known) -> CandidateSet:
@@ -294,6 +301,7 @@ def _generic(now: datetime) -> CandidateSet:
         context_hash="",
         author="generic",
         expires_at=now,
+        renew_at=now,
         tips=[GENERIC_TIP.model_dump_json()],
         kinds=[GENERIC_TIP.kind],
         themes=[""],

@@ -35,6 +35,7 @@ class CandidateSet:
     context_hash: str
     author: str
     expires_at: datetime
+    renew_at: datetime
     tips: Sequence[str]
     kinds: Sequence[str]
     themes: Sequence[str]
@@ -155,6 +156,7 @@ class Store:
             author=made.author,
             made_at=made_at,
             expires_at=made.expires_at,
+            renew_at=made.renew_at,
             tips=made.tips,
             bases=bases,
             kinds=made.kinds,

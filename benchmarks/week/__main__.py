@@ -44,12 +44,12 @@ async def _result(options: Namespace) -> Result:
     with doors.llm() as llm_url:
         name_llm(llm_url)
         say("This system")
-        ours = await ahead.play(played, FOLDER)
+        ours = await ahead.play(played, FOLDER, say)
         say("On demand, one /sync call a request")
         timed = options.timed_days
-        sync = await on_demand.play("on demand, one /sync", on_demand.by_sync, played, timed_days=timed)
+        sync = await on_demand.play("on demand, one /sync", on_demand.by_sync, played, say, timed_days=timed)
         say("On demand, paged reads")
-        paged = await on_demand.play("on demand, paged reads", on_demand.by_pages, played, timed_days=timed)
+        paged = await on_demand.play("on demand, paged reads", on_demand.by_pages, played, say, timed_days=timed)
     return Result(options.days, played.people, ours, sync, paged)
 
 

@@ -1,4 +1,7 @@
-"""The week of this system: scheduled runs, people who ask and react, tasks that change."""
+"""The week of this system: scheduled runs, people who ask and react, tasks that change.
+
+Nobody asks while a scheduled run goes on: what its load does to an answer is not measured here.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from benchmarks.week import causes, doors, system
 from benchmarks.week.measured import Answered, Week
 from benchmarks.week.reactions import reaction
 from benchmarks.week.system import Run, System
-from benchmarks.week.timeline import Clock, Crowd, Timeline
+from benchmarks.week.timeline import Clock, Crowd, Say, Timeline
 from benchmarks.week.workload import MONDAY, WARM_UP, Request, Workload
 from contexts.accounts import Look
 
@@ -123,7 +126,7 @@ class Ahead:
         return sum(run.n_calls for run in self.runs if run.at >= MONDAY and run.look is look)
 
 
-async def play(workload: Workload, folder: Path) -> Week:
+async def play(workload: Workload, folder: Path, say: Say) -> Week:
     """Play the week to the system, all of it anew."""
     clock = Clock(MONDAY - WARM_UP)
     async with AsyncExitStack() as stack:
@@ -131,6 +134,6 @@ async def play(workload: Workload, folder: Path) -> Week:
         opened = await stack.enter_async_context(system.opened(workload, tasks.url, clock, folder))
         group = await stack.enter_async_context(asyncio.TaskGroup())
         crowd = Crowd(group, at_most=AT_MOST, span=SPAN, patience=PATIENCE)
-        ahead = Ahead(workload, opened, tasks, Timeline(clock), crowd)
+        ahead = Ahead(workload, opened, tasks, Timeline(clock, say), crowd)
         await ahead.play()
         return ahead.week()

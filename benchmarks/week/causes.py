@@ -14,19 +14,25 @@ _CALLED = """
                 ELSE 'the first of a day' END AS cause, count(*)
     FROM llm_calls c LEFT JOIN LATERAL (
         SELECT author, expires_at FROM candidate_sets s
-        WHERE s.user_id = c.user_id AND s.made_at < c.called_at ORDER BY s.made_at DESC LIMIT 1
+        WHERE s.user_id = c.user_id AND s.made_at <= c.called_at
+          AND s.candidate_set_id IS DISTINCT FROM c.candidate_set_id
+        ORDER BY s.made_at DESC LIMIT 1
     ) l ON TRUE
     WHERE c.called_at >= %s GROUP BY 1 ORDER BY 2 DESC
 """
 
 _SPARED = """
     SELECT CASE WHEN d.llm = 'fallback' THEN 'made by rules'
-                WHEN s.made_at < d.decided_at THEN 'the same context'
+                WHEN d.nth > 1 THEN 'the same context'
                 WHEN l.expires_at > d.decided_at THEN 'changed, and enough stood'
                 ELSE 'another day, and enough stood' END AS cause, count(*)
-    FROM decisions d LEFT JOIN candidate_sets s USING (candidate_set_id) LEFT JOIN LATERAL (
-        SELECT expires_at FROM candidate_sets l
-        WHERE l.user_id = d.user_id AND l.made_at < d.decided_at ORDER BY l.made_at DESC LIMIT 1
+    FROM (
+        SELECT *, row_number() OVER (PARTITION BY candidate_set_id ORDER BY decided_at) AS nth FROM decisions
+    ) d LEFT JOIN LATERAL (
+        SELECT expires_at FROM candidate_sets s
+        WHERE s.user_id = d.user_id AND s.made_at <= d.decided_at
+          AND s.candidate_set_id IS DISTINCT FROM d.candidate_set_id
+        ORDER BY s.made_at DESC LIMIT 1
     ) l ON TRUE
     WHERE d.decided_at >= %s AND d.llm <> 'called' GROUP BY 1 ORDER BY 2 DESC
 """
@@ -44,7 +50,7 @@ def called(connection: psycopg.Connection[Any]) -> dict[str, int]:
 
 
 def spared(connection: psycopg.Connection[Any]) -> dict[str, int]:
-    """Requests of the week without one, by what spared it."""
+    """Requests of the week without one, by what spared it: a set's first decision is the one that it was made for."""
     return _counts(connection, _SPARED)
 
 

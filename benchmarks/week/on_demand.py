@@ -21,7 +21,7 @@ import httpx
 from benchmarks.week import doors
 from benchmarks.week.measured import Answered, Week
 from benchmarks.week.service import LLM_MODEL
-from benchmarks.week.timeline import Clock, Crowd, Timeline
+from benchmarks.week.timeline import Clock, Crowd, Say, Timeline
 from benchmarks.week.workload import MONDAY, Request, Workload
 from contexts.assemble import Budget, assemble
 from contexts.mirror import Mirror, fold, open_tasks
@@ -83,9 +83,10 @@ async def _pages(client: httpx.AsyncClient, kind: str, headers: Mapping[str, str
         query["cursor"] = page["next_cursor"]
 
 
-async def play(name: str, form: Form, workload: Workload, *, timed_days: int) -> Week:
+async def play(name: str, form: Form, workload: Workload, say: Say, *, timed_days: int) -> Week:
     """Play the week to one form of it."""
-    answers = await _timed(form, workload, MONDAY + timedelta(days=timed_days))
+    answers = await _timed(form, workload, MONDAY + timedelta(days=timed_days), say)
+    say("  the whole week, calls only")
     by_user = await _counted(form, workload)
     return Week(
         name=name,
@@ -99,11 +100,11 @@ async def play(name: str, form: Form, workload: Workload, *, timed_days: int) ->
     )
 
 
-async def _timed(form: Form, workload: Workload, until: datetime) -> list[Answered]:
+async def _timed(form: Form, workload: Workload, until: datetime, say: Say) -> list[Answered]:
     with doors.todoist(workload.users) as tasks:
         async with form(tasks.url) as fetch:
             tips = _Tips(fetch, LLM(LLM_MODEL, seconds=_PATIENCE))
-            await _play(workload, tasks, tips.answer, until)
+            await _play(workload, tasks, tips.answer, until, say)
     return tips.answers
 
 
@@ -115,7 +116,7 @@ async def _counted(form: Form, workload: Workload) -> Mapping[str, int]:
             async def only_fetch(user: SampleUser, _: datetime) -> None:
                 await fetch(user.api_token)
 
-            await _play(workload, tasks, only_fetch, workload.until)
+            await _play(workload, tasks, only_fetch, workload.until, lambda _: None)
         return await tasks.calls()
 
 
@@ -148,10 +149,11 @@ async def _play(
     tasks: doors.Tasks,
     answer: Callable[[SampleUser, datetime], Coroutine[Any, Any, None]],
     until: datetime,
+    say: Say,
 ) -> None:
     """Let tasks change and people ask in their order, from the week's beginning on."""
     users = {user.user_id: user for user in workload.users}
-    timeline = Timeline(Clock(workload.changes[0].at))
+    timeline = Timeline(Clock(workload.changes[0].at), say)
 
     async def asked(crowd: Crowd, request: Request) -> None:
         await crowd.ask(request.user_id, request.at, partial(answer, users[request.user_id], request.at))

@@ -12,6 +12,7 @@ from multiprocessing import get_context
 from typing import Any
 
 Act = Callable[[], Awaitable[None]]
+Say = Callable[[str], None]
 
 
 class Clock:
@@ -36,10 +37,11 @@ class _Event:
 
 
 class Timeline:
-    """What is to happen; of equal instants, what was planned first comes first."""
+    """What is to happen; of equal instants, what was planned first comes first. say: is told each day's name."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, say: Say) -> None:
         self._clock = clock
+        self._say = say
         self._events: list[_Event] = []
         self._numbers = count()
 
@@ -54,6 +56,8 @@ class Timeline:
                 continue
             await crowd.answered(asked_before=self._events[0].at - crowd.span)
             event = heappop(self._events)
+            if event.at.date() > self._clock.now().date():
+                self._say(f"  {event.at:%A}")
             self._clock.advance(event.at)
             await event.act()
 

@@ -1,5 +1,6 @@
 """An honest author of tips: counts what is in a context and says it in its own words, never in the user's."""
 
+import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Any
 
 from local.llm.context import Context
 from local.llm.form import N_CANDIDATES, Candidate, Form
+
+_OF_A_DAY = re.compile(r"\b(?:today|tonight|tomorrow)\b", re.IGNORECASE)
 
 _ALWAYS = ("focus", "quick_win", "plan")
 """Kinds of tip that make sense even to someone who has no tasks."""
@@ -36,9 +39,11 @@ def honest(context: Context, form: Form, rng: Random) -> list[Candidate]:
 
 def _candidate(subject: Subject, phrase: tuple[str, str], form: Form) -> Candidate:
     words = _phrases()[_voice(subject)]
-    what = words["one"] if subject.n == 1 else words["many"].format(n=subject.n)
+    what = words["one"] if subject.n == 1 else words["many"]
     title, body = (text.format(what=what, What=what[:1].upper() + what[1:]) for text in phrase)
-    return Candidate(subject.kind, cut(title, form.title), cut(body, form.body), subject.task_ids, subject.theme)
+    title, body = cut(title, form.title), cut(body, form.body)
+    only_today = bool(_OF_A_DAY.search(f"{title} {body}"))
+    return Candidate(subject.kind, title, body, subject.task_ids, subject.theme, only_today)
 
 
 def _allowed(context: Context, form: Form) -> Sequence[Subject]:

@@ -14,13 +14,14 @@ MAX_BODY = 200
 
 @dataclass(frozen=True)
 class Candidate:
-    """One tip. theme: id of a theme of the context, or None."""
+    """One tip. theme: id of a theme of the context, or None; only_today: it speaks of the day it is written on."""
 
     kind: str
     title: str
     body: str
     task_ids: tuple[str, ...] = ()
     theme: str | None = None
+    only_today: bool = True
 
 
 @dataclass(frozen=True)

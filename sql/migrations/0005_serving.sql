@@ -11,7 +11,8 @@ CREATE TABLE candidate_sets (
     context_hash     TEXT NOT NULL,
     author           TEXT NOT NULL CHECK (author IN ('llm', 'kept', 'rules', 'generic')),
     made_at          TIMESTAMPTZ NOT NULL,
-    expires_at       TIMESTAMPTZ NOT NULL,
+    expires_at       TIMESTAMPTZ NOT NULL,  -- the user's midnight: some of them may speak of the day
+    renew_at         TIMESTAMPTZ NOT NULL,  -- from when on the LLM has to write new ones, whatever still stands
     tips             TEXT[] NOT NULL,      -- each a JSON object: kind, title, body, task_ids, theme
     bases            TEXT[] NOT NULL,      -- hash of what each tip speaks about: equal, so the tip stands
     kinds            TEXT[] NOT NULL,

@@ -1,7 +1,7 @@
 -- name: read_users
 -- What a request needs of these users: the freshness of their contexts and their last candidates, no context.
 SELECT u.user_id, u.timezone, c.materialized_at, c.valid_until, c.context_hash,
-       s.candidate_set_id, s.context_hash AS made_for, s.author, s.expires_at, s.tips, s.kinds, s.themes, s.features
+       s.candidate_set_id, s.context_hash AS made_for, s.author, s.expires_at, s.renew_at, s.tips, s.kinds, s.themes, s.features
 FROM users u
 LEFT JOIN context_store c ON c.user_id = u.user_id
 LEFT JOIN LATERAL (
@@ -42,10 +42,10 @@ RETURNING TRUE;
 
 -- name: write_candidates!
 -- A new set of candidates.
-INSERT INTO candidate_sets (candidate_set_id, user_id, context_hash, author, made_at, expires_at, tips, bases, kinds,
-                            themes, features)
-SELECT :candidate_set_id, u.user_id, :context_hash, :author, :made_at, :expires_at, :tips, :bases, :kinds, :themes,
-       :features
+INSERT INTO candidate_sets (candidate_set_id, user_id, context_hash, author, made_at, expires_at, renew_at, tips, bases,
+                            kinds, themes, features)
+SELECT :candidate_set_id, u.user_id, :context_hash, :author, :made_at, :expires_at, :renew_at, :tips, :bases,
+       :kinds, :themes, :features
 FROM users u WHERE u.user_id = :user_id;
 
 -- name: write_decision!

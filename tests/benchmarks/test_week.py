@@ -92,9 +92,9 @@ def test_a_workload_is_the_same_again() -> None:
 
 
 def test_time_goes_on_in_order() -> None:
-    """Events happen by their instants, also those planned meanwhile, and the clock shows each instant."""
-    clock, seen = Clock(MONDAY), list[tuple[str, datetime]]()
-    timeline = Timeline(clock)
+    """Events happen by their instants, also those planned meanwhile; the clock shows each, days are told."""
+    clock, seen, told = Clock(MONDAY), list[tuple[str, datetime]](), list[str]()
+    timeline = Timeline(clock, told.append)
 
     async def note(name: str) -> None:
         seen.append((name, clock.now()))
@@ -102,21 +102,20 @@ def test_time_goes_on_in_order() -> None:
             timeline.plan(MONDAY + timedelta(hours=2), lambda: note("between"))
 
     async def play() -> None:
-        timeline.plan(MONDAY + timedelta(hours=3), lambda: note("last"))
+        timeline.plan(MONDAY + timedelta(hours=25), lambda: note("last"))
         timeline.plan(MONDAY + timedelta(hours=1), lambda: note("first"))
         async with asyncio.TaskGroup() as group:
             await timeline.play(Crowd(group, at_most=1, span=timedelta(hours=1), patience=0))
 
     asyncio.run(play())
-    assert seen == [
-        (name, MONDAY + timedelta(hours=n)) for n, name in enumerate(("first", "between", "last"), start=1)
-    ]
+    assert seen == [(name, MONDAY + timedelta(hours=n)) for n, name in ((1, "first"), (2, "between"), (25, "last"))]
+    assert told == ["  Tuesday"]
 
 
 def test_a_crowd_waits_for_whoever_asked_long_ago() -> None:
     """The clock stands still while somebody waits who asked more than the span ago; others wait side by side."""
     clock, ended = Clock(MONDAY), dict[str, datetime]()
-    timeline = Timeline(clock)
+    timeline = Timeline(clock, str)
 
     async def slow(user: str, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from random import Random
 from typing import Any
 
@@ -21,6 +21,8 @@ from local.llm.author import honest
 from local.llm.context import context_in
 from local.llm.form import Form
 from serving.candidates import GENERIC_TIP, KINDS, MAX_TASKS, Tip, basis, by_rules, faults, quotes, standing
+
+TODAY = date(2026, 11, 23)
 
 BODY = "Ten minutes without interruption are a good beginning."
 KNOWN = context("Renew the passport", "Call the plumber", "Buy oat milk", themes={"house and garden": ["t0", "t1"]})
@@ -310,7 +312,7 @@ ABOUT_MILK = tip(task_ids=("milk",), theme="h")
 def stands(*own: Task, themes: Any = (THEME,), **more: Any) -> bool:
     """Whether a tip about milk and the kitchen, made when there was milk and bread to get, stands now."""
     was = basis(ABOUT_MILK, context(MILK, BREAD, themes=(THEME,)))
-    return standing([ABOUT_MILK], [was], context(*own, themes=themes, **more)) == [ABOUT_MILK]
+    return bool(standing([ABOUT_MILK], [was], context(*own, themes=themes, **more), TODAY))
 
 
 class TestStanding:
@@ -360,19 +362,27 @@ class TestStanding:
 
     def test_about_nothing(self) -> None:
         """A tip about no task and no theme stands whatever changes."""
-        assert standing([tip()], [basis(tip(), KNOWN)], EMPTY) == [tip()]
+        assert standing([tip()], [basis(tip(), KNOWN)], EMPTY, TODAY) == [(tip(), basis(tip(), KNOWN))]
 
     def test_without_a_basis(self) -> None:
         """A tip that was about something unknown never stands, nor does one that was kept without a basis."""
         lost = tip(task_ids=("t9",))
         assert basis(lost, KNOWN) == ""
-        assert standing([lost, tip()], ["", ""], KNOWN) == []
+        assert standing([lost, tip()], ["", ""], KNOWN, TODAY) == []
 
     def test_those_that_stand(self) -> None:
         """Of several candidates those remain that stand, in their order."""
         tips = [tip(f"Number {n}", task_ids=(f"t{n}",)) for n in range(3)]
         bases = [basis(each, KNOWN) for each in tips]
-        assert standing(tips, bases, context("Renew the passport", "Changed", "Buy oat milk")) == [tips[0], tips[2]]
+        found = standing(tips, bases, context("Renew the passport", "Changed", "Buy oat milk"), TODAY)
+        assert found == [(tips[0], bases[0]), (tips[2], bases[2])]
+
+    def test_a_day(self) -> None:
+        """Words that speak of a day stand on that day only, all others on any."""
+        bases = [basis(tip(), KNOWN), basis(tip(), KNOWN, TODAY)]
+        on = [standing([tip(), tip()], bases, KNOWN, day) for day in (TODAY, TODAY + timedelta(days=1))]
+        assert [len(each) for each in on] == [2, 1]
+        assert on[1] == [(tip(), bases[0])]
 
     @settings(max_examples=50, deadline=None)
     @given(contexts())
@@ -380,4 +390,5 @@ class TestStanding:
         """Of a context that was written and read again the same candidates stand."""
         made = by_rules(known)
         again = UserContext.model_validate(json.loads(canonical_json(known)))
-        assert standing(made, [basis(each, known) for each in made], again) == made
+        bases = [basis(each, known) for each in made]
+        assert standing(made, bases, again, TODAY) == list(zip(made, bases, strict=True))

@@ -1,0 +1,170 @@
+"""`python -m serving`, as an operator starts and ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from contexts.vault import new_key
+from local.service import running
+from serving.__main__ import main
+
+ROOT = Path(__file__).parents[2]
+TOKEN = "a-token-of-16-and-more"
+PASSWORD = "canary-4711"
+
+
+@pytest.fixture
+def environment(database_url: str, connection: psycopg.Connection[Any]) -> dict[str, str]:
+    """All that is needed, for a service without an LLM."""
+    return {
+        "DATABASE_URL": database_url,
+        "CREDENTIALS_KEYS": new_key(),
+        "SERVICE_TOKENS": TOKEN,
+        "SERVING_PORT": "0",
+        "REQUEST_BUDGET": "1.5",
+    }
+
+
+@pytest.fixture
+def said(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Starts the service with some variables changed, None: not set; gives what it says when it does not start."""
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY", "LLM_MODEL"):
+        monkeypatch.delenv(name, raising=False)
+
+    def start(**changed: str | None) -> str:
+        for name, value in {**environment, **changed}.items():
+            monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            assert main() == 1
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+        return capsys.readouterr().err
+
+    return start
+
+
+class TestRefused:
+    @pytest.mark.parametrize("name", ["SERVICE_TOKENS", "DATABASE_URL", "CREDENTIALS_KEYS"])
+    def test_not_set(self, said: Any, name: str) -> None:
+        """What has to be set and is not is named, with what it is."""
+        assert said(**{name: None}).startswith(f"{name}: Field required. ")
+
+    @pytest.mark.parametrize(
+        ("name", "value", "why"),
+        [
+            ("SERVICE_TOKENS", "short", "a token of fewer than 16 letters can be guessed"),
+            ("SERVING_PORT", "99999", "Input should be less than or equal to 65535"),
+            ("REQUEST_BUDGET", "soon", "Input should be a valid number"),
+            ("FRESHNESS_SLA", "six hours", "Input should be a valid timedelta"),
+            ("TODOIST_API_URL", "ftp://todoist", "String should match pattern"),
+            ("DATABASE_URL", "mysql://localhost", "String should match pattern"),
+            ("DATABASE_URL", f"postgresql://u:{PASSWORD}%@localhost/x", "not a URL that Postgres can read"),
+            ("DATABASE_URL", f"postgresql://u:{PASSWORD}@127.0.0.1:port/x", "its port is no number"),
+            (
+                "DATABASE_URL",
+                f"postgresql://u:{PASSWORD}@127.0.0.1/x?sslmode=odd",
+                "`sslmode` parameter must be one of",
+            ),
+            ("DATABASE_URL", f"postgresql://u:{PASSWORD}@127.0.0.1:1/x", "Postgres cannot be reached"),
+            ("DATABASE_URL", f"postgresql://u:{PASSWORD}@no.host.invalid/x", "Postgres cannot be reached"),
+            ("CREDENTIALS_KEYS", PASSWORD, "CREDENTIALS_KEYS holds something that is no Fernet key"),
+            ("LLM_MODEL", "gpt", "LLM_MODEL=gpt: provider and model are wanted"),
+            ("LLM_MODEL", "nobody:gpt", "LLM_MODEL=nobody:gpt: "),
+            ("LLM_MODEL", "openai:gpt-5-mini", "OPENAI_API_KEY"),
+            ("LLM_MODEL", "anthropic:claude-haiku-4-5", "ANTHROPIC_API_KEY"),
+        ],
+    )
+    def test_wrong(self, said: Any, name: str, value: str, why: str) -> None:
+        """A wrong setting is named with what is right, in one sentence and without a secret."""
+        told = said(**{name: value})
+        assert told.startswith(name)
+        assert why in told
+        assert PASSWORD not in told
+        assert "Traceback" not in told
+
+    def test_several(self, said: Any) -> None:
+        """Of several wrong settings each is named."""
+        told = said(SERVING_PORT="-1", LLM_TIMEOUT="never", TODOIST_TIMEOUT="0")
+        assert sorted(line.partition(":")[0] for line in told.splitlines()) == [
+            "LLM_TIMEOUT",
+            "SERVING_PORT",
+            "TODOIST_TIMEOUT",
+        ]
+
+    def test_settings_that_contradict(self, said: Any) -> None:
+        """Two settings that do not go together are told with both values."""
+        told = said(REVALIDATE_AFTER="07:00:00")
+        assert told.startswith("REVALIDATE_AFTER=7:00:00 is after FRESHNESS_SLA=6:00:00")
+
+    def test_no_such_database(self, said: Any, database_url: str) -> None:
+        """A database that is not there is told as Postgres tells it."""
+        told = said(DATABASE_URL=database_url.replace("serving_test_main", "nowhere"))
+        assert told == 'DATABASE_URL: Postgres cannot be reached or refuses: database "nowhere" does not exist\n'
+
+    def test_silent_database(self, said: Any) -> None:
+        """A Postgres that takes the connection and says nothing is given up within a request's budget."""
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            told = said(DATABASE_URL=f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/x")
+        assert told == "DATABASE_URL: Postgres cannot be reached or refuses: TimeoutError\n"
+
+
+class TestProcess:
+    def test_missing_settings(self, database_url: str) -> None:
+        """A process that is told nothing ends at once with status 1 and a sentence for each setting that it needs."""
+        ended = subprocess.run(
+            [sys.executable, "-m", "serving"], cwd=ROOT, env=bare({}), capture_output=True, text=True, timeout=60
+        )
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert ended.stderr.startswith("SERVICE_TOKENS: Field required.")
+
+    def test_port_in_use(self, environment: dict[str, str]) -> None:
+        """An address that somebody else listens at ends it, and is named."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = str(taken.getsockname()[1])
+            ended = subprocess.run(
+                [sys.executable, "-m", "serving"],
+                cwd=ROOT,
+                env=bare({**environment, "SERVING_PORT": port}),
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+        assert ended.returncode > 0
+        assert f"'127.0.0.1', {port}" in ended.stderr
+        assert "Traceback" not in ended.stderr
+
+    @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM], ids=lambda sign: sign.name)
+    def test_ended(
+        self, environment: dict[str, str], connection: psycopg.Connection[Any], tmp_path: Path, sign: signal.Signals
+    ) -> None:
+        """Told to end, by Ctrl-C or by what runs it, it ends with status 0, and nothing of it is left."""
+        with running(environment, tmp_path / "log") as service:
+            assert httpx.get(f"{service.url}/readyz").text == "ready\n"
+            os.kill(service.pid, sign)
+            assert os.waitstatus_to_exitcode(os.waitpid(service.pid, 0)[1]) == 0
+            with pytest.raises(httpx.ConnectError):
+                httpx.get(f"{service.url}/healthz")
+        others = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        assert connection.execute(others).fetchone() == (0,)
+        log = (tmp_path / "log").read_text()
+        assert "Finished server process" in log
+        assert "Traceback" not in log
+
+
+def bare(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a process that inherits nothing of ours but where programs are."""
+    return {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **environment}
