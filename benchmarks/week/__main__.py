@@ -50,7 +50,7 @@ async def _result(options: Namespace) -> Result:
         sync = await on_demand.play("on demand, one /sync", on_demand.by_sync, played, say, timed_days=timed)
         say("On demand, paged reads")
         paged = await on_demand.play("on demand, paged reads", on_demand.by_pages, played, say, timed_days=timed)
-    return Result(options.days, played.people, ours, sync, paged)
+    return Result(options.days, played.n_days_asked, played.people, ours, sync, paged)
 
 
 def _options() -> Namespace:

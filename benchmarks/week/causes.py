@@ -9,11 +9,12 @@ import psycopg
 from benchmarks.week.workload import MONDAY
 
 _CALLED = """
-    SELECT CASE WHEN l.expires_at > c.called_at THEN 'too few stood after a change'
-                WHEN l.author = 'rules' THEN 'tried again after a failure'
-                ELSE 'the first of a day' END AS cause, count(*)
+    SELECT CASE WHEN l.renew_at < l.expires_at AND l.renew_at <= c.called_at THEN 'tried again after a failure'
+                WHEN l.expires_at > c.called_at THEN 'changed, and too few stood'
+                WHEN l.renew_at > c.called_at THEN 'another day, and too few stood'
+                ELSE 'too old, or none there' END AS cause, count(*)
     FROM llm_calls c LEFT JOIN LATERAL (
-        SELECT author, expires_at FROM candidate_sets s
+        SELECT expires_at, renew_at FROM candidate_sets s
         WHERE s.user_id = c.user_id AND s.made_at <= c.called_at
           AND s.candidate_set_id IS DISTINCT FROM c.candidate_set_id
         ORDER BY s.made_at DESC LIMIT 1

@@ -58,6 +58,7 @@ def _name(axes: Axes, title: str) -> None:
     axes.set_xticks(range(3), ["this system", "on demand\none /sync", "on demand\npaged"], fontsize=8)
     axes.margins(y=0.35)
     axes.tick_params(axis="y", labelsize=8)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.legend(fontsize=7, loc="upper left", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -30,6 +30,7 @@ class Result:
     """The week of the system and of both forms of on-demand assembly, over the same requests."""
 
     n_days: int
+    n_days_asked: int
     people: Sequence[Person]
     ahead: Week
     sync: Week
@@ -82,6 +83,7 @@ def save(result: Result, path: Path) -> None:
     document = {
         "n_users": len(result.people),
         "n_days": result.n_days,
+        "n_first_of_a_day": result.n_days_asked,
         "goals": [vars(goal) for goal in result.goals],
         "weeks": [to_json(week) for week in result.weeks],
         "people": result.by_kind_of_person,
@@ -93,6 +95,7 @@ def show(result: Result, console: Console) -> None:
     """The table, who cost what, and what was reached."""
     console.print(_table(result))
     console.print(_people(result))
+    console.print(f"{result.n_days_asked:,} of the requests are the first of their user's day.")
     for goal in result.goals:
         colour = "green" if goal.is_met else "red"
         console.print(f"[{colour}]{'reached' if goal.is_met else 'missed ':8}[/{colour}] {goal.text}: {goal.found}")

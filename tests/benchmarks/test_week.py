@@ -83,11 +83,12 @@ def test_reactions_depend_on_the_kind() -> None:
 
 
 def test_a_workload_is_the_same_again() -> None:
-    """Equal seeds give equal weeks; what lies before the warm-up is history."""
+    """Equal seeds give equal weeks; every other user's warm-up is half as long, and history goes on into it."""
     one, same, other = (workload(12, 2, seed=seed) for seed in (1, 1, 2))
     assert one == same
     assert one.requests != other.requests
-    assert one.history[-1].at < MONDAY - WARM_UP <= one.requests[0].at
+    assert MONDAY - WARM_UP <= one.requests[0].at < one.history[-1].at < MONDAY - WARM_UP / 2
+    assert not {(each.user_id, each.at) for each in one.history} & {(each.user_id, each.at) for each in one.requests}
     assert one.n_requests == sum(MONDAY <= request.at < one.until for request in one.requests)
 
 

@@ -214,6 +214,20 @@ class TestObjects:
         assert ids(answer["items"]) == {"1"}
         assert ids(answer["projects"]) == {"p1"}
 
+    def test_archived_project_keeps_its_tasks(self, todoist: LocalTodoist, connect: Connect) -> None:
+        """The tasks and sections of an archived project stay out of a full answer, and come back with the project."""
+        held = document(
+            item("1", project_id="p1"),
+            item("2", project_id="p2"),
+            projects=[project("p1"), project("p2", is_archived=True)],
+            sections=[{"id": "s2", "project_id": "p2", "name": "Now"}],
+        )
+        client = connect(held)
+        answer = client.sync()
+        assert (ids(answer["items"]), ids(answer["sections"])) == ({"1"}, set())
+        todoist.advance(client.user, {"projects": [project("p2", is_archived=False)]})
+        assert ids(client.sync()["items"]) == {"1", "2"}
+
     def test_broken_objects_are_served_as_they_are(self, connect: Connect) -> None:
         """A loaded document comes back with its oddities: no id, wrong priority, null, twice."""
         odd = [{"content": "no id"}, item("1", priority=0), item("2", content=None), None, "text", item("1")]

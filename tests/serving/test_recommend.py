@@ -198,6 +198,18 @@ class TestMidnight:
         house.clock.forward(hours=24)
         assert service.tip().how == ("inline", "called")
 
+    def test_candidates_of_both_sorts(self, house: House, service: Service, account: Account) -> None:
+        """Where enough hold on any day those that spoke of today are left out after midnight, and nobody is asked."""
+        house.llm.behaviour = says(about("t0"), about("t1"), about("t2", only_today=True))
+        house.clock.at = datetime(2026, 11, 23, 23, 55, tzinfo=UTC)
+        house.world.add("ann", account("call bob", "buy milk", "mend the roof"), "UTC")
+        service.tip()
+        house.clock.forward(minutes=6)
+        assert service.tip().how == ("stored", "skipped")
+        titles = {tip["title"] for tip in candidates(house)}
+        assert {"Take up number 0", "Take up number 1"} <= titles
+        assert "Take up number 2" not in titles
+
     def test_zone_that_only_todoist_knows(self, house: House, service: Service, account: Account) -> None:
         """The midnight is that of the zone which Todoist told, from a user's very first request on."""
         house.llm.behaviour = says(about("t0", only_today=True), about("t1", only_today=True))
