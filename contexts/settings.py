@@ -56,7 +56,10 @@ class Settings(SharedSettings):
         "0 2,6,10,14,18,22 * * *", description="Cron (UTC) at which signals are fetched."
     )
     night_hour: int = Field(
-        2, ge=0, le=23, description="The scheduled hour (UTC) whose run fetches every active user."
+        2,
+        ge=0,
+        le=23,
+        description="The hour (UTC) whose run also fetches whoever was not looked at lately.",
     )
     night_deadline_minutes: int = Field(60, ge=1, description="A step's run that takes longer raises an alert.")
     embedding_model: str = Field(NOMIC, description="Name on the model hub, or the folder of a saved model.")
@@ -81,7 +84,7 @@ class Settings(SharedSettings):
         if "*" not in hours and self.night_hour not in hours:
             raise ValueError(
                 f"NIGHT_HOUR={self.night_hour} is none of the hours {hours} of MATERIALIZE_SCHEDULE:"
-                " no run would ever fetch everybody"
+                " no run would ever fetch those who seldom ask"
             )
         return self
 

@@ -111,4 +111,6 @@ class ContextStore:
             copy.set_types(["text", "timestamptz", "text", "text", "timestamptz", "text", "text"])
             for row in rows:
                 copy.write_row((*astuple(row), row.row_version))
-        return int(self._sql.merge_stage(self._connection))
+        n_written = int(self._sql.merge_stage(self._connection))
+        self._sql.take_themes(self._connection)
+        return n_written

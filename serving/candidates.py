@@ -102,7 +102,8 @@ def tasks_of(context: UserContext) -> dict[str, tuple[Bucket, TaskView]]:
 
 
 def basis(tip: Tip, context: UserContext, day: date | None = None) -> str:
-    """A hash of what a tip speaks about: its tasks as the context shows them, its theme's name, the day if it does.
+    """A hash of what a tip speaks about: its tasks as the context shows them, its theme's name, the day if it does;
+    of one about no task and no theme, how many tasks there are.
 
     Empty when something of it is not in the context: then the tip does not stand.
     """
@@ -111,7 +112,8 @@ def basis(tip: Tip, context: UserContext, day: date | None = None) -> str:
     if any(task_id not in tasks for task_id in tip.task_ids) or (tip.theme is not None and tip.theme not in labels):
         return ""
     about = [[tasks[task_id][0], tasks[task_id][1].model_dump(mode="json")] for task_id in tip.task_ids]
-    told = json.dumps([about, labels.get(tip.theme or ""), str(day) if day else None], sort_keys=True)
+    whole = None if tip.task_ids or tip.theme else context.counts.model_dump(mode="json")
+    told = json.dumps([about, labels.get(tip.theme or ""), str(day) if day else None, whole], sort_keys=True)
     return sha256(told.encode()).hexdigest()[:32]
 
 

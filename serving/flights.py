@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Generic, TypeVar
 
 import asyncpg
@@ -78,7 +78,9 @@ class Locks:
                 await asyncio.sleep(_POLL_SECONDS)
             yield
         finally:  # also where the wait was given up: Postgres may just have said yes
-            await asyncio.shield(_SQL.unlock(self._pool, name=name))
+            with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                # A connection that is lost has given its locks back.
+                await asyncio.shield(_SQL.unlock(self._pool, name=name))
 
 
 async def _as_it_is(_: object) -> None:

@@ -91,7 +91,7 @@ class Inline:
     async def _signals(self, user_id: str, now: datetime) -> tuple[Signals, str]:
         account = await self._account(user_id)
         if now < self._rests.get(user_id, now):
-            raise NotAssembled("Todoist asked to wait")
+            raise NotAssembled("Todoist asked to wait, or refused the account")
         async with await self._breakers.get_breaker("todoist"):
             fetched = await fetch_one(self._session, account, None, self._renewed)
             if isinstance(fetched, Failed):
@@ -110,8 +110,10 @@ class Inline:
         ), themes
 
     def _rest(self, user_id: str, error: TodoistError, now: datetime) -> None:
-        """Leave the account alone for as long as Todoist asked for."""
-        if isinstance(error, TodoistUnavailable) and error.retry_after is not None:
+        """Leave the account alone for as long as Todoist asked for, or a while where it refuses it altogether."""
+        if isinstance(error, TokenRefused | RequestRefused):
+            self._rests[user_id] = now + timedelta(seconds=_LONGEST_REST)
+        elif isinstance(error, TodoistUnavailable) and error.retry_after is not None:
             self._rests[user_id] = now + timedelta(seconds=min(error.retry_after, _LONGEST_REST))
 
     async def _account(self, user_id: str) -> Account:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +20,11 @@ from serving.metrics import Metrics
 
 _SQL = queries("serving", "asyncpg")
 _MOST = 500
+_REACH = timedelta(days=7)
+_LATE = timedelta(minutes=10)
+"""Longer than it can take until a decision stands in the log under the time at which it was made."""
+
+_TICK = timedelta(microseconds=1)
 
 RANKS: Mapping[str, int] = {"ignored": 0, "dismissed": 1, "snoozed": 1, "accepted": 1, "done": 2}
 """A reaction gives way to one of higher rank: `ignored`, which writes itself, to any, and any to `done`."""
@@ -54,6 +60,9 @@ class Learner:
         self._pool = pool
         self._metrics = metrics
         self._clock = clock
+        # Only one can move the posterior at a time: the others wait here, and not each with a connection of its own.
+        self._one = asyncio.Lock()
+        self._looked_until = datetime.min.replace(tzinfo=UTC)
 
     @property
     def version(self) -> str:
@@ -76,7 +85,7 @@ class Learner:
 
         Raises UnknownDecision (also for another user's, where `user_id` is given) and ReactionConflict.
         """
-        async with self._pool.acquire() as connection, connection.transaction():
+        async with self._one, self._pool.acquire() as connection, connection.transaction():
             row = await _SQL.lock_decision(connection, decision_id=decision_id)
             if row is None or user_id not in (None, row["user_id"]):
                 raise UnknownDecision
@@ -98,15 +107,25 @@ class Learner:
         return Reacted(decision_id, reaction, is_news=True)
 
     async def ignore(self, older_than: timedelta) -> int:
-        """Write `ignored` for decisions that nobody reacted to for so long; gives how many."""
+        """Write `ignored` for decisions that nobody reacted to for so long; gives how many.
+
+        A process looks through the last week once, and from then on only at what has become old enough since.
+        """
         now, n = self._clock(), 0
-        while found := await self._ignore_some(now, now - older_than):
-            n += found
+        until = now - older_than
+        since = max(self._looked_until, until - _REACH)
+        while True:
+            n_rows, n_news, since = await self._ignore_some(now, since, until)
+            n += n_news
+            if n_rows < _MOST:
+                break
+        self._looked_until = until - _LATE
         return n
 
-    async def _ignore_some(self, now: datetime, until: datetime) -> int:
-        async with self._pool.acquire() as connection, connection.transaction():
-            rows = [row async for row in _SQL.lock_unanswered(connection, until=until, most=_MOST)]
+    async def _ignore_some(self, now: datetime, since: datetime, until: datetime) -> tuple[int, int, datetime]:
+        """How many decisions were found, of how many it was news, and from when on to look further."""
+        async with self._one, self._pool.acquire() as connection, connection.transaction():
+            rows = [row async for row in _SQL.lock_unanswered(connection, since=since, until=until, most=_MOST)]
             ids = [row["decision_id"] for row in rows]
             reward = REWARDS["ignored"]
             news = {
@@ -120,7 +139,7 @@ class Learner:
                 await self._save(connection, posterior)
         self._take(posterior)
         self._metrics.reactions.labels("ignored").inc(len(news))
-        return len(news)
+        return len(rows), len(news), rows[-1]["decided_at"] - _TICK if rows else since
 
     async def _learn(
         self, connection: Any, row: Mapping[str, Any], reaction: str, former: float | None

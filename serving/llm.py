@@ -38,6 +38,9 @@ _HOW = (
     " provider's own variables: OPENAI_API_KEY, OPENAI_BASE_URL, ANTHROPIC_API_KEY, OLLAMA_BASE_URL."
 )
 
+_LEAST = 0.2
+"""Seconds below which the model is not asked: that it cannot answer so fast would count as its failure."""
+
 _MAX_TOKENS = 1500
 _FAILURES = 5
 _OPEN_SECONDS = 30.0
@@ -127,7 +130,7 @@ class LLM:
     async def write(self, context: UserContext, today: date, *, within: float) -> Written:
         run, usage, began = _Run(context), RunUsage(), time.monotonic()
         outcome: Outcome
-        if within <= 0:
+        if within < _LEAST:
             return Written((), None)
         asked = prompt(context, today, self._marks())
         try:

@@ -97,10 +97,11 @@ class Recommender:
 
     async def tip(self, user_id: str) -> Answer:
         """A tip for a user, within the budget. UnknownUser; whatever the database raises when it does not answer."""
+        until = asyncio.get_running_loop().time() + self.timing.budget - _RESERVE
         known = await self._read(user_id)
         now = self.clock()
         if not known.is_fresh(now, self.timing.sla) or not _is_current(known.last, known.context_hash, now):
-            return await self._requests.join(user_id, lambda: self._mended(user_id))
+            return await self._requests.join(user_id, lambda: self._mended(user_id, until))
         if known.materialized_at and now - known.materialized_at > self.timing.revalidate_after:
             self._refreshes.start(user_id, lambda: self._refresh(user_id))
         return await self._decide(known, _last(known), "stored", "skipped", now)
@@ -115,9 +116,8 @@ class Recommender:
         await self._requests.cancel()
         await self._refreshes.cancel()
 
-    async def _mended(self, user_id: str) -> Answer:
+    async def _mended(self, user_id: str, until: float) -> Answer:
         """The way of a request that cannot just read: in time, or with what there is."""
-        until = asyncio.get_running_loop().time() + self.timing.budget - _RESERVE
         try:
             async with asyncio.timeout_at(until), self.locks.hold(user_id):
                 return await self._mend(user_id, until - _RESERVE)
@@ -250,7 +250,13 @@ class Recommender:
         return Answer(decision.decision_id, tip, source, age, llm, known.context_hash, version)
 
     async def _refresh(self, user_id: str) -> None:
-        """Assemble a context that is soon stale anew, behind the answer."""
+        """Assemble a context that is soon stale anew, behind the answer; what goes wrong is only logged."""
+        try:
+            await self._refreshed(user_id)
+        except Exception as error:
+            log.warning("user %s: not refreshed, %s", user_id, type(error).__name__)
+
+    async def _refreshed(self, user_id: str) -> None:
         async with asyncio.timeout(self.timing.budget), self.locks.hold(f"refresh {user_id}"):
             known = await self._read(user_id)
             if known.materialized_at and self.clock() - known.materialized_at > self.timing.revalidate_after:

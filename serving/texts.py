@@ -22,7 +22,8 @@ _LOOKALIKES = str.maketrans("аеорсухіјѕԁԛԝһкмтвнαορυνκ�
 _ADDRESS = re.compile(
     r"\b(?:https?|hxxps?|ftp|file|data|mailto|tel|sms|javascript|vbscript):(?=\S)|//|www\.|@"
     r"|[\w-]\.[^\W\d_]{2,}|[a-z0-9]\u3002[a-z]{2,}|(?:\d{1,3}\.){3}\d"
-    r"|(?:\bdot| \.)\s?(?:com|net|org|io|example)\b|\(\s*(?:dot|at|\.)\s*\)",
+    r"|\bd[o0]t\s+[a-z]{2,10}\b|[\w-]\s?[\u2022\u2027\u2219\u22c5]\s?[a-z]{2,10}\b|\w,(?:com|net|org|io)\b"
+    r"| \.\s?(?:com|net|org|io|example)\b|\(\s*(?:dot|at|\.)\s*\)",
     re.IGNORECASE,
 )
 """A scheme, two words with a dot between them, digits of the internet, and how these are disguised."""

@@ -23,6 +23,13 @@ SET materialized_at = excluded.materialized_at, context_json = excluded.context_
     row_version = excluded.row_version
 WHERE context_store.materialized_at <= excluded.materialized_at;
 
+-- name: take_themes!
+-- Of rows that somebody wrote meanwhile from newer tasks, the themes: those of the night are newer than the ones kept.
+-- Without a version they are written whole as soon as their tasks are fetched again.
+UPDATE context_store c SET themes = s.themes, row_version = NULL
+FROM stage s
+WHERE c.user_id = s.user_id AND c.materialized_at > s.materialized_at AND c.themes <> s.themes;
+
 -- name: refresh!
 -- Same content, looked at again: only the freshness moves, and only forward.
 UPDATE context_store c

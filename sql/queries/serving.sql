@@ -82,10 +82,10 @@ ON CONFLICT (decision_id) DO UPDATE
 SET reaction = excluded.reaction, reacted_at = excluded.reacted_at, reward = excluded.reward;
 
 -- name: lock_unanswered
--- Decisions up to :until, within a week before it, that nobody reacted to; those that somebody else holds are left out.
-SELECT d.decision_id, d.policy_version, d.chosen, d.features, cardinality(d.propensities) AS n_candidates
+-- Decisions after :since and up to :until that nobody reacted to; those that somebody else holds are left out.
+SELECT d.decision_id, d.decided_at, d.policy_version, d.chosen, d.features, cardinality(d.propensities) AS n_candidates
 FROM decisions d
-WHERE d.decided_at <= :until AND d.decided_at > :until - INTERVAL '7 days' AND d.chosen IS NOT NULL
+WHERE d.decided_at > :since AND d.decided_at <= :until AND d.chosen IS NOT NULL
   AND NOT EXISTS (SELECT FROM reactions r WHERE r.decision_id = d.decision_id)
 ORDER BY d.decided_at
 LIMIT :most

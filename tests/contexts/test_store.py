@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from time import monotonic, sleep
@@ -83,6 +84,12 @@ class TestUpsert:
         store.upsert([row("ann", "new", AT + HOUR)])
         assert store.upsert([row("ann", "old", AT), row("bob", "b", AT)]) == (1, 0)
         assert stored(connection) == [row("ann", "new", AT + HOUR), row("bob", "b", AT)]
+
+    def test_themes_of_the_night(self, store: ContextStore, connection: Connection) -> None:
+        """A row of newer tasks stays, and takes the night's themes, which are newer than its own."""
+        store.upsert([row("ann", "1", AT + HOUR)])
+        store.upsert([replace(row("ann", "0", AT), themes='["new"]')])
+        assert stored(connection) == [replace(row("ann", "1", AT + HOUR), themes='["new"]')]
 
     def test_same_instant(self, store: ContextStore, connection: Connection) -> None:
         """Of two contexts from the same fetch the later write counts: a reaction may have come in between."""

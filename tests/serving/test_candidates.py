@@ -360,10 +360,6 @@ class TestStanding:
         assert stands(MILK, BREAD, now=NOON + timedelta(days=1))
         assert not stands(MILK, BREAD, now=NOON + timedelta(days=3))
 
-    def test_about_nothing(self) -> None:
-        """A tip about no task and no theme stands whatever changes."""
-        assert standing([tip()], [basis(tip(), KNOWN)], EMPTY, TODAY) == [(tip(), basis(tip(), KNOWN))]
-
     def test_without_a_basis(self) -> None:
         """A tip that was about something unknown never stands, nor does one that was kept without a basis."""
         lost = tip(task_ids=("t9",))
@@ -376,6 +372,13 @@ class TestStanding:
         bases = [basis(each, KNOWN) for each in tips]
         found = standing(tips, bases, context("Renew the passport", "Changed", "Buy oat milk"), TODAY)
         assert found == [(tips[0], bases[0]), (tips[2], bases[2])]
+
+    def test_about_no_task(self) -> None:
+        """A tip about no task and no theme speaks of the whole list: it stands while as many tasks are on it."""
+        none = Tip(kind="plan", title="Your list is clear", body="Write down what comes to mind.")
+        was = basis(none, EMPTY)
+        assert standing([none], [was], EMPTY, TODAY) == [(none, was)]
+        assert standing([none], [was], KNOWN, TODAY) == []
 
     def test_a_day(self) -> None:
         """Words that speak of a day stand on that day only, all others on any."""

@@ -280,7 +280,7 @@ class TestCircuit:
     def test_opens(self, local: LocalLLM, behaviour: Behaviour) -> None:
         """After five failures in a row nobody waits for the model: it is not asked, and that is said."""
         local.behaviour = behaviour
-        made = in_turn(LLM("openai-chat:local"), [KNOWN] * 8, within=0.1)
+        made = in_turn(LLM("openai-chat:local"), [KNOWN] * 8, within=0.25)
         assert [each.usage is None for each in made] == [False] * 5 + [True] * 3
         assert made[5:] == [NOTHING] * 3
         assert len(local.calls) == 5
