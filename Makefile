@@ -16,7 +16,7 @@ export XDG_RUNTIME_DIR ?= $(CURDIR)/.local/runtime
 help:
 	@echo "make run     three nights through a real Airflow on this machine, then tips; ONCE=1 ends by itself"
 	@echo "make test    lint, types, layers and all tests"
-	@echo "make bench   seconds and CPU of every step for 1,000 users (USERS=n for more), and of a tip"
+	@echo "make bench   CPU and memory of every step for 1,000 users (USERS=n for more), of the store, of a tip"
 	@echo "make lock    requirements.lock anew from requirements.txt (needs uv)"
 	@echo "make clean   remove .venv and .local"
 
@@ -42,6 +42,7 @@ lint: setup
 
 bench: setup
 	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m benchmarks.store
 	@$(BIN)/python -m benchmarks.requests
 
 migrate: setup

@@ -1,76 +1,102 @@
-"""`python -m assets`: look at the graph and at the shards, set a broken shard aside."""
+"""`python -m assets`: what would run and why, run it, what it saved, why a context changed; look into the shards."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import duckdb
+import psycopg
 
-from assets.definitions import GRAPH
+from assets import commands
 from assets.errors import AssetError
-from assets.parquet import Shards
-from assets.views import create_views
-from contexts.settings import Settings, SettingsError, read_settings
+from contexts.accounts import Look
+from contexts.embed import EmbeddingError
+from contexts.history import HistoryUnreadable
+from contexts.settings import SettingsError
+from contexts.todoist import TodoistError
+from contexts.vault import VaultError
+from contexts.why import UnknownDecision
+
+_FAILURES = (
+    SettingsError,
+    AssetError,
+    EmbeddingError,
+    HistoryUnreadable,
+    TodoistError,
+    VaultError,
+    UnknownDecision,
+    duckdb.Error,
+    psycopg.Error,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it was done, 1 with a sentence on stderr when not."""
-    options = _parser().parse_args(arguments)
+    options = vars(_parser().parse_args(arguments))
     try:
-        settings = read_settings(Settings)
-        shards = Shards(settings.data_root, settings.n_shards)
-        for line in _run(options, shards):
-            print(line)
-    except (SettingsError, AssetError, duckdb.Error) as error:
+        for line in options.pop("command")(**options):
+            print(line, flush=True)
+    except _FAILURES as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped: what was written is whole, the rest is for the next run", file=sys.stderr)
+        return 130
     return 0
-
-
-def _run(options: argparse.Namespace, shards: Shards) -> Iterator[str]:
-    if options.command == "graph":
-        yield from _graph()
-    elif options.command == "shards":
-        yield from _shards(shards, options.asset)
-    elif options.command == "query":
-        with duckdb.connect() as connection:
-            create_views(connection, GRAPH, shards)
-            yield str(connection.sql(options.sql))
-    else:
-        asset = GRAPH[options.asset]
-        aside = shards.set_aside(asset, options.shard)
-        yield f"{aside} is what was there; the next run of {asset.step} makes shard {options.shard} anew"
-
-
-def _graph() -> Iterator[str]:
-    for step, members in GRAPH.steps.items():
-        yield step
-        for member in members:
-            reads = ", ".join(edge.asset for edge in member.inputs) or "the world outside"
-            yield f"  {member.name:16} reads {reads}"
-
-
-def _shards(shards: Shards, name: str) -> Iterator[str]:
-    for footer in shards.footers(GRAPH[name]):
-        yield (
-            f"shard {footer.shard:>4}  {footer.n_users:>7} users  {footer.n_rows:>9} rows"
-            f"  {footer.materialized_at:%Y-%m-%d %H:%M}  data {footer.data_version[:12]}  {dict(footer.recipe)}"
-        )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m assets", description="The assets under DATA_ROOT.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("graph", help="the steps, their assets and what these read")
-    commands.add_parser("shards", help="each shard's rows, time and versions").add_argument("asset")
-    query = commands.add_parser("query", help="a DuckDB query over a view per asset, of the asset's name")
+    add = parser.add_subparsers(required=True).add_parser
+    for name, command, words in (
+        ("plan", commands.plan, "what a night would run now, why, and what that comes to; changes nothing"),
+        ("materialize", commands.materialize, "run a night, or a part of one, in this process"),
+    ):
+        found = add(name, help=words)
+        found.set_defaults(command=command)
+        _add_order(found)
+    ledger = add("ledger", help="what the last nights and days planned, did and spared")
+    ledger.set_defaults(command=commands.ledger)
+    ledger.add_argument("--days", type=int, default=7, help="how far back; 7 by default")
+    why = add("why", help="what changed in a user's context, or which context a tip was made from")
+    why.set_defaults(command=commands.why)
+    whom = why.add_mutually_exclusive_group(required=True)
+    whom.add_argument("user", nargs="?", metavar="USER")
+    whom.add_argument("--decision", metavar="ID", help="the decision_id that came with a tip")
+    why.add_argument("--last", type=int, default=10, help="how many versions; 10 by default")
+    forget = add("forget", help="remove every trace of a user: Postgres, Parquet, history")
+    forget.set_defaults(command=commands.forget_user)
+    forget.add_argument("user", metavar="USER")
+    add("graph", help="the steps, their assets and what these read").set_defaults(command=commands.graph)
+    shards = add("shards", help="each shard's rows, time and versions")
+    shards.set_defaults(command=commands.shards)
+    shards.add_argument("asset")
+    query = add("query", help="a DuckDB query over a view per asset, `ledger` and `context_history`")
+    query.set_defaults(command=commands.query)
     query.add_argument("sql")
-    rebuild = commands.add_parser("rebuild", help="set a shard's file aside, so that the next run makes it anew")
+    rebuild = add("rebuild", help="set a shard's file aside, so that the next run makes it anew")
+    rebuild.set_defaults(command=commands.rebuild)
     rebuild.add_argument("asset")
     rebuild.add_argument("--shard", type=int, required=True)
     return parser
+
+
+def _add_order(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--select", default="", help="assets, with commas: x, +x with all it reads, x+ with what reads it"
+    )
+    parser.add_argument("--user", default="", help="compute these users only, with commas")
+    parser.add_argument("--shards", default="", help="these shards only: 0-3,7")
+    parser.add_argument("--force", action="store_true", help="compute also what is up to date")
+    parser.add_argument(
+        "--look",
+        type=Look,
+        default=Look.EVERYBODY,
+        choices=list(Look),
+        help="whom to fetch: everybody (default), as the night does, or as the runs between nights do",
+    )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from inspect import signature
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
@@ -15,9 +15,6 @@ from assets.errors import GraphError, SchemaError, did_you_mean
 
 KEY = "user_id"
 """Every row of every asset belongs to one user; shards, rows and selections go by this column."""
-
-INPUT_HASH = "input_hash"
-"""The engine's own column beside those of a derived asset: the hash of what a row's user was computed from."""
 
 VALID_UNTIL = "valid_until"
 """A row whose instant in this column (optional) has come is computed again, whatever its inputs say."""
@@ -35,6 +32,14 @@ class Input:
 
     asset: str
     columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an asset's work is counted in: the name in an output's counts, and what a plan counts it by."""
+
+    count: str
+    per: Literal["user", "row"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class Asset:
     code_version: str
     opaque: frozenset[str]
     checks: tuple[Check, ...]
+    work: Work | None
     inputs: tuple[Input, ...]
     resources: Mapping[str, type]
     reserved: frozenset[str]
@@ -72,6 +78,11 @@ class Asset:
     def observes(self) -> bool:
         """Whether it looks at the world outside the graph: it asks for `users` and writes its whole shard."""
         return "users" in self.reserved
+
+    @property
+    def plain(self) -> tuple[str, ...]:
+        """The columns that are not opaque."""
+        return tuple(name for name in self.schema.names if name not in self.opaque)
 
     @property
     def is_source(self) -> bool:
@@ -104,7 +115,7 @@ class asset:
     step: the DAG that it belongs to. schema: its columns; the first ones name a row and give the order.
     code_version: raise it when the function's meaning changes. opaque: columns that follow from the others and the
     code (vectors differ in their last bit with the batch size), left out of versions. checks: rules that a new
-    shard must meet before it replaces the old one.
+    shard must meet before it replaces the old one. work: what a plan and the ledger count its work in.
     """
 
     step: str
@@ -112,6 +123,7 @@ class asset:
     code_version: str
     opaque: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
+    work: Work | None = None
 
     def __call__(self, function: Callable[..., pa.Table | Output]) -> Asset:
         """Read the signature: tables are dependencies, reserved names the engine's, all else resources by type."""
@@ -147,6 +159,7 @@ class asset:
             code_version=self.code_version,
             opaque=frozenset(self.opaque),
             checks=self.checks,
+            work=self.work,
             inputs=tuple(inputs),
             resources=resources,
             reserved=frozenset(reserved),
@@ -158,8 +171,6 @@ class asset:
             raise GraphError(f"an asset cannot be called '{name}': as a parameter the name is reserved. Rename it.")
         if KEY not in columns:
             raise GraphError(f"{name} has no column '{KEY}': every row belongs to a user. Add it to the schema.")
-        if INPUT_HASH in columns:
-            raise GraphError(f"{name} has a column '{INPUT_HASH}', which is the engine's own. Rename it.")
         for column in self.opaque:
             if column not in columns:
                 raise GraphError(

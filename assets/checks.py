@@ -13,12 +13,13 @@ import pyarrow.compute as pc
 
 @dataclass(frozen=True)
 class Candidate:
-    """A shard about to be written: its table, the inputs that it was made from, and how much of it is new.
+    """A shard about to be written: its table, the rows of it that are fresh, the inputs that it was made from.
 
     is_anew: everybody was bound to change, by a first run, other code, another model, or force.
     """
 
     table: pa.Table
+    fresh: pa.Table
     inputs: Mapping[str, pa.Table]
     n_users: int
     n_users_changed: int
@@ -54,15 +55,17 @@ def users_of(name: str) -> Check:
 
 
 def unit_vectors(column: str, *, tolerance: float = 5e-3) -> Check:
-    """Every vector in the fixed-size list `column` is finite and of length 1 within `tolerance` (float16)."""
+    """All vectors in the list `column` are of one dimension; the fresh ones are finite and of length 1, within
+    `tolerance` (float16).
+    """
 
     def unit(candidate: Candidate) -> str | None:
-        if not len(candidate.table):
+        if not len(candidate.fresh):
             return None
-        if len(set(pc.list_value_length(candidate.table[column]).to_pylist())) > 1:
+        if len(pc.unique(pc.list_value_length(candidate.table[column]))) > 1:
             return f"the vectors in '{column}' are not all of the same dimension"
-        flat = pc.list_flatten(candidate.table[column]).to_numpy()
-        vectors = flat.reshape(len(candidate.table), -1).astype(np.float32)
+        flat = pc.list_flatten(candidate.fresh[column]).to_numpy()
+        vectors = flat.reshape(len(candidate.fresh), -1).astype(np.float32)
         off = np.abs(np.linalg.norm(vectors, axis=1) - 1)
         n_bad = int(np.sum(~(off <= tolerance)))
         return f"{n_bad} vectors in '{column}' are not of length 1" if n_bad else None

@@ -24,6 +24,10 @@ class ShardUnreadable(AssetError):
     """A shard's file is cut short, foreign, or of another schema."""
 
 
+class OrderError(AssetError):
+    """What somebody asked for cannot be read, or names something that is not there."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`" Did you mean 'x'?"` for the nearest known name, or the list of all when none is near."""
     names = sorted(known)

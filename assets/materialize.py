@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from time import perf_counter
-from typing import cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from assets.asset import INPUT_HASH, KEY, VALID_UNTIL, Asset, Output, Users
+from assets.asset import KEY, Asset, Input, Output, Users
 from assets.checks import Candidate
-from assets.errors import AssetError, CheckFailed
+from assets.digests import digest_of, texts
+from assets.errors import AssetError, CheckFailed, SchemaError
 from assets.graph import Graph
+from assets.index import Index
 from assets.parquet import Footer, Shard, Shards
-from assets.plan import Planned, Planner
+from assets.plan import Plan, Planned, Planner, Request, staleness
 from assets.records import Record
-from assets.versions import column_versions, hash_of, input_hashes, recipe_of, shard_of
+from assets.versions import hash_of, recipe_of, shard_of
 
 NOBODY: Users = {}
 
@@ -36,38 +39,59 @@ def materialize(
     only_users: Iterable[str] | None = None,
     force: bool = False,
 ) -> list[Record]:
-    """Bring the selected assets up to date in this process, each after those that it reads.
+    """Plan and execute: bring the selected assets up to date in this process, each after those that it reads.
 
     users: whom the observing assets look at. select: names, `+name`, `name+`; all by default. only_shards: no others,
     and observing assets look there even when they have no user to look at. only_users: compute no one else, in their
     shards. force: compute even what is up to date. Gives a record for each shard that ran.
     """
     chosen = list(graph) if select is None else graph.select(select)
+    request = asked(shards.n_shards, users, only_shards=only_shards, only_users=only_users, force=force)
+    plan = Planner(graph, shards, resources, now).plan(chosen, request)
+    return list(execute(plan, graph, shards, resources=resources, now=now))
+
+
+def asked(
+    n_shards: int,
+    users: Users,
+    *,
+    only_shards: Iterable[int] | None = None,
+    only_users: Iterable[str] | None = None,
+    force: bool = False,
+) -> Request:
+    """The request of a run for everybody, for some shards, or for some users in theirs; see `materialize`."""
     only = None if only_users is None else frozenset(only_users)
-    named = None if only_shards is None else set(only_shards)
+    named = None if only_shards is None else frozenset(only_shards)
     if only is not None:
         users = {user: at for user, at in users.items() if user in only}
-        named = {shard_of(user, shards.n_shards) for user in only}
-    observed = {shard_of(user, shards.n_shards) for user in users} | (named or set())
-    planner = Planner(graph, shards, resources, now)
-    run = _Run(graph, shards, resources, now, users, only)
-    wanted = None if named is None else sorted(named)
-    return [
-        run.shard(asset, planned)
-        for asset in chosen
-        for planned in planner.plan(asset, wanted, observed=observed, force=force)
-    ]
+        own = frozenset(shard_of(user, n_shards) for user in only)
+        named = own if named is None else named & own
+    look = frozenset(shard_of(user, n_shards) for user in users) | (named or frozenset())
+    return Request(users, look, named, only, force)
+
+
+def execute(
+    plan: Plan, graph: Graph, shards: Shards, *, resources: Mapping[type, object], now: datetime
+) -> Iterator[Record]:
+    """Do what a plan says, in its order; what it gives at most is looked at again when its inputs are there."""
+    run = _Run(graph, shards, resources, now, plan.request.users, plan.request.only)
+    for entry in plan:
+        is_settled = not entry.at_most
+        exact = entry if is_settled else Planner(graph, shards, resources, now).again(entry, plan.request)
+        if exact:
+            yield run.shard(graph[exact.asset], exact)
 
 
 @dataclass(frozen=True)
 class _Made:
-    """A shard's new rows, and how they came about. is_complete: nobody was left for a later run."""
+    """A shard's new rows with their index, and how they came about. is_complete: nobody was left for a later run."""
 
     table: pa.Table
-    n_users: int
+    index: Index
     n_users_changed: int
+    fresh: pa.Table
+    fresh_users: Collection[str]
     output: Output
-    without_rows: Mapping[str, str]
     is_complete: bool
 
 
@@ -88,7 +112,7 @@ class _Run:
             inputs = {
                 edge.asset: _Feed(
                     self.graph[edge.asset],
-                    edge.columns,
+                    edge,
                     stack.enter_context(self.shards.open(self.graph[edge.asset], planned.shard)),
                 )
                 for edge in asset.inputs
@@ -99,8 +123,10 @@ class _Run:
             _check(asset, planned, made, inputs, is_anew=is_anew)
             footer = self._footer(asset, planned, made, inputs, previous)
             before = previous.footer if previous else None
-        if before is None or _is_news(before, footer):
+        if before is None or not before.says_the_same_as(footer):
             self.shards.write(asset, made.table, footer)
+        if before and not set(before.index.users) <= set(made.index.users):
+            self.shards.remove_leftovers(asset, planned.shard)  # they may hold rows of those who left
         if made.output.then:
             made.output.then()
         return Record(
@@ -118,40 +144,57 @@ class _Run:
 
     def _observe(self, asset: Asset, planned: Planned, previous: Shard | None, inputs: Mapping[str, _Feed]) -> _Made:
         users = {user: at for user, at in self.users.items() if shard_of(user, self.shards.n_shards) == planned.shard}
-        old = _former(asset, previous).select(asset.schema.names)
-        output = self._call(asset, old, users, {name: feed.rows() for name, feed in inputs.items()})
-        table = _ordered(asset, asset.conform(output.table))
-        found = set(_users(table))
-        own = {user for user in found if shard_of(user, self.shards.n_shards) == planned.shard}
-        _refuse_strangers(asset, found, own)
-        return _Made(table, len(found), len(users), output, {}, is_complete=self.only is None)
+        output = self._call(
+            asset, _former(asset, previous), users, {name: feed.rows() for name, feed in inputs.items()}
+        )
+        table = _rows(asset, output)
+        found = set(pc.unique(table[KEY]).to_pylist())
+        _refuse_strangers(
+            asset, found, {user for user in found if shard_of(user, self.shards.n_shards) == planned.shard}
+        )
+        recipe = recipe_of(asset, self.resources)
+        stamp = digest_of(hash_of(recipe).encode())
+        if asset.is_source:
+            index = Index.of(table, asset.plain, _looked_at_by(stamp, found, users, previous))
+            stamps = [row.tobytes() for row in index.made_from]
+        else:
+            given = _made_from(asset, inputs, recipe, self.now) if self.only is None else {}
+            index = Index.of(table, asset.plain, given)
+            stamps = [stamp] * len(index)
+        marks = [digest_of(each, row.tobytes()) for each, row in zip(stamps, index.digests, strict=True)]
+        return _Made(
+            table,
+            index.also(sorted(asset.opaque), marks),
+            n_users_changed=len(users),
+            fresh=table,
+            fresh_users=users,
+            output=output,
+            is_complete=self.only is None,
+        )
 
     def _derive(self, asset: Asset, planned: Planned, previous: Shard | None, inputs: Mapping[str, _Feed]) -> _Made:
-        recipe = {**recipe_of(asset, self.resources), **{name: feed.recipe for name, feed in inputs.items()}}
-        hashes = input_hashes(asset, {name: feed.visible for name, feed in inputs.items()}, recipe)
         old = _former(asset, previous)
-        known = _known_hashes(old, previous)
-        stale = hashes.keys() if planned.reason == "forced" else _stale(hashes, known, old, self.now)
-        gone = known.keys() - hashes.keys()
-        changed, left = (stale, gone) if self.only is None else (stale & self.only, gone & self.only)
+        former = _former_index(asset, old, previous)
+        found = staleness(asset, former, _indices(inputs), recipe_of(asset, self.resources), self.now)
+        stale = frozenset(found.made_from) if planned.reason == "forced" else found.stale
+        changed = stale if self.only is None else stale & self.only
         output = Output(asset.schema.empty_table())
         if changed:
             fed = {name: feed.rows(changed) for name, feed in inputs.items()}
-            output = self._call(asset, old.select(asset.schema.names), {}, fed)
-        fresh = asset.conform(output.table)
-        _refuse_strangers(asset, _users(fresh), changed)
-        fresh = fresh.append_column(INPUT_HASH, pa.array([hashes[user] for user in _users(fresh)], pa.string()))
-        carried = old.filter(pc.invert(pc.is_in(old[KEY], pa.array(sorted(changed | left), pa.string()))))
-        table = _ordered(asset, pa.concat_tables([carried, fresh]))
-        with_rows = set(pc.unique(table[KEY]).to_pylist())
-        now_known = {user: known[user] for user in known.keys() - left - changed} | {u: hashes[u] for u in changed}
+            output = self._call(asset, old, {}, fed)
+        fresh = _rows(asset, output)
+        made_from = {user: found.made_from[user] for user in changed}
+        _refuse_strangers(asset, set(fresh[KEY].to_pylist()), changed)
+        new = _index(asset, fresh, made_from)
+        kept = former.without(changed | found.gone)
         return _Made(
-            table,
-            n_users=len(now_known),
+            _merged((old, former, kept), (fresh, new, new)),
+            kept.merged(new),
             n_users_changed=len(changed),
+            fresh=fresh,
+            fresh_users=changed,
             output=output,
-            without_rows={user: version for user, version in now_known.items() if user not in with_rows},
-            is_complete=changed == stale and left == gone,
+            is_complete=found.stale <= changed,
         )
 
     def _call(self, asset: Asset, previous: pa.Table, users: Users, inputs: Mapping[str, pa.Table]) -> Output:
@@ -172,21 +215,9 @@ class _Run:
         read = {name: version for name, feed in inputs.items() if (version := feed.version)}
         recipe = recipe_of(asset, self.resources)
         if not made.is_complete:  # some users are still to be computed, so the shard stays behind
-            read, recipe = {}, (dict(previous.footer.recipe) if previous else recipe)
-        times = made.table[VALID_UNTIL] if VALID_UNTIL in made.table.column_names else None
-        return Footer(
-            asset=asset.name,
-            shard=planned.shard,
-            n_shards=self.shards.n_shards,
-            recipe=recipe,
-            columns=column_versions(asset, made.table.select(asset.schema.names)),
-            inputs=read,
-            rows_version=hash_of(made.table[INPUT_HASH].to_pylist()) if not asset.observes else "",
-            n_rows=len(made.table),
-            n_users=made.n_users,
-            materialized_at=datetime.now(UTC),
-            valid_until=None if times is None else pc.min(times).as_py(),
-            without_rows=made.without_rows,
+            read, recipe = {}, (previous.footer.recipe if previous else recipe)
+        return Footer.of(
+            asset, planned.shard, self.shards.n_shards, made.index, recipe, read, materialized_at=datetime.now(UTC)
         )
 
 
@@ -195,78 +226,131 @@ class _Feed:
     """One input of a shard: the columns that the edge names, of the file as it was opened."""
 
     source: Asset
-    columns: tuple[str, ...]
+    edge: Input
     shard: Shard | None
 
     @property
     def version(self) -> str | None:
-        return self.shard.footer.edge_version(self.columns) if self.shard else None
+        return self.shard.footer.edge_version(self.edge.columns) if self.shard else None
 
     @property
-    def recipe(self) -> str:
-        """What made the opaque columns of a source, whose rows carry no hash of their own."""
-        is_asked = self.source.observes and not self.source.opaque.isdisjoint(self.columns)
-        return hash_of(self.shard.footer.recipe) if self.shard and is_asked else ""
+    def index(self) -> Index | None:
+        return self.shard.footer.index if self.shard else None
 
-    @property
-    def visible(self) -> pa.Table:
-        """All rows without opaque columns; for those stands what their users were computed from."""
-        names = [name for name in self.columns if name not in self.source.opaque]
-        if len(names) < len(self.columns):
-            names = [*names, INPUT_HASH] if not self.source.observes else _plain(self.source)
-        return self._read(names)
+    @cached_property
+    def table(self) -> pa.Table:
+        """The columns of all users."""
+        if self.shard is None:
+            return pa.schema([self.source.schema.field(name) for name in self.edge.columns]).empty_table()
+        return self.shard.read(self.edge.columns)
 
     def rows(self, users: Iterable[str] | None = None) -> pa.Table:
-        """All columns, of some users or of all."""
-        table = self._read(self.columns)
-        return table if users is None else table.filter(pc.is_in(table[KEY], pa.array(sorted(users), pa.string())))
-
-    def _read(self, columns: Iterable[str]) -> pa.Table:
-        names = list(columns)
-        if self.shard is None:
-            full = self.source.schema.append(pa.field(INPUT_HASH, pa.string()))
-            return pa.schema([full.field(name) for name in names]).empty_table()
-        return self.shard.read(names)
+        """The columns of some users or of all."""
+        return self.table if users is None or self.index is None else take(self.table, self.index, users)
 
 
-def _stale(hashes: Mapping[str, str], known: Mapping[str, str], old: pa.Table, now: datetime) -> set[str]:
-    changed = {user for user, version in hashes.items() if known.get(user) != version}
-    if VALID_UNTIL in old.column_names:
-        over = old.filter(pc.less_equal(old[VALID_UNTIL], pa.scalar(now, old[VALID_UNTIL].type)))
-        changed |= set(_users(over)) & hashes.keys()
-    return changed
+def _indices(inputs: Mapping[str, _Feed]) -> Mapping[str, Index | None]:
+    return {name: feed.index for name, feed in inputs.items()}
 
 
-def _known_hashes(old: pa.Table, previous: Shard | None) -> dict[str, str]:
-    with_rows: dict[str, str] = dict(zip(_users(old), old[INPUT_HASH].to_pylist(), strict=True))
-    return with_rows | dict(previous.footer.without_rows if previous else {})
+def _made_from(
+    asset: Asset, inputs: Mapping[str, _Feed], recipe: Mapping[str, str], now: datetime
+) -> Mapping[str, bytes]:
+    return staleness(asset, Index(), _indices(inputs), recipe, now).made_from
 
 
-def _users(table: pa.Table) -> list[str]:
-    return cast(list[str], table[KEY].to_pylist())
+def take(table: pa.Table, index: Index, users: Iterable[str]) -> pa.Table:
+    """The rows of some users of a table that `index` describes, in its order; without a copy where they touch."""
+    positions = sorted(index.position[user] for user in users if user in index.position)
+    return _slices((table, int(index.starts[at]), int(index.n_rows[at])) for at in positions) or table.slice(0, 0)
+
+
+def _merged(*parts: tuple[pa.Table, Index, Index]) -> pa.Table:
+    """One table of users from several, in the users' order. parts: rows, their index, and the users to take."""
+    taken = [
+        (user, table, int(index.starts[index.position[user]]), int(index.n_rows[index.position[user]]))
+        for table, index, chosen in parts
+        for user in chosen.users
+    ]
+    ordered = sorted(taken, key=lambda each: each[0])
+    return _slices(each[1:] for each in ordered) or parts[0][0].slice(0, 0)
+
+
+def _slices(wanted: Iterable[tuple[pa.Table, int, int]]) -> pa.Table | None:
+    """Runs of rows (table, start, length) one after the other; those that touch are taken as one."""
+    runs: list[tuple[pa.Table, int, int]] = []
+    for table, start, length in wanted:
+        if runs and runs[-1][0] is table and runs[-1][1] + runs[-1][2] == start:
+            runs[-1] = (table, runs[-1][1], runs[-1][2] + length)
+        elif length:
+            runs.append((table, start, length))
+    slices = [table.slice(start, length) for table, start, length in runs]
+    return pa.concat_tables(slices, promote_options="default") if slices else None  # a column may allow nulls by now
 
 
 def _former(asset: Asset, previous: Shard | None) -> pa.Table:
     """The shard's rows as they stand; columns that an older version of the code did not have are null."""
-    full = asset.schema.append(pa.field(INPUT_HASH, pa.string()))
     if previous is None:
-        return full.empty_table()
+        return asset.schema.empty_table()
     is_older = previous.footer.recipe["code"] != asset.code_version
-    missing = {name for name in full.names if (is_older or asset.observes) and not previous.has(name)}
-    table = previous.read([name for name in full.names if name not in missing])
+    missing = {name for name in asset.schema.names if (is_older or asset.observes) and not previous.has(name)}
+    table = previous.read([name for name in asset.schema.names if name not in missing])
     for name in missing:
-        table = table.append_column(name, pa.nulls(len(table), full.field(name).type))
-    return table.select(full.names)
+        table = table.append_column(name, pa.nulls(len(table), asset.schema.field(name).type))
+    return table.select(asset.schema.names)
 
 
-def _ordered(asset: Asset, table: pa.Table) -> pa.Table:
-    """The rows in the one order that content alone gives."""
-    names = (name for name in _plain(asset) if not pa.types.is_nested(asset.schema.field(name).type))
-    return table.combine_chunks().sort_by([(name, "ascending") for name in names])
+def _former_index(asset: Asset, old: pa.Table, previous: Shard | None) -> Index:
+    """What is known of the users, in today's columns."""
+    index = previous.footer.index if previous else Index()
+    if index.columns == (*asset.plain, *sorted(asset.opaque)):
+        return index
+    return _index(asset, old, index.known())
 
 
-def _plain(asset: Asset) -> list[str]:
-    return [name for name in asset.schema.names if name not in asset.opaque]
+def _index(asset: Asset, rows: pa.Table, made_from: Mapping[str, bytes]) -> Index:
+    """The index of a derived asset's rows; opaque columns follow from what the rows were made from."""
+    index = Index.of(rows, asset.plain, made_from)
+    return index.also(sorted(asset.opaque), [row.tobytes() for row in index.made_from])
+
+
+def _looked_at_by(stamp: bytes, users: Iterable[str], looked: Users, previous: Shard | None) -> dict[str, bytes]:
+    """The stamp of the recipe by which a source last looked at each of its users."""
+    before = previous.footer.index.known() if previous else {}
+    return {user: stamp if user in looked else before.get(user, stamp) for user in users}
+
+
+def _rows(asset: Asset, output: Output) -> pa.Table:
+    """The rows that an asset gave, user by user, in the one order that content alone gives."""
+    table = asset.conform(output.table).combine_chunks()
+    if table[KEY].null_count:
+        raise SchemaError(f"{asset.name} gave a row without a '{KEY}'. Every row belongs to a user: leave it out.")
+    names = list(dict.fromkeys([KEY, *asset.plain]))
+    keys = [name for name in names if _is_sortable(asset.schema.field(name).type)]
+    table = table.sort_by([(name, "ascending") for name in keys])
+    if len(keys) == len(names) or not _has_twins(table.select(keys)):
+        return table
+    sortable = table.select(keys)
+    for name in (name for name in names if name not in keys):
+        sortable = sortable.append_column(name, pa.array(texts(table[name]), pa.string()))
+    return table.take(pc.sort_indices(sortable, [(name, "ascending") for name in sortable.column_names]))
+
+
+def _has_twins(table: pa.Table) -> bool:
+    """Whether two rows that stand side by side are the same."""
+    same = np.ones(max(0, len(table) - 1), bool)
+    for column in table.columns:
+        if not same.any():
+            return False
+        one, other = column.slice(1), column.slice(0, len(same))
+        are_null = pc.and_(one.is_null(), other.is_null())
+        same &= np.asarray(pc.or_(are_null, pc.fill_null(pc.equal(one, other), fill_value=False)))
+    return bool(same.any())
+
+
+def _is_sortable(kind: pa.DataType) -> bool:
+    types = pa.types
+    return not any(is_one(kind) for is_one in (types.is_nested, types.is_dictionary, types.is_float16, types.is_null))
 
 
 def _refuse_strangers(asset: Asset, found: Iterable[str], asked: Iterable[str]) -> None:
@@ -278,7 +362,10 @@ def _refuse_strangers(asset: Asset, found: Iterable[str], asked: Iterable[str]) 
 
 
 def _check(asset: Asset, planned: Planned, made: _Made, inputs: Mapping[str, _Feed], *, is_anew: bool) -> None:
-    candidate = Candidate(made.table, _Visible(inputs), made.n_users, made.n_users_changed, is_anew=is_anew)
+    is_part = not made.is_complete and not asset.observes  # then the others' rows do not fit their inputs yet
+    tables = _Tables(inputs, made.fresh_users if is_part else None)
+    judged = made.fresh if is_part else made.table
+    candidate = Candidate(judged, made.fresh, tables, len(made.index), made.n_users_changed, is_anew=is_anew)
     for check in asset.checks:
         if refusal := check(candidate):
             raise CheckFailed(
@@ -287,22 +374,18 @@ def _check(asset: Asset, planned: Planned, made: _Made, inputs: Mapping[str, _Fe
             )
 
 
-class _Visible(Mapping[str, pa.Table]):
-    """The inputs as checks see them, read when asked for."""
+class _Tables(Mapping[str, pa.Table]):
+    """The inputs as checks see them, read when asked for: of some users or of all."""
 
-    def __init__(self, inputs: Mapping[str, _Feed]) -> None:
+    def __init__(self, inputs: Mapping[str, _Feed], users: Collection[str] | None) -> None:
         self._inputs = inputs
+        self._users = users
 
     def __getitem__(self, name: str) -> pa.Table:
-        return self._inputs[name].visible
+        return self._inputs[name].rows(self._users)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._inputs)
 
     def __len__(self) -> int:
         return len(self._inputs)
-
-
-def _is_news(before: Footer, after: Footer) -> bool:
-    """Whether anything but the time differs."""
-    return replace(before, materialized_at=after.materialized_at) != after

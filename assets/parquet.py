@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from functools import cached_property
 from json import dumps, loads
 from typing import Any
 from uuid import uuid4
@@ -15,21 +17,22 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from assets.asset import INPUT_HASH, Asset
+from assets.asset import Asset
 from assets.errors import SchemaError, ShardUnreadable
+from assets.index import Index
 from assets.versions import edge_hash, hash_of
 
-_FOOTER = b"asset"
+_FOOTER, _USERS = "asset", "users"
 
 
 @dataclass(frozen=True)
 class Footer:
     """What stands in a shard's Parquet footer, so that data and version cannot disagree.
 
-    recipe: versions of the code and of resources. columns: a hash for each column. inputs: for each input the version
-    of the columns read (absent when it had no file). n_users: users with a row, or in `without_rows`. valid_until:
-    the earliest instant at which a row must be computed again. rows_version: hash of the rows' input hashes, which
-    stand for opaque columns. without_rows: input hashes of users that gave no row.
+    recipe: versions of the code and of resources. columns: a hash for each plain column; opaque: one for each opaque
+    column, of what it follows from. inputs: for each input the version of the columns read (absent when it had no
+    file, all absent when some users are still to be computed). n_users: users known, with or without a row.
+    valid_until: the earliest instant at which a row must be computed again. packed: the index of the users.
     """
 
     asset: str
@@ -37,13 +40,53 @@ class Footer:
     n_shards: int
     recipe: Mapping[str, str]
     columns: Mapping[str, str]
+    opaque: Mapping[str, str]
     inputs: Mapping[str, str]
     n_rows: int
     n_users: int
     materialized_at: datetime
-    rows_version: str = ""
-    valid_until: datetime | None = None
-    without_rows: Mapping[str, str] = field(default_factory=dict)
+    valid_until: datetime | None
+    packed: bytes
+
+    @classmethod
+    def of(
+        cls,
+        asset: Asset,
+        shard: int,
+        n_shards: int,
+        index: Index,
+        recipe: Mapping[str, str],
+        inputs: Mapping[str, str],
+        materialized_at: datetime,
+    ) -> Footer:
+        """The footer of rows that have this index."""
+        blank = dict.fromkeys(asset.plain, ""), dict.fromkeys(sorted(asset.opaque), "")
+        empty = cls(asset.name, shard, n_shards, recipe, *blank, inputs, 0, 0, materialized_at, None, b"")
+        return empty.holding(index)
+
+    def holding(self, index: Index) -> Footer:
+        """The same of rows that have another index of the same columns."""
+        versions = index.versions()
+        return replace(
+            self,
+            columns={name: versions[name] for name in self.columns},
+            opaque={name: versions[name] for name in self.opaque},
+            n_rows=int(index.n_rows.sum()),
+            n_users=len(index),
+            valid_until=index.earliest(),
+            packed=index.pack(),
+        )
+
+    @cached_property
+    def index(self) -> Index:
+        """What is known of each user; ShardUnreadable when the footer holds something else."""
+        try:
+            return Index.unpack(self.packed)
+        except ValueError as error:
+            raise ShardUnreadable(
+                f"shard {self.shard} of {self.asset} does not say what it holds of whom ({error})."
+                f" {_rebuild(self.asset, self.shard)}"
+            ) from error
 
     @property
     def data_version(self) -> str:
@@ -51,19 +94,26 @@ class Footer:
         return hash_of(self.columns)
 
     def edge_version(self, columns: Sequence[str]) -> str:
-        """The version of some columns; an opaque one has that of all the rest and of what rows were made from."""
-        opaque = hash_of([self.data_version, self.recipe, self.rows_version])
-        return edge_hash(columns, dict.fromkeys(columns, opaque) | dict(self.columns))
+        """The version of some columns; one that the shard has not got yet is a version of its own."""
+        return edge_hash(columns, {**dict.fromkeys(columns, ""), **self.columns, **self.opaque})
 
-    def to_json(self) -> str:
-        return dumps(asdict(self), default=datetime.isoformat, sort_keys=True)
+    def says_the_same_as(self, other: Footer) -> bool:
+        """Whether nothing but the time differs."""
+        return replace(self, materialized_at=other.materialized_at) == other
+
+    def to_metadata(self) -> dict[str, str]:
+        """The footer as a Parquet file holds it: texts by name."""
+        plain = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "packed"}
+        text = dumps(plain, default=datetime.isoformat, sort_keys=True)
+        return {_FOOTER: text, _USERS: b64encode(self.packed).decode()}
 
     @classmethod
-    def from_json(cls, text: bytes) -> Footer:
-        fields: dict[str, Any] = loads(text)
+    def from_metadata(cls, metadata: Mapping[bytes, bytes]) -> Footer:
+        """What `to_metadata` gave; KeyError, TypeError or ValueError when it is something else."""
+        found: dict[str, Any] = loads(metadata[_FOOTER.encode()])
         for name in ("materialized_at", "valid_until"):
-            fields[name] = fields[name] and datetime.fromisoformat(fields[name])
-        return cls(**fields)
+            found[name] = found[name] and datetime.fromisoformat(found[name])
+        return cls(**found, packed=b64decode(metadata[_USERS.encode()]))
 
 
 class Shard:
@@ -73,23 +123,30 @@ class Shard:
         self.asset = asset
         self._path = path
         self._file = file
-        self.footer = _footer(asset, path, file.schema_arrow.metadata or {})
+        self.footer = _footer(asset, path, file.metadata.metadata or {})
 
     def has(self, column: str) -> bool:
         """Whether the file has a column of that name."""
         return column in self._file.schema_arrow.names
 
+    def read_all(self) -> pa.Table:
+        """All columns of all rows as they are, whatever the asset declares by now."""
+        return self._table(self._file.schema_arrow.names)
+
     def read(self, columns: Sequence[str]) -> pa.Table:
         """Some columns of all rows, in the stored order; SchemaError when the file lacks one or has another type."""
         stored = self._file.schema_arrow
         for name in columns:
-            wanted = pa.string() if name == INPUT_HASH else self.asset.schema.field(name).type
+            wanted = self.asset.schema.field(name).type
             if name not in stored.names or stored.field(name).type != wanted:
                 found = stored.field(name).type if name in stored.names else "missing"
                 raise SchemaError(
                     f"{self._path} of {self.asset.name}: column '{name}' is {found}, wanted {wanted}."
                     f" {_mend(self.asset, self._path)}"
                 )
+        return self._table(columns)
+
+    def _table(self, columns: Sequence[str]) -> pa.Table:
         try:
             return self._file.read(columns=list(columns)).select(list(columns)).replace_schema_metadata(None)
         except (pa.ArrowException, OSError) as error:
@@ -158,21 +215,43 @@ class Shards:
 
     def write(self, asset: Asset, table: pa.Table, footer: Footer) -> None:
         """Replace the shard's file by another in one step: a reader sees the old or the new, never a part."""
-        path = self.path(asset.name, footer.shard)
+        self._replace(self.path(asset.name, footer.shard), table, footer.to_metadata(), list(asset.plain))
+
+    def write_beside(self, name: str, table: pa.Table) -> None:
+        """Replace a table that is no asset, `<root>/<name>/data.parquet`, in one step."""
+        self._replace(f"{self._root}/{name}/data.parquet", table, {}, table.column_names)
+
+    def beside(self, name: str) -> str | None:
+        """Such a table as DuckDB reads it; None where there is none."""
+        path = f"{self._root}/{name}/data.parquet"
+        if not self._fs.exists(path):
+            return None
+        return path if self._is_local else str(self._fs.unstrip_protocol(path))
+
+    def remove_leftovers(self, asset: Asset, shard: int) -> None:
+        """Remove what a writer left that broke off, and what was set aside: both hold rows of former users."""
+        self._sweep(self.path(asset.name, shard).rsplit("/", 1)[0], (".tmp", ".aside"))
+
+    def _replace(self, path: str, table: pa.Table, metadata: Mapping[str, str], encoded: list[str]) -> None:
         folder = path.rsplit("/", 1)[0]
         self._fs.makedirs(folder, exist_ok=True)
-        for left in self._fs.ls(folder, detail=False):
-            if left.endswith(".tmp"):
-                self._fs.rm(left)
+        self._sweep(folder, (".tmp",))
         scratch = f"{folder}/{uuid4().hex}.tmp"
-        stamped = table.replace_schema_metadata({_FOOTER: footer.to_json()})
+        bare = table.replace_schema_metadata(None)
         with self._fs.open(scratch, "wb") as file:
-            plain = [name for name in table.column_names if name not in asset.opaque]
-            pq.write_table(stamped, file, compression="zstd", compression_level=1, use_dictionary=plain)
+            options = {"compression": "zstd", "compression_level": 1, "use_dictionary": encoded}
+            with pq.ParquetWriter(file, bare.schema, **options) as writer:
+                writer.write_table(bare)
+                writer.add_key_value_metadata(dict(metadata))
             if self._is_local:  # or a token in Postgres could survive a loss of power that its data do not
                 file.flush()
                 os.fsync(file.fileno())
         self._fs.mv(scratch, path)
+
+    def _sweep(self, folder: str, endings: tuple[str, ...]) -> None:
+        for left in self._fs.ls(folder, detail=False) if self._fs.exists(folder) else ():
+            if left.endswith(endings):
+                self._fs.rm(left)
 
     def set_aside(self, asset: Asset, shard: int) -> str:
         """Rename a shard's file so that the shard counts as missing; gives the new path."""
@@ -193,7 +272,7 @@ class Shards:
 
 def _footer(asset: Asset, path: str, metadata: Mapping[bytes, bytes]) -> Footer:
     try:
-        footer = Footer.from_json(metadata[_FOOTER])
+        footer = Footer.from_metadata(metadata)
     except (KeyError, TypeError, ValueError):
         raise ShardUnreadable(f"{path} carries no footer of the asset {asset.name}. {_mend(asset, path)}") from None
     if (footer.asset, footer.shard) != (asset.name, _shard_in(path)):
@@ -212,4 +291,8 @@ def _unreadable(asset: Asset, path: str, error: Exception) -> ShardUnreadable:
 
 
 def _mend(asset: Asset, path: str) -> str:
-    return f"Rebuild it: python -m assets rebuild {asset.name} --shard {_shard_in(path)}"
+    return _rebuild(asset.name, _shard_in(path))
+
+
+def _rebuild(asset: str, shard: int) -> str:
+    return f"Rebuild it: python -m assets rebuild {asset} --shard {shard}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from assets.plan import Reason
 
@@ -26,6 +27,16 @@ class Record:
     n_users_changed: int
     seconds: float
     counts: Mapping[str, int] = field(default_factory=dict)
+
+
+def to_plain(record: Record) -> dict[str, Any]:
+    """A record as JSON can carry it."""
+    return asdict(record)
+
+
+def from_plain(value: Mapping[str, Any]) -> Record:
+    """What `to_plain` made."""
+    return Record(**value)
 
 
 def total(records: Iterable[Record]) -> dict[str, int]:

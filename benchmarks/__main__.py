@@ -1,4 +1,4 @@
-"""`make bench`: what a first night, one in which 1 % of the users changed and an unchanged one cost."""
+"""`make bench`: what a first night costs, one in which 1 % of the users changed, an unchanged one, and a midnight."""
 
 from __future__ import annotations
 
@@ -7,38 +7,45 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.night import Pipeline
-from benchmarks.report import Bench, Night, save, show
+from benchmarks.night import Memory, Pipeline
+from benchmarks.report import Bench, Night, save, saved, show
 from benchmarks.todoist import StandIn, standing_in
-from benchmarks.users import N_TASKS, users_of_equal_size
+from benchmarks.users import N_TASKS, Crowd, add_accounts
 from contexts.embed import Embedder
 from contexts.migrate import migrate
 from contexts.sql import connect
-from contexts.todoist import Credentials, Todoist
+from contexts.todoist import Todoist
+from contexts.vault import new_key
 from local import postgres
 from local.checkpoint import save_tiny_nomic
-from local.samples import SampleUser, changed_users, night_changes
 
 LOCAL = Path(__file__).parent.parent / ".local"
 FOLDER = LOCAL / "bench"
 FIRST = datetime(2026, 11, 23, 10, 15, tzinfo=UTC)
-"""Nights are a minute apart, and it is midnight nowhere: what changes is what users changed."""
+"""The first three nights are a minute apart, and it is midnight nowhere: what changes is what users changed."""
+
+A_DAY_LATER = FIRST + timedelta(days=1)
+"""Of the last night: it was midnight everywhere, once."""
+
+SHARE = 0.01
+USERS_PER_SHARD = 400
+"""Shards of one size, so that runs with different numbers of users can be compared."""
 
 console = Console(highlight=False)
 
 
 def main() -> int:
-    """Run the nights, print the table, write `.local/bench.json`."""
+    """Run the nights, print the table, write `.local/bench-<users>.json`."""
     signal.signal(signal.SIGTERM, _as_interrupt)
     try:
-        n_users, n_shards = _number("USERS", 1000, 20_000), _number("N_SHARDS", 8, 1024)
+        n_users = _number("USERS", 1000, 1024 * USERS_PER_SHARD)
+        n_shards = _number("N_SHARDS", min(1024, max(8, round(n_users / USERS_PER_SHARD))), 1024)
     except ValueError as error:
         console.print(str(error), style="red")
         return 1
@@ -52,30 +59,49 @@ def main() -> int:
         return 130
     finally:
         shutil.rmtree(FOLDER, ignore_errors=True)
-    save(bench, LOCAL / "bench.json")
-    show(bench, console)
-    say("The figures: .local/bench.json")
+    path = LOCAL / f"bench-{n_users}.json"
+    save(bench, path)
+    show(bench, saved(LOCAL), console)
+    say(f"The figures: .local/{path.name}")
     return 0
 
 
 def _bench(stack: ExitStack, n_users: int, n_shards: int) -> Bench:
-    say(f"Making {n_users} users of {N_TASKS} tasks")
-    users = users_of_equal_size(n_users, today=FIRST.date())
+    began = time.process_time()
+    embedder = _embedder()
+    model_cpu_seconds = time.process_time() - began
     say("Starting Postgres 18 and the local Todoist")
     url = stack.enter_context(postgres.running(FOLDER / "postgres"))
     connection = stack.enter_context(connect(url))
     migrate(connection)
     todoist = stack.enter_context(standing_in())
-    began = time.process_time()
-    embedder = _embedder()
-    model_cpu_seconds = time.process_time() - began
-    pipeline = Pipeline(connection, Todoist(todoist.url), embedder, FOLDER / "data", n_shards)
-    _load(users, pipeline, todoist)
-    nights = [_night("first night", 0, pipeline, todoist)]
-    say(f"{_change(users, todoist)} users change some tasks")
-    nights.append(_night("1 % night", 1, pipeline, todoist))
-    nights.append(_night("unchanged night", 2, pipeline, todoist))
-    return Bench(n_users, N_TASKS, n_shards, model_cpu_seconds, tuple(nights))
+    say(f"{n_users} users of {N_TASKS} tasks")
+    key, crowd = new_key(), Crowd(n_users, FIRST.date())
+    todoist.settle(crowd)
+    add_accounts(connection, crowd, key)
+    pipeline = Pipeline(connection, Todoist(todoist.url), embedder, FOLDER / "data", n_shards, key)
+    resident_mb = Memory.measured().resident_mb
+    nights = _nights(pipeline, todoist, n_users)
+    plan_seconds = pipeline.seconds_to_plan(A_DAY_LATER + timedelta(minutes=1))
+    return Bench(
+        n_users, N_TASKS, n_shards, model_cpu_seconds, resident_mb, todoist.resident_mb(), plan_seconds, nights
+    )
+
+
+def _nights(pipeline: Pipeline, todoist: StandIn, n_users: int) -> tuple[Night, ...]:
+    def night(name: str, at: datetime, n_to_write: int, why: str) -> Night:
+        before = todoist.cpu_seconds()
+        say(f"The {name}: {n_to_write} users {why}")
+        costs = pipeline.night(at, say)
+        return Night(name, tuple(costs), todoist.cpu_seconds() - before, n_to_write, why)
+
+    minute, why = timedelta(minutes=1), "changed some tasks"
+    return (
+        night("first night", FIRST, n_users, "are new"),
+        night("1 % night", FIRST + minute, todoist.change(SHARE, night=1), why),
+        night("unchanged night", FIRST + 2 * minute, 0, why),
+        night("midnight", A_DAY_LATER, todoist.n_turning(FIRST, A_DAY_LATER), "have a task that changes bucket"),
+    )
 
 
 def _embedder() -> Embedder:
@@ -87,29 +113,6 @@ def _embedder() -> Embedder:
     embedder = Embedder(str(folder), prompt="clustering: ", dim=32, device="cpu")
     embedder.encode(["one text to load the model"])
     return embedder
-
-
-def _load(users: Sequence[SampleUser], pipeline: Pipeline, todoist: StandIn) -> None:
-    say("Loading the users")
-    for user in users:
-        todoist.load(user.user_id, user.api_token, user.document)
-        credentials = Credentials(user.api_token)
-        pipeline.accounts.add(user.user_id, email=user.email, timezone=user.timezone, credentials=credentials)
-
-
-def _change(users: Sequence[SampleUser], todoist: StandIn) -> int:
-    """One in a hundred users changes some tasks; gives how many."""
-    changed = changed_users(users, share=0.01, night=1)
-    for user in changed:
-        todoist.advance(user.user_id, night_changes(user, user.document, today=FIRST.date(), night=1))
-    return len(changed)
-
-
-def _night(name: str, number: int, pipeline: Pipeline, todoist: StandIn) -> Night:
-    before = todoist.cpu_seconds()
-    say(f"The {name}")
-    costs = pipeline.night(FIRST + timedelta(minutes=number), say)
-    return Night(name, tuple(costs), todoist.cpu_seconds() - before)
 
 
 def _number(name: str, default: int, at_most: int) -> int:

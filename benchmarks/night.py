@@ -2,37 +2,48 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psycopg
 
 from assets.asset import Asset, Users
-from assets.definitions import GRAPH, task_clusters, task_embeddings
-from assets.definitions.vectors import vectors_by_text
+from assets.definitions import GRAPH, task_clusters
+from assets.definitions.calibration import calibrate_model
+from assets.doors import Doors
 from assets.materialize import materialize
+from assets.night import Night
 from assets.parquet import Shards
 from assets.records import Record, total
+from assets.versions import shard_of
 from contexts.accounts import Accounts, Look
-from contexts.assemble import Budget
-from contexts.cluster import Clusterer, calibrate
 from contexts.embed import Embedder
+from contexts.history import History
+from contexts.ledger import Ledger
+from contexts.settings import Settings
 from contexts.store import ContextStore
 from contexts.todoist import Todoist
 from contexts.vault import Vault, new_key
 
 FETCH = "fetch_signals"
-_CALIBRATION_TEXTS = 2000
+_SECONDS_BETWEEN_LINES = 5.0
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one asset took in a night. n_rows_written: rows of the Parquet files replaced."""
+    """What one asset took in a night. written_mb: of Parquet files, new ones and replaced ones.
+
+    resident_mb: the process's memory before; peak_mb: the most until the end; None where neither can be had.
+    """
 
     step: str
     asset: str
@@ -40,7 +51,9 @@ class Cost:
     cpu_seconds: float
     n_shards_run: int
     n_users_computed: int
-    n_rows_written: int
+    written_mb: float
+    resident_mb: float | None
+    peak_mb: float | None
     counts: Mapping[str, int]
 
 
@@ -58,32 +71,47 @@ class Pipeline:
     ) -> None:
         """key: that the users' tokens are encrypted with, where anybody else is to read them."""
         self.accounts = Accounts(connection, Vault([key or new_key()]))
-        self._store = ContextStore(connection)
-        self._todoist = todoist
-        self._embedder = embedder
+        self._root = root
         self._shards = Shards(str(root), n_shards)
+        self._doors = Doors(
+            settings=Settings(data_root=str(root), n_shards=n_shards),
+            shards=self._shards,
+            accounts=self.accounts,
+            store=ContextStore(connection),
+            history=History(str(root), connection, partial(shard_of, n_shards=n_shards)),
+            ledger=Ledger(connection),
+            todoist=todoist,
+            embedder=embedder,
+        )
 
     def night(
         self,
         now: datetime,
-        say: Callable[[str], None],
+        say: Say,
         *,
         look: Look = Look.EVERYBODY,
         until: datetime | None = None,
     ) -> list[Cost]:
-        """Bring every asset up to date and say so one by one. look, until: see `Accounts.due`."""
+        """Bring every asset up to date and say how far it is. look, until: see `Accounts.due`."""
         costs = []
         due = self.accounts.due(now, until or now + timedelta(hours=4), look=look)
         for asset in GRAPH:
-            costs.append(self._cost(asset, now, due))
+            costs.append(self._cost(asset, now, due, say))
             say(f"  {asset.name}: {costs[-1].seconds:.2f} s")
         return costs
 
-    def _cost(self, asset: Asset, now: datetime, due: Users) -> Cost:
-        before, began, began_cpu = self._written_at(asset), time.perf_counter(), time.process_time()
-        records = self._materialize(asset, now, due)
+    def seconds_to_plan(self, now: datetime) -> float:
+        """How long it takes to say what the next night for everybody would run."""
+        began = time.perf_counter()
+        Night(self._doors, now).forecast()
+        return time.perf_counter() - began
+
+    def _cost(self, asset: Asset, now: datetime, due: Users, say: Say) -> Cost:
+        before, memory = self._files(), Memory.measured()
+        began, began_cpu = time.perf_counter(), time.process_time()
+        records = self._materialize(asset, now, due, say)
         seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
-        after = self._written_at(asset)
+        written = self._files() - before
         counts = total(records)
         counts.pop("n_shards_changed")
         return Cost(
@@ -93,48 +121,102 @@ class Pipeline:
             cpu_seconds=cpu_seconds,
             n_shards_run=counts.pop("n_shards_run"),
             n_users_computed=counts.pop("n_users_changed"),
-            n_rows_written=sum(each.n_rows for each in records if before.get(each.shard) != after[each.shard]),
+            written_mb=sum(n_bytes for _, _, n_bytes in written) / 1e6,
+            resident_mb=memory.resident_mb,
+            peak_mb=memory.peak_mb(),
             counts=counts,
         )
 
-    def _materialize(self, asset: Asset, now: datetime, due: Users) -> list[Record]:
-        """The asset as a run of its step would make it: same users, and the threshold chosen before clustering."""
-        users = due if asset.step == FETCH else self.accounts.observed()
+    def _materialize(self, asset: Asset, now: datetime, due: Users, say: Say) -> list[Record]:
+        """The asset as the runs of its step would make it: shard by shard, each with the users whom it would look at,
+        and the threshold chosen before clustering.
+        """
         if asset is task_clusters:
-            self._calibrate()
-        return materialize(
-            GRAPH, self._shards, resources=self._resources(), now=now, users=users, select=[asset.name]
-        )
-
-    def _resources(self) -> Mapping[type, object]:
-        model = self._embedder.version
-        return {
-            Todoist: self._todoist,
-            Accounts: self.accounts,
-            ContextStore: self._store,
-            Embedder: self._embedder,
-            Clusterer: Clusterer(model, self._store.threshold(model) or 1.0),
-            Budget: Budget(2000),
-        }
-
-    def _calibrate(self) -> None:
-        model = self._embedder.version
-        if self._store.threshold(model) is None:
-            sample = self._sample(model)
-            self._store.keep_threshold(model, calibrate(sample), len(sample))
-
-    def _sample(self, model: str) -> np.ndarray:
-        found: dict[str, np.ndarray] = {}
+            calibrate_model(self._shards, self._doors.store, self._doors.embedder.version)
+        looked_at = self._by_shard(self._users(asset, due))
+        resources, progress = self._doors.resources, Progress(asset.name, self._shards.n_shards, say)
+        records: list[Record] = []
         for shard in range(self._shards.n_shards):
-            with self._shards.open(task_embeddings, shard) as opened:
-                if opened and len(found) < _CALIBRATION_TEXTS:
-                    found |= vectors_by_text(opened.read(task_embeddings.schema.names), model)
-        return np.array([found[key] for key in sorted(found)[:_CALIBRATION_TEXTS]], np.float32)
+            if shard in looked_at or not asset.is_source:
+                users = looked_at.get(shard, {})
+                records += materialize(
+                    GRAPH,
+                    self._shards,
+                    resources=resources,
+                    now=now,
+                    users=users,
+                    select=[asset.name],
+                    only_shards=[shard],
+                )
+            progress.tell(shard + 1)
+        return records
 
-    def _written_at(self, asset: Asset) -> dict[int, int]:
-        """When each shard's file was written, in nanoseconds; rows of others were not."""
-        paths = {shard: Path(self._shards.path(asset.name, shard)) for shard in range(self._shards.n_shards)}
-        return {shard: path.stat().st_mtime_ns for shard, path in paths.items() if path.exists()}
+    def _users(self, asset: Asset, due: Users) -> Users:
+        if asset.step == FETCH:
+            return due
+        return self.accounts.observed() if asset.observes else {}
+
+    def _by_shard(self, users: Users) -> Mapping[int, dict[str, datetime]]:
+        shards: dict[int, dict[str, datetime]] = {}
+        for user, at in users.items():
+            shards.setdefault(shard_of(user, self._shards.n_shards), {})[user] = at
+        return shards
+
+    def _files(self) -> set[tuple[Path, int, int]]:
+        """All files, with the time at which each was written (nanoseconds) and its bytes."""
+        files = [(path, path.stat()) for path in self._root.rglob("*") if path.is_file()]
+        return {(path, found.st_mtime_ns, found.st_size) for path, found in files}
+
+
+@dataclass
+class Progress:
+    """A line every few seconds: how many shards are done, and how long the others will take at that pace."""
+
+    name: str
+    n_shards: int
+    say: Say
+    began: float = field(default_factory=time.perf_counter)
+    told: float = field(default_factory=time.perf_counter)
+
+    def tell(self, n_done: int) -> None:
+        """So many shards are done."""
+        at = time.perf_counter()
+        if at - self.told >= _SECONDS_BETWEEN_LINES and n_done < self.n_shards:
+            left = (at - self.began) / n_done * (self.n_shards - n_done)
+            self.say(f"  {self.name}: {n_done} of {self.n_shards} shards, about {left:.0f} s left")
+            self.told = at
+
+
+@dataclass(frozen=True)
+class Memory:
+    """This process's memory, in millions of bytes, as Linux counts it; None elsewhere."""
+
+    resident_mb: float | None
+
+    @classmethod
+    def measured(cls) -> Memory:
+        """What it is now; from here on the peak is looked for. Source: `proc(5)`, /proc/pid/clear_refs."""
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+            return cls(_status_mb("VmRSS"))
+        return cls(None)
+
+    def peak_mb(self) -> float | None:
+        """The most since it was measured."""
+        peak_mb = _status_mb("VmHWM")
+        return max(self.resident_mb, peak_mb) if self.resident_mb and peak_mb else None
+
+
+def _status_mb(name: str) -> float | None:
+    with suppress(OSError):
+        if found := re.search(rf"^{name}:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE):
+            return int(found[1]) * 1024 / 1e6
+    return None
+
+
+def count_of(costs: Iterable[Cost], name: str) -> int:
+    """What the assets of a night counted under a name, all together."""
+    return sum(cost.counts.get(name, 0) for cost in costs)
 
 
 def cpu_of(costs: Iterable[Cost], *, without: Iterable[str] = ()) -> float:

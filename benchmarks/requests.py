@@ -199,7 +199,7 @@ def _fill(url: str) -> tuple[list[str], float]:
                 "INSERT INTO users (user_id, email, timezone) VALUES (%s, %s, %s)",
                 [(user.user_id, user.email, user.timezone) for user in samples],
             )
-            ContextStore(connection).upsert(rows)
+            ContextStore(connection).put(rows)
             cursor.executemany(
                 "INSERT INTO candidate_sets VALUES (%s, %s, %s, 'llm', %s, %s, %s, %s, %s, %s, %s, %s)", candidates
             )

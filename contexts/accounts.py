@@ -79,7 +79,7 @@ class Accounts:
             self._sql.add_account(self._connection, user_id=user_id, credentials=sealed)
 
     def remove(self, user_id: str) -> bool:
-        """Take a user out of Postgres; the next full night takes them out of the Parquet. False: unknown."""
+        """Take a user out of Postgres; the next run takes them out of the Parquet. False: unknown."""
         with self._connection.transaction():
             self._sql.remove_context(self._connection, user_id=user_id)
             return bool(self._sql.remove_user(self._connection, user_id=user_id))

@@ -23,9 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(new_key())
         return 0
     try:
-        keys = [key.get_secret_value() for key in read_settings(VaultSettings).credentials_keys]
+        vault = Vault(read_settings(VaultSettings).keys)
         with connect(read_settings(DatabaseSettings).database_url) as connection:
-            print(_run(options, Accounts(connection, Vault(keys))))
+            print(_run(options, Accounts(connection, vault)))
     except (SettingsError, VaultError, ValueError, psycopg.Error) as error:
         print(error, file=sys.stderr)
         return 1
@@ -43,7 +43,10 @@ def _run(options: argparse.Namespace, accounts: Accounts) -> str:
     if options.command == "remove":
         if not accounts.remove(options.user_id):
             raise ValueError(f"there is no user '{options.user_id}'. See: python -m contexts.accounts list")
-        return f"removed {options.user_id} from Postgres; the next full night removes the Parquet rows"
+        return (
+            f"removed {options.user_id} from Postgres; the next run of fetch_signals and what it wakes remove the"
+            f" Parquet rows, as this does at once: python -m assets forget {options.user_id}"
+        )
     if options.command in ("activate", "deactivate"):
         if not accounts.set_active(options.user_id, active=options.command == "activate"):
             raise ValueError(f"there is no user '{options.user_id}'. See: python -m contexts.accounts list")

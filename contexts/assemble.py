@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from hashlib import sha256
+from typing import Any
 from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel
 
 from contexts.model import (
     BUCKETS,
@@ -25,6 +28,8 @@ from contexts.model import (
     ThemeView,
     UserContext,
 )
+
+Plain = dict[str, Any]
 
 MAX_TITLE = 200
 MAX_NAME = 60
@@ -80,7 +85,14 @@ def assemble(signals: Signals, now: datetime, budget: Budget) -> Assembled:
 
 def canonical_json(context: UserContext) -> str:
     """The one serialization of a context: sorted keys, no blanks, nothing that says nothing."""
-    plain = context.model_dump(mode="json", exclude_defaults=True) | {"version": context.version}
+    return _json(_plain(context) | {"version": context.version})
+
+
+def _plain(part: BaseModel) -> Plain:
+    return part.model_dump(mode="json", exclude_defaults=True)
+
+
+def _json(plain: Plain) -> str:
     return json.dumps(plain, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
@@ -139,13 +151,36 @@ def _fitting(
     signals: Signals, ranked: Sequence[Task], due: dict[str, date | None], today: date, budget: Budget
 ) -> str:
     """The context with as many themes as fit into half the budget, then as many of the most pressing tasks as fit."""
+    zone = ZoneInfo(signals.timezone)
     themes = sorted(signals.themes, key=lambda theme: (-len(theme.task_ids), theme.theme_id))[:MAX_THEMES]
+    at_most = min(len(ranked), budget.n_bytes // _SMALLEST_TASK)
+    views = [(bucket_of(due[task.task_id], today), _plain(_view(task, zone))) for task in ranked[:at_most]]
+    theme_views = [(frozenset(theme.task_ids), _plain(_theme(theme))) for theme in themes]
+    sizes = Counter(bucket_of(day, today) for day in due.values())
+    whole = UserContext(
+        profile=Profile(timezone=signals.timezone, language=signals.language),
+        counts=Counts(open=len(signals.tasks), shown=0, **{bucket: sizes[bucket] for bucket in BUCKETS}),
+        tasks={},
+        themes=(),
+        reactions=_reactions(signals.reactions),
+    )
+    empty = _plain(whole) | {"version": whole.version}
 
     def text(n_themes: int, n_tasks: int) -> str:
-        return canonical_json(_context(signals, ranked[:n_tasks], themes[:n_themes], due, today))
+        buckets: dict[str, list[Plain]] = {}
+        for bucket, view in views[:n_tasks]:
+            buckets.setdefault(bucket, []).append(view)
+        shown = {view["id"] for _, view in views[:n_tasks]}
+        return _json(
+            empty
+            | {
+                "counts": empty["counts"] | {"shown": n_tasks},
+                "tasks": buckets,
+                "themes": [view | {"task_ids": sorted(shown & own)} for own, view in theme_views[:n_themes]],
+            }
+        )
 
     n_themes = _most(len(themes), lambda n: len(text(n, 0).encode()) <= budget.n_bytes // 2)
-    at_most = min(len(ranked), budget.n_bytes // _SMALLEST_TASK)
     return text(n_themes, _most(at_most, lambda n: len(text(n_themes, n).encode()) <= budget.n_bytes))
 
 
@@ -154,22 +189,6 @@ def _most(high: int, fits: Callable[[int], bool]) -> int:
     if fits(high):
         return high
     return max(0, bisect(range(high), False, key=lambda n: not fits(n)) - 1)
-
-
-def _context(
-    signals: Signals, shown: Sequence[Task], themes: Sequence[Theme], due: dict[str, date | None], today: date
-) -> UserContext:
-    buckets: dict[Bucket, list[TaskView]] = {}
-    for task in shown:
-        buckets.setdefault(bucket_of(due[task.task_id], today), []).append(_view(task, ZoneInfo(signals.timezone)))
-    sizes = Counter(bucket_of(day, today) for day in due.values())
-    return UserContext(
-        profile=Profile(timezone=signals.timezone, language=signals.language),
-        counts=Counts(open=len(signals.tasks), shown=len(shown), **{bucket: sizes[bucket] for bucket in BUCKETS}),
-        tasks={bucket: tuple(views) for bucket, views in buckets.items()},
-        themes=_themes(themes, {task.task_id for task in shown}),
-        reactions=_reactions(signals.reactions),
-    )
 
 
 def _view(task: Task, zone: ZoneInfo) -> TaskView:
@@ -188,16 +207,14 @@ def _view(task: Task, zone: ZoneInfo) -> TaskView:
     )
 
 
-def _themes(themes: Iterable[Theme], shown: set[str]) -> tuple[ThemeView, ...]:
-    return tuple(
-        ThemeView(
-            id=theme.theme_id,
-            label=_cut(theme.label, MAX_NAME),
-            tags=tuple(_cut(tag, MAX_NAME) for tag in theme.tags),
-            n_tasks=len(theme.task_ids),
-            task_ids=tuple(sorted(shown.intersection(theme.task_ids))),
-        )
-        for theme in themes
+def _theme(theme: Theme) -> ThemeView:
+    """A theme that shows none of its tasks yet."""
+    return ThemeView(
+        id=theme.theme_id,
+        label=_cut(theme.label, MAX_NAME),
+        tags=tuple(_cut(tag, MAX_NAME) for tag in theme.tags),
+        n_tasks=len(theme.task_ids),
+        task_ids=(),
     )
 
 

@@ -12,7 +12,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from contexts.todoist import OAuthApp
+from contexts.todoist import API_URL, OAuthApp
 
 NOMIC = "nomic-ai/nomic-embed-text-v1.5"
 NOMIC_REVISION = "e5cf08aadaa33385f5990def41f7a23405aec398"
@@ -35,6 +35,7 @@ class SharedSettings(BaseSettings):
     )
     context_token_budget: int = Field(2000, ge=1000, description="Upper bound of a context's estimated tokens.")
     reaction_days: int = Field(90, ge=1, description="How far back reactions to tips are read.")
+    todoist_api_url: str = Field(API_URL, pattern="^https?://", description="Todoist's API, or a stand-in for it.")
     todoist_client_id: str | None = Field(
         None, description="OAuth app, needed only for accounts with refresh tokens."
     )
@@ -69,6 +70,9 @@ class Settings(SharedSettings):
     embedding_prompt: str = Field("clustering: ", description="What stands before each text; empty for MiniLM.")
     embedding_dim: int = Field(256, ge=8, le=4096, description="Length of the vectors, by the Matryoshka recipe.")
     embedding_device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model runs.")
+    context_history_days: int = Field(
+        30, ge=1, description="How many days versions of contexts are kept, to trace tips and tell what changed."
+    )
     todoist_concurrency: int = Field(8, ge=1, le=64, description="Todoist calls under way at once in one task.")
 
     @field_validator("materialize_schedule")
@@ -136,6 +140,11 @@ class VaultSettings(BaseSettings):
         description="Fernet keys, comma-separated: the first encrypts, all decrypt."
         " Make one: python -m contexts.accounts new-key",
     )
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys in plain text."""
+        return [key.get_secret_value() for key in self.credentials_keys]
 
     @field_validator("credentials_keys", mode="before")
     @classmethod

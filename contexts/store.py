@@ -1,18 +1,33 @@
-"""`context_store` in Postgres: changed rows through COPY, freshness for the others."""
+"""`context_store` in Postgres: rows whose content changed, freshness for the others."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from hashlib import sha256
+from itertools import islice
+from operator import attrgetter
 from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
+from psycopg.types.array import ListBinaryDumper
 
 from contexts.model import Reaction
 from contexts.sql import queries
+
+BATCH = 256
+"""Rows that one statement writes: a few megabytes, which stay in the caches and in `work_mem`."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a run knows of a user's context without its text."""
+
+    user_id: str
+    row_version: str
+    materialized_at: datetime
 
 
 @dataclass(frozen=True)
@@ -31,8 +46,13 @@ class StoredContext:
     @property
     def row_version(self) -> str:
         """A hash of all but the freshness: rows of equal version are only touched."""
-        content = (self.context_hash, self.valid_until.isoformat() if self.valid_until else "", self.themes)
-        return sha256("\n".join(content).encode()).hexdigest()[:32]
+        return row_version(self.context_hash, self.valid_until, self.themes)
+
+
+def row_version(context_hash: str, valid_until: datetime | None, themes: str) -> str:
+    """A hash of all that a row holds but its freshness: 32 hexadecimal digits; the zone of `valid_until` counts."""
+    content = (context_hash, valid_until.isoformat() if valid_until else "", themes)
+    return sha256("\n".join(content).encode()).hexdigest()[:32]
 
 
 def is_fresh(materialized_at: datetime, valid_until: datetime | None, now: datetime, sla: timedelta) -> bool:
@@ -54,25 +74,28 @@ class ContextStore:
         self._connection = connection
         self._sql = queries("contexts")
 
-    def upsert(self, rows: Sequence[StoredContext]) -> tuple[int, int]:
-        """Write the rows whose version is not the stored one, move the freshness of the others forward.
+    def upsert(
+        self, seen: Sequence[Seen], read: Callable[[Collection[str]], Iterable[StoredContext]]
+    ) -> tuple[int, int]:
+        """Move the freshness of rows of equal version forward, write those whose version is not the stored one.
 
-        A row that somebody wrote with a newer `materialized_at` stays. Gives how many were written and refreshed.
+        `read` gives the whole rows of those users whose version is not the stored one; it is called once, if at all.
+        A row that somebody wrote with a newer `materialized_at` stays. All of it is one transaction. Gives how many
+        were written and refreshed.
         """
+        if not seen:
+            return 0, 0
         with self._connection.transaction():
-            user_ids = [row.user_id for row in rows]
-            stored = dict(self._sql.stored_versions(self._connection, user_ids=user_ids))
-            versions = {row.user_id: row.row_version for row in rows}
-            changed = [row for row in rows if stored.get(row.user_id) != versions[row.user_id]]
-            n_written = self._write(changed) if changed else 0
-            same = [row for row in rows if stored.get(row.user_id) == versions[row.user_id]]
-            n_refreshed = self._sql.refresh(
-                self._connection,
-                user_ids=[row.user_id for row in same],
-                versions=[versions[row.user_id] for row in same],
-                instants=[row.materialized_at for row in same],
-            )
-        return n_written, n_refreshed
+            refreshed = self._refresh(seen)
+            changed = self._changed([each for each in seen if each.user_id not in refreshed])
+            n_written = sum(map(self._write, _batches(read(changed)))) if changed else 0
+        return n_written, len(refreshed)
+
+    def put(self, rows: Sequence[StoredContext]) -> tuple[int, int]:
+        """`upsert` of rows that are at hand."""
+        by_user = {row.user_id: row for row in rows}
+        seen = [Seen(*_SEEN(row)) for row in rows]
+        return self.upsert(seen, lambda wanted: [by_user[user_id] for user_id in wanted])
 
     def remove_orphans(self, user_ids: Iterable[str]) -> int:
         """Delete the rows of those users who do not exist any more."""
@@ -102,15 +125,49 @@ class ContextStore:
         """Keep a model's calibration, unless the stored one is good enough."""
         self._sql.keep_threshold(self._connection, model=model, threshold=threshold, n_texts=n_texts)
 
-    def _write(self, rows: Iterable[StoredContext]) -> int:
-        self._sql.create_stage(self._connection)
-        with (
-            self._connection.cursor() as cursor,
-            cursor.copy(self._sql.copy_to_stage.sql.encode()) as copy,
-        ):
-            copy.set_types(["text", "timestamptz", "text", "text", "timestamptz", "text", "text"])
-            for row in rows:
-                copy.write_row((*astuple(row), row.row_version))
-        n_written = int(self._sql.merge_stage(self._connection))
-        self._sql.take_themes(self._connection)
+    def _refresh(self, seen: Sequence[Seen]) -> Collection[str]:
+        """Gives the users whose freshness moved."""
+        columns = _columns(("user_ids", "versions", "instants"), map(_SEEN, seen))
+        return {user_id for (user_id,) in self._ask(self._sql.refresh, columns)}
+
+    def _changed(self, seen: Sequence[Seen]) -> Collection[str]:
+        """Those users who have no row, or one of another version."""
+        if not seen:
+            return ()
+        stored = dict(self._ask(self._sql.stored_versions, {"user_ids": [each.user_id for each in seen]}))
+        return [each.user_id for each in seen if stored.get(each.user_id) != each.row_version]
+
+    def _write(self, rows: Sequence[StoredContext]) -> int:
+        names = ("user_ids", "instants", "contexts", "hashes", "valid_until", "themes", "versions")
+        columns = _columns(names, map(_ROW, rows))
+        n_written = self._ask(self._sql.write, columns).rowcount
+        if n_written < len(rows):
+            self._ask(self._sql.take_themes, columns)
         return n_written
+
+    def _ask(self, statement: Any, columns: _Columns) -> psycopg.Cursor[Any]:
+        """Run a statement over columns, which travel in binary: that costs a fraction of escaping them.
+
+        Each time it is planned anew. A prepared plan is one for ten values and for the table as it was: made on a
+        first night it would look for every shard by a scan of all rows.
+        """
+        cursor = self._connection.cursor()
+        cursor.adapters.register_dumper(list, ListBinaryDumper)
+        return cursor.execute(statement.sql.encode(), columns, prepare=False)
+
+
+_Columns = Mapping[str, list[Any]]
+_SEEN = attrgetter("user_id", "row_version", "materialized_at")
+_ROW = attrgetter(
+    "user_id", "materialized_at", "context_json", "context_hash", "valid_until", "themes", "row_version"
+)
+
+
+def _columns(names: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> _Columns:
+    return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+
+
+def _batches(rows: Iterable[StoredContext]) -> Iterator[Sequence[StoredContext]]:
+    rest = iter(rows)
+    while batch := list(islice(rest, BATCH)):
+        yield batch

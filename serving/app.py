@@ -133,6 +133,12 @@ class Endpoints:
         told = await self._in_time(self.learner.react(decision_id, body.reaction, body.user_id))
         return orjson.dumps({"decision_id": told.decision_id, "reaction": told.reaction, "is_news": told.is_news})
 
+    async def remove(self, user_id: str) -> None:
+        """Forget a user: at once in Postgres, in the Parquet by the next run of the pipeline."""
+        _check_id(user_id)
+        if not await self._in_time(self.recommender.store.remove_user(user_id)):
+            raise UnknownUser
+
     async def ready(self) -> None:
         """Problem 503 unless the database answers."""
         await self._in_time(self.recommender.store.is_alive())
@@ -169,6 +175,12 @@ def build_app(recommender: Recommender, learner: Learner, callers: Callers, metr
     async def context(user_id: UserId) -> Response:
         """The context as it is stored: what the LLM would see, its age and its hash."""
         return _json(await does.context(user_id))
+
+    @app.delete("/v1/users/{user_id}", status_code=204, dependencies=for_callers, responses=_ERRORS)
+    async def remove(user_id: UserId) -> Response:
+        """Remove a user with tokens, contexts, tips and reactions; the pipeline's next run removes the files' rows."""
+        await does.remove(user_id)
+        return Response(status_code=204)
 
     @app.post(
         "/v1/decisions/{decision_id}/reaction",

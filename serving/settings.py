@@ -9,7 +9,6 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from contexts.settings import SharedSettings, split_commas
-from contexts.todoist import API_URL
 
 _SHORTEST_TOKEN = 16
 
@@ -24,7 +23,6 @@ class ServingSettings(SharedSettings):
     )
     serving_host: str = Field("127.0.0.1", description="Address to listen on.")
     serving_port: int = Field(8100, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    todoist_api_url: str = Field(API_URL, pattern="^https?://", description="Todoist's API, or a stand-in for it.")
     todoist_timeout: float = Field(
         3.0, gt=0, le=600, description="Seconds that one inline assembly may wait for Todoist."
     )

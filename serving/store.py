@@ -180,6 +180,12 @@ class Store:
             seconds=usage.seconds,
         )
 
+    async def remove_user(self, user_id: str) -> bool:
+        """Remove a user with all that hangs on them; False: there was none."""
+        async with self.pool.acquire() as connection, connection.transaction():
+            await _ACCOUNTS.remove_context(connection, user_id=user_id)
+            return bool(await _SQL.remove_user(connection, user_id=user_id))
+
     async def is_alive(self) -> bool:
         """Whether the database answers."""
         return bool(await _SQL.alive(self.pool))

@@ -175,7 +175,7 @@ class House:
         signals = Signals(user, timezone, mirror.directory.language or "en", open_tasks(mirror))
         made = assemble(signals, at, self.world.budget)
         row = StoredContext(user, at, made.context_json, made.context_hash, made.valid_until, "[]")
-        self.world.store.upsert([row])
+        self.world.store.put([row])
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Let the services go on until this is done; between two calls of it they stand still."""

@@ -14,10 +14,12 @@ from assets.definitions import GRAPH
 from assets.materialize import materialize
 from assets.parquet import Shards
 from assets.records import Record
+from assets.versions import shard_of
 from contexts.accounts import Accounts
 from contexts.assemble import Budget
 from contexts.cluster import Clusterer
 from contexts.embed import Embedder
+from contexts.history import History
 from contexts.store import ContextStore
 from contexts.todoist import Credentials, Todoist
 from contexts.vault import Vault, new_key
@@ -68,11 +70,16 @@ class World:
         return Shards(str(self.root), self.n_shards)
 
     @property
+    def history(self) -> History:
+        return History(str(self.root), self.connection, lambda user: shard_of(user, self.n_shards))
+
+    @property
     def resources(self) -> dict[type, object]:
         return {
             Todoist: self.client,
             Accounts: self.accounts,
             ContextStore: self.store,
+            History: self.history,
             Embedder: self.embedder,
             Clusterer: Clusterer(self.embedder.version, self.threshold),
             Budget: self.budget,

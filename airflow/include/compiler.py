@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import reduce
 from operator import or_
@@ -19,6 +20,15 @@ from assets.graph import Graph
 from contexts.accounts import Look
 from contexts.settings import Settings
 from include.policies import HonourRetryAfter, report_late
+
+FULL = {"full": Param(True, type="boolean", description="Fetch every active user, not only the likely ones.")}
+PARAMS = {
+    "select": Param("", type="string", description="Assets of this DAG, with commas; none: all."),
+    "user": Param("", type="string", description="Compute these users only, with commas; none: everybody."),
+    "shards": Param("", type="string", description="These shards only, as 0-3,7; none: all."),
+    "force": Param(False, type="boolean", description="Compute also what is up to date."),
+}
+"""What a run that is started by hand may be told; each DAG does its own assets, and wakes what follows."""
 
 SIGNALS_OBSERVED = "signals_observed"
 GROUP = "feature_to_prompt"
@@ -71,60 +81,72 @@ def _dag(graph: Graph, step: str, settings: Settings) -> DAG:
             "retry_delay": timedelta(minutes=1),
             "retry_policy": HonourRetryAfter(),
         },
-        params={"full": Param(True, type="boolean", description="Fetch every active user.")} if is_source else {},
+        params=PARAMS | (FULL if is_source else {}),
         deadline=DeadlineAlert(
             reference=DeadlineReference.DAGRUN_QUEUED_AT,
             interval=timedelta(minutes=settings.night_deadline_minutes),
             callback=SyncCallback(report_late, kwargs={"step": step, "minutes": settings.night_deadline_minutes}),
         ),
     ) as dag:
-        collected = _work(step, settings)
+        collected = _work(step, settings, is_source=is_source)
         _publish(_published(graph, step), collected)
         if is_source:
             _announce(collected)
     return dag
 
 
-def _work(step: str, settings: Settings) -> Any:
+def _work(step: str, settings: Settings, *, is_source: bool) -> Any:
     """The tasks that make the step's assets; gives what `collect` says of each."""
 
-    @task(task_id="plan", doc_md="Which shards run, and why; from footers and Postgres alone.")
+    @task(task_id="plan", doc_md="Which shards run, why, and what that comes to; from footers and Postgres alone.")
     def plan() -> list[dict[str, Any]]:
-        from include import steps
+        from assets.bill import brief, lines
+        from assets.night import Night
+        from include.notes import write_note
         from include.resources import open_doors
 
-        now, look = datetime.now(UTC), _look(settings)
+        now, order, run = datetime.now(UTC), _order(settings), get_current_context()["dag_run"]
         with open_doors() as doors:
-            reasons = steps.plan(doors, step, now=now, look=look)
-        for shard, why in reasons.items():
-            print(f"shard {shard}: {why}")
-        return [{"shard": shard, "now": now.isoformat(), "look": look} for shard in reasons]
+            night = Night(doors, now, order)
+            bill_of_the_night = night.forecast() if is_source else None
+            found, bill = night.plan(step)
+            night.open(step, run.run_id, run.start_date or now, bill)
+        for line in lines(bill_of_the_night or bill):
+            print(line)
+        write_note(step, run.run_id, brief(bill_of_the_night or bill))
+        for entry in found:
+            print(entry)
+        common = {"now": now.isoformat(), "look": order.look}
+        return [{**common, "shard": shard, "assets": names} for shard, names in found.shards.items()]
 
     @task(task_id="compute", map_index_template="shard {{ work['shard'] }}", doc_md="One shard of the assets.")
     def compute(work: dict[str, Any]) -> list[dict[str, Any]]:
-        from include import steps
+        from assets.night import Night
+        from assets.records import to_plain
         from include.resources import open_doors
 
+        order = replace(_order(settings), look=Look(work["look"]))
         with open_doors() as doors:
-            records = steps.compute(
-                doors, step, work["shard"], now=datetime.fromisoformat(work["now"]), look=Look(work["look"])
-            )
+            night = Night(doors, datetime.fromisoformat(work["now"]), order)
+            records = list(night.compute(step, work["shard"], work["assets"]))
         for record in records:
             print(record)
-        return [steps.to_plain(record) for record in records]
+        return [to_plain(record) for record in records]
 
     @task(task_id="collect", trigger_rule="all_done", doc_md="Writes the ledger, and says what changed.")
     def collect(planned: list[Any] | None, computed: Iterable[Any] | None) -> dict[str, dict[str, Any]]:
-        from include import steps
+        from assets.night import Night
+        from assets.records import from_plain
         from include.resources import open_doors
 
         if planned is None:
             raise AirflowSkipException("there is no plan, so nothing was done")
-        records = [steps.from_plain(each) for shard in computed or () for each in shard or ()]
-        run = get_current_context()["dag_run"]
+        records = [from_plain(each) for shard in computed or () for each in shard or ()]
+        run, now = get_current_context()["dag_run"], datetime.now(UTC)
         with open_doors() as doors:
-            entries = steps.collect(doors, step, run.run_id, run.start_date or datetime.now(UTC), records)
-            behind = steps.left_behind(doors, step, now=datetime.now(UTC))
+            night = Night(doors, now)
+            entries = night.close(step, run.run_id, run.start_date or now, records)
+            behind = night.left_behind(step)
         return {
             entry.asset: {
                 "speaks": entry.changed or entry.asset in behind,
@@ -175,10 +197,13 @@ def _announce(collected: Any) -> None:
     publish(collected)
 
 
-def _look(settings: Settings) -> Look:
-    """Whom the run fetches: a scheduled one by its hour, any other as its parameter says."""
+def _order(settings: Settings) -> Any:
+    """What the run is to do: a scheduled one fetches by its hour, any other does as its parameters say."""
+    from assets.night import Order
+
     airflow_context = get_current_context()
-    run = airflow_context["dag_run"]
+    run, params = airflow_context["dag_run"], airflow_context["params"]
     if run.run_type == "scheduled":
-        return Look.NIGHT if settings.is_night(run.run_after) else Look.LIKELY
-    return Look.EVERYBODY if airflow_context["params"].get("full", True) else Look.LIKELY
+        return Order(Look.NIGHT if settings.is_night(run.run_after) else Look.LIKELY)
+    look = Look.EVERYBODY if params.get("full", True) else Look.LIKELY
+    return Order.read(look, **{name: params[name] for name in PARAMS})

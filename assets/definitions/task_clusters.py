@@ -8,7 +8,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from assets.asset import asset
+from assets.asset import Work, asset
 from assets.checks import same_rows_as
 from assets.definitions.vectors import to_matrix
 from contexts.cluster import Clusterer, keep_ids, medoid
@@ -49,6 +49,7 @@ _SUMMARISED = """
     schema=SCHEMA,
     code_version="1",
     checks=(same_rows_as("task_embeddings", where="task_id"),),
+    work=Work("users_clustered", per="user"),
 )
 def task_clusters(
     task_embeddings: Annotated[pa.Table, "user_id", "task_id", "text_hash", "embedding"],

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from assets.asset import Output, asset
+from assets.asset import Output, Work, asset
 from assets.checks import changed_users_under, same_rows_as, unit_vectors
 from assets.definitions.vectors import to_lists, vectors_by_text
 from contexts.embed import Embedder
@@ -29,6 +29,7 @@ SCHEMA = pa.schema(
     schema=SCHEMA,
     code_version="1",
     opaque=("embedding",),
+    work=Work("texts_embedded", per="row"),
     checks=(
         same_rows_as("todoist_tasks", where="task_id"),
         unit_vectors("embedding"),
@@ -42,7 +43,8 @@ def task_embeddings(
 ) -> Output:
     """One row per task. A text that the shard has a vector for, by this very model, is not embedded again."""
     tasks = todoist_tasks.filter(pc.is_valid(todoist_tasks["task_id"]))
-    known = vectors_by_text(previous, embedder.version)
+    asked = previous.filter(pc.is_in(previous["text_hash"], pc.unique(tasks["text_hash"])))
+    known = vectors_by_text(asked, embedder.version)
     missing = {
         row["text_hash"]: row["text"]
         for row in tasks.select(["text_hash", "text"]).to_pylist()

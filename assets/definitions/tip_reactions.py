@@ -7,7 +7,7 @@ from datetime import datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from assets.asset import Users, asset
+from assets.asset import Output, Users, Work, asset
 from contexts.store import ContextStore
 
 SCHEMA = pa.schema(
@@ -22,8 +22,8 @@ SCHEMA = pa.schema(
 )
 
 
-@asset(step="fetch_signals", schema=SCHEMA, code_version="1")
-def tip_reactions(previous: pa.Table, users: Users, now: datetime, store: ContextStore) -> pa.Table:
+@asset(step="fetch_signals", schema=SCHEMA, code_version="1", work=Work("reactions_read", per="row"))
+def tip_reactions(previous: pa.Table, users: Users, now: datetime, store: ContextStore) -> Output:
     """One row per reaction of the last `store.reaction_days` days; of users looked at and of those who had any."""
     known = set(users) | set(pc.unique(previous["user_id"]).to_pylist())
     rows = [
@@ -31,4 +31,4 @@ def tip_reactions(previous: pa.Table, users: Users, now: datetime, store: Contex
         for user, reactions in store.reactions(known, now).items()
         for reaction in reactions
     ]
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    return Output(pa.Table.from_pylist(rows, schema=SCHEMA), counts={"reactions_read": len(rows)})

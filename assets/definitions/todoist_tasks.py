@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from assets.asset import Output, Users, asset
+from assets.asset import Output, Users, Work, asset
 from contexts.accounts import Accounts
 from contexts.fetch import Failed, Fetched, fetch
 from contexts.mirror import Mirror, TodoistTask, text_hash
@@ -49,7 +49,7 @@ _OUTAGE = 5
 _MIRRORED = [field.name for field in fields(TodoistTask)]
 
 
-@asset(step="fetch_signals", schema=SCHEMA, code_version="1")
+@asset(step="fetch_signals", schema=SCHEMA, code_version="1", work=Work("todoist_calls", per="user"))
 def todoist_tasks(previous: pa.Table, users: Users, now: datetime, todoist: Todoist, accounts: Accounts) -> Output:
     """One row per open task; users whose fetch fails keep their rows, users who do not exist any more lose them.
 
@@ -71,6 +71,7 @@ def todoist_tasks(previous: pa.Table, users: Users, now: datetime, todoist: Todo
     return Output(
         pa.concat_tables([kept, fresh]),
         counts={
+            "todoist_calls": sum(each.n_full + each.n_incremental for each in fetched),
             "todoist_calls_full": sum(each.n_full for each in fetched),
             "todoist_calls_incremental": sum(each.n_incremental for each in fetched),
             "users_fetched": len(fetched),

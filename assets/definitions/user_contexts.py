@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import pyarrow as pa
 
-from assets.asset import asset
+from assets.asset import Work, asset
 from assets.checks import users_of
 from contexts.assemble import Budget, assemble
 from contexts.model import Reaction, Signals, Task, Theme, themes_to_json
+from contexts.store import row_version
 
 SCHEMA = pa.schema(
     [
@@ -20,6 +21,7 @@ SCHEMA = pa.schema(
         pa.field("context_hash", pa.string(), nullable=False),
         pa.field("valid_until", pa.timestamp("us", "UTC")),  # the midnight at which it becomes another one by itself
         pa.field("themes", pa.string(), nullable=False),  # JSON: every theme with all its tasks, shown or not
+        pa.field("row_version", pa.string(), nullable=False),  # hash of the last three: of all that the store keeps
     ]
 )
 
@@ -29,8 +31,9 @@ Rows = dict[str, list[dict[str, Any]]]
 @asset(
     step="compute_context",
     schema=SCHEMA,
-    code_version="2",
+    code_version="3",
     checks=(users_of("todoist_tasks"),),
+    work=Work("contexts_assembled", per="user"),
 )
 def user_contexts(
     todoist_tasks: Annotated[
@@ -59,8 +62,9 @@ def user_contexts(
     rows = []
     for user, own in tasks.items():
         signals = _signals(user, own, clusters.get(user, ()), reactions.get(user, ()))
-        made = assemble(signals, now, budget)
-        rows.append({"user_id": user, **vars(made), "themes": themes_to_json(signals.themes)})
+        made, themes = assemble(signals, now, budget), themes_to_json(signals.themes)
+        version = row_version(made.context_hash, made.valid_until, themes)
+        rows.append({"user_id": user, **vars(made), "themes": themes, "row_version": version})
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 

@@ -118,6 +118,11 @@ class LocalTodoist:
         with self._lock:
             self._account(user).faults.extend(faults)
 
+    def heal(self, user: str) -> None:
+        """Take back the faults that are still queued for `user`."""
+        with self._lock:
+            self._account(user).faults.clear()
+
     def fail_at_rate(self, rate: float, *faults: Fault) -> None:
         """From now on let any of `faults` spoil a share `rate` (0 to 1) of everybody's /sync calls."""
         if rate > 0 and not faults:

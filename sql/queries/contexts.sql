@@ -1,22 +1,22 @@
+-- name: refresh
+-- Same content, looked at again: only the freshness moves, and only forward; gives the users of whom it did.
+-- ANY says again what the join says: it keeps a shard's few users from being looked for in a scan of all rows.
+UPDATE context_store c
+SET materialized_at = n.materialized_at
+FROM unnest(:user_ids::TEXT[], :versions::TEXT[], :instants::TIMESTAMPTZ[]) AS n (user_id, row_version, materialized_at)
+WHERE c.user_id = ANY(:user_ids::TEXT[])
+  AND c.user_id = n.user_id AND c.row_version = n.row_version AND c.materialized_at < n.materialized_at
+RETURNING c.user_id;
+
 -- name: stored_versions
 -- The versions of the rows that these users have.
-SELECT user_id, row_version FROM context_store WHERE user_id = ANY(:user_ids);
+SELECT user_id, row_version FROM context_store WHERE user_id = ANY(:user_ids::TEXT[]);
 
--- name: create_stage#
--- Where COPY lands; gone with the transaction.
-CREATE TEMPORARY TABLE stage (
-    user_id TEXT, materialized_at TIMESTAMPTZ, context_json TEXT, context_hash TEXT,
-    valid_until TIMESTAMPTZ, themes TEXT, row_version TEXT
-) ON COMMIT DROP;
-
--- name: copy_to_stage#
--- The changed rows, in binary.
-COPY stage FROM STDIN (FORMAT BINARY);
-
--- name: merge_stage!
--- From the stage into the store, never over a newer row.
+-- name: write!
+-- Whole rows, never over a newer one.
 INSERT INTO context_store (user_id, materialized_at, context_json, context_hash, valid_until, themes, row_version)
-SELECT user_id, materialized_at, context_json, context_hash, valid_until, themes, row_version FROM stage
+SELECT * FROM unnest(:user_ids::TEXT[], :instants::TIMESTAMPTZ[], :contexts::TEXT[], :hashes::TEXT[],
+                     :valid_until::TIMESTAMPTZ[], :themes::TEXT[], :versions::TEXT[])
 ON CONFLICT (user_id) DO UPDATE
 SET materialized_at = excluded.materialized_at, context_json = excluded.context_json,
     context_hash = excluded.context_hash, valid_until = excluded.valid_until, themes = excluded.themes,
@@ -26,16 +26,10 @@ WHERE context_store.materialized_at <= excluded.materialized_at;
 -- name: take_themes!
 -- Of rows that somebody wrote meanwhile from newer tasks, the themes: those of the night are newer than the ones kept.
 -- Without a version they are written whole as soon as their tasks are fetched again.
-UPDATE context_store c SET themes = s.themes, row_version = NULL
-FROM stage s
-WHERE c.user_id = s.user_id AND c.materialized_at > s.materialized_at AND c.themes <> s.themes;
-
--- name: refresh!
--- Same content, looked at again: only the freshness moves, and only forward.
-UPDATE context_store c
-SET materialized_at = n.materialized_at
-FROM unnest(:user_ids::TEXT[], :versions::TEXT[], :instants::TIMESTAMPTZ[]) AS n (user_id, row_version, materialized_at)
-WHERE c.user_id = n.user_id AND c.row_version = n.row_version AND c.materialized_at < n.materialized_at;
+UPDATE context_store c SET themes = n.themes, row_version = NULL
+FROM unnest(:user_ids::TEXT[], :instants::TIMESTAMPTZ[], :themes::TEXT[]) AS n (user_id, materialized_at, themes)
+WHERE c.user_id = ANY(:user_ids::TEXT[])
+  AND c.user_id = n.user_id AND c.materialized_at > n.materialized_at AND c.themes <> n.themes;
 
 -- name: remove_orphans!
 -- Rows of users who do not exist any more.

@@ -30,15 +30,26 @@ SELECT themes FROM context_store WHERE user_id = :user_id;
 
 -- name: write_context$
 -- A context that was assembled during a request, unless a newer one came meanwhile; gives whether it was written.
-INSERT INTO context_store (user_id, materialized_at, context_json, context_hash, valid_until, themes, row_version)
-SELECT u.user_id, :materialized_at, :context_json, :context_hash, :valid_until, :themes, :row_version
-FROM users u WHERE u.user_id = :user_id
-ON CONFLICT (user_id) DO UPDATE
-SET materialized_at = excluded.materialized_at, context_json = excluded.context_json,
-    context_hash = excluded.context_hash, valid_until = excluded.valid_until, themes = excluded.themes,
-    row_version = excluded.row_version
-WHERE context_store.materialized_at <= excluded.materialized_at
-RETURNING TRUE;
+-- Where it is another one than stood there it is kept for the history, too: the tips to come are made from it.
+WITH before AS MATERIALIZED (
+    SELECT context_hash FROM context_store WHERE user_id = :user_id FOR UPDATE  -- as it is once nobody writes it
+), written AS (
+    INSERT INTO context_store (user_id, materialized_at, context_json, context_hash, valid_until, themes, row_version)
+    SELECT u.user_id, :materialized_at, :context_json, :context_hash, :valid_until, :themes, :row_version
+    FROM users u LEFT JOIN before ON TRUE WHERE u.user_id = :user_id
+    ON CONFLICT (user_id) DO UPDATE
+    SET materialized_at = excluded.materialized_at, context_json = excluded.context_json,
+        context_hash = excluded.context_hash, valid_until = excluded.valid_until, themes = excluded.themes,
+        row_version = excluded.row_version
+    WHERE context_store.materialized_at <= excluded.materialized_at
+    RETURNING user_id, materialized_at, context_hash, context_json
+), kept AS (
+    INSERT INTO request_contexts (user_id, assembled_at, materialized_at, context_hash, context_json)
+    SELECT user_id, materialized_at, materialized_at, context_hash, context_json FROM written w
+    WHERE NOT EXISTS (SELECT FROM before b WHERE b.context_hash = w.context_hash)
+    ON CONFLICT DO NOTHING
+)
+SELECT TRUE FROM written;
 
 -- name: write_candidates!
 -- A new set of candidates.
@@ -120,6 +131,10 @@ SELECT n_features, precision, weighted, n_updates FROM policies WHERE policy = :
 -- The posterior after an update.
 UPDATE policies SET precision = :precision, weighted = :weighted, n_updates = :n_updates, updated_at = :updated_at
 WHERE policy = :policy;
+
+-- name: remove_user$
+-- A user with account, contexts of requests, candidates, decisions and reactions; gives whether there was one.
+DELETE FROM users WHERE user_id = :user_id RETURNING TRUE;
 
 -- name: try_lock$
 -- Whether a lock of this session was got.

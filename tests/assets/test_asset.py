@@ -148,14 +148,14 @@ def test_an_opaque_column_must_exist() -> None:
         letters_of(letters, opaque=("txt",))
 
 
-def test_the_column_of_the_engine_is_refused() -> None:
-    """An asset cannot have a column input_hash, which the engine keeps beside the asset's own."""
+def test_what_is_not_opaque_is_plain() -> None:
+    """The plain columns are those that are not opaque, in the schema's order."""
 
     def letters(users: Users) -> pa.Table:
         return LETTERS.empty_table()
 
-    with pytest.raises(GraphError, match=r"letters.*'input_hash'"):
-        letters_of(letters, schema=LETTERS.append(pa.field("input_hash", pa.string())))
+    assert letters_of(letters).plain == ("user_id", "letter_id", "text")
+    assert letters_of(letters, opaque=("letter_id",)).plain == ("user_id", "text")
 
 
 @letters_of

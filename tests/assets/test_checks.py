@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -15,8 +16,8 @@ def rows(*users: str, **columns: Any) -> pa.Table:
 
 def candidate(table: pa.Table, inputs: Mapping[str, pa.Table] | None = None, **facts: Any) -> Candidate:
     """A shard of two users, both new, not its first time."""
-    given = {"n_users": 2, "n_users_changed": 2, "is_anew": False, **facts}
-    return Candidate(table, inputs or {}, **given)
+    given = {"fresh": table, "n_users": 2, "n_users_changed": 2, "is_anew": False, **facts}
+    return Candidate(table, inputs=inputs or {}, **given)
 
 
 def vectors(*values: list[float] | None, type: pa.DataType | None = None) -> Candidate:
@@ -71,6 +72,33 @@ def test_other_vectors_are_counted(bad: list[float]) -> None:
     """Vectors too long, too short, or not finite are counted, and the column is named."""
     said = unit_vectors("vector")(vectors([1.0, 0.0], bad, bad))
     assert said == "2 vectors in 'vector' are not of length 1"
+
+
+def with_old(old: list[list[float]], *fresh: list[float]) -> Candidate:
+    """Vectors of which only the last ones are fresh."""
+    whole = vectors(*old, *fresh)
+    return replace(whole, fresh=whole.table.slice(len(old)))
+
+
+def test_only_fresh_vectors_are_judged() -> None:
+    """Vectors that were carried over are not judged again, whatever they are; the fresh ones beside them are."""
+    check = unit_vectors("vector")
+    assert check(with_old([[2.0, 0.0], [0.0, 0.0]], [1.0, 0.0])) is None
+    assert check(with_old([[1.0, 0.0]], [2.0, 0.0], [0.0, 1.0])) == "1 vectors in 'vector' are not of length 1"
+    assert check(with_old([[2.0, 0.0], [0.0, 0.0]])) is None
+
+
+@pytest.mark.parametrize("fresh", [[1.0], [1.0, 0.0, 0.0]])
+def test_fresh_vectors_are_of_the_size_of_the_old(fresh: list[float]) -> None:
+    """Fresh vectors of another size than those carried over are refused, though each is of length 1."""
+    said = unit_vectors("vector")(with_old([[1.0, 0.0]], fresh))
+    assert said == "the vectors in 'vector' are not all of the same dimension"
+
+
+def test_a_vector_that_is_missing_is_refused() -> None:
+    """A row without a vector is refused by a sentence, among others and alone."""
+    assert unit_vectors("vector")(vectors([1.0, 0.0], None)) is not None
+    assert unit_vectors("vector")(vectors(None)) is not None
 
 
 @pytest.mark.parametrize("other", [[1.0, 0.0], [0.0, 1.0, 0.0]])

@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from assets.asset import INPUT_HASH, Asset, Users, asset
+from assets.asset import Asset, Users, asset
+from assets.digests import SIZE
 from assets.errors import SchemaError, ShardUnreadable
+from assets.index import Index
 from assets.parquet import Footer, Shards
-from assets.versions import column_versions
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 LETTERS = pa.schema([("user_id", pa.string()), ("text", pa.string()), ("labels", pa.list_(pa.string()))])
@@ -41,20 +42,21 @@ def rows(*texts: str) -> pa.Table:
     return pa.table([users, list(texts), [["a", text] for text in texts]], schema=LETTERS)
 
 
-def footer_of(table: pa.Table, of: Asset = letters, **facts: Any) -> Footer:
-    """A footer that fits the table, in shard 0 of 2."""
+def index_of(table: pa.Table, of: Asset = letters, mark: bytes = bytes(SIZE)) -> Index:
+    index = Index.of(table, [name for name in of.plain if name in table.column_names])
+    return index.also(sorted(of.opaque), [mark] * len(index))
+
+
+def footer_of(table: pa.Table, of: Asset = letters, mark: bytes = bytes(SIZE), **facts: Any) -> Footer:
+    """A footer that fits the table, in shard 0 of 2. mark: of what the opaque columns follow from."""
     known: dict[str, Any] = {
-        "asset": of.name,
         "shard": 0,
         "n_shards": 2,
         "recipe": {"code": "1"},
-        "columns": column_versions(of, table),
         "inputs": {},
-        "n_rows": len(table),
-        "n_users": len(table),
         "materialized_at": NOON,
     }
-    return Footer(**{**known, **facts})
+    return Footer.of(of, index=index_of(table, of, mark), **{**known, **facts})
 
 
 def write(shards: Shards, *texts: str, shard: int = 0) -> Footer:
@@ -119,16 +121,25 @@ def test_any_parquet_reader_reads_a_shard(shards: Shards) -> None:
 
 def test_a_footer_survives_the_file(shards: Shards) -> None:
     """Versions, inputs, counts, times and users without rows are read from the footer as they were written."""
-    footer = footer_of(
-        rows("one"),
-        recipe={"code": "2", "model": "m1"},
-        inputs={"stamps": "abc"},
-        n_users=3,
-        valid_until=NOON + timedelta(hours=1, microseconds=1),
-        without_rows={"zoë": "h1", "bob": "h2"},
-    )
-    shards.write(letters, rows("one"), footer)
-    assert shards.footer(letters, 0) == footer
+    made_from = {"user-0": b"0" * SIZE, "zoë": b"1" * SIZE, "bob": b"2" * SIZE}
+    index = Index.of(rows("one"), LETTERS.names, made_from)
+    recipe, later = {"code": "2", "model": "m1"}, NOON + timedelta(hours=1, microseconds=1)
+    footer = Footer.of(letters, 0, 2, index, recipe, {"stamps": "abc"}, NOON)
+    shards.write(letters, rows("one"), replace(footer, valid_until=later))
+    read = shards.footer(letters, 0)
+    assert read == replace(footer, valid_until=later)
+    assert (read.recipe, read.inputs, read.materialized_at) == (recipe, {"stamps": "abc"}, NOON)
+    assert (read.n_rows, read.n_users, read.valid_until) == (1, 3, later)
+    assert read.index.known() == made_from
+    assert read.index.rows_of(["user-0"]) == 1
+
+
+def test_a_footer_of_fewer_users(shards: Shards) -> None:
+    """A footer that holds another index says that one's users, rows, versions and times, and else what it said."""
+    index = index_of(rows("one", "two"))
+    footer = Footer.of(letters, 0, 2, index, {"code": "2"}, {"stamps": "abc"}, NOON)
+    left = footer.holding(index.without({"user-1"}))
+    assert left == Footer.of(letters, 0, 2, index_of(rows("one")), {"code": "2"}, {"stamps": "abc"}, NOON)
 
 
 def test_all_footers_of_an_asset(shards: Shards) -> None:
@@ -148,15 +159,33 @@ def test_data_version_is_of_rows_only() -> None:
     assert footer.data_version != footer_of(rows("two")).data_version
 
 
-def test_an_opaque_column_follows_the_others_and_the_recipe() -> None:
-    """Whoever reads an opaque column sees another version when any other column or the recipe changed."""
+def test_an_opaque_column_has_the_version_of_what_it_follows_from() -> None:
+    """Whoever reads an opaque column sees another version when that changed, and not when only its values did."""
 
-    def edge(n: int, **facts: Any) -> str:
-        table = pa.table([["ann"], [n], [[1.0]]], schema=VECTORS)
+    def edge(value: float = 1.0, **facts: Any) -> str:
+        table = pa.table([["ann"], [1], [[value]]], schema=VECTORS)
         return footer_of(table, vectors, **facts).edge_version(["user_id", "vector"])
 
-    assert edge(1) == edge(1, materialized_at=NOON + timedelta(1))
-    assert len({edge(1), edge(2), edge(1, recipe={"code": "1", "model": "m2"})}) == 3
+    assert edge() == edge(value=0.5) == edge(materialized_at=NOON + timedelta(1), recipe={"code": "2"})
+    assert edge() != edge(mark=b"m" * SIZE)
+
+
+def test_opaque_columns_are_no_part_of_the_data_version() -> None:
+    """The data_version does not change with what an opaque column follows from."""
+    table = pa.table([["ann"], [1], [[1.0]]], schema=VECTORS)
+    one, other = footer_of(table, vectors), footer_of(table, vectors, b"m" * SIZE)
+    assert one.data_version == other.data_version
+    assert one != other
+
+
+def test_a_column_that_the_file_lacks_is_another_version() -> None:
+    """An edge that asks for a column which a shard of older code has not got sees other data once it has it."""
+    older = footer_of(
+        rows("one").drop_columns(["labels"]),
+        of=asset(step="f", schema=LETTERS.remove(2), code_version="1")(letters.function),
+    )
+    assert older.edge_version(["user_id", "labels"]) != footer_of(rows("one")).edge_version(["user_id", "labels"])
+    assert older.edge_version(["user_id", "text"]) == footer_of(rows("one")).edge_version(["user_id", "text"])
 
 
 def test_plain_columns_do_not_see_the_recipe() -> None:
@@ -293,8 +322,18 @@ def list_footer(file: Path) -> None:
 
 def other_asset(file: Path) -> None:
     table = pa.table([["ann"], ["x"], [["y"]]], schema=LETTERS)
-    stamp = footer_of(table, asset="stamps", shard=1).to_json()
-    pq.write_table(table.replace_schema_metadata({"asset": stamp}), file)
+    stamp = replace(footer_of(table, shard=1), asset="stamps").to_metadata()
+    pq.write_table(table.replace_schema_metadata(stamp), file)
+
+
+def no_index(file: Path) -> None:
+    stamp = footer_of(rows("one"), shard=1).to_metadata()
+    pq.write_table(rows("one").replace_schema_metadata({"asset": stamp["asset"]}), file)
+
+
+def half_index(file: Path) -> None:
+    stamp = replace(footer_of(rows("one"), shard=1), packed=index_of(rows("one")).pack()[:200]).to_metadata()
+    pq.write_table(rows("one").replace_schema_metadata(stamp), file)
 
 
 def other_shard(file: Path) -> None:
@@ -302,7 +341,7 @@ def other_shard(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil", [cut, empty, text, no_footer, other_footer, half_footer, list_footer, other_asset, other_shard]
+    "spoil", [cut, empty, text, no_footer, other_footer, half_footer, list_footer, no_index, other_asset, other_shard]
 )
 def test_a_spoilt_file_names_the_mend(shards: Shards, tmp_path: Path, spoil: Any) -> None:
     """A file cut short, foreign, of another asset or shard: the error names file, asset and the command to type."""
@@ -316,6 +355,16 @@ def test_a_spoilt_file_names_the_mend(shards: Shards, tmp_path: Path, spoil: Any
     assert "letters" in said.replace(shards.path("letters", 1), "")
     assert said.endswith("python -m assets rebuild letters --shard 1")
     assert texts_in(shards, 0) == ["one"]
+
+
+def test_a_spoilt_index_names_the_mend(shards: Shards, tmp_path: Path) -> None:
+    """A file whose index of users is broken names shard, asset and mend when somebody asks whom it holds."""
+    write(shards, "one", shard=1)
+    half_index(tmp_path / "letters/shard=0001/data.parquet")
+    footer = shards.footer(letters, 1)
+    assert footer
+    with pytest.raises(ShardUnreadable, match=r"^shard 1 of letters .*python -m assets rebuild letters --shard 1$"):
+        assert footer.index
 
 
 def test_spoilt_rows_name_the_mend(shards: Shards) -> None:
@@ -360,13 +409,13 @@ def test_another_schema_names_the_mend(shards: Shards, stored: pa.Schema, found:
     assert said.endswith("python -m assets rebuild letters --shard 0")
 
 
-def test_a_file_without_hashes_is_refused(shards: Shards) -> None:
-    """A file that lacks the hashes which a derived asset keeps beside its columns is refused by that name."""
-    write(shards, "one")
+def test_all_that_is_stored_can_be_read(shards: Shards) -> None:
+    """What a shard of older code holds can be read as it is, other columns and types than declared and all."""
+    older = pa.table({"user_id": ["user-0"], "colour": ["red"], "text": [7]})
+    shards.write(letters, older, footer_of(rows("one")))
     with shards.open(letters, 0) as opened:
         assert opened
-        with pytest.raises(SchemaError, match=r"column 'input_hash' is missing, wanted string"):
-            opened.read([INPUT_HASH])
+        assert opened.read_all().equals(older)
 
 
 def test_columns_come_as_asked_for(shards: Shards) -> None:

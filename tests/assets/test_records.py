@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ from assets.asset import Output, Users, asset
 from assets.graph import Graph
 from assets.materialize import materialize
 from assets.parquet import Shards
-from assets.records import Record, total
+from assets.records import Record, from_plain, to_plain, total
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 LETTERS = pa.schema([("user_id", pa.string()), ("text", pa.string())])
@@ -62,6 +63,12 @@ def test_a_run_is_told(tmp_path: Any) -> None:
     outside.text = "good bye"
     assert run().changed
     assert not run().changed
+
+
+def test_a_record_travels_as_json() -> None:
+    """A record that was sent as JSON, as Airflow does, is what it was."""
+    sent = record(counts={"calls": 5}, reason="forced", seconds=0.125)
+    assert from_plain(json.loads(json.dumps(to_plain(sent)))) == sent
 
 
 def test_totals_of_nothing() -> None:

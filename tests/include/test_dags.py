@@ -41,13 +41,13 @@ print("RESULT", json.dumps({
 """
 
 RUN = """
-import json, sys
+import json, os, sys
 from airflow.dag_processing.dagbag import DagBag
 bag = DagBag(dag_folder=sys.argv[1])
 for dag_id in sys.argv[2:]:
     dag = bag.dags[dag_id]
     dag.deadline = None  # `dag.test()` of Airflow 3.3 cannot store a deadline: it looks for its row by the definition
-    run = dag.test()
+    run = dag.test(run_conf=json.loads(os.environ.get("CONF", "{}")))
     states = {f"{each.task_id}[{each.map_index}]": str(each.state) for each in run.get_task_instances()}
     print("RESULT", json.dumps([dag_id, str(run.state), states]))
 """
@@ -146,6 +146,26 @@ def test_each_dag_runs(world: World, account: Any, environment: dict[str, str]) 
     again = python(RUN, str(ROOT / "airflow" / "dags"), "embed_tasks", environment=environment)
     assert again[0][1] == "success"
     assert again[0][2]["publish_task_embeddings[-1]"] == "skipped"
+
+
+def test_a_run_by_hand_takes_parameters(world: World, account: Any, environment: dict[str, str]) -> None:
+    """A run that is given a user, shards or force does that and no more; a name that is not there fails it."""
+    for user in ("ann", "cem"):  # in shard 0 and in shard 1
+        world.add(user, account("call the dentist"))
+    world.night()
+    n_calls = len(world.todoist.calls)
+    folder = str(ROOT / "airflow" / "dags")
+    [[_, state, tasks]] = python(RUN, folder, "fetch_signals", environment=environment | {"CONF": '{"user": "ann"}'})
+    assert state == "success"
+    assert [call.user for call in world.todoist.calls[n_calls:]] == ["ann"]
+    forced = environment | {"CONF": '{"force": true, "shards": "1", "select": "task_clusters"}'}
+    python(RUN, folder, "embed_tasks", environment=environment)
+    [[_, state, tasks]] = python(RUN, folder, "cluster_tasks", environment=forced)
+    assert state == "success"
+    assert [name for name in tasks if name.startswith("compute")] == ["compute[0]"]
+    wrong = environment | {"CONF": '{"select": "task_embedings"}'}
+    [[_, state, tasks]] = python(RUN, folder, "embed_tasks", environment=wrong)
+    assert (state, tasks["plan[-1]"]) == ("failed", "failed")
 
 
 def test_a_failed_shard_fails_the_run_and_silences_nobody(

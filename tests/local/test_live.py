@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +57,16 @@ def run_night(live: Airflow, world: World) -> tuple[Counter[str], Counter[str], 
 
 
 def test_three_nights_wake_exactly_what_changed(live: Airflow, world: World, account: Any) -> None:
-    """Steps run and events come only for what changed: all, then only a due date's context, then nothing."""
+    """Steps run and events come only for what changed: all, then only a due date's context, then nothing.
+
+    Each run's note says what it planned.
+    """
     for user in ("ann", "bob", "cem"):
         world.add(user, account(f"call the dentist of {user}", f"buy milk for {user}"))
     runs, events, first = run_night(live, world)
     assert first.succeeded
+    for run in live.runs_since(datetime.min.replace(tzinfo=UTC)):
+        assert all(asset.name in run["note"] for asset in GRAPH.steps[run["dag_id"]]), run["note"]
     assert runs == {"fetch_signals": 1, "embed_tasks": 1, "cluster_tasks": 1, "compute_context": 2}
     assert events.keys() >= {"todoist_tasks", "signals_observed", "task_embeddings", "task_clusters", "context_store"}
     assert (first.users_clustered, first.rows_written, first.texts_embedded) == (3, 3, 6)

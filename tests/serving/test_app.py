@@ -380,3 +380,21 @@ class TestCanaries:
         assert "user ann" in caplog.text
         for canary in ("canary", "4711", "token-of-ann", TOKEN):
             assert [each for each in said if canary in each] == []
+
+
+class TestRemoval:
+    def test_a_user_is_forgotten(self, house: House, service: Service) -> None:
+        """A deletion leaves no row of the user in any table, and a later request finds nobody."""
+        service.ask("POST", TIP)
+        assert service.ask("DELETE", "/v1/users/ann").status == 204
+        assert is_problem(service.ask("POST", TIP), 404, "there is no such user")
+        assert is_problem(service.ask("DELETE", "/v1/users/ann"), 404, "there is no such user")
+        tables = house.rows("SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()")
+        rows = {name: house.rows(f'SELECT t::TEXT FROM "{name}" t') for (name,) in tables}
+        assert [name for name, found in rows.items() if "ann" in str(found)] == []
+
+    def test_nobody_deletes_without_a_token(self, house: House, service: Service) -> None:
+        """Whoever has no token deletes nobody."""
+        answered = service.ask("DELETE", "/v1/users/ann", headers={"Authorization": "Bearer wrong"})
+        assert is_problem(answered, 401, "a service token is needed")
+        assert house.rows("SELECT user_id FROM users") == [("ann",)]

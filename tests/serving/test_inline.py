@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+import psycopg
 import pytest
 from service import House, Service
 from world import NOON
 
+from contexts.history import History, Version
+from contexts.sql import connect
 from contexts.todoist import Credentials
 from contexts.vault import Vault, new_key
+from contexts.why import Origin, Traced, compare, known_versions, trace
+from local.llm import Saying
 from local.todoist import Fault, LocalTodoist
 
 Account = Any
+Connection = psycopg.Connection[Any]
 
 RENEWING = {"todoist_client_id": "ours", "todoist_client_secret": "secret"}
 
@@ -192,3 +201,204 @@ class TestFailures:
         stored = house.world.stored()["ann"]["materialized_at"]
         assert timedelta(0) <= stored - asked_at < timedelta(seconds=1)
         assert stored > NOON
+
+
+_WAITING = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+def digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()
+
+
+def stored_values(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["materialized_at"], row["context_hash"], row["context_json"]
+
+
+def kept(house: House) -> list[tuple[str, ...]]:
+    """The contexts that wait to be taken into the history, as the hash and what it is a hash of."""
+    return house.rows("SELECT context_hash, context_json FROM request_contexts ORDER BY assembled_at")
+
+
+def standing(house: House) -> tuple[str, ...]:
+    row = house.world.stored()["ann"]
+    return row["context_hash"], row["context_json"]
+
+
+def overtake(house: House, connection: Connection, at: datetime) -> str:
+    """A night that saw another task, with signals of `at`, writes ann's row; gives the hash."""
+    text = house.world.stored()["ann"]["context_json"].replace("call bob", f"call eve at {at}")
+    connection.execute(
+        "UPDATE context_store SET materialized_at = %s, context_json = %s, context_hash = %s WHERE user_id = 'ann'",
+        [at, text, digest(text)],
+    )
+    return digest(text)
+
+
+@pytest.mark.usefixtures("ann")
+class TestHistory:
+    def test_every_other_context(self, house: House, service: Service) -> None:
+        """Each context that a request stored in place of another one is kept, with the time of its signals; the same
+        one fetched again is not.
+        """
+        expected = []
+        for n in range(3):
+            house.todoist.advance("ann", {"items": [{"id": f"n{n}", "content": f"new {n}"}]})
+            service.tip()
+            expected.append(standing(house))
+            house.clock.forward(hours=7)
+            assert service.tip().body["source"] == "inline"
+            house.clock.forward(hours=7)
+        assert kept(house) == expected
+        assert house.one("SELECT count(*) FROM request_contexts WHERE assembled_at = materialized_at") == 3
+
+    def test_first_of_all(self, house: House, service: Service, account: Account) -> None:
+        """The context of a user whom no night has seen is kept."""
+        house.world.add("eve", account("call ann"))
+        service.tip("eve")
+        stored = house.world.stored()["eve"]
+        columns = "user_id, materialized_at, context_hash, context_json"
+        assert house.rows(f"SELECT {columns} FROM request_contexts") == [("eve", *stored_values(stored))]
+
+    def test_same_as_the_night(self, house: House, service: Service) -> None:
+        """What equals the night's context is not kept twice."""
+        service.tip()
+        assert house.calls()[0] == 1
+        assert kept(house) == []
+
+    def test_behind_the_answer(self, house: House, service: Service) -> None:
+        """What was assembled behind an answer is kept too."""
+        house.clock.at = NOON
+        service.tip()
+        house.todoist.advance("ann", {"items": [{"id": "t9", "content": "pay the rent"}]})
+        house.clock.forward(hours=5, minutes=30)
+        assert service.tip().body["source"] == "stored"
+        house.until(lambda: "pay the rent" in standing(house)[1])
+        assert kept(house) == [standing(house)]
+
+    def test_newer_row(self, house: House, service: Service) -> None:
+        """What lost against a newer row is not kept, and the decision says the hash of the row that stood."""
+        house.todoist.advance("ann", {"items": [{"id": "t9", "content": "pay the rent"}]})
+        house.todoist.fail("ann", Fault.slow(before=0.2))
+
+        async def somebody() -> str:
+            while not house.todoist.calls:
+                await asyncio.sleep(0.005)
+            return overtake(house, house.connection, NOON + timedelta(hours=8))
+
+        _, newer = house.together(service.tipping(), somebody())
+        assert kept(house) == []
+        assert house.one("SELECT context_hash FROM decisions") == newer
+
+    def test_other_row_meanwhile(self, house: House, database_url: str) -> None:
+        """Whether a context is another one is asked of the row that it replaces, and not of one that stood before."""
+        service = house.open(todoist_timeout=3)
+        first = standing(house)
+
+        async def somebody() -> None:
+            with connect(database_url) as other, other.transaction():
+                overtake(house, other, NOON + timedelta(hours=1))
+                async with asyncio.timeout(2):
+                    while not house.rows(_WAITING):
+                        await asyncio.sleep(0.005)
+
+        house.together(somebody(), service.tipping())
+        assert kept(house) == [standing(house)] == [first]
+
+    def test_all_decisions(self, house: House, service: Service) -> None:
+        """Every decision was made from a context that the night wrote or that is kept, whoever wrote in between."""
+        by_night = {standing(house)[0]}
+        for n in range(4):
+            house.todoist.advance("ann", {"items": [{"id": f"n{n}", "content": f"new {n}"}]})
+            if n == 2:
+                house.todoist.fail("ann", Fault.server_error(500), Fault.server_error(500), Fault.server_error(500))
+            service.tip()
+            by_night.add(overtake(house, house.connection, house.clock.at + timedelta(minutes=1)))
+            house.clock.forward(minutes=2)
+            service.tip()
+            house.clock.forward(hours=7)
+        made_from = {found for (found,) in house.rows("SELECT context_hash FROM decisions")}
+        assert house.one("SELECT count(*) FROM decisions") == 8
+        assert made_from <= by_night | {context_hash for context_hash, _ in kept(house)}
+        assert {digest(text) for _, text in kept(house)} == {context_hash for context_hash, _ in kept(house)}
+
+    def test_user_is_removed(self, house: House, service: Service) -> None:
+        """With a user what was kept of theirs goes."""
+        house.todoist.advance("ann", {"items": [{"id": "t9", "content": "pay the rent"}]})
+        service.tip()
+        assert len(kept(house)) == 1
+        house.world.accounts.remove("ann")
+        assert kept(house) == []
+
+
+def says(*task_ids: str) -> Saying:
+    """An LLM that writes a tip about each of these tasks."""
+    tips = [
+        {"kind": "focus", "title": f"Take up {task_id}", "body": "Ten minutes are enough.", "task_ids": [task_id]}
+        for task_id in task_ids
+    ]
+    return lambda _: {"candidates": [{**tip, "only_today": False} for tip in tips]}
+
+
+class TestTrace:
+    @pytest.fixture
+    def history(self, house: House, account: Account, tmp_path: Path) -> History:
+        """The history of a user with four tasks, with the night's context in it; the LLM has one tip on each."""
+        house.prepare("ann", account("call bob", "buy milk", "mend the roof", "water the plants"))
+        house.llm.behaviour = says("t0", "t1", "t2", "t3")
+        row = house.world.stored()["ann"]
+        found = History(str(tmp_path / "history"), house.connection, lambda _: 0)
+        found.append(
+            [Version("ann", NOON, row["materialized_at"], row["context_hash"], row["context_json"], "night")]
+        )
+        return found
+
+    def traced(self, house: House, service: Service, author: str) -> Traced:
+        """The first of some decisions whose tip was written by such an author."""
+        answers = (service.tip().body["decision_id"] for _ in range(50))
+        found = (trace(house.connection, UUID(decision_id)) for decision_id in answers)
+        return next(each for each in found if each and each.origin and each.origin.author == author)
+
+    def test_what_is_told(self, house: House, service: Service, history: History) -> None:
+        """A decision is traced to what the request answered."""
+        answer = service.tip().body
+        traced = trace(house.connection, UUID(answer["decision_id"]))
+        assert traced is not None
+        assert (traced.tip.title, traced.tip.task_ids) == (answer["tip"]["title"], answer["tip"]["task_ids"])
+        assert (traced.source, traced.llm, traced.context_hash) == ("stored", "called", answer["context_hash"])
+        assert traced.propensity is not None
+        assert 0 < traced.propensity <= 1
+        found = compare(traced, history.of("ann"))
+        assert found.chosen_for == found.written_from == history.of("ann")[0]
+
+    def test_kept_tip(self, house: House, service: Service, history: History) -> None:
+        """A tip that was kept over two changes is traced to the LLM and to the context that it was told."""
+        service.tip()
+        [night] = history.of("ann")
+        for n, task_id in enumerate(("t0", "t1")):
+            house.todoist.advance("ann", {"items": [{"id": task_id, "checked": True}]})
+            house.clock.forward(hours=1)
+            house.connection.execute("UPDATE context_store SET materialized_at = materialized_at - INTERVAL '1 day'")
+            assert service.tip().how == ("inline", "skipped")
+            assert len(kept(house)) == n + 1
+        traced = self.traced(house, service, "llm")
+        set_id = house.one("SELECT candidate_set_id FROM candidate_sets WHERE author = 'llm'")
+        made_at = house.one("SELECT made_at FROM candidate_sets WHERE author = 'llm'")
+        assert traced.origin == Origin("llm", made_at, night.context_hash, set_id)
+        history.drain(["ann"])
+        found = compare(traced, known_versions(history, "ann"))
+        assert found.written_from == night
+        assert found.chosen_for == history.of("ann")[-1]
+        assert found.sentences == [f"task '{gone}' is no longer open" for gone in ("call bob", "buy milk")]
+
+    def test_rules_beside_the_kept(self, house: House, service: Service, history: History) -> None:
+        """A tip that rules put beside those that were kept is traced to rules and to the context of that moment."""
+        service.tip()
+        news = {"id": "t9", "content": "pay the rent", "due": {"date": "2026-11-20"}, "priority": 4}
+        house.todoist.advance("ann", {"items": [news]})
+        house.clock.forward(hours=7)
+        traced = self.traced(house, service, "rules")
+        assert traced.origin is not None
+        assert traced.origin.context_hash == traced.context_hash == standing(house)[0]
+        found = compare(traced, known_versions(history, "ann"))
+        assert found.written_from == found.chosen_for == known_versions(history, "ann")[-1]
+        assert found.sentences == []

@@ -81,13 +81,15 @@ class TestStored:
         assert set(body["tip"]) == {"kind", "title", "body", "task_ids", "theme"}
         assert set(body["tip"]["task_ids"]) <= {"t0", "t1", "t2", "t3"}
 
-    def test_up_to_the_sla(self, house: House, service: Service) -> None:
+    def test_up_to_the_sla(self, house: House, service: Service, account: Any) -> None:
         """A context of just six hours is used, one of a second more is not."""
-        service.tip()
+        house.prepare("bob", account("water the plants", "call the bank"))
+        for user in ("ann", "bob"):
+            service.tip(user)
         house.clock.at = NOON + 6 * HOURS - timedelta(microseconds=9)
-        assert service.tip().how == ("stored", "skipped")
+        assert service.tip("ann").how == ("stored", "skipped")
         house.clock.forward(seconds=1)
-        assert service.tip().how == ("inline", "skipped")
+        assert service.tip("bob").how == ("inline", "skipped")
 
     def test_each_decision_is_another(self, house: House, service: Service) -> None:
         """Every answered request is a decision of its own in the log."""
@@ -266,7 +268,7 @@ class TestInline:
             async with asyncio.timeout(5):
                 while not house.todoist.calls:
                     await asyncio.sleep(0.005)
-            house.world.store.upsert([newer])
+            house.world.store.put([newer])
 
         answered, _ = house.together(service.tipping(), somebody())
         assert answered.body["source"] == "inline"
@@ -310,7 +312,7 @@ class TestRefresh:
             assert service.tip().how == ("stored", "skipped")
             house.run(asyncio.sleep(0.1))
             assert service.tip().how == ("stored", "skipped")
-            house.world.store.upsert([row(house.world.stored()["ann"]["context_json"], house.clock())])
+            house.world.store.put([row(house.world.stored()["ann"]["context_json"], house.clock())])
         house.run(asyncio.sleep(0.2))
         assert house.calls()[0] == 0
 

@@ -9,11 +9,12 @@ import pytest
 from world import NOON, WordVectors, World
 
 from assets.definitions import GRAPH
+from assets.doors import Doors
+from assets.errors import ShardUnreadable
+from assets.night import Night, Order
 from contexts.accounts import Look
 from contexts.ledger import Ledger
 from contexts.settings import Settings
-from include import steps
-from include.resources import Doors
 
 
 @pytest.fixture
@@ -23,6 +24,7 @@ def doors(world: World) -> Doors:
         shards=world.shards,
         accounts=world.accounts,
         store=world.store,
+        history=world.history,
         ledger=Ledger(world.connection),
         todoist=world.client,
         embedder=world.embedder,
@@ -33,13 +35,12 @@ def run(doors: Doors, step: str, now: datetime, *, look: Look = Look.EVERYBODY, 
     """One DAG run of a step; gives the assets that speak. fails: its tasks die before they compute."""
     if fails:
         return set()
-    records = [
-        record
-        for shard in steps.plan(doors, step, now=now, look=look)
-        for record in steps.compute(doors, step, shard, now=now, look=look)
-    ]
-    entries = steps.collect(doors, step, f"{step} {now}", now, records)
-    return {entry.asset for entry in entries if entry.changed} | steps.left_behind(doors, step, now=now)
+    the_night = Night(doors, now, Order(look))
+    plan, lines = the_night.plan(step)
+    the_night.open(step, f"{step} {now}", now, lines)
+    records = [record for shard, names in plan.shards.items() for record in the_night.compute(step, shard, names)]
+    entries = the_night.close(step, f"{step} {now}", now, records)
+    return {entry.asset for entry in entries if entry.changed} | the_night.left_behind(step)
 
 
 def night(doors: Doors, now: datetime, *, fails: str = "", look: Look = Look.EVERYBODY) -> list[str]:
@@ -101,7 +102,7 @@ def test_a_retried_collect_says_the_same(doors: Doors, world: World, account: An
     """A collect task that is tried again after it wrote the ledger still says that its assets changed."""
     world.add("ann", account("call the dentist"))
     assert "todoist_tasks" in run(doors, "fetch_signals", NOON)
-    again = steps.collect(doors, "fetch_signals", f"fetch_signals {NOON}", NOON, [])
+    again = Night(doors, NOON).close("fetch_signals", f"fetch_signals {NOON}", NOON, [])
     assert "todoist_tasks" in {entry.asset for entry in again if entry.changed}
 
 
@@ -128,7 +129,9 @@ def test_a_broken_shard_leaves_the_others(doors: Doors, world: World, account: A
     night(doors, NOON)
     path = next(world.root.glob("todoist_tasks/shard=0001/data.parquet"))
     path.write_bytes(path.read_bytes()[:100])
-    assert set(steps.plan(doors, "fetch_signals", now=NOON, look=Look.EVERYBODY)) == {0, 1}
-    steps.compute(doors, "fetch_signals", 0, now=NOON, look=Look.EVERYBODY)
-    with pytest.raises(Exception, match="python -m assets rebuild todoist_tasks --shard 1"):
-        steps.compute(doors, "fetch_signals", 1, now=NOON, look=Look.EVERYBODY)
+    the_night = Night(doors, NOON)
+    shards = the_night.plan("fetch_signals")[0].shards
+    assert list(shards) == [0, 1]
+    assert list(the_night.compute("fetch_signals", 0, shards[0]))
+    with pytest.raises(ShardUnreadable, match="python -m assets rebuild todoist_tasks --shard 1"):
+        list(the_night.compute("fetch_signals", 1, shards[1]))

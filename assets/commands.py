@@ -1,0 +1,172 @@
+"""The commands of `python -m assets`; each gives lines to print."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import duckdb
+
+from assets import bill
+from assets.definitions import GRAPH
+from assets.definitions import ledger as ledger_view
+from assets.doors import doors_from_environment
+from assets.errors import AssetError
+from assets.forget import forget
+from assets.night import Night, Order
+from assets.parquet import Shards
+from assets.plan import Plan
+from assets.records import Record
+from assets.views import create_view, create_views
+from contexts import history
+from contexts import why as reasons
+from contexts.accounts import Look
+from contexts.ledger import Page
+from contexts.settings import Settings, read_settings
+
+_TELL_EVERY = 5.0
+"""Seconds between lines of progress."""
+
+
+def plan(look: Look, **order: Any) -> Iterator[str]:
+    """The bill of a night that would begin now."""
+    with _night(look, order) as night:
+        yield from bill.lines(night.forecast())
+
+
+def materialize(look: Look, **order: Any) -> Iterator[str]:
+    """A night in this process: step by step its plan, then what came of it."""
+    with _night(look, order) as night:
+        yield from bill.lines(night.forecast())
+        run_id = f"by hand {night.now:%Y-%m-%d %H:%M:%S} {uuid4().hex[:6]}"
+        for step in GRAPH.steps:
+            if night.order.of(step):
+                yield from _run_step(night, step, run_id)
+
+
+def _run_step(night: Night, step: str, run_id: str) -> Iterator[str]:
+    began = datetime.now(UTC)
+    found, lines = night.plan(step)
+    night.open(step, run_id, began, lines)
+    records: list[Record] = []
+    try:
+        yield from _progress(night, step, found, records)
+    finally:
+        night.close(step, run_id, began, records)
+
+
+def _progress(night: Night, step: str, found: Plan, records: list[Record]) -> Iterator[str]:
+    began = told = time.monotonic()
+    n_planned = len(found.entries)
+    for record in night.execute(found):
+        records.append(record)
+        if time.monotonic() - told > _TELL_EVERY:
+            told = time.monotonic()
+            left = (told - began) / len(records) * (n_planned - len(records))
+            yield f"  {step}: {len(records)} of {n_planned} shards, about {left:.0f} s left"
+    n_users = sum(record.n_users_changed for record in records)
+    counts: dict[str, int] = {}
+    for record in records:
+        for name, n in record.counts.items():
+            counts[name] = counts.get(name, 0) + n
+    told_counts = "".join(f", {n:,} {name.replace('_', ' ')}" for name, n in counts.items() if n)
+    yield f"{step}: {len(records)} shards, {n_users:,} users{told_counts} in {time.monotonic() - began:.1f} s"
+
+
+def ledger(days: int) -> Iterator[str]:
+    """The ledger's pages of the last days."""
+    with doors_from_environment() as doors:
+        pages = doors.ledger.pages(datetime.now(UTC) - timedelta(days=days))
+    if not pages:
+        yield f"no runs in the last {days} days"
+    for page in pages:
+        yield from _page(page)
+
+
+def _page(page: Page) -> Iterator[str]:
+    state = f"ended {page.finished_at:%H:%M:%S}" if page.finished_at else "did not end"
+    users = "" if page.n_users is None else f", {page.n_users:,} users"
+    yield f"{page.started_at:%Y-%m-%d %H:%M:%S}  {page.step}, {state}{users}  ({page.run_id})"
+    for work in dict.fromkeys([*page.planned, *page.done, *page.saved]):
+        cells = (
+            f"{name} {amounts[work]:,.{digits}f}"
+            for name, amounts, digits in (
+                ("planned", page.planned, 0),
+                ("done", page.done, 0),
+                ("saved", page.saved, 0),
+                ("seconds", page.seconds, 1),
+            )
+            if work in amounts
+        )
+        yield f"    {work.replace('_', ' '):20} {', '.join(cells)}"
+
+
+def why(user: str | None, decision: str | None, last: int) -> Iterator[str]:
+    """What changed in a user's context, or what a tip was made from."""
+    with doors_from_environment() as doors:
+        if user is not None:
+            yield from reasons.explain_user(doors.history, user, last)
+        else:
+            yield from reasons.explain_decision(doors.history, str(decision))
+
+
+def forget_user(user: str) -> Iterator[str]:
+    """Remove every trace of a user."""
+    with doors_from_environment() as doors:
+        is_known = doors.accounts.remove(user)
+        n_rows = forget(GRAPH, doors.shards, [user])
+        n_versions = doors.history.forget([user])
+        if not is_known and not n_rows and not n_versions:
+            raise AssetError(f"there is no trace of a user '{user}'. See: python -m contexts.accounts list")
+        yield f"{user} is gone from Postgres, {n_rows} rows of assets and {n_versions} versions of contexts with it"
+        yield "A run that is under way may write rows of it back; the next run of fetch_signals takes them out again."
+
+
+def graph() -> Iterator[str]:
+    """The steps, their assets and what these read."""
+    for step, members in GRAPH.steps.items():
+        yield step
+        for member in members:
+            reads = ", ".join(edge.asset for edge in member.inputs) or "the world outside"
+            yield f"  {member.name:16} reads {reads}"
+
+
+def shards(asset: str) -> Iterator[str]:
+    """Each shard's rows, time and versions."""
+    for footer in _shards().footers(GRAPH[asset]):
+        yield (
+            f"shard {footer.shard:>4}  {footer.n_users:>7} users  {footer.n_rows:>9} rows"
+            f"  {footer.materialized_at:%Y-%m-%d %H:%M}  data {footer.data_version[:12]}  {dict(footer.recipe)}"
+        )
+
+
+def query(sql: str) -> Iterator[str]:
+    """What DuckDB answers."""
+    settings = read_settings(Settings)
+    with duckdb.connect() as connection:
+        create_views(connection, GRAPH, _shards())
+        create_view(connection, ledger_view.LEDGER, _shards().beside(ledger_view.LEDGER), ledger_view.SCHEMA)
+        create_view(connection, "context_history", history.pattern(settings.data_root), history.SCHEMA)
+        yield str(connection.sql(sql))
+
+
+def rebuild(asset: str, shard: int) -> Iterator[str]:
+    """Set a shard's file aside."""
+    aside = _shards().set_aside(GRAPH[asset], shard)
+    yield f"{aside} is what was there; the next run of {GRAPH[asset].step} makes shard {shard} anew"
+
+
+def _shards() -> Shards:
+    settings = read_settings(Settings)
+    return Shards(settings.data_root, settings.n_shards)
+
+
+@contextmanager
+def _night(look: Look, order: dict[str, Any]) -> Iterator[Night]:
+    asked = Order.read(look, **order)
+    with doors_from_environment() as doors:
+        yield Night(doors, datetime.now(UTC), asked)
