@@ -81,8 +81,8 @@ def _line(asset: Asset, plan: Plan, planner: Planner, pace: Pace | None) -> Line
         n_units_all=_units_all(asset, planner, n_users_all),
         at_most=at_most,
         is_bound=at_most or (asset.work is not None and asset.work.per == "row"),
-        n_likely=_likely(pace, n_units, n_looks),
-        seconds=_seconds(pace, n_units, n_looks) if entries else 0.0,
+        n_likely=_likely(pace, n_units, _sure(asset, entries), n_looks),
+        seconds=_seconds(pace, n_units, _sure(asset, entries), n_looks) if entries else 0.0,
     )
 
 
@@ -102,19 +102,26 @@ def _units_all(asset: Asset, planner: Planner, n_users_all: int) -> int:
     return sum(footer.n_rows for footer in _footers(planner, source).values())
 
 
-def _likely(pace: Pace | None, n_units: int | None, n_looks: int) -> int | None:
+def _sure(asset: Asset, entries: Iterable[Planned]) -> int:
+    """The units that are to be done whatever comes of what runs before."""
+    per_row = asset.work is not None and asset.work.per == "row"
+    return sum(each.n_rows_sure if per_row else each.n_users_sure for each in entries)
+
+
+def _likely(pace: Pace | None, n_units: int | None, n_sure: int, n_looks: int) -> int | None:
     if pace is None or pace.units_a_look is None or not n_looks:
         return None
-    likely = round(pace.units_a_look * n_looks)
+    likely = max(n_sure, round(pace.units_a_look * n_looks))
     return likely if n_units is None else min(likely, n_units)
 
 
-def _seconds(pace: Pace | None, n_units: int | None, n_looks: int) -> float | None:
-    """By the users looked at where it is open what comes of that, else by the units planned."""
+def _seconds(pace: Pace | None, n_units: int | None, n_sure: int, n_looks: int) -> float | None:
+    """By the units planned; where it is open what comes of a look, by the users looked at, and what is sure."""
     if pace is None:
         return None
     if n_looks:
-        return None if pace.seconds_a_look is None else pace.seconds_a_look * n_looks
+        sure = (pace.seconds_a_unit or 0.0) * n_sure
+        return None if pace.seconds_a_look is None else max(sure, pace.seconds_a_look * n_looks)
     return None if n_units is None or pace.seconds_a_unit is None else pace.seconds_a_unit * n_units
 
 

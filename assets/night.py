@@ -156,7 +156,7 @@ class Night:
         """Users who are due, and the shards in which there is something else to look at."""
         request = self._request_of(self._due())
         return (
-            request if request.shards is not None else replace(request, look=request.look | self._shards_to_visit())
+            request if request.shards is not None else replace(request, look=request.look | self._shards_to_clear())
         )
 
     def _request(self) -> Request:
@@ -165,14 +165,12 @@ class Night:
         news = {shard_of(user, self.doors.shards.n_shards) for user in self.doors.accounts.observed_since_stored()}
         return request if request.shards is not None else replace(request, look=frozenset(news))
 
-    def _shards_to_visit(self) -> frozenset[int]:
-        """Shards that hold users who do not exist any more; in a night all that hold anybody, as reactions age."""
+    def _shards_to_clear(self) -> frozenset[int]:
+        """Shards that hold users who do not exist any more."""
         held: dict[int, set[str]] = {}
         for member in self.order.selected:
             for footer in self.doors.shards.readable_footers(member) if member.is_source else ():
                 held.setdefault(footer.shard, set()).update(footer.index.users)
-        if self.order.look is not Look.LIKELY:
-            return frozenset(shard for shard, users in held.items() if users)
         known = self.doors.accounts.known(set().union(*held.values()))
         return frozenset(shard for shard, users in held.items() if users - known)
 

@@ -40,7 +40,8 @@ class Planned:
 
     users: whom it computes (a source: looks at), of `n_users` that it then has. n_rows: rows of those users that it
     reads (a source: has), None where they are not known yet. at_most: something that it reads is to run before it,
-    and may come to nothing; then these numbers are bounds.
+    and may come to nothing; then these numbers are bounds, of rows as they stand, and n_users_sure and n_rows_sure
+    say how much of it is to be done in any case.
     """
 
     asset: str
@@ -50,6 +51,8 @@ class Planned:
     n_users: int = 0
     n_rows: int | None = 0
     at_most: bool = False
+    n_users_sure: int = 0
+    n_rows_sure: int = 0
 
 
 @dataclass(frozen=True)
@@ -189,8 +192,10 @@ class Planner:
         indices = {name: found.index if found else None for name, found in inputs.items()}
         own = footer.index if footer else Index()
         at_hand = staleness(asset, own, indices, recipe, self.now)
-        stale = (at_hand.made_from.keys() if request.force else at_hand.stale) | later
-        users = frozenset(stale if request.only is None else stale & request.only)
+        sure = frozenset(at_hand.made_from if request.force else at_hand.stale)
+        users = sure | later
+        if request.only is not None:
+            sure, users = sure & request.only, users & request.only
         source = first.index if first else Index()
         is_known = all(user in source.position for user in users)
         return Planned(
@@ -201,6 +206,8 @@ class Planner:
             n_users=len((set(own.users) - at_hand.gone) | users),
             n_rows=source.rows_of(users) if is_known else None,
             at_most=bool(above),
+            n_users_sure=len(sure),
+            n_rows_sure=source.rows_of(sure),
         )
 
 

@@ -43,7 +43,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Page:
-    """A run of a step in the ledger. finished_at: None while it runs, and if it died. seconds: of work."""
+    """A run of a step in the ledger. finished_at: None while it runs or if it died. seconds: of work."""
 
     run_id: str
     step: str
@@ -58,8 +58,8 @@ class Page:
 
 @dataclass(frozen=True)
 class Pace:
-    """How a kind of work went lately, as medians: seconds for a unit planned, seconds and units done for a user looked
-    at. None: there was no such run.
+    """How a kind of work went lately, as medians: seconds for a unit planned; seconds and units done for a user
+    looked at. None: there was no such run.
     """
 
     seconds_a_unit: float | None

@@ -178,7 +178,7 @@ def build_app(recommender: Recommender, learner: Learner, callers: Callers, metr
 
     @app.delete("/v1/users/{user_id}", status_code=204, dependencies=for_callers, responses=_ERRORS)
     async def remove(user_id: UserId) -> Response:
-        """Remove a user with tokens, contexts, tips and reactions; the pipeline's next run removes the files' rows."""
+        """Remove a user with tokens, contexts, tips and reactions; rows of files go with the pipeline's next run."""
         await does.remove(user_id)
         return Response(status_code=204)
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from assets.asset import Output, Users, Work, asset
+from contexts.accounts import Accounts
 from contexts.store import ContextStore
 
 SCHEMA = pa.schema(
@@ -23,12 +24,22 @@ SCHEMA = pa.schema(
 
 
 @asset(step="fetch_signals", schema=SCHEMA, code_version="1", work=Work("reactions_read", per="row"))
-def tip_reactions(previous: pa.Table, users: Users, now: datetime, store: ContextStore) -> Output:
-    """One row per reaction of the last `store.reaction_days` days; of users looked at and of those who had any."""
-    known = set(users) | set(pc.unique(previous["user_id"]).to_pylist())
+def tip_reactions(previous: pa.Table, users: Users, now: datetime, store: ContextStore, accounts: Accounts) -> Output:
+    """One row per reaction of the last `store.reaction_days` days, as of the last look at its user; users who do not
+    exist any more lose theirs.
+    """
+    kept = accounts.known(pc.unique(previous["user_id"]).to_pylist()) - users.keys()
     rows = [
         {"user_id": user, **vars(reaction)}
-        for user, reactions in store.reactions(known, now).items()
+        for user, reactions in store.reactions(users, now).items()
         for reaction in reactions
     ]
-    return Output(pa.Table.from_pylist(rows, schema=SCHEMA), counts={"reactions_read": len(rows)})
+    return Output(
+        pa.concat_tables(
+            [
+                previous.filter(pc.is_in(previous["user_id"], pa.array(sorted(kept), pa.string()))),
+                pa.Table.from_pylist(rows, schema=SCHEMA),
+            ]
+        ),
+        counts={"reactions_read": len(rows)},
+    )

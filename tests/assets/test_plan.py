@@ -445,7 +445,7 @@ def test_again_says_what_became_of_an_entry(house: House) -> None:
     house.outside.letters["ann"] = ("servus", "red")
     house.run("letters")
     exact = house.planner.again(at_most["vectors"], plan.request)
-    assert exact == Planned("vectors", 0, "data", ANN, n_users=1, n_rows=1, at_most=False)
+    assert exact == Planned("vectors", 0, "data", ANN, n_users=1, n_rows=1, n_users_sure=1, n_rows_sure=1)
 
 
 def test_a_broken_file_is_planned_as_such(house: House) -> None:
