@@ -166,9 +166,15 @@ def _cells(line: Line) -> tuple[str, ...]:
         ", ".join(f"{reason} {n}" if len(line.reasons) > 1 else reason for reason, n in line.reasons.items()),
         f"{bound}{line.n_users:,} of {line.n_users_all:,}",
         _work(line),
-        f"{line.n_units_saved:,}" if line.work and line.n_units is not None else "",
+        _spared(line),
         "?" if line.seconds is None else f"~{line.seconds:,.1f}",
     )
+
+
+def _spared(line: Line) -> str:
+    if line.work is None or line.n_units is None:
+        return ""
+    return f"{'at least ' if line.is_bound else ''}{line.n_units_saved:,}"
 
 
 def _work(line: Line) -> str:

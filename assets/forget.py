@@ -6,8 +6,8 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from assets.graph import Graph
-from assets.materialize import take
 from assets.parquet import Shards
+from assets.rows import take
 from assets.versions import shard_of
 
 

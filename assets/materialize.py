@@ -6,22 +6,22 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from time import perf_counter
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from assets.asset import KEY, Asset, Input, Output, Users
+from assets.asset import KEY, Asset, Output, Users
 from assets.checks import Candidate
-from assets.digests import digest_of, texts
-from assets.errors import AssetError, CheckFailed, SchemaError
+from assets.digests import digest_of
+from assets.errors import AssetError, CheckFailed
+from assets.feeds import Feed, Tables
 from assets.graph import Graph
 from assets.index import Index
 from assets.parquet import Footer, Shard, Shards
 from assets.plan import Plan, Planned, Planner, Request, staleness
 from assets.records import Record
+from assets.rows import merged, ordered
 from assets.versions import hash_of, recipe_of, shard_of
 
 NOBODY: Users = {}
@@ -110,7 +110,7 @@ class _Run:
         with ExitStack() as stack:
             previous = stack.enter_context(self.shards.open(asset, planned.shard))
             inputs = {
-                edge.asset: _Feed(
+                edge.asset: Feed(
                     self.graph[edge.asset],
                     edge,
                     stack.enter_context(self.shards.open(self.graph[edge.asset], planned.shard)),
@@ -142,12 +142,12 @@ class _Run:
             counts=made.output.counts,
         )
 
-    def _observe(self, asset: Asset, planned: Planned, previous: Shard | None, inputs: Mapping[str, _Feed]) -> _Made:
+    def _observe(self, asset: Asset, planned: Planned, previous: Shard | None, inputs: Mapping[str, Feed]) -> _Made:
         users = {user: at for user, at in self.users.items() if shard_of(user, self.shards.n_shards) == planned.shard}
         output = self._call(
             asset, _former(asset, previous), users, {name: feed.rows() for name, feed in inputs.items()}
         )
-        table = _rows(asset, output)
+        table = ordered(asset, output.table)
         found = set(pc.unique(table[KEY]).to_pylist())
         _refuse_strangers(
             asset, found, {user for user in found if shard_of(user, self.shards.n_shards) == planned.shard}
@@ -172,7 +172,7 @@ class _Run:
             is_complete=self.only is None,
         )
 
-    def _derive(self, asset: Asset, planned: Planned, previous: Shard | None, inputs: Mapping[str, _Feed]) -> _Made:
+    def _derive(self, asset: Asset, planned: Planned, previous: Shard | None, inputs: Mapping[str, Feed]) -> _Made:
         old = _former(asset, previous)
         former = _former_index(asset, old, previous)
         found = staleness(asset, former, _indices(inputs), recipe_of(asset, self.resources), self.now)
@@ -182,13 +182,13 @@ class _Run:
         if changed:
             fed = {name: feed.rows(changed) for name, feed in inputs.items()}
             output = self._call(asset, old, {}, fed)
-        fresh = _rows(asset, output)
+        fresh = ordered(asset, output.table)
         made_from = {user: found.made_from[user] for user in changed}
         _refuse_strangers(asset, set(fresh[KEY].to_pylist()), changed)
         new = _index(asset, fresh, made_from)
         kept = former.without(changed | found.gone)
         return _Made(
-            _merged((old, former, kept), (fresh, new, new)),
+            merged((old, former, kept), (fresh, new, new)),
             kept.merged(new),
             n_users_changed=len(changed),
             fresh=fresh,
@@ -210,7 +210,7 @@ class _Run:
         return result if isinstance(result, Output) else Output(result)
 
     def _footer(
-        self, asset: Asset, planned: Planned, made: _Made, inputs: Mapping[str, _Feed], previous: Shard | None
+        self, asset: Asset, planned: Planned, made: _Made, inputs: Mapping[str, Feed], previous: Shard | None
     ) -> Footer:
         read = {name: version for name, feed in inputs.items() if (version := feed.version)}
         recipe = recipe_of(asset, self.resources)
@@ -221,71 +221,14 @@ class _Run:
         )
 
 
-@dataclass(frozen=True)
-class _Feed:
-    """One input of a shard: the columns that the edge names, of the file as it was opened."""
-
-    source: Asset
-    edge: Input
-    shard: Shard | None
-
-    @property
-    def version(self) -> str | None:
-        return self.shard.footer.edge_version(self.edge.columns) if self.shard else None
-
-    @property
-    def index(self) -> Index | None:
-        return self.shard.footer.index if self.shard else None
-
-    @cached_property
-    def table(self) -> pa.Table:
-        """The columns of all users."""
-        if self.shard is None:
-            return pa.schema([self.source.schema.field(name) for name in self.edge.columns]).empty_table()
-        return self.shard.read(self.edge.columns)
-
-    def rows(self, users: Iterable[str] | None = None) -> pa.Table:
-        """The columns of some users or of all."""
-        return self.table if users is None or self.index is None else take(self.table, self.index, users)
-
-
-def _indices(inputs: Mapping[str, _Feed]) -> Mapping[str, Index | None]:
+def _indices(inputs: Mapping[str, Feed]) -> Mapping[str, Index | None]:
     return {name: feed.index for name, feed in inputs.items()}
 
 
 def _made_from(
-    asset: Asset, inputs: Mapping[str, _Feed], recipe: Mapping[str, str], now: datetime
+    asset: Asset, inputs: Mapping[str, Feed], recipe: Mapping[str, str], now: datetime
 ) -> Mapping[str, bytes]:
     return staleness(asset, Index(), _indices(inputs), recipe, now).made_from
-
-
-def take(table: pa.Table, index: Index, users: Iterable[str]) -> pa.Table:
-    """The rows of some users of a table that `index` describes, in its order; without a copy where they touch."""
-    positions = sorted(index.position[user] for user in users if user in index.position)
-    return _slices((table, int(index.starts[at]), int(index.n_rows[at])) for at in positions) or table.slice(0, 0)
-
-
-def _merged(*parts: tuple[pa.Table, Index, Index]) -> pa.Table:
-    """One table of users from several, in the users' order. parts: rows, their index, and the users to take."""
-    taken = [
-        (user, table, int(index.starts[index.position[user]]), int(index.n_rows[index.position[user]]))
-        for table, index, chosen in parts
-        for user in chosen.users
-    ]
-    ordered = sorted(taken, key=lambda each: each[0])
-    return _slices(each[1:] for each in ordered) or parts[0][0].slice(0, 0)
-
-
-def _slices(wanted: Iterable[tuple[pa.Table, int, int]]) -> pa.Table | None:
-    """Runs of rows (table, start, length) one after the other; those that touch are taken as one."""
-    runs: list[tuple[pa.Table, int, int]] = []
-    for table, start, length in wanted:
-        if runs and runs[-1][0] is table and runs[-1][1] + runs[-1][2] == start:
-            runs[-1] = (table, runs[-1][1], runs[-1][2] + length)
-        elif length:
-            runs.append((table, start, length))
-    slices = [table.slice(start, length) for table, start, length in runs]
-    return pa.concat_tables(slices, promote_options="default") if slices else None  # a column may allow nulls by now
 
 
 def _former(asset: Asset, previous: Shard | None) -> pa.Table:
@@ -320,39 +263,6 @@ def _looked_at_by(stamp: bytes, users: Iterable[str], looked: Users, previous: S
     return {user: stamp if user in looked else before.get(user, stamp) for user in users}
 
 
-def _rows(asset: Asset, output: Output) -> pa.Table:
-    """The rows that an asset gave, user by user, in the one order that content alone gives."""
-    table = asset.conform(output.table).combine_chunks()
-    if table[KEY].null_count:
-        raise SchemaError(f"{asset.name} gave a row without a '{KEY}'. Every row belongs to a user: leave it out.")
-    names = list(dict.fromkeys([KEY, *asset.plain]))
-    keys = [name for name in names if _is_sortable(asset.schema.field(name).type)]
-    table = table.sort_by([(name, "ascending") for name in keys])
-    if len(keys) == len(names) or not _has_twins(table.select(keys)):
-        return table
-    sortable = table.select(keys)
-    for name in (name for name in names if name not in keys):
-        sortable = sortable.append_column(name, pa.array(texts(table[name]), pa.string()))
-    return table.take(pc.sort_indices(sortable, [(name, "ascending") for name in sortable.column_names]))
-
-
-def _has_twins(table: pa.Table) -> bool:
-    """Whether two rows that stand side by side are the same."""
-    same = np.ones(max(0, len(table) - 1), bool)
-    for column in table.columns:
-        if not same.any():
-            return False
-        one, other = column.slice(1), column.slice(0, len(same))
-        are_null = pc.and_(one.is_null(), other.is_null())
-        same &= np.asarray(pc.or_(are_null, pc.fill_null(pc.equal(one, other), fill_value=False)))
-    return bool(same.any())
-
-
-def _is_sortable(kind: pa.DataType) -> bool:
-    types = pa.types
-    return not any(is_one(kind) for is_one in (types.is_nested, types.is_dictionary, types.is_float16, types.is_null))
-
-
 def _refuse_strangers(asset: Asset, found: Iterable[str], asked: Iterable[str]) -> None:
     strangers = sorted(set(found) - set(asked))
     if strangers:
@@ -361,9 +271,9 @@ def _refuse_strangers(asset: Asset, found: Iterable[str], asked: Iterable[str]) 
         )
 
 
-def _check(asset: Asset, planned: Planned, made: _Made, inputs: Mapping[str, _Feed], *, is_anew: bool) -> None:
+def _check(asset: Asset, planned: Planned, made: _Made, inputs: Mapping[str, Feed], *, is_anew: bool) -> None:
     is_part = not made.is_complete and not asset.observes  # then the others' rows do not fit their inputs yet
-    tables = _Tables(inputs, made.fresh_users if is_part else None)
+    tables = Tables(inputs, made.fresh_users if is_part else None)
     judged = made.fresh if is_part else made.table
     candidate = Candidate(judged, made.fresh, tables, len(made.index), made.n_users_changed, is_anew=is_anew)
     for check in asset.checks:
@@ -372,20 +282,3 @@ def _check(asset: Asset, planned: Planned, made: _Made, inputs: Mapping[str, _Fe
                 f"{asset.name}, shard {planned.shard}: {refusal}. The shard's file stays as it was."
                 f" If the data is right, mend the check in its definition."
             )
-
-
-class _Tables(Mapping[str, pa.Table]):
-    """The inputs as checks see them, read when asked for: of some users or of all."""
-
-    def __init__(self, inputs: Mapping[str, _Feed], users: Collection[str] | None) -> None:
-        self._inputs = inputs
-        self._users = users
-
-    def __getitem__(self, name: str) -> pa.Table:
-        return self._inputs[name].rows(self._users)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._inputs)
-
-    def __len__(self) -> int:
-        return len(self._inputs)

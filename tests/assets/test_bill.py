@@ -273,9 +273,17 @@ def test_the_lines_are_columns(house: House) -> None:
     assert table(house.bill("ann", paces=paces)) == [
         ["asset", "shards", "why", "users", "work", "spared", "seconds"],
         ["letters", "1 of 2", "observe", "1 of 2", "1 calls", "1", "~1,500.0"],
-        ["stamps", "1 of 2", "observe", "1 of 2", "at most 5 stamps read", "2", "?"],
-        ["vectors", "at most 1 of 2", "data", "at most 1 of 2", "at most 3 texts embedded", "1", "?"],
-        ["pages", "at most 1 of 2", "data", "at most 1 of 2", "at most 1 pages printed, likely 0", "1", "~0.5"],
+        ["stamps", "1 of 2", "observe", "1 of 2", "at most 5 stamps read", "at least 2", "?"],
+        ["vectors", "at most 1 of 2", "data", "at most 1 of 2", "at most 3 texts embedded", "at least 1", "?"],
+        [
+            "pages",
+            "at most 1 of 2",
+            "data",
+            "at most 1 of 2",
+            "at most 1 pages printed, likely 0",
+            "at least 1",
+            "~0.5",
+        ],
         ["shelf", "at most 1 of 2", "data", "at most 1 of 2", "", "", "?"],
     ]
 

@@ -216,7 +216,7 @@ def life(server: str, todoist: LocalTodoist, url: str) -> Iterator[Life]:
     database = postgres.create_database(server, f"life_{next(_names)}")
     with connect(database) as connection, TemporaryDirectory() as folder:
         migrate(connection)
-        yield Life(connection, todoist, Todoist(url, patience=0.0, read_timeout=2), Path(folder) / "data")
+        yield Life(connection, todoist, Todoist(url, patience=0.1, read_timeout=2), Path(folder) / "data")
 
 
 def join(one: Life, members: Iterable[str]) -> None:
