@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated
 
 import duckdb
@@ -61,13 +62,19 @@ def task_clusters(
     if not len(task_embeddings):
         return SCHEMA.empty_table()
     vectors = to_matrix(task_embeddings["embedding"]).astype(np.float32)
-    with duckdb.connect(config={"threads": 1}) as connection:
+    with _database().cursor() as connection:
         connection.register("vectors", _positions(task_embeddings))
         connection.register("todoist_tasks", todoist_tasks)
         connection.register("previous", previous)
         ordered = connection.sql(_JOINED).to_arrow_table()
         connection.register("grouped", _group(ordered, vectors, clusterer))
         return connection.sql(_SUMMARISED).to_arrow_table().cast(SCHEMA)
+
+
+@cache
+def _database() -> duckdb.DuckDBPyConnection:
+    """One for all shards of a process: opening one takes as long as a shard's joins."""
+    return duckdb.connect(config={"threads": 1})
 
 
 def _positions(task_embeddings: pa.Table) -> pa.Table:
