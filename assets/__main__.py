@@ -57,6 +57,8 @@ def _parser() -> argparse.ArgumentParser:
         found = add(name, help=words)
         found.set_defaults(command=command)
         _add_order(found)
+        if command is commands.plan:
+            found.add_argument("--each", action="store_true", help="also a line for each asset and shard")
     ledger = add("ledger", help="what the last nights and days planned, did and spared")
     ledger.set_defaults(command=commands.ledger)
     ledger.add_argument("--days", type=int, default=7, help="how far back; 7 by default")

@@ -36,10 +36,14 @@ class Input:
 
 @dataclass(frozen=True)
 class Work:
-    """What an asset's work is counted in: the name in an output's counts, and what a plan counts it by."""
+    """What an asset's work is counted in: the name in an output's counts, and what a plan counts it by.
+
+    is_bound: even where the inputs are known it may come to less (rows that are stored already).
+    """
 
     count: str
     per: Literal["user", "row"]
+    is_bound: bool = False
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class Line:
     @property
     def n_units_saved(self) -> int:
         """Units of work that are not to be done again."""
-        return max(0, self.n_units_all - (self.n_units or 0))
+        return 0 if self.n_units is None else max(0, self.n_units_all - self.n_units)
 
 
 def bill(plan: Plan, planner: Planner, assets: Iterable[Asset], paces: Mapping[str, Pace]) -> list[Line]:
@@ -68,7 +68,7 @@ def _line(asset: Asset, plan: Plan, planner: Planner, pace: Pace | None) -> Line
     n_units = _units(asset, entries)
     carried = sum(footer.n_users for shard, footer in own.items() if shard not in planned)
     n_users_all = carried + sum(each.n_users for each in entries)
-    n_looks = _n_looks(plan, planner) if at_most else 0
+    n_looks = _n_looks(plan, planner) if at_most or n_units is None else 0
     return Line(
         asset=asset.name,
         reasons=Counter(each.reason for each in entries),
@@ -80,7 +80,7 @@ def _line(asset: Asset, plan: Plan, planner: Planner, pace: Pace | None) -> Line
         n_units=n_units,
         n_units_all=_units_all(asset, planner, n_users_all),
         at_most=at_most,
-        is_bound=at_most or (asset.work is not None and asset.work.per == "row"),
+        is_bound=at_most or (asset.work is not None and (asset.work.is_bound or asset.work.per == "row")),
         n_likely=_likely(pace, n_units, _sure(asset, entries), n_looks),
         seconds=_seconds(pace, n_units, _sure(asset, entries), n_looks) if entries else 0.0,
     )
@@ -149,6 +149,21 @@ def lines(bill: Iterable[Line]) -> Iterator[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def details(plan: Plan, planner: Planner, assets: Iterable[Asset]) -> Iterator[str]:
+    """A line for each asset and shard: run, and why and for how many; wait, and for what; or skip."""
+    for asset in assets:
+        planned = {each.shard: each for each in plan.of(asset.name)}
+        for shard in sorted({*planned, *plan.waiting, *_footers(planner, asset)}):
+            yield f"{asset.name:16} shard {shard:>4}  {_detail(planned.get(shard), plan.waiting.get(shard))}"
+
+
+def _detail(entry: Planned | None, waits_for: str | None) -> str:
+    if entry is None:
+        return f"wait  for {waits_for}" if waits_for else "skip"
+    bound = "at most " if entry.at_most else ""
+    return f"run   {entry.reason}: {bound}{len(entry.users):,} of {entry.n_users:,} users"
 
 
 def brief(bill: Iterable[Line]) -> str:

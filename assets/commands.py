@@ -12,8 +12,8 @@ from uuid import uuid4
 import duckdb
 
 from assets import bill
-from assets.definitions import GRAPH
-from assets.definitions import ledger as ledger_view
+from assets import ledger as ledger_view
+from assets.definitions import GRAPH, context_store
 from assets.doors import doors_from_environment
 from assets.errors import AssetError
 from assets.forget import forget
@@ -21,6 +21,7 @@ from assets.night import Night, Order
 from assets.parquet import Shards
 from assets.plan import Plan
 from assets.records import Record
+from assets.versions import shard_of
 from assets.views import create_view, create_views
 from contexts import history
 from contexts import why as reasons
@@ -32,16 +33,20 @@ _TELL_EVERY = 5.0
 """Seconds between lines of progress."""
 
 
-def plan(look: Look, **order: Any) -> Iterator[str]:
-    """The bill of a night that would begin now."""
+def plan(look: Look, *, each: bool, **order: Any) -> Iterator[str]:
+    """The bill of a night that would begin now. each: with a line for each asset and shard."""
     with _night(look, order) as night:
-        yield from bill.lines(night.forecast())
+        found, planner = night.forecast()
+        chosen = night.order.selected
+        yield from bill.lines(night.bill(found, planner, chosen))
+        yield from _left_out(found)
+        yield from bill.details(found, planner, chosen) if each else ()
 
 
 def materialize(look: Look, **order: Any) -> Iterator[str]:
     """A night in this process: step by step its plan, then what came of it."""
     with _night(look, order) as night:
-        yield from bill.lines(night.forecast())
+        yield from bill.lines(night.bill(*night.forecast(), night.order.selected))
         run_id = f"by hand {night.now:%Y-%m-%d %H:%M:%S} {uuid4().hex[:6]}"
         for step in GRAPH.steps:
             if night.order.of(step):
@@ -50,13 +55,22 @@ def materialize(look: Look, **order: Any) -> Iterator[str]:
 
 def _run_step(night: Night, step: str, run_id: str) -> Iterator[str]:
     began = datetime.now(UTC)
-    found, lines = night.plan(step)
-    night.open(step, run_id, began, lines)
+    found, planner = night.plan(step)
+    night.open(step, run_id, began, night.bill(found, planner, night.order.of(step)))
     records: list[Record] = []
+    is_whole = False
     try:
         yield from _progress(night, step, found, records)
+        yield from _left_out(found)
+        is_whole = True
     finally:
-        night.close(step, run_id, began, records)
+        night.close(step, run_id, began, records, is_whole=is_whole)
+
+
+def _left_out(found: Plan) -> Iterator[str]:
+    for name in sorted(set(found.waiting.values())):
+        n_shards = list(found.waiting.values()).count(name)
+        yield f"left out: {n_shards} shards, until {name} was made, which they read and which is behind"
 
 
 def _progress(night: Night, step: str, found: Plan, records: list[Record]) -> Iterator[str]:
@@ -108,6 +122,7 @@ def _page(page: Page) -> Iterator[str]:
 def why(user: str | None, decision: str | None, last: int) -> Iterator[str]:
     """What changed in a user's context, or what a tip was made from."""
     with doors_from_environment() as doors:
+        doors.shards.footer(context_store, 0)  # another N_SHARDS would look for the user in another shard
         if user is not None:
             yield from reasons.explain_user(doors.history, user, last)
         else:
@@ -118,8 +133,9 @@ def forget_user(user: str) -> Iterator[str]:
     """Remove every trace of a user."""
     with doors_from_environment() as doors:
         is_known = doors.accounts.remove(user)
-        n_rows = forget(GRAPH, doors.shards, [user])
-        n_versions = doors.history.forget([user])
+        n_rows = forget(GRAPH, doors.shards, [user], doors.lock)
+        with doors.lock(context_store.name, shard_of(user, doors.settings.n_shards)):
+            n_versions = doors.history.forget([user])
         if not is_known and not n_rows and not n_versions:
             raise AssetError(f"there is no trace of a user '{user}'. See: python -m contexts.accounts list")
         yield f"{user} is gone from Postgres, {n_rows} rows of assets and {n_versions} versions of contexts with it"

@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 
+from assets.materialize import Lock
 from assets.parquet import Shards
 from assets.versions import shard_of
 from contexts.accounts import Accounts
@@ -17,6 +18,7 @@ from contexts.cluster import Clusterer
 from contexts.embed import Embedder
 from contexts.history import History
 from contexts.ledger import Ledger
+from contexts.locks import locked
 from contexts.settings import DatabaseSettings, Settings, VaultSettings, read_settings
 from contexts.sql import connect
 from contexts.store import ContextStore
@@ -39,6 +41,7 @@ class Doors:
     ledger: Ledger
     todoist: Todoist
     embedder: Embedder
+    lock: Lock
 
     @classmethod
     def of(cls, settings: Settings, vault: Vault, connection: psycopg.Connection[Any], todoist_url: str) -> Doors:
@@ -59,6 +62,7 @@ class Doors:
                 dim=settings.embedding_dim,
                 device=settings.embedding_device,
             ),
+            lock=lambda asset, shard: locked(connection, f"{asset}/{shard}"),
         )
 
     @property

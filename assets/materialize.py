@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import perf_counter
@@ -70,8 +70,23 @@ def asked(
     return Request(users, look, named, only, force)
 
 
+Lock = Callable[[str, int], AbstractContextManager[None]]
+"""Holds the right to write a shard of an asset, by the asset's name and the shard's number."""
+
+
+def unlocked(_: str, __: int) -> AbstractContextManager[None]:
+    """For roots that one process alone writes to."""
+    return nullcontext()
+
+
 def execute(
-    plan: Plan, graph: Graph, shards: Shards, *, resources: Mapping[type, object], now: datetime
+    plan: Plan,
+    graph: Graph,
+    shards: Shards,
+    *,
+    resources: Mapping[type, object],
+    now: datetime,
+    lock: Lock = unlocked,
 ) -> Iterator[Record]:
     """Do what a plan says, in its order; what it gives at most is looked at again when its inputs are there."""
     run = _Run(graph, shards, resources, now, plan.request.users, plan.request.only)
@@ -79,7 +94,9 @@ def execute(
         is_settled = not entry.at_most
         exact = entry if is_settled else Planner(graph, shards, resources, now).again(entry, plan.request)
         if exact:
-            yield run.shard(graph[exact.asset], exact)
+            with lock(exact.asset, exact.shard):
+                record = run.shard(graph[exact.asset], exact)
+            yield record
 
 
 @dataclass(frozen=True)
@@ -158,8 +175,7 @@ class _Run:
             index = Index.of(table, asset.plain, _looked_at_by(stamp, found, users, previous))
             stamps = [row.tobytes() for row in index.made_from]
         else:
-            given = _made_from(asset, inputs, recipe, self.now) if self.only is None else {}
-            index = Index.of(table, asset.plain, given)
+            index = Index.of(table, asset.plain, self._handed(asset, inputs, recipe, previous))
             stamps = [stamp] * len(index)
         marks = [digest_of(each, row.tobytes()) for each, row in zip(stamps, index.digests, strict=True)]
         return _Made(
@@ -171,6 +187,18 @@ class _Run:
             output=output,
             is_complete=self.only is None,
         )
+
+    def _handed(
+        self, asset: Asset, inputs: Mapping[str, Feed], recipe: Mapping[str, str], previous: Shard | None
+    ) -> Mapping[str, bytes]:
+        """What the inputs hold of each user; of those who are left for a later run, what was handed over before."""
+        hashes = staleness(asset, Index(), _indices(inputs), recipe, self.now).made_from
+        if self.only is None:
+            return hashes
+        before = previous.footer.index.known() if previous else {}
+        return {user: made for user, made in before.items() if user in hashes and user not in self.only} | {
+            user: made for user, made in hashes.items() if user in self.only
+        }
 
     def _derive(self, asset: Asset, planned: Planned, previous: Shard | None, inputs: Mapping[str, Feed]) -> _Made:
         old = _former(asset, previous)
@@ -223,12 +251,6 @@ class _Run:
 
 def _indices(inputs: Mapping[str, Feed]) -> Mapping[str, Index | None]:
     return {name: feed.index for name, feed in inputs.items()}
-
-
-def _made_from(
-    asset: Asset, inputs: Mapping[str, Feed], recipe: Mapping[str, str], now: datetime
-) -> Mapping[str, bytes]:
-    return staleness(asset, Index(), _indices(inputs), recipe, now).made_from
 
 
 def _former(asset: Asset, previous: Shard | None) -> pa.Table:

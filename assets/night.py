@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from assets.asset import Asset, Users
 from assets.bill import Line, bill
+from assets.calibration import calibrate_model
 from assets.definitions import GRAPH, context_store, task_embeddings
-from assets.definitions.calibration import calibrate_model
-from assets.definitions.ledger import LEDGER, LEDGER_DAYS, ledger_table
 from assets.doors import Doors
 from assets.errors import OrderError
+from assets.ledger import LEDGER, LEDGER_DAYS, ledger_table
 from assets.materialize import asked, execute
 from assets.plan import Plan, Planner, Request
 from assets.records import Record, total
 from assets.versions import hash_of, shard_of
 from contexts.accounts import Look
 from contexts.ledger import Entry, Page
+
+log = logging.getLogger(__name__)
+
+_MOST_SHARDS = 1024
 
 
 @dataclass(frozen=True)
@@ -59,14 +64,17 @@ class Night:
     now: datetime
     order: Order = EVERYTHING
 
-    def forecast(self) -> list[Line]:
-        """The bill of all steps one after the other, as things stand; reads footers and Postgres, writes nothing."""
-        planner = self._planner()
-        plan = planner.plan(self.order.selected, self._source_request())
-        return self._bill(plan, planner, self.order.selected)
+    def forecast(self) -> tuple[Plan, Planner]:
+        """What all steps would run one after the other, as things stand; reads footers and Postgres only."""
+        planner, chosen = self._planner(), self.order.selected
+        found = planner.plan([each for each in chosen if each.is_source], self._source_request())
+        looked = self._request()
+        looked = replace(looked, look=looked.look | found.request.look)
+        rest = planner.plan([each for each in chosen if not each.is_source], looked, before=found)
+        return planner.ready(replace(found, entries=(*found, *rest)), chosen), planner
 
-    def plan(self, step: str) -> tuple[Plan, list[Line]]:
-        """What a step is to run, and its bill.
+    def plan(self, step: str) -> tuple[Plan, Planner]:
+        """What a step is to run.
 
         A shard whose inputs are about to change is left out: the asset that changes them wakes this step again.
         """
@@ -74,36 +82,38 @@ class Night:
         if not members:
             known = ", ".join(each.name for each in GRAPH.steps[step])
             raise OrderError(f"'{','.join(self.order.select)}' names no asset of {step}. It has: {known}")
-        if task_embeddings.name in GRAPH.wakers(step):
-            calibrate_model(self.doors.shards, self.doors.store, self.doors.embedder.version)
         planner = self._planner()
         found = planner.plan(members, self._source_request() if _is_source(step) else self._request())
-        shards = {each.shard for each in found}
-        ready = {shard for shard in shards if planner.waits_for(members, shard) is None}
-        plan = replace(found, entries=tuple(each for each in found if each.shard in ready))
-        return plan, self._bill(plan, planner, members)
+        return planner.ready(found, members), planner
+
+    def bill(self, plan: Plan, planner: Planner, assets: Iterable[Asset]) -> list[Line]:
+        """What a plan comes to, going by the pace of past runs."""
+        return bill(plan, planner, assets, self.doors.ledger.pace(self.now))
 
     def compute(self, step: str, shard: int, names: Collection[str]) -> Iterator[Record]:
         """Do what the step's plan says of one shard: the assets named and no others, as far as they are still behind;
         nothing if an input fell behind since the plan was made.
         """
         members, planner = [each for each in self.order.of(step) if each.name in names], self._planner()
-        if planner.waits_for(GRAPH.steps[step], shard):
-            return
-        request = self._request_of(self._users(step, shard), frozenset([shard]))
-        yield from self.execute(planner.plan(members, request))
+        request = self._source_request(shard) if _is_source(step) else self._request(shard)
+        yield from self.execute(planner.ready(planner.plan(members, request), members))
 
     def execute(self, plan: Plan) -> Iterator[Record]:
         """Do what a plan says, in this process; a record for each shard as soon as it is done."""
-        return execute(plan, GRAPH, self.doors.shards, resources=self.doors.resources, now=self.now)
+        doors = self.doors
+        return execute(plan, GRAPH, doors.shards, resources=doors.resources, now=self.now, lock=doors.lock)
 
     def open(self, step: str, run_id: str, started_at: datetime, lines: Iterable[Line]) -> None:
         """Write into the ledger what is planned."""
         planned = {each.work: each.n_units for each in lines if each.work and each.n_units is not None}
         self.doors.ledger.open_page(Page(run_id, step, started_at, planned=planned))
 
-    def close(self, step: str, run_id: str, started_at: datetime, records: Iterable[Record]) -> list[Entry]:
+    def close(
+        self, step: str, run_id: str, started_at: datetime, records: Iterable[Record], *, is_whole: bool = True
+    ) -> list[Entry]:
         """Write the log and the ledger: an entry for every asset of the step, also when none of its shards ran.
+
+        is_whole: whether all that was planned was done; else the run is recorded as one that did not get to its end.
 
         An asset counts as changed when it is not what the log said last, so that a change by a run that failed later
         is told by the next one.
@@ -114,9 +124,9 @@ class Night:
         entries = [self._entry(step, GRAPH[name], run_id, started_at, own) for name, own in by_asset.items()]
         for entry in entries:
             self.doors.ledger.write(entry)
-        self.doors.ledger.close_page(self._page(step, run_id, started_at, by_asset, entries))
+        page = self._page(step, run_id, started_at, by_asset, entries)
+        self.doors.ledger.close_page(page if is_whole else replace(page, finished_at=None, saved={}))
         self._tidy(step)
-        self.doors.shards.write_beside(LEDGER, ledger_table(self.doors.ledger.pages(self.now - LEDGER_DAYS)))
         return entries
 
     def left_behind(self, step: str) -> set[str]:
@@ -136,62 +146,81 @@ class Night:
     def _planner(self) -> Planner:
         return Planner(GRAPH, self.doors.shards, self.doors.resources, self.now)
 
-    def _bill(self, plan: Plan, planner: Planner, assets: Iterable[Asset]) -> list[Line]:
-        return bill(plan, planner, assets, self.doors.ledger.pace(self.now))
-
-    def _request_of(self, users: Users, shards: frozenset[int] | None = None) -> Request:
-        named = shards if shards is not None else (frozenset(self.order.shards) or None)
-        unknown = set(self.order.users) - self.doors.accounts.known(self.order.users)
-        if unknown:
-            raise OrderError(f"there is no user '{min(unknown)}'. See: python -m contexts.accounts list")
+    def _request_of(self, users: Users, shard: int | None) -> Request:
+        asked_for = self.order.shards if shard is None else (shard,)
         return asked(
             self.doors.shards.n_shards,
             users,
-            only_shards=named,
+            only_shards=asked_for or None,
             only_users=self.order.users or None,
             force=self.order.force,
         )
 
-    def _source_request(self) -> Request:
-        """Users who are due, and the shards in which there is something else to look at."""
-        request = self._request_of(self._due())
+    def _source_request(self, shard: int | None = None) -> Request:
+        """Users who are due, and the shards of those who do not exist any more.
+
+        A shard that was lost is made anew for all of its users, or the others would lose what is theirs.
+        """
+        self._check_order()
+        due, lost = self._due(self.order.look, shard), self._lost_shards(shard)
+        if lost and self.order.look is not Look.EVERYBODY:
+            everybody = self._due(Look.EVERYBODY, shard)
+            due = {**due, **{user: at for user, at in everybody.items() if self._shards_of([user]) <= lost}}
+        request = self._request_of(due, shard)
+        if request.only is not None and lost.intersection(request.look):
+            raise OrderError(
+                f"shard {min(lost & request.look)} of the sources has no file yet: a run for single users would leave"
+                f" all others out. Run it for the shard first: --shards {min(lost & request.look)}"
+            )
         return (
             request if request.shards is not None else replace(request, look=request.look | self._shards_to_clear())
         )
 
-    def _request(self) -> Request:
+    def _request(self, shard: int | None = None) -> Request:
         """All users, and a look at the shards of those who were fetched since their rows were stored."""
-        request = self._request_of(self.doors.accounts.observed())
-        news = {shard_of(user, self.doors.shards.n_shards) for user in self.doors.accounts.observed_since_stored()}
-        return request if request.shards is not None else replace(request, look=frozenset(news))
+        self._check_order()
+        observed = self.doors.accounts.observed(shard=shard, n_shards=self.doors.shards.n_shards)
+        request = self._request_of(observed, shard)
+        if request.shards is not None:
+            return request
+        return replace(request, look=self._shards_of(self.doors.accounts.observed_since_stored()))
+
+    def _check_order(self) -> None:
+        unknown = set(self.order.users) - self.doors.accounts.known(self.order.users)
+        if unknown:
+            raise OrderError(f"there is no user '{min(unknown)}'. See: python -m contexts.accounts list")
+        n_shards = self.doors.shards.n_shards
+        if self.order.shards and max(self.order.shards) >= n_shards:
+            wrong = max(self.order.shards)
+            raise OrderError(f"there is no shard {wrong}: with N_SHARDS={n_shards} they are 0-{n_shards - 1}")
+
+    def _lost_shards(self, shard: int | None) -> frozenset[int]:
+        wanted = range(self.doors.shards.n_shards) if shard is None else [shard]
+        sources = [each for each in GRAPH if each.is_source]
+        return frozenset(
+            each for each in wanted if any(not self.doors.shards.has(source, each) for source in sources)
+        )
 
     def _shards_to_clear(self) -> frozenset[int]:
         """Shards that hold users who do not exist any more."""
-        held: dict[int, set[str]] = {}
-        for member in self.order.selected:
-            for footer in self.doors.shards.readable_footers(member) if member.is_source else ():
-                held.setdefault(footer.shard, set()).update(footer.index.users)
-        known = self.doors.accounts.known(set().union(*held.values()))
-        return frozenset(shard for shard, users in held.items() if users - known)
+        held = {
+            user
+            for member in GRAPH
+            if member.is_source
+            for footer in self.doors.shards.readable_footers(member)
+            for user in footer.index.users
+        }
+        return self._shards_of(held - self.doors.accounts.known(held))
 
-    def _due(self, look: Look | None = None, **spread: int) -> Users:
-        settings = self.doors.settings
+    def _shards_of(self, users: Iterable[str]) -> frozenset[int]:
+        return frozenset(shard_of(user, self.doors.shards.n_shards) for user in users)
+
+    def _due(self, look: Look, shard: int | None) -> Users:
+        settings, n_shards = self.doors.settings, self.doors.shards.n_shards
+        until = settings.next_run(self.now)
         return self.doors.accounts.due(
-            self.now,
-            settings.next_run(self.now),
-            look=look or self.order.look,
-            sla=settings.freshness_sla,
-            shard=spread.get("shard"),
-            n_shards=self.doors.shards.n_shards,
+            self.now, until, look=look, sla=settings.freshness_sla, shard=shard, n_shards=n_shards
         )
-
-    def _users(self, step: str, shard: int) -> Users:
-        n_shards = self.doors.shards.n_shards
-        if _is_source(step):
-            # A shard that was lost is made anew for all of its users, or the others would lose what is theirs.
-            is_lost = any(self.doors.shards.footer(member, shard) is None for member in GRAPH.steps[step])
-            return self._due(Look.EVERYBODY if is_lost else None, shard=shard)
-        return self.doors.accounts.observed(shard=shard, n_shards=n_shards)
 
     def _entry(self, step: str, asset: Asset, run_id: str, started_at: datetime, records: Iterable[Record]) -> Entry:
         footers = self.doors.shards.readable_footers(asset)
@@ -246,12 +275,19 @@ class Night:
         )
 
     def _tidy(self, step: str) -> None:
-        """After a fetch the request path's day goes into the ledger; after the store, what is too old goes."""
+        """What is to be done once a run: the threshold of a new model, the requests' page, what is too old."""
+        doors = self.doors
+        if task_embeddings in GRAPH.steps[step]:
+            calibrate_model(doors.shards, doors.store, doors.embedder.version)
         if _is_source(step):
-            self.doors.ledger.add_request_pages(self.now)
+            doors.ledger.add_request_pages(self.now)
         if context_store in GRAPH.steps[step]:
-            oldest = self.now - timedelta(days=self.doors.settings.context_history_days)
-            self.doors.history.expire(oldest.date())
+            oldest = self.now - timedelta(days=doors.settings.context_history_days)
+            doors.history.expire(oldest.date(), doors.accounts.known)
+        try:
+            doors.shards.write_beside(LEDGER, ledger_table(doors.ledger.pages(self.now - LEDGER_DAYS)))
+        except OSError as error:  # analysts read an older one; the run itself is done
+            log.warning("the ledger's Parquet was not written: %s", error)
 
 
 def _speaks_for(asset: Asset, reader: Asset) -> bool:
@@ -272,6 +308,6 @@ def _names(text: str) -> tuple[str, ...]:
 def _numbers(text: str) -> Iterator[int]:
     for part in _names(text):
         low, _, high = part.partition("-")
-        if not low.isdigit() or not (high or low).isdigit() or int(high or low) < int(low):
+        if not low.isdigit() or not (high or low).isdigit() or not int(low) <= int(high or low) < _MOST_SHARDS:
             raise OrderError(f"'{part}' is no shard and no range of shards. Write them as 0-3,7")
         yield from range(int(low), int(high or low) + 1)

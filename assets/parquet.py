@@ -195,6 +195,10 @@ class Shards:
             self._refuse_other_spread(opened.footer, path)
             yield opened
 
+    def has(self, asset: Asset, shard: int) -> bool:
+        """Whether the shard has a file, readable or not."""
+        return bool(self._fs.exists(self.path(asset.name, shard)))
+
     def footer(self, asset: Asset, shard: int) -> Footer | None:
         """Only the shard's footer."""
         with self.open(asset, shard) as opened:
@@ -215,10 +219,12 @@ class Shards:
 
     def write(self, asset: Asset, table: pa.Table, footer: Footer) -> None:
         """Replace the shard's file by another in one step: a reader sees the old or the new, never a part."""
-        self._replace(self.path(asset.name, footer.shard), table, footer.to_metadata(), list(asset.plain))
+        path = self.path(asset.name, footer.shard)
+        self._sweep(path.rsplit("/", 1)[0], (".tmp",))
+        self._replace(path, table, footer.to_metadata(), list(asset.plain))
 
     def write_beside(self, name: str, table: pa.Table) -> None:
-        """Replace a table that is no asset, `<root>/<name>/data.parquet`, in one step."""
+        """Replace a table that is no asset, `<root>/<name>/data.parquet`, in one step; the last writer wins."""
         self._replace(f"{self._root}/{name}/data.parquet", table, {}, table.column_names)
 
     def beside(self, name: str) -> str | None:
@@ -235,7 +241,6 @@ class Shards:
     def _replace(self, path: str, table: pa.Table, metadata: Mapping[str, str], encoded: list[str]) -> None:
         folder = path.rsplit("/", 1)[0]
         self._fs.makedirs(folder, exist_ok=True)
-        self._sweep(folder, (".tmp",))
         scratch = f"{folder}/{uuid4().hex}.tmp"
         bare = table.replace_schema_metadata(None)
         with self._fs.open(scratch, "wb") as file:

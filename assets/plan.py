@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
@@ -39,9 +39,9 @@ class Planned:
     """One shard of one asset that is to run.
 
     users: whom it computes (a source: looks at), of `n_users` that it then has. n_rows: rows of those users that it
-    reads (a source: has), None where they are not known yet. at_most: something that it reads is to run before it,
-    and may come to nothing; then these numbers are bounds, of rows as they stand, and n_users_sure and n_rows_sure
-    say how much of it is to be done in any case.
+    reads, None where they are not known yet (what a source will find). at_most: something that it reads is to run
+    before it, and may come to nothing; then these numbers are bounds, of rows as they stand, and n_users_sure and
+    n_rows_sure say how much of it is to be done in any case.
     """
 
     asset: str
@@ -57,10 +57,14 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to run, in order of work, and what it was asked for. A run executes this very object."""
+    """What is to run, in order of work, and what it was asked for. A run executes this very object.
+
+    waiting: shards that are left out, each with the asset that has to be made before.
+    """
 
     entries: tuple[Planned, ...]
     request: Request
+    waiting: Mapping[int, str] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Planned]:
         return iter(self.entries)
@@ -121,21 +125,30 @@ class Planner:
     now: datetime
     _seen: dict[tuple[str, int], Footer | None] = field(default_factory=dict, repr=False, compare=False)
 
-    def plan(self, assets: Iterable[Asset], request: Request | None = None) -> Plan:
+    def plan(self, assets: Iterable[Asset], request: Request | None = None, before: Iterable[Planned] = ()) -> Plan:
         """What of `assets`, in the graph's order, is to run: an asset that observes where it is to look, and any
-        where its inputs changed. Behind one that is to run, others are planned at most.
+        where its inputs changed. Behind one that is to run, here or in the plan `before`, others are planned at most.
         """
         request = request or Request()
         users = _by_shard(request.users, self.shards.n_shards)
         entries: dict[tuple[str, int], Planned] = {}
+        earlier = {(each.asset, each.shard): each for each in before}
         wanted = range(self.shards.n_shards) if request.shards is None else sorted(request.shards)
         for asset in assets:
             for shard in wanted:
                 looked = users.get(shard, frozenset()) if shard in request.look else None
-                above = [each for edge in asset.inputs if (each := entries.get((edge.asset, shard)))]
+                keys = [(edge.asset, shard) for edge in asset.inputs]
+                above = [each for key in keys if (each := entries.get(key) or earlier.get(key))]
                 if entry := self._planned(asset, shard, looked, above, request):
                     entries[asset.name, shard] = entry
         return Plan(tuple(entries.values()), request)
+
+    def ready(self, plan: Plan, members: Collection[Asset]) -> Plan:
+        """The plan without the shards in which something that `members` read is behind and not itself planned."""
+        shards = {each.shard for each in plan}
+        waiting = {shard: name for shard in sorted(shards) if (name := self.waits_for(members, shard))}
+        left = tuple(each for each in plan if each.shard not in waiting)
+        return replace(plan, entries=left, waiting=waiting)
 
     def again(self, entry: Planned, request: Request) -> Planned | None:
         """What an entry comes to now that what it reads has run."""
@@ -173,8 +186,9 @@ class Planner:
     def _look(self, asset: Asset, shard: int, looked: frozenset[str]) -> Planned:
         footer = self.footer(asset, shard)
         index = footer.index if footer else Index()
-        n_users = len(looked.union(index.users))
-        return Planned(asset.name, shard, "observe", looked, n_users, index.rows_of(looked))
+        return Planned(
+            asset.name, shard, "observe", looked, len(looked.union(index.users)), n_rows=None if looked else 0
+        )
 
     def _derive(
         self, asset: Asset, shard: int, is_looked_at: bool, above: Sequence[Planned], request: Request

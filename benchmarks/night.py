@@ -15,10 +15,10 @@ from typing import Any
 import psycopg
 
 from assets.asset import Asset, Users
+from assets.calibration import calibrate_model
 from assets.definitions import GRAPH, task_clusters
-from assets.definitions.calibration import calibrate_model
 from assets.doors import Doors
-from assets.materialize import materialize
+from assets.materialize import materialize, unlocked
 from assets.night import Night
 from assets.parquet import Shards
 from assets.records import Record, total
@@ -82,6 +82,7 @@ class Pipeline:
             ledger=Ledger(connection),
             todoist=todoist,
             embedder=embedder,
+            lock=unlocked,
         )
 
     def night(
@@ -103,7 +104,8 @@ class Pipeline:
     def seconds_to_plan(self, now: datetime) -> float:
         """How long it takes to say what the next night for everybody would run."""
         began = time.perf_counter()
-        Night(self._doors, now).forecast()
+        night = Night(self._doors, now)
+        night.bill(*night.forecast(), GRAPH)
         return time.perf_counter() - began
 
     def _cost(self, asset: Asset, now: datetime, due: Users, say: Say) -> Cost:

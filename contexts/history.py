@@ -65,13 +65,14 @@ class History:
         self._files = _Files(root)
         self._shard_of = shard_of
 
-    def drain(self, user_ids: Collection[str]) -> list[Version]:
-        """Take what requests assembled for these users into the files; gives it, oldest first."""
-        versions = request_versions(self.connection, user_ids)
-        self.append(versions)
+    def waiting(self, user_ids: Collection[str]) -> list[Version]:
+        """What requests assembled for these users and is in no file yet, oldest first."""
+        return request_versions(self.connection, user_ids)
+
+    def taken(self, versions: Collection[Version]) -> None:
+        """Let go of what waited, now that it was appended."""
         if versions:
             delete_request_versions(self.connection, versions)
-        return versions
 
     def append(self, versions: Iterable[Version]) -> int:
         """Add what is not there yet to the days (UTC) on which it was assembled; gives how many were added.
@@ -96,27 +97,21 @@ class History:
         shards = sorted({self._shard_of(user_id) for user_id in user_ids})
         return sum(self._files.remove(day, shard, user_ids) for shard in shards for day in self._files.days())
 
-    def expire(self, keep_from: date) -> int:
+    def expire(self, keep_from: date, known: Callable[[Collection[str]], Collection[str]]) -> int:
         """Remove the days (UTC) before; gives how many. Nobody may write to the day `keep_from` meanwhile.
 
-        What stood when that day began is kept in its file: tips of the days that are kept were made from it.
+        What stood when that day began is kept in its file: tips of the days that are kept were made from it. known:
+        gives those users who still exist; of others nothing is kept.
         """
         days = [day for day in self._files.days() if day < keep_from]
         for shard in sorted({shard for day in days for shard in self._files.shards(day)}):
             newest = {each.user_id: each for day in days for each in self._files.versions(day, shard)}
-            self._files.add(keep_from, shard, list(newest.values()))
+            kept = known(list(newest))
+            self._files.add(keep_from, shard, [each for user, each in newest.items() if user in kept])
         for day in days:
             self._files.remove_day(day)
         queries("history").expire_request_versions(self.connection, keep_from=keep_from)
         return len(days)
-
-    def pattern(self) -> str | None:
-        """The glob of all files, as DuckDB reads them once `make_readable` was called; None: there are none yet."""
-        return self._files.pattern()
-
-    def make_readable(self, connection: Any) -> None:
-        """Let a DuckDB connection read from the root, wherever it is."""
-        self._files.make_readable(connection)
 
 
 class _Files:
@@ -163,10 +158,6 @@ class _Files:
             return None
         path = f"{self._root}/day=*/shard=*/data.parquet"
         return path if self._is_local else str(self._fs.unstrip_protocol(path))
-
-    def make_readable(self, connection: Any) -> None:
-        if not self._is_local:
-            connection.register_filesystem(self._fs)
 
     @property
     def _is_local(self) -> bool:

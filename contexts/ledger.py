@@ -98,9 +98,8 @@ class Ledger:
         self._sql.close_page(self._connection, **_plain(page))
 
     def add_request_pages(self, now: datetime) -> None:
-        """The request path's pages of yesterday and today (UTC), as far as its log goes."""
-        since = (now - timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
-        self._sql.add_request_pages(self._connection, since=since, now=now)
+        """The request path's pages from its last one (a day of UTC) on, as far as its log goes."""
+        self._sql.add_request_pages(self._connection, since=self._sql.last_request_day(self._connection), now=now)
 
     def pages(self, since: datetime) -> list[Page]:
         """The pages of runs that began at or after an instant, oldest first."""

@@ -87,7 +87,8 @@ def _run(stack: ExitStack, cast: Cast, folder: Path, *, once: bool) -> int:
     for number in range(1, cast.n_nights + 1):
         say(f"Night {number} of {cast.n_nights}" + (f": {cast.change(number)}" if number > 1 else ""))
         say("  The plan (python -m assets plan), before anything is fetched:")
-        for line in lines(Night(doors, airflow.now()).forecast()):
+        night = Night(doors, airflow.now())
+        for line in lines(night.bill(*night.forecast(), GRAPH)):
             say(f"    {line}")
         done.append(nights.run_night(running, Ledger(connection), airflow.now(), say))
         nights.save(done, folder / "nights.json")
@@ -183,11 +184,9 @@ def _show_one_context(connection: Any) -> str | None:
 
 
 def _show_why(doors: Doors) -> None:
-    """Say of the user whose context changed most often what changed in it."""
-    row = doors.history.connection.execute(
-        "SELECT user_id FROM context_store ORDER BY materialized_at, user_id"
-    ).fetchall()
-    told = max((explain_user(doors.history, user_id, 2) for (user_id,) in row), key=len, default=[])
+    """Say of the user whose context changed most what changed in it."""
+    found = doors.history.connection.execute("SELECT user_id FROM context_store ORDER BY user_id").fetchall()
+    told = max((explain_user(doors.history, user_id, 2) for (user_id,) in found), key=len, default=[])
     console.print("\n[bold]Why did a context change[/bold] (python -m assets why USER)")
     for line in told:
         say(f"  {line}")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import reduce
 from operator import or_
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Param, get_current_context, task
@@ -20,6 +20,9 @@ from assets.graph import Graph
 from contexts.accounts import Look
 from contexts.settings import Settings
 from include.policies import HonourRetryAfter, report_late
+
+if TYPE_CHECKING:
+    from assets.night import Order
 
 FULL = {"full": Param(True, type="boolean", description="Fetch every active user, not only the likely ones.")}
 PARAMS = {
@@ -100,7 +103,8 @@ def _work(step: str, settings: Settings, *, is_source: bool) -> Any:
 
     @task(task_id="plan", doc_md="Which shards run, why, and what that comes to; from footers and Postgres alone.")
     def plan() -> list[dict[str, Any]]:
-        from assets.bill import brief, lines
+        from assets.bill import brief, details, lines
+        from assets.definitions import GRAPH
         from assets.night import Night
         from include.notes import write_note
         from include.resources import open_doors
@@ -108,14 +112,13 @@ def _work(step: str, settings: Settings, *, is_source: bool) -> Any:
         now, order, run = datetime.now(UTC), _order(settings), get_current_context()["dag_run"]
         with open_doors() as doors:
             night = Night(doors, now, order)
-            bill_of_the_night = night.forecast() if is_source else None
-            found, bill = night.plan(step)
+            found, planner = night.plan(step)
+            bill = night.bill(found, planner, GRAPH.steps[step])
             night.open(step, run.run_id, run.start_date or now, bill)
-        for line in lines(bill_of_the_night or bill):
+            told = night.bill(*night.forecast(), GRAPH) if is_source else bill
+        for line in (*lines(told), *details(found, planner, GRAPH.steps[step])):
             print(line)
-        write_note(step, run.run_id, brief(bill_of_the_night or bill))
-        for entry in found:
-            print(entry)
+        write_note(step, run.run_id, brief(told))
         common = {"now": now.isoformat(), "look": order.look}
         return [{**common, "shard": shard, "assets": names} for shard, names in found.shards.items()]
 
@@ -141,11 +144,13 @@ def _work(step: str, settings: Settings, *, is_source: bool) -> Any:
 
         if planned is None:
             raise AirflowSkipException("there is no plan, so nothing was done")
-        records = [from_plain(each) for shard in computed or () for each in shard or ()]
+        shards = list(computed or ())
+        records = [from_plain(each) for shard in shards for each in shard or ()]
+        is_whole = len(shards) == len(planned)
         run, now = get_current_context()["dag_run"], datetime.now(UTC)
         with open_doors() as doors:
             night = Night(doors, now)
-            entries = night.close(step, run.run_id, run.start_date or now, records)
+            entries = night.close(step, run.run_id, run.start_date or now, records, is_whole=is_whole)
             behind = night.left_behind(step)
         return {
             entry.asset: {
@@ -197,7 +202,7 @@ def _announce(collected: Any) -> None:
     publish(collected)
 
 
-def _order(settings: Settings) -> Any:
+def _order(settings: Settings) -> Order:
     """What the run is to do: a scheduled one fetches by its hour, any other does as its parameters say."""
     from assets.night import Order
 

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import httpx
 from airflow.sdk import Connection
-from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.exceptions import AirflowNotFoundException
 
 from include.resources import url_of
 
@@ -23,18 +23,15 @@ def write_note(dag_id: str, run_id: str, text: str) -> None:
     the simple auth manager gives one). Where it is missing or refuses, the plan stands in the task's log only.
     """
     try:
-        found = Connection.get(CONNECTION)
-        url = url_of(found, default="")
-    except AirflowException:
-        return log.info("no note: there is no connection '%s' to Airflow's own API", CONNECTION)
-    try:
-        with httpx.Client(base_url=url, timeout=_SECONDS, trust_env=False) as client:
-            token = found.password or client.get("/auth/token").raise_for_status().json()["access_token"]
-            client.patch(
-                f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id, safe='')}",
-                json={"note": text[:_LONGEST]},
-                headers={"Authorization": f"Bearer {token}"},
-            ).raise_for_status()
-    except (httpx.HTTPError, ValueError, KeyError) as error:
-        log.warning("no note: Airflow's API at %s did not take it: %s", url, error)
-    return None
+        _write(Connection.get(CONNECTION), f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id, safe='')}", text)
+    except AirflowNotFoundException:
+        log.info("no note: there is no connection '%s' to Airflow's own API", CONNECTION)
+    except Exception as error:  # whatever is wrong with a note, the run goes on
+        log.warning("no note: connection '%s': %s: %s", CONNECTION, type(error).__name__, error)
+
+
+def _write(found: Connection, path: str, text: str) -> None:
+    with httpx.Client(base_url=url_of(found, default=""), timeout=_SECONDS, trust_env=False) as client:
+        token = found.password or client.get("/auth/token").raise_for_status().json()["access_token"]
+        headers = {"Authorization": f"Bearer {token}"}
+        client.patch(path, json={"note": text[:_LONGEST]}, headers=headers).raise_for_status()

@@ -32,6 +32,10 @@ ON CONFLICT (run_id, step) DO UPDATE
 SET finished_at = excluded.finished_at, n_users = excluded.n_users, done = excluded.done, saved = excluded.saved,
     seconds = excluded.seconds;
 
+-- name: last_request_day$
+-- The day of the request path's last page.
+SELECT coalesce(max(started_at), '2000-01-01 00:00+00') FROM ledger WHERE step = 'serving';
+
 -- name: add_request_pages!
 -- The request path's rows of the days from :since on, made anew from what it logged. Spared: a Todoist call for every
 -- answer from a stored row, a call of the LLM for every answer that needed none, at that day's tokens a call (or those

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,11 +11,14 @@ from world import NOON, WordVectors, World
 
 from assets.definitions import GRAPH
 from assets.doors import Doors
-from assets.errors import ShardUnreadable
+from assets.errors import OrderError, ShardUnreadable
+from assets.materialize import unlocked
 from assets.night import Night, Order
 from contexts.accounts import Look
 from contexts.ledger import Ledger
 from contexts.settings import Settings
+
+HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
@@ -28,6 +32,7 @@ def doors(world: World) -> Doors:
         ledger=Ledger(world.connection),
         todoist=world.client,
         embedder=world.embedder,
+        lock=unlocked,
     )
 
 
@@ -36,8 +41,8 @@ def run(doors: Doors, step: str, now: datetime, *, look: Look = Look.EVERYBODY, 
     if fails:
         return set()
     the_night = Night(doors, now, Order(look))
-    plan, lines = the_night.plan(step)
-    the_night.open(step, f"{step} {now}", now, lines)
+    plan, planner = the_night.plan(step)
+    the_night.open(step, f"{step} {now}", now, the_night.bill(plan, planner, GRAPH.steps[step]))
     records = [record for shard, names in plan.shards.items() for record in the_night.compute(step, shard, names)]
     entries = the_night.close(step, f"{step} {now}", now, records)
     return {entry.asset for entry in entries if entry.changed} | the_night.left_behind(step)
@@ -135,3 +140,92 @@ def test_a_broken_shard_leaves_the_others(doors: Doors, world: World, account: A
     assert list(the_night.compute("fetch_signals", 0, shards[0]))
     with pytest.raises(ShardUnreadable, match="python -m assets rebuild todoist_tasks --shard 1"):
         list(the_night.compute("fetch_signals", 1, shards[1]))
+
+
+def test_a_run_does_nothing_that_its_plan_did_not_name(doors: Doors, world: World, account: Any) -> None:
+    """A late task whose inputs changed since the plan leaves the freshness alone: the context is not that new."""
+    world.n_shards = 1
+    doors = replace(doors, shards=world.shards)
+    world.add("ann", account("call the dentist"))
+    night(doors, NOON)
+    run(doors, "fetch_signals", NOON + HOUR)
+    planned = Night(doors, NOON + HOUR).plan("compute_context")[0].shards
+    assert planned == {0: ["context_store"]}
+    dated = {"id": "t0", "content": "call the dentist", "due": {"date": "2030-01-01"}}
+    world.todoist.advance("ann", {"items": [dated]})
+    run(doors, "fetch_signals", NOON + 2 * HOUR)
+    assert list(Night(doors, NOON + 2 * HOUR).compute("compute_context", 0, planned[0])) == []
+    assert world.stored()["ann"]["materialized_at"] == NOON
+    night(doors, NOON + 3 * HOUR)
+    assert "2030-01-01" in world.stored()["ann"]["context_json"]
+
+
+@pytest.mark.parametrize("look", [Look.NIGHT, Look.LIKELY])
+def test_a_lost_shard_is_made_for_everybody(doors: Doors, world: World, account: Any, look: Look) -> None:
+    """A source's shard that was set aside is planned and made anew for all of its users, whomever the run fetches."""
+    for user in ("ann", "bob"):
+        world.add(user, account("call the dentist"))
+    night(doors, NOON)
+    world.shards.set_aside(GRAPH["todoist_tasks"], 0)
+    plan, _ = Night(doors, NOON + HOUR, Order(look)).forecast()
+    assert [len(each.users) for each in plan.of("todoist_tasks")] == [2]
+    night(doors, NOON + HOUR, look=look)
+    assert {row["user_id"] for row in world.rows("todoist_tasks")} == {"ann", "bob"}
+
+
+def test_a_run_for_one_user_does_not_lose_the_others(doors: Doors, world: World, account: Any) -> None:
+    """Where a source's shard is lost, a run for single users is refused: the others would lose what is theirs."""
+    for user in ("ann", "bob"):
+        world.add(user, account("call the dentist"))
+    night(doors, NOON)
+    world.shards.set_aside(GRAPH["todoist_tasks"], 0)
+    with pytest.raises(OrderError, match="Run it for the shard first: --shards 0"):
+        Night(doors, NOON + HOUR, Order(users=("ann",))).plan("fetch_signals")
+
+
+def test_whoever_is_only_not_fetched_keeps_the_history(doors: Doors, world: World, account: Any) -> None:
+    """A user who is deactivated while a shard is made anew loses neither the stored row nor its history."""
+    for user in ("ann", "bob"):
+        world.add(user, account("call the dentist"))
+    night(doors, NOON)
+    world.accounts.set_active("bob", active=False)
+    world.shards.set_aside(GRAPH["todoist_tasks"], 0)
+    night(doors, NOON + HOUR)
+    assert "bob" in world.stored()
+    assert len(doors.history.of("bob")) == 1
+
+
+def test_old_versions_go(doors: Doors, world: World, account: Any) -> None:
+    """Versions older than the setting go with a run; what stood since is kept, unless its user is gone."""
+    world.add("ann", account("call the dentist"))
+    world.add("bob", account("buy milk"))
+    night(doors, NOON)
+    later = NOON + timedelta(days=doors.settings.context_history_days + 2)
+    night(doors, later)
+    days = sorted(path.name for path in (world.root / "context_history").iterdir())
+    assert days[0] > f"day={NOON:%Y-%m-%d}"
+    assert {version.context_hash for version in doors.history.of("ann")} == {world.stored()["ann"]["context_hash"]}
+
+
+def test_a_failed_run_claims_nothing(doors: Doors, world: World, account: Any) -> None:
+    """A run in which a shard failed is in the ledger as one without an end, and says that it saved nothing."""
+    world.add("ann", account("call the dentist"))
+    night(doors, NOON)
+    Night(doors, NOON).close("embed_tasks", "died", NOON, [], is_whole=False)
+    [page] = [each for each in doors.ledger.pages(NOON) if each.run_id == "died"]
+    assert (page.finished_at, page.saved) == (None, {})
+
+
+def test_a_request_between_nights_stays_in_the_history(doors: Doors, world: World, account: Any) -> None:
+    """What a request assembled is in the history in its place, also when the night finds what was there before it."""
+    world.add("ann", account("call the dentist"))
+    night(doors, NOON)
+    stood = world.stored()["ann"]["context_hash"]
+    world.connection.execute(
+        "INSERT INTO request_contexts VALUES ('ann', %s, %s, 'by a request', '{}')", [NOON + HOUR, NOON + HOUR]
+    )
+    night(doors, NOON + 2 * HOUR)
+    assert [version.context_hash for version in doors.history.of("ann")] == [stood, "by a request", stood]
+    night(doors, NOON + 3 * HOUR)
+    assert len(doors.history.of("ann")) == 3
+    assert world.connection.execute("SELECT count(*) FROM request_contexts").fetchone() == (0,)

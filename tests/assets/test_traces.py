@@ -39,8 +39,8 @@ def everything(doors: Doors, now: Any, look: Look = Look.EVERYBODY) -> None:
     """All steps, each by its own plan, as Airflow runs them."""
     night = Night(doors, now, Order(look))
     for step in GRAPH.steps:
-        plan, lines = night.plan(step)
-        night.open(step, str(now), now, lines)
+        plan, planner = night.plan(step)
+        night.open(step, str(now), now, night.bill(plan, planner, GRAPH.steps[step]))
         night.close(step, str(now), now, list(night.execute(plan)))
 
 
@@ -50,6 +50,8 @@ def lived(doors: Doors, world: World, account: Any, tmp_path: Path) -> World:
     world.add(GONE, account(*WORDS))
     world.add(STAYS, account("buy milk", "buy bread"))
     everything(doors, NOON)
+    for user in (GONE, STAYS):
+        _react(world.connection, user)
     world.shards.set_aside(GRAPH["user_contexts"], 0)
     everything(doors, NOON + LATER)
     for user in (GONE, STAYS):
@@ -72,6 +74,15 @@ def _live(connection: psycopg.Connection[Any], user: str) -> None:
     )
     connection.execute("INSERT INTO llm_calls VALUES (%s, %s, NULL, 'm', 'answered', 1, 2, 3, 0, 1)", [at, user])
     connection.execute("INSERT INTO request_contexts VALUES (%s, %s, %s, 'h', %s)", [user, at, at, title])
+
+
+def _react(connection: psycopg.Connection[Any], user: str) -> None:
+    connection.execute(
+        "WITH d AS (INSERT INTO decisions (decision_id, user_id, decided_at, tip_kind)"
+        " VALUES (gen_random_uuid(), %s, %s, 'quick_win') RETURNING decision_id)"
+        " INSERT INTO reactions SELECT decision_id, 'done', %s, 1 FROM d",
+        [user, NOON, NOON],
+    )
 
 
 def traces(world: World) -> list[str]:
@@ -106,7 +117,7 @@ def test_the_search_finds_traces(lived: World) -> None:
     """Before anybody leaves, the search finds the user in every kind of file and table that holds users."""
     found = traces(lived)
     files = {each.split("/")[0] for each in found if "/" in each}
-    assert files == {*GRAPH.assets, "context_history"} - {"tip_reactions"}
+    assert files == {*GRAPH.assets, "context_history"}
     assert {each.removeprefix("table ") for each in found if each not in files} >= {
         *("users", "todoist_accounts", "context_store", "request_contexts"),
         *("decisions", "candidate_sets", "llm_calls"),

@@ -384,7 +384,7 @@ class TestTrace:
         set_id = house.one("SELECT candidate_set_id FROM candidate_sets WHERE author = 'llm'")
         made_at = house.one("SELECT made_at FROM candidate_sets WHERE author = 'llm'")
         assert traced.origin == Origin("llm", made_at, night.context_hash, set_id)
-        history.drain(["ann"])
+        history.append(history.waiting(["ann"]))
         found = compare(traced, known_versions(history, "ann"))
         assert found.written_from == night
         assert found.chosen_for == history.of("ann")[-1]
