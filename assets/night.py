@@ -198,7 +198,7 @@ class Night:
         wanted = range(self.doors.shards.n_shards) if shard is None else [shard]
         sources = [each for each in GRAPH if each.is_source]
         return frozenset(
-            each for each in wanted if any(not self.doors.shards.has(source, each) for source in sources)
+            each for each in wanted if any(self.doors.shards.is_lost(source, each) for source in sources)
         )
 
     def _shards_to_clear(self) -> frozenset[int]:

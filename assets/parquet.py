@@ -80,6 +80,8 @@ class Footer:
     @cached_property
     def index(self) -> Index:
         """What is known of each user; ShardUnreadable when the footer holds something else."""
+        if self.is_former:
+            return Index()
         try:
             return Index.unpack(self.packed)
         except ValueError as error:
@@ -113,7 +115,16 @@ class Footer:
         found: dict[str, Any] = loads(metadata[_FOOTER.encode()])
         for name in ("materialized_at", "valid_until"):
             found[name] = found[name] and datetime.fromisoformat(found[name])
+        if _USERS.encode() not in metadata and "without_rows" in found:
+            kept = ("asset", "shard", "n_shards", "recipe", "n_rows", "n_users", "materialized_at")
+            nothing: dict[str, Any] = {"columns": {}, "opaque": {}, "inputs": {}, "valid_until": None, "packed": b""}
+            return cls(**{name: found[name] for name in kept}, **nothing)
         return cls(**found, packed=b64decode(metadata[_USERS.encode()]))
+
+    @property
+    def is_former(self) -> bool:
+        """Whether the file was written before footers knew users: its rows are used, and the shard is made anew."""
+        return not self.packed
 
 
 class Shard:
@@ -195,9 +206,13 @@ class Shards:
             self._refuse_other_spread(opened.footer, path)
             yield opened
 
-    def has(self, asset: Asset, shard: int) -> bool:
-        """Whether the shard has a file, readable or not."""
-        return bool(self._fs.exists(self.path(asset.name, shard)))
+    def is_lost(self, asset: Asset, shard: int) -> bool:
+        """Whether nothing is known of the shard's users: it has no file, or one of the former form."""
+        try:
+            footer = self.footer(asset, shard)
+        except ShardUnreadable:
+            return False
+        return footer is None or footer.is_former
 
     def footer(self, asset: Asset, shard: int) -> Footer | None:
         """Only the shard's footer."""

@@ -167,10 +167,11 @@ class Planner:
         return next(behind, None)
 
     def footer(self, asset: Asset, shard: int) -> Footer | None:
-        """A shard's footer, as it stood at the first look."""
+        """A shard's footer, as it stood at the first look; None where there is none that knows its users."""
         key = (asset.name, shard)
         if key not in self._seen:
-            self._seen[key] = self.shards.footer(asset, shard)
+            found = self.shards.footer(asset, shard)
+            self._seen[key] = None if found is None or found.is_former else found
         return self._seen[key]
 
     def _planned(

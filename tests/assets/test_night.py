@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from world import NOON, WordVectors, World
 
@@ -229,3 +233,30 @@ def test_a_request_between_nights_stays_in_the_history(doors: Doors, world: Worl
     night(doors, NOON + 3 * HOUR)
     assert len(doors.history.of("ann")) == 3
     assert world.connection.execute("SELECT count(*) FROM request_contexts").fetchone() == (0,)
+
+
+def test_files_of_the_former_form(doors: Doors, world: World, account: Any) -> None:
+    """Files written before footers knew users are taken over by one run: no text is embedded again, all ids stay."""
+    world.add("ann", account("call the dentist", "call the doctor", "buy milk"))
+    world.add("cem", account("write a letter", "write a book"))
+    night(doors, NOON)
+    before = {name: world.rows(name) for name in GRAPH.assets}
+    for path in world.root.glob("*/shard=*/data.parquet"):
+        _as_formerly(path)
+    assert isinstance(world.embedder, WordVectors)
+    world.embedder.texts.clear()
+    ran = night(doors, NOON + HOUR, look=Look.LIKELY)
+    assert set(ran) == set(GRAPH.steps)
+    assert world.embedder.texts == []
+    assert {name: world.rows(name) for name in GRAPH.assets} == before
+    assert {row["materialized_at"] for row in world.stored().values()} == {NOON + HOUR}
+    assert night(doors, NOON + 2 * HOUR) == ["fetch_signals", "compute_context"]
+
+
+def _as_formerly(path: Path) -> None:
+    """A shard's file as it was written before: hashes of inputs in a column, and nothing of users in the footer."""
+    table = pq.read_table(path)
+    told = json.loads(pq.read_metadata(path).metadata[b"asset"]) | {"without_rows": {}, "rows_version": ""}
+    told.pop("opaque")
+    former = table.append_column("input_hash", pa.array(["x"] * len(table), pa.string()))
+    pq.write_table(former.replace_schema_metadata({"asset": json.dumps(told)}), path)
