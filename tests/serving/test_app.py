@@ -262,6 +262,7 @@ class TestDocument:
         assert answers == {
             "/v1/users/{user_id}/tip": for_users,
             "/v1/users/{user_id}/context": for_users,
+            "/v1/users/{user_id}": {"204": set(), **{status: problem for status in for_users if status != "200"}},
             "/v1/decisions/{decision_id}/reaction": for_users | dict.fromkeys(["400", "409"], problem),
             "/healthz": {"200": text},
             "/readyz": {"200": text, "503": problem},
