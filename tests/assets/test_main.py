@@ -165,3 +165,10 @@ def test_python_dash_m(shards: Shards) -> None:
     again = subprocess.run([*command, "3"], capture_output=True, text=True, cwd=ROOT)
     assert (again.returncode, again.stdout) == (1, "")
     assert "does not exist" in again.stderr
+
+
+def test_a_reader_may_stop_reading(shards: Shards) -> None:
+    """Where the other end of a pipe closes early, the command ends without a traceback."""
+    command = f"{sys.executable} -m assets graph | head -n 0"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
