@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -36,6 +37,9 @@ _FAILURES = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it was done, 1 with a sentence on stderr when not."""
     options = vars(_parser().parse_args(arguments))
+    logging.basicConfig(format="  %(message)s")
+    for name in ("assets", "contexts"):
+        logging.getLogger(name).setLevel(logging.INFO)
     try:
         for line in options.pop("command")(**options):
             print(line, flush=True)
@@ -74,6 +78,13 @@ def _parser() -> argparse.ArgumentParser:
     forget = add("forget", help="remove every trace of a user: Postgres, Parquet, history")
     forget.set_defaults(command=commands.forget_user)
     forget.add_argument("user", metavar="USER")
+    calibrate = add("calibrate", help="choose the similarity threshold of themes for the model, once")
+    calibrate.set_defaults(command=commands.calibrate)
+    calibrate.add_argument("--force", action="store_true", help="replace the one that is kept: themes change")
+    map_ = add("map", help="draw a user's tasks in two dimensions, coloured by theme")
+    map_.set_defaults(command=commands.draw_map)
+    map_.add_argument("user", metavar="USER")
+    map_.add_argument("path", nargs="?", metavar="FILE", help="USER.png by default; svg and pdf work, too")
     add("graph", help="the steps, their assets and what these read").set_defaults(command=commands.graph)
     shards = add("shards", help="each shard's rows, time and versions")
     shards.set_defaults(command=commands.shards)

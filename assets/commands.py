@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -13,24 +14,25 @@ import duckdb
 
 from assets import bill
 from assets import ledger as ledger_view
-from assets.definitions import GRAPH, context_store
-from assets.doors import doors_from_environment
+from assets.calibration import measured
+from assets.definitions import GRAPH, context_store, task_clusters
+from assets.doors import Doors, doors_from_environment
 from assets.errors import AssetError
 from assets.forget import forget
+from assets.map import draw, tasks_of
 from assets.night import Night, Order
 from assets.parquet import Shards
 from assets.plan import Plan
 from assets.records import Record
+from assets.rows import take
 from assets.versions import shard_of
 from assets.views import create_view, create_views
 from contexts import history
 from contexts import why as reasons
 from contexts.accounts import Look
 from contexts.ledger import Page
+from contexts.progress import Progress
 from contexts.settings import Settings, read_settings
-
-_TELL_EVERY = 5.0
-"""Seconds between lines of progress."""
 
 
 def plan(look: Look, *, each: bool, **order: Any) -> Iterator[str]:
@@ -74,14 +76,13 @@ def _left_out(found: Plan) -> Iterator[str]:
 
 
 def _progress(night: Night, step: str, found: Plan, records: list[Record]) -> Iterator[str]:
-    began = told = time.monotonic()
-    n_planned = len(found.entries)
+    began, told = time.monotonic(), list[str]()
+    progress = Progress(f"shards of {step}", len(found.entries), told.append)
     for record in night.execute(found):
         records.append(record)
-        if time.monotonic() - told > _TELL_EVERY:
-            told = time.monotonic()
-            left = (told - began) / len(records) * (n_planned - len(records))
-            yield f"  {step}: {len(records)} of {n_planned} shards, about {left:.0f} s left"
+        progress.add(1)
+        while told:
+            yield f"  {told.pop()}"
     n_users = sum(record.n_users_changed for record in records)
     counts: dict[str, int] = {}
     for record in records:
@@ -133,6 +134,7 @@ def forget_user(user: str) -> Iterator[str]:
     """Remove every trace of a user."""
     with doors_from_environment() as doors:
         is_known = doors.accounts.remove(user)
+        doors.vectors.forget(_texts_of(doors, user))
         n_rows = forget(GRAPH, doors.shards, [user], doors.lock)
         with doors.lock(context_store.name, shard_of(user, doors.settings.n_shards)):
             n_versions = doors.history.forget([user])
@@ -140,6 +142,41 @@ def forget_user(user: str) -> Iterator[str]:
             raise AssetError(f"there is no trace of a user '{user}'. See: python -m contexts.accounts list")
         yield f"{user} is gone from Postgres, {n_rows} rows of assets and {n_versions} versions of contexts with it"
         yield "A run that is under way may write rows of it back; the next run of fetch_signals takes them out again."
+
+
+def _texts_of(doors: Doors, user: str) -> set[str]:
+    """The hashes of the texts that a user's tasks have, and had when they were embedded."""
+    found: set[str] = set()
+    for asset in (GRAPH["todoist_tasks"], GRAPH["task_embeddings"]):
+        with doors.shards.open(asset, shard_of(user, doors.settings.n_shards)) as opened:
+            if opened:
+                rows = take(opened.read(["text_hash"]), opened.footer.index, [user])
+                found.update(each for each in rows["text_hash"].to_pylist() if each)
+    return found
+
+
+def calibrate(*, force: bool) -> Iterator[str]:
+    """Choose the model's similarity threshold from the vectors that there are. force: also where there is one."""
+    with doors_from_environment() as doors:
+        model = doors.embedder.version
+        stored, found = doors.store.threshold(model), measured(doors.shards, model)
+        if not found.n_used:
+            raise AssetError(f"there are no vectors of {model} yet. Run: python -m assets materialize")
+        yield f"{model}: {found.threshold:.4f} by {found.n_used:,} of {found.n_texts:,} texts"
+        if stored is not None and not force:
+            yield f"kept is {stored:.4f}: another one would change everybody's themes. To replace it: --force"
+        else:
+            doors.store.set_threshold(model, found.threshold, found.n_texts)
+            yield f"kept; the next run of {task_clusters.step} clusters everybody by it"
+
+
+def draw_map(user: str, path: str | None) -> Iterator[str]:
+    """Draw a user's tasks in two dimensions, coloured by theme."""
+    written = Path(path or f"{user}.png")
+    tasks = tasks_of(_shards(), user)
+    n_themes = len({task.theme for task in tasks} - {None})
+    draw(tasks, f"{user}: {len(tasks)} tasks, {n_themes} themes", written)
+    yield f"{written}: {len(tasks)} tasks in {n_themes} themes"
 
 
 def graph() -> Iterator[str]:

@@ -24,6 +24,7 @@ from contexts.sql import connect
 from contexts.store import ContextStore
 from contexts.todoist import Todoist
 from contexts.vault import Vault
+from contexts.vectors import VectorCache
 
 NO_THEMES = 1.0
 """The threshold before a model was calibrated: nothing is alike."""
@@ -41,11 +42,20 @@ class Doors:
     ledger: Ledger
     todoist: Todoist
     embedder: Embedder
+    vectors: VectorCache
     lock: Lock
 
     @classmethod
-    def of(cls, settings: Settings, vault: Vault, connection: psycopg.Connection[Any], todoist_url: str) -> Doors:
-        """The doors behind one connection and one address of Todoist's API."""
+    def of(
+        cls,
+        settings: Settings,
+        vault: Vault,
+        connection: psycopg.Connection[Any],
+        todoist_url: str,
+        *,
+        n_threads: int | None = None,
+    ) -> Doors:
+        """The doors behind one connection and one address of Todoist's API. n_threads: see `Embedder`."""
         connection.autocommit = True
         return cls(
             settings=settings,
@@ -61,7 +71,9 @@ class Doors:
                 prompt=settings.embedding_prompt,
                 dim=settings.embedding_dim,
                 device=settings.embedding_device,
+                n_threads=n_threads,
             ),
+            vectors=VectorCache(connection),
             lock=lambda asset, shard: locked(connection, f"{asset}/{shard}"),
         )
 
@@ -75,6 +87,7 @@ class Doors:
             ContextStore: self.store,
             History: self.history,
             Embedder: self.embedder,
+            VectorCache: self.vectors,
             Clusterer: Clusterer(model, self.store.threshold(model) or NO_THEMES),
             Budget: Budget(self.settings.context_token_budget),
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from assets.asset import Asset, Users
 from assets.bill import Line, bill
@@ -279,15 +279,18 @@ class Night:
         doors = self.doors
         if task_embeddings in GRAPH.steps[step]:
             calibrate_model(doors.shards, doors.store, doors.embedder.version)
+            doors.vectors.expire(self._days_ago(doors.settings.embedding_cache_days))
         if _is_source(step):
             doors.ledger.add_request_pages(self.now)
         if context_store in GRAPH.steps[step]:
-            oldest = self.now - timedelta(days=doors.settings.context_history_days)
-            doors.history.expire(oldest.date(), doors.accounts.known)
+            doors.history.expire(self._days_ago(doors.settings.context_history_days), doors.accounts.known)
         try:
             doors.shards.write_beside(LEDGER, ledger_table(doors.ledger.pages(self.now - LEDGER_DAYS)))
         except OSError as error:  # analysts read an older one; the run itself is done
             log.warning("the ledger's Parquet was not written: %s", error)
+
+    def _days_ago(self, n: int) -> date:
+        return (self.now - timedelta(days=n)).date()
 
 
 def _speaks_for(asset: Asset, reader: Asset) -> bool:

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -27,13 +27,14 @@ from contexts.accounts import Accounts, Look
 from contexts.embed import Embedder
 from contexts.history import History
 from contexts.ledger import Ledger
+from contexts.progress import Progress
 from contexts.settings import Settings
 from contexts.store import ContextStore
 from contexts.todoist import Todoist
 from contexts.vault import Vault, new_key
+from contexts.vectors import VectorCache
 
 FETCH = "fetch_signals"
-_SECONDS_BETWEEN_LINES = 5.0
 
 Say = Callable[[str], None]
 
@@ -82,6 +83,7 @@ class Pipeline:
             ledger=Ledger(connection),
             todoist=todoist,
             embedder=embedder,
+            vectors=VectorCache(connection),
             lock=unlocked,
         )
 
@@ -136,7 +138,10 @@ class Pipeline:
         if asset is task_clusters:
             calibrate_model(self._shards, self._doors.store, self._doors.embedder.version)
         looked_at = self._by_shard(self._users(asset, due))
-        resources, progress = self._doors.resources, Progress(asset.name, self._shards.n_shards, say)
+        resources, progress = (
+            self._doors.resources,
+            Progress(f"shards of {asset.name}", self._shards.n_shards, lambda line: say(f"  {line}")),
+        )
         records: list[Record] = []
         for shard in range(self._shards.n_shards):
             if shard in looked_at or not asset.is_source:
@@ -150,7 +155,7 @@ class Pipeline:
                     select=[asset.name],
                     only_shards=[shard],
                 )
-            progress.tell(shard + 1)
+            progress.add(1)
         return records
 
     def _users(self, asset: Asset, due: Users) -> Users:
@@ -168,25 +173,6 @@ class Pipeline:
         """All files, with the time at which each was written (nanoseconds) and its bytes."""
         files = [(path, path.stat()) for path in self._root.rglob("*") if path.is_file()]
         return {(path, found.st_mtime_ns, found.st_size) for path, found in files}
-
-
-@dataclass
-class Progress:
-    """A line every few seconds: how many shards are done, and how long the others will take at that pace."""
-
-    name: str
-    n_shards: int
-    say: Say
-    began: float = field(default_factory=time.perf_counter)
-    told: float = field(default_factory=time.perf_counter)
-
-    def tell(self, n_done: int) -> None:
-        """So many shards are done."""
-        at = time.perf_counter()
-        if at - self.told >= _SECONDS_BETWEEN_LINES and n_done < self.n_shards:
-            left = (at - self.began) / n_done * (self.n_shards - n_done)
-            self.say(f"  {self.name}: {n_done} of {self.n_shards} shards, about {left:.0f} s left")
-            self.told = at
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ from statistics import median
 from typing import Any
 from uuid import UUID
 
-import psutil
 import psycopg
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.meter import Meter
 from contexts.assemble import Budget, assemble
 from contexts.mirror import Mirror, fold, open_tasks
 from contexts.model import Signals
@@ -54,28 +54,22 @@ Costs = dict[str, float]
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
-class Meter:
-    """CPU seconds of this process and of a whole Postgres, those of its processes that have ended included."""
+class Steps:
+    """Measures steps that begin and end with a checkpoint."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._postmaster = psutil.Process(psutil.Process(connection.info.backend_pid).ppid())
+        self._meter = Meter(connection)
 
     def measure(self, step: Step) -> float:
         """CPU seconds of a step and of the checkpoint after it; one before it puts each step into the same state."""
         self._connection.execute("CHECKPOINT")
         gc.collect()
         gc.freeze()  # the contexts at hand are no garbage to look through again and again
-        before = self._cpu()
+        before = self._meter.cpu_seconds()
         step()
         self._connection.execute("CHECKPOINT")
-        return self._cpu() - before
-
-    def _cpu(self) -> float:
-        ended = self._postmaster.cpu_times()
-        running = (process.cpu_times() for process in self._postmaster.children())
-        theirs = ended.children_user + ended.children_system + sum(each.user + each.system for each in running)
-        return time.process_time() + float(theirs)
+        return self._meter.cpu_seconds() - before
 
 
 class Nights:
@@ -110,7 +104,7 @@ class Layout:
     def __init__(self, connection: Connection, rows: Sequence[StoredContext]) -> None:
         self._connection = connection
         self._store = ContextStore(connection)
-        self._meter = Meter(connection)
+        self._steps = Steps(connection)
         self._rows = rows
         self._everybody = [row.user_id for row in rows]
 
@@ -119,7 +113,7 @@ class Layout:
         few = random.Random(number).sample(self._everybody, max(1, len(self._everybody) // 100))
         self._connection.execute("TRUNCATE context_store, bare")
         costs = {
-            "bare COPY": self._meter.measure(self._copy),
+            "bare COPY": self._steps.measure(self._copy),
             "first write": self._night(nights),
             "full rewrite": self._night(nights, self._everybody, f"rewrite {number}"),
         }
@@ -131,7 +125,7 @@ class Layout:
         return costs | {"freshness of all": touches[0], f"the same, {TOUCHES} times, the last": touches[-1]}
 
     def _night(self, nights: Nights, changed: Collection[str] = (), mark: str = "") -> float:
-        return self._meter.measure(nights.run(self._store, changed, mark))
+        return self._steps.measure(nights.run(self._store, changed, mark))
 
     def _copy(self) -> None:
         with self._connection.cursor() as cursor, cursor.copy("COPY bare FROM STDIN (FORMAT BINARY)") as copy:
@@ -152,7 +146,7 @@ class Layout:
                 self._connection.execute(statement, {parameter: value}).fetchall()
                 latencies.append(time.perf_counter() - began)
 
-        cpu = self._meter.measure(step)
+        cpu = self._steps.measure(step)
         return 1e6 * cpu / N_READS, 1e3 * median(latencies)
 
     def state(self) -> str:

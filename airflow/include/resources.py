@@ -22,7 +22,8 @@ def open_doors() -> Iterator[Doors]:
     settings, vault = read_settings(Settings), Vault(read_settings(VaultSettings).keys)
     connection = cast("psycopg.Connection[Any]", PostgresHook("context_store").get_conn())
     with connection:
-        yield Doors.of(settings, vault, connection, url_of(Connection.get("todoist"), default=API_URL))
+        url = url_of(Connection.get("todoist"), default=API_URL)
+        yield Doors.of(settings, vault, connection, url, n_threads=1)  # each core has a task of its own
 
 
 def url_of(found: Connection, *, default: str) -> str:

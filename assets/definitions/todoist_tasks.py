@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
@@ -15,6 +15,7 @@ from contexts.accounts import Accounts
 from contexts.fetch import Failed, Fetched, fetch
 from contexts.mirror import Mirror, TodoistTask, text_hash
 from contexts.todoist import Todoist, TodoistUnavailable, TokenRefused
+from contexts.vectors import VectorCache
 
 SCHEMA = pa.schema(
     [
@@ -50,8 +51,11 @@ _MIRRORED = [field.name for field in fields(TodoistTask)]
 
 
 @asset(step="fetch_signals", schema=SCHEMA, code_version="1", work=Work("todoist_calls", per="user"))
-def todoist_tasks(previous: pa.Table, users: Users, now: datetime, todoist: Todoist, accounts: Accounts) -> Output:
-    """One row per open task; users whose fetch fails keep their rows, users who do not exist any more lose them.
+def todoist_tasks(
+    previous: pa.Table, users: Users, now: datetime, todoist: Todoist, accounts: Accounts, cache: VectorCache
+) -> Output:
+    """One row per open task; users whose fetch fails keep their rows, users who do not exist any more lose them, and
+    their texts the vectors that are kept for others.
 
     Sync tokens are saved after the rows: a run that dies in between asks for the same delta again.
     """
@@ -64,8 +68,9 @@ def todoist_tasks(previous: pa.Table, users: Users, now: datetime, todoist: Todo
     if len(failed) >= _OUTAGE and not fetched:
         _refuse_outage(failed)
     lost = stored - accounts.known(stored)
+    cache.forget(_texts(previous, lost))
     replaced = lost | {each.account.user_id for each in fetched}
-    kept = previous.filter(pc.invert(pc.is_in(previous["user_id"], pa.array(sorted(replaced), pa.string()))))
+    kept = previous.filter(pc.invert(_is_of(previous, replaced)))
     fresh = pa.Table.from_pylist([row for each in fetched for row in _rows(each)], schema=SCHEMA)
     refused = [each.account.user_id for each in failed if isinstance(each.error, TokenRefused)]
     return Output(
@@ -115,10 +120,20 @@ def _rows(each: Fetched) -> Iterator[dict[str, Any]]:
         )
 
 
+def _is_of(table: pa.Table, users: Collection[str]) -> pa.ChunkedArray:
+    return pc.is_in(table["user_id"], pa.array(sorted(users), pa.string()))
+
+
+def _texts(table: pa.Table, users: Collection[str]) -> set[str]:
+    """The hashes of these users' texts."""
+    rows = table.filter(_is_of(table, users))
+    return set(pc.drop_null(rows["text_hash"]).to_pylist())
+
+
 def _mirrors(previous: pa.Table, users: set[str]) -> Iterator[tuple[str, Mirror]]:
     """The tasks stored for some users; their directories stand with their sync tokens."""
     tasks: dict[str, dict[str, TodoistTask]] = {user: {} for user in users}
-    rows = previous.filter(pc.is_in(previous["user_id"], pa.array(sorted(users), pa.string())))
+    rows = previous.filter(_is_of(previous, users))
     for row in rows.select(["user_id", *_MIRRORED]).to_pylist():
         if row["task_id"] is not None:
             tasks[row["user_id"]][row["task_id"]] = _task(row)

@@ -14,12 +14,11 @@ def to_matrix(column: pa.ChunkedArray) -> np.ndarray:
     )
 
 
-def to_lists(rows: list[np.ndarray], dim: int) -> pa.Array:
-    """Vectors of length `dim` as a column of float16 lists."""
-    flat = np.concatenate(rows) if rows else np.empty(0, np.float16)
-    return pa.ListArray.from_arrays(
-        pa.array(np.arange(len(rows) + 1) * dim, pa.int32()), pa.array(flat, pa.float16())
-    )
+def to_lists(matrix: np.ndarray) -> pa.Array:
+    """Vectors, shape (rows, dimension), as a column of float16 lists."""
+    n, dim = matrix.shape
+    flat = pa.array(matrix.astype(np.float16, copy=False).ravel(), pa.float16())
+    return pa.ListArray.from_arrays(pa.array(np.arange(n + 1) * dim, pa.int32()), flat)
 
 
 def vectors_by_text(table: pa.Table, model: str) -> dict[str, np.ndarray]:

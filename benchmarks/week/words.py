@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
@@ -16,7 +16,7 @@ class Words(Embedder):
     def __init__(self) -> None:
         super().__init__("words", revision="1", dim=64)
 
-    def encode(self, texts: Sequence[str]) -> Vectors:
+    def encode(self, texts: Sequence[str], done: Callable[[int], None] = lambda _: None) -> Vectors:
         sums = [np.sum([_of_word(word, self.dim) for word in text.lower().split() or [""]], axis=0) for text in texts]
         rows = np.array(sums, np.float32).reshape(len(texts), self.dim)
         return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12), np.float32)

@@ -55,6 +55,12 @@ ON CONFLICT (model) DO UPDATE
 SET threshold = excluded.threshold, n_texts = excluded.n_texts, calibrated_at = now()
 WHERE t.n_texts < 1000 AND excluded.n_texts >= 10 * t.n_texts;
 
+-- name: set_threshold!
+-- A calibration that somebody asked for.
+INSERT INTO cluster_thresholds AS t (model, threshold, n_texts) VALUES (:model, :threshold, :n_texts)
+ON CONFLICT (model) DO UPDATE
+SET threshold = excluded.threshold, n_texts = excluded.n_texts, calibrated_at = now();
+
 -- name: wants_calibration$
 -- Whether :n_texts texts would give a model's first calibration or a better one.
 SELECT NOT EXISTS (

@@ -21,6 +21,7 @@ from assets.night import Night, Order
 from contexts.accounts import Look
 from contexts.ledger import Ledger
 from contexts.settings import Settings
+from contexts.vectors import VectorCache
 
 HOUR = timedelta(hours=1)
 
@@ -36,6 +37,7 @@ def doors(world: World) -> Doors:
         ledger=Ledger(world.connection),
         todoist=world.client,
         embedder=world.embedder,
+        vectors=VectorCache(world.connection),
         lock=unlocked,
     )
 

@@ -18,6 +18,7 @@ from assets.doors import Doors
 from assets.index import Index
 from assets.night import Night, Order
 from contexts.accounts import Look
+from contexts.mirror import text_hash
 from contexts.settings import Settings
 from contexts.vault import Vault
 
@@ -86,8 +87,8 @@ def _react(connection: psycopg.Connection[Any], user: str) -> None:
 
 
 def traces(world: World) -> list[str]:
-    """Where anything of the user who left still stands: tables, file names, rows, footers."""
-    sought = (GONE, "xylophone")
+    """Where anything of the user who left still stands: tables, file names, rows, footers; or a hash of a text."""
+    sought = (GONE, "xylophone", *map(text_hash, WORDS))  # Postgres shows bytes in hex, as the hashes are
     tables = world.connection.execute(
         "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()"
     ).fetchall()
@@ -120,7 +121,7 @@ def test_the_search_finds_traces(lived: World) -> None:
     assert files == {*GRAPH.assets, "context_history"}
     assert {each.removeprefix("table ") for each in found if each not in files} >= {
         *("users", "todoist_accounts", "context_store", "request_contexts"),
-        *("decisions", "candidate_sets", "llm_calls"),
+        *("decisions", "candidate_sets", "llm_calls", "text_vectors"),
     }
 
 

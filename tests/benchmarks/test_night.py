@@ -14,7 +14,7 @@ from world import WordVectors
 
 from assets.definitions import task_clusters, task_embeddings, user_contexts
 from assets.versions import shard_of
-from benchmarks.night import Cost, Memory, Pipeline, Progress, count_of
+from benchmarks.night import Cost, Memory, Pipeline, count_of
 from benchmarks.report import Bench, Night, save, saved
 from benchmarks.todoist import StandIn, standing_in
 from benchmarks.users import N_TASKS, Crowd, add_accounts, changes_bucket
@@ -137,22 +137,6 @@ def test_drawn_accounts_answer_like_loaded_ones(todoist: StandIn) -> None:
     assert changed["full_sync"] is False
     assert [item["content"] for item in changed["items"]] == ["water the plants"]
     assert len(sync(todoist, 7)["items"]) == N_TASKS
-
-
-def test_progress_is_told_now_and_then() -> None:
-    """A line every five seconds at most says how many shards are left and how long they take; the last needs none."""
-    lines: list[str] = []
-    progress = Progress("task_clusters", 10, lines.append)
-    progress.tell(1)
-    assert lines == []
-    progress.began -= 20
-    progress.told -= 20
-    progress.tell(2)
-    progress.tell(3)
-    assert lines == ["  task_clusters: 2 of 10 shards, about 80 s left"]
-    progress.told -= 20
-    progress.tell(10)
-    assert len(lines) == 1
 
 
 def test_sizes_are_kept_apart(tmp_path: Path) -> None:

@@ -26,5 +26,5 @@ def database_url(server: str, request: pytest.FixtureRequest) -> str:
 def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
     """A connection to it; no test finds what another one left."""
     with connect(database_url) as opened:
-        opened.execute("TRUNCATE users, context_store, cluster_thresholds, materializations CASCADE")
+        opened.execute("TRUNCATE users, context_store, cluster_thresholds, materializations, text_vectors CASCADE")
         yield opened

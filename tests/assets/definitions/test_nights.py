@@ -317,7 +317,7 @@ def test_bad_vectors_are_not_published(world: World, account: Any) -> None:
     """Vectors that are not of length 1 are refused: the shard stays as it was, and no context is made of them."""
 
     class Broken(WordVectors):
-        def encode(self, texts: Any) -> Any:
+        def encode(self, texts: Any, done: Any = None) -> Any:
             return super().encode(texts) * 3
 
     world.add("ann", account("call the dentist"))

@@ -1,0 +1,22 @@
+-- name: known
+-- The vectors that a model made of some texts, whoever wrote them.
+SELECT text_hash, vector FROM text_vectors WHERE text_hash = ANY(:hashes::BYTEA[]) AND model = :model;
+
+-- name: used!
+-- Texts that somebody wrote again are kept for longer.
+UPDATE text_vectors SET used_on = :today
+WHERE text_hash = ANY(:hashes::BYTEA[]) AND model = :model AND used_on < :today;
+
+-- name: keep!
+-- New vectors; somebody else may have made one of them meanwhile.
+INSERT INTO text_vectors (text_hash, model, used_on, vector)
+SELECT text_hash, :model, :today, vector FROM unnest(:hashes::BYTEA[], :vectors::BYTEA[]) AS n (text_hash, vector)
+ON CONFLICT DO NOTHING;
+
+-- name: forget!
+-- What any model made of some texts.
+DELETE FROM text_vectors WHERE text_hash = ANY(:hashes::BYTEA[]);
+
+-- name: expire!
+-- Texts that nobody wrote since a day.
+DELETE FROM text_vectors WHERE used_on < :keep_from;
