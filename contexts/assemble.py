@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from hashlib import sha256
+from itertools import accumulate, islice
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -77,7 +78,8 @@ def assemble(signals: Signals, now: datetime, budget: Budget) -> Assembled:
     earlier = tuple(each for each, day in zip(signals.reactions, days, strict=True) if day < today)
     due = {task.task_id: due_day(task, zone) for task in signals.tasks}
     ranked = sorted(signals.tasks, key=lambda task: _pressing(task, due[task.task_id], today))
-    known = replace(signals, themes=_open_themes(signals), reactions=earlier)
+    groups = replace(signals.groups, themes=_open_themes(signals))
+    known = replace(signals, groups=groups, reactions=earlier)
     text = _fitting(known, ranked, due, today, budget)
     turns = [*_turns(due.values()), *(day + timedelta(days=1) for day in days)]
     return Assembled(text, sha256(text.encode()).hexdigest(), _next_midnight(turns, today, zone))
@@ -143,7 +145,9 @@ def _next_midnight(days: Iterable[date], today: date, zone: ZoneInfo) -> datetim
 def _open_themes(signals: Signals) -> tuple[Theme, ...]:
     """The themes with the tasks that are still open; one task alone is no theme."""
     open_tasks = {task.task_id for task in signals.tasks}
-    themes = (replace(theme, task_ids=tuple(open_tasks.intersection(theme.task_ids))) for theme in signals.themes)
+    themes = (
+        replace(theme, task_ids=tuple(open_tasks.intersection(theme.task_ids))) for theme in signals.groups.themes
+    )
     return tuple(theme for theme in themes if len(theme.task_ids) > 1)
 
 
@@ -152,9 +156,14 @@ def _fitting(
 ) -> str:
     """The context with as many themes as fit into half the budget, then as many of the most pressing tasks as fit."""
     zone = ZoneInfo(signals.timezone)
-    themes = sorted(signals.themes, key=lambda theme: (-len(theme.task_ids), theme.theme_id))[:MAX_THEMES]
-    at_most = min(len(ranked), budget.n_bytes // _SMALLEST_TASK)
-    views = [(bucket_of(due[task.task_id], today), _plain(_view(task, zone))) for task in ranked[:at_most]]
+    themes = sorted(signals.groups.themes, key=lambda theme: (-len(theme.task_ids), theme.theme_id))[:MAX_THEMES]
+    stands_for = _doubles(ranked, {task: bucket_of(day, today) for task, day in due.items()}, signals.groups.alike)
+    at_most = min(len(stands_for), budget.n_bytes // _SMALLEST_TASK)
+    views = [
+        (bucket_of(due[task.task_id], today), _plain(_view(task, zone, also)))
+        for task, also in islice(stands_for.items(), at_most)
+    ]
+    n_shown = list(accumulate((1 + len(also) for also in stands_for.values()), initial=0))
     theme_views = [(frozenset(theme.task_ids), _plain(_theme(theme))) for theme in themes]
     sizes = Counter(bucket_of(day, today) for day in due.values())
     whole = UserContext(
@@ -174,7 +183,7 @@ def _fitting(
         return _json(
             empty
             | {
-                "counts": empty["counts"] | {"shown": n_tasks},
+                "counts": empty["counts"] | {"shown": n_shown[n_tasks]},
                 "tasks": buckets,
                 "themes": [view | {"task_ids": sorted(shown & own)} for own, view in theme_views[:n_themes]],
             }
@@ -191,7 +200,24 @@ def _most(high: int, fits: Callable[[int], bool]) -> int:
     return max(0, bisect(range(high), False, key=lambda n: not fits(n)) - 1)
 
 
-def _view(task: Task, zone: ZoneInfo) -> TaskView:
+def _doubles(
+    ranked: Iterable[Task], buckets: Mapping[str, Bucket], alike: Iterable[Iterable[str]]
+) -> dict[Task, list[str]]:
+    """Each task that is to be shown, in order, with the less pressing ones of its bucket that say the same."""
+    group_of = {task_id: number for number, ids in enumerate(alike) for task_id in ids}
+    first: dict[tuple[int, Bucket], Task] = {}
+    shown: dict[Task, list[str]] = {}
+    for task in ranked:
+        group = group_of.get(task.task_id)
+        stands = task if group is None else first.setdefault((group, buckets[task.task_id]), task)
+        if stands is task:
+            shown[task] = []
+        else:
+            shown[stands].append(task.task_id)
+    return shown
+
+
+def _view(task: Task, zone: ZoneInfo, also: Sequence[str]) -> TaskView:
     timed = task.due_date is not None and len(task.due_date) > len("2026-12-01")
     return TaskView(
         id=task.task_id,
@@ -204,6 +230,7 @@ def _view(task: Task, zone: ZoneInfo) -> TaskView:
         recurring=task.is_recurring,
         deadline=task.deadline_date,
         minutes=task.duration_minutes,
+        also=tuple(sorted(also)),
     )
 
 

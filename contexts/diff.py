@@ -64,11 +64,22 @@ def _profile(before: Profile, after: Profile) -> Iterator[str]:
 
 def _tasks(before: UserContext, after: UserContext) -> Iterator[Said]:
     was, now = tasks_shown(before), tasks_shown(after)
+    stood_for, stands_for = _stand_ins(was), _stand_ins(now)
     both = [(was[task_id], now[task_id]) for task_id in now if task_id in was]
     yield from ((old[1].title, said) for old, new in both for said in _moved(old, new))
-    yield from ((view.title, _came(bucket, view, before)) for key, (bucket, view) in now.items() if key not in was)
-    yield from ((view.title, _went(bucket, after)) for key, (bucket, view) in was.items() if key not in now)
+    for key, (bucket, view) in now.items():
+        if key not in was:
+            yield view.title, _came(bucket, view, before) if key not in stood_for else "is shown by itself again"
+    for key, (bucket, view) in was.items():
+        if key not in now:
+            other = stands_for.get(key)
+            yield view.title, _went(bucket, after) if other is None else f"is shown as one with {quoted(other)}"
     yield from ((old.title, said) for (_, old), (_, new) in both for said in _edited(old, new))
+
+
+def _stand_ins(shown: Mapping[str, Placed]) -> dict[str, str]:
+    """For each task that is not shown because another says the same, the title of that one."""
+    return {other: view.title for _, view in shown.values() for other in view.also}
 
 
 def _grouped(said: Iterable[Said]) -> Iterator[str]:
@@ -128,6 +139,9 @@ def _edited(old: TaskView, new: TaskView) -> Iterator[str]:
     yield from _rehoused("project", old.project, new.project)
     yield from _rehoused("section", old.section, new.section)
     yield from _got_and_lost("label", old.labels, new.labels)
+    if old.also != new.also:
+        others = _n(len(new.also), "other task") if new.also else "no other task"
+        yield f"stands for {others} that {'says' if len(new.also) < 2 else 'say'} the same (was {len(old.also)})"
 
 
 def _has(noun: str, old: str | None, new: str | None) -> Iterator[str]:
@@ -215,7 +229,7 @@ def _not_shown(before: UserContext, after: UserContext) -> Iterator[str]:
 
 def _n_beside(context: UserContext, bucket: Bucket) -> int:
     n_open: int = getattr(context.counts, bucket)
-    return n_open - len(context.tasks.get(bucket, ()))
+    return n_open - sum(1 + len(view.also) for view in context.tasks.get(bucket, ()))
 
 
 def _n_hidden(counts: Counts) -> int:

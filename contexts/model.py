@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Literal
@@ -40,17 +39,34 @@ class Theme:
     task_ids: tuple[str, ...]
 
 
-def themes_to_json(themes: Iterable[Theme]) -> str:
-    """Themes as the store keeps them: by id, their tasks in order."""
-    rows = [asdict(replace(theme, task_ids=tuple(sorted(theme.task_ids)))) for theme in themes]
-    return json.dumps(sorted(rows, key=lambda row: row["theme_id"]), ensure_ascii=False, separators=(",", ":"))
+@dataclass(frozen=True)
+class Groups:
+    """What the last clustering said of a user's tasks. alike: ids of tasks that say the same."""
 
+    themes: tuple[Theme, ...] = ()
+    alike: tuple[tuple[str, ...], ...] = ()
 
-def themes_from_json(text: str) -> tuple[Theme, ...]:
-    """What `themes_to_json` wrote."""
-    return tuple(
-        Theme(row["theme_id"], row["label"], tuple(row["tags"]), tuple(row["task_ids"])) for row in json.loads(text)
-    )
+    def to_json(self) -> str:
+        """As the store keeps them: themes by id, all tasks in order."""
+        rows = [asdict(replace(theme, task_ids=tuple(sorted(theme.task_ids)))) for theme in self.themes]
+        found = {
+            "themes": sorted(rows, key=lambda row: row["theme_id"]),
+            "alike": sorted(sorted(ids) for ids in self.alike),
+        }
+        return json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Groups:
+        """What `to_json` wrote; a bare list of themes is what earlier versions wrote."""
+        found = json.loads(text)
+        plain = found if isinstance(found, dict) else {"themes": found, "alike": []}
+        return cls(
+            tuple(
+                Theme(row["theme_id"], row["label"], tuple(row["tags"]), tuple(row["task_ids"]))
+                for row in plain["themes"]
+            ),
+            tuple(tuple(ids) for ids in plain["alike"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -72,7 +88,7 @@ class Signals:
     timezone: str
     language: str
     tasks: tuple[Task, ...] = ()
-    themes: tuple[Theme, ...] = ()
+    groups: Groups = Groups()
     reactions: tuple[Reaction, ...] = ()
 
 
@@ -86,7 +102,10 @@ class Profile(_Part):
 
 
 class TaskView(_Part):
-    """A task as a prompt shows it. priority: p1 (most urgent) to p4; due: a date, or an instant with offset."""
+    """A task as a prompt shows it. priority: p1 (most urgent) to p4; due: a date, or an instant with offset.
+
+    also: ids of less pressing tasks of the same bucket that say the same, and for which this one stands.
+    """
 
     id: str
     title: str
@@ -98,6 +117,7 @@ class TaskView(_Part):
     recurring: bool = False
     deadline: str | None = None
     minutes: int | None = None
+    also: tuple[str, ...] = ()
 
 
 class ThemeView(_Part):

@@ -125,6 +125,10 @@ class ContextStore:
         """Keep a model's calibration, unless the stored one is good enough."""
         self._sql.keep_threshold(self._connection, model=model, threshold=threshold, n_texts=n_texts)
 
+    def set_threshold(self, model: str, threshold: float, n_texts: int) -> None:
+        """Keep a model's calibration whatever is stored."""
+        self._sql.set_threshold(self._connection, model=model, threshold=threshold, n_texts=n_texts)
+
     def _refresh(self, seen: Sequence[Seen]) -> Collection[str]:
         """Gives the users whose freshness moved."""
         columns = _columns(("user_ids", "versions", "instants"), map(_SEEN, seen))

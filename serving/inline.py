@@ -14,7 +14,7 @@ from contexts.accounts import Account
 from contexts.assemble import Budget, assemble
 from contexts.fetch import Failed, fetch_one
 from contexts.mirror import Directory, open_tasks
-from contexts.model import Signals, themes_from_json
+from contexts.model import Groups, Signals
 from contexts.store import StoredContext
 from contexts.todoist import (
     Credentials,
@@ -105,7 +105,7 @@ class Inline:
             timezone=directory.timezone or account.timezone,
             language=directory.language or "en",
             tasks=open_tasks(fetched.mirror),
-            themes=themes_from_json(themes),
+            groups=Groups.from_json(themes),
             reactions=await self._store.reactions(user_id, now),
         ), themes
 

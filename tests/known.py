@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from world import NOON
 
 from contexts.assemble import Budget, assemble
-from contexts.model import Reaction, Signals, Task, Theme, UserContext
+from contexts.model import Groups, Reaction, Signals, Task, Theme, UserContext
 
 REAL_TASKS = Path(__file__).parents[2] / "shared" / "data" / "todo_tasks.parquet"
 
@@ -39,7 +39,7 @@ def context(
     signals = Signals(
         user_id="ann",
         tasks=tuple(Task(f"t{n}", each) if isinstance(each, str) else each for n, each in enumerate(own)),
-        themes=tuple(themes),
+        groups=Groups(tuple(themes)),
         reactions=tuple(
             Reaction(f"d{n}", kind, theme, reaction, now.replace(day=now.day - 1))
             for n, (kind, theme, reaction) in enumerate(reactions)

@@ -1,9 +1,11 @@
-"""Each user's tasks grouped into themes: DuckDB joins, orders and summarises, the linkage runs user by user."""
+"""Each user's tasks grouped into themes: DuckDB joins and orders, the linkage runs user by user."""
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Annotated
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Annotated, Any
 
 import duckdb
 import numpy as np
@@ -12,8 +14,10 @@ import pyarrow as pa
 from assets.asset import Work, asset
 from assets.checks import same_rows_as
 from assets.definitions.vectors import to_matrix
-from contexts.cluster import Clusterer, keep_ids, medoid
-from contexts.tags import tags_of
+from contexts.alike import same_as
+from contexts.cluster import Clusterer, centrality, keep_ids, members
+from contexts.tags import ThemeWords, label_of, tags_of
+from contexts.words import words
 
 SCHEMA = pa.schema(
     [
@@ -24,41 +28,33 @@ SCHEMA = pa.schema(
         pa.field("label", pa.string()),
         pa.field("tags", pa.list_(pa.string())),
         pa.field("n_tasks", pa.int32(), nullable=False),
+        pa.field("same_as", pa.string()),  # the task that says the same, of several the first by id; null: none does
     ]
 )
 
 _JOINED = """
-    SELECT e.user_id, e.task_id, e.text_hash, t.text, e.position, p.cluster_id AS former
+    SELECT e.user_id, e.task_id, e.text_hash, t.text, t.language, e.position, p.cluster_id AS former
     FROM vectors e
     JOIN todoist_tasks t USING (user_id, task_id)
     LEFT JOIN previous p USING (user_id, task_id)
     ORDER BY e.user_id, e.task_id
 """
 
-_SUMMARISED = """
-    SELECT g.user_id, g.task_id, g.text_hash, g.cluster_id,
-           max(g.text) FILTER (g.is_medoid) OVER theme AS label,
-           CASE WHEN g.cluster_id IS NOT NULL THEN g.tags END AS tags,
-           CASE WHEN g.cluster_id IS NULL THEN 1 ELSE count(*) OVER theme END AS n_tasks
-    FROM grouped g
-    WINDOW theme AS (PARTITION BY g.user_id, g.cluster_id)
-"""
-
 
 @asset(
     step="cluster_tasks",
     schema=SCHEMA,
-    code_version="1",
+    code_version="2",
     checks=(same_rows_as("task_embeddings", where="task_id"),),
     work=Work("users_clustered", per="user"),
 )
 def task_clusters(
     task_embeddings: Annotated[pa.Table, "user_id", "task_id", "text_hash", "embedding"],
-    todoist_tasks: Annotated[pa.Table, "user_id", "task_id", "text"],
+    todoist_tasks: Annotated[pa.Table, "user_id", "task_id", "text", "language"],
     previous: pa.Table,
     clusterer: Clusterer,
 ) -> pa.Table:
-    """One row per task with a vector: its theme, the theme's label (the medoid's text), tags and size."""
+    """One row per task with a vector: its theme, with label, tags and size, and the task that says the same."""
     if not len(task_embeddings):
         return SCHEMA.empty_table()
     vectors = to_matrix(task_embeddings["embedding"]).astype(np.float32)
@@ -67,8 +63,7 @@ def task_clusters(
         connection.register("todoist_tasks", todoist_tasks)
         connection.register("previous", previous)
         ordered = connection.sql(_JOINED).to_arrow_table()
-        connection.register("grouped", _group(ordered, vectors, clusterer))
-        return connection.sql(_SUMMARISED).to_arrow_table().cast(SCHEMA)
+    return _grouped(ordered, vectors, clusterer)
 
 
 @cache
@@ -83,31 +78,78 @@ def _positions(task_embeddings: pa.Table) -> pa.Table:
     return keys.append_column("position", pa.array(np.arange(len(keys))))
 
 
-def _group(ordered: pa.Table, vectors: np.ndarray, clusterer: Clusterer) -> pa.Table:
-    """`ordered` (by user, then task) with cluster_id, tags, and which task is its theme's medoid."""
-    users = ordered["user_id"].to_numpy(zero_copy_only=False)
+@dataclass(frozen=True)
+class _Theme:
+    """rows: where its tasks stand among all."""
+
+    cluster_id: str
+    label: str
+    rows: list[int]
+    words: ThemeWords
+
+
+def _grouped(ordered: pa.Table, vectors: np.ndarray, clusterer: Clusterer) -> pa.Table:
+    """The asset's rows out of tasks ordered by user and id."""
+    names = ("cluster_id", "label", "tags", "same_as")
+    columns: dict[str, list[Any]] = {name: [None] * len(ordered) for name in names}
+    sizes, themes = [1] * len(ordered), list[_Theme]()
+    for user in _users(ordered, vectors):
+        themes += user.themes(clusterer)
+        for row, first in user.doubles(clusterer):
+            columns["same_as"][row] = first
+    for theme, tags in zip(themes, tags_of([theme.words for theme in themes]), strict=True):
+        for row in theme.rows:
+            columns["cluster_id"][row], columns["label"][row] = theme.cluster_id, theme.label
+            columns["tags"][row], sizes[row] = tags, len(theme.rows)
+    keys = {name: ordered[name] for name in ("user_id", "task_id", "text_hash")}
+    made = {name: pa.array(values, SCHEMA.field(name).type) for name, values in columns.items()}
+    return pa.table({**keys, **made, "n_tasks": pa.array(sizes, pa.int32())}).select(SCHEMA.names).cast(SCHEMA)
+
+
+@dataclass(frozen=True)
+class _User:
+    """One user's tasks, in order of their ids; `start` is where they stand among all."""
+
+    user_id: str
+    language: str
+    start: int
+    task_ids: list[str]
+    texts: list[str]
+    former: dict[str, str]
+    vectors: np.ndarray
+
+    @cached_property
+    def said(self) -> list[list[str]]:
+        return [words(text, self.language) for text in self.texts]
+
+    def themes(self, clusterer: Clusterer) -> Iterator[_Theme]:
+        labels = clusterer.labels(self.vectors)
+        ids = keep_ids(labels.tolist(), self.task_ids, self.former)
+        for rows in members(labels):
+            own = [self.texts[row] for row in rows]
+            yield _Theme(
+                str(ids[rows[0]]),
+                label_of(own, centrality(self.vectors[rows]), self.language),
+                (self.start + rows).tolist(),
+                ThemeWords(self.user_id, self.language, [self.said[row] for row in rows]),
+            )
+
+    def doubles(self, clusterer: Clusterer) -> Iterator[tuple[int, str]]:
+        """Where tasks stand that say the same as another, the first one with its own id."""
+        first = same_as(self.said, self.vectors, self.language, clusterer)
+        for row, one in enumerate(first):
+            if row != one:
+                yield self.start + row, self.task_ids[one]
+
+
+def _users(ordered: pa.Table, vectors: np.ndarray) -> Iterator[_User]:
+    users, positions = ordered["user_id"].to_numpy(zero_copy_only=False), ordered["position"].to_numpy()
+    columns = {name: ordered[name].to_pylist() for name in ("task_id", "text", "language", "former")}
     bounds = np.flatnonzero(users[1:] != users[:-1]) + 1
-    parts = [
-        _group_user(ordered.slice(start, stop - start), vectors, clusterer)
-        for start, stop in zip([0, *bounds], [*bounds, len(users)], strict=True)
-    ]
-    return pa.concat_tables(parts)
-
-
-def _group_user(tasks: pa.Table, vectors: np.ndarray, clusterer: Clusterer) -> pa.Table:
-    own = vectors[tasks["position"].to_numpy()]
-    texts, task_ids = tasks["text"].to_pylist(), tasks["task_id"].to_pylist()
-    former = {task: old for task, old in zip(task_ids, tasks["former"].to_pylist(), strict=True) if old}
-    cluster_ids = keep_ids(clusterer.labels(own).tolist(), task_ids, former)
-    members: dict[str, list[int]] = {}
-    for position, cluster_id in enumerate(cluster_ids):
-        if cluster_id is not None:
-            members.setdefault(cluster_id, []).append(position)
-    medoids = {own_rows[medoid(own[own_rows])] for own_rows in members.values()}
-    tags = tags_of({cluster_id: [texts[row] for row in rows] for cluster_id, rows in members.items()})
-    return (
-        tasks.select(["user_id", "task_id", "text_hash", "text"])
-        .append_column("cluster_id", pa.array(cluster_ids, pa.string()))
-        .append_column("tags", pa.array([tags.get(each or "", []) for each in cluster_ids], pa.list_(pa.string())))
-        .append_column("is_medoid", pa.array([row in medoids for row in range(len(tasks))]))
-    )
+    for start, stop in zip([0, *bounds.tolist()], [*bounds.tolist(), len(users)], strict=True):
+        own = {name: values[start:stop] for name, values in columns.items()}
+        former = {task: old for task, old in zip(own["task_id"], own["former"], strict=True) if old}
+        language = own["language"][0] or ""
+        yield _User(
+            users[start], language, start, own["task_id"], own["text"], former, vectors[positions[start:stop]]
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 from assets.asset import Work, asset
 from assets.checks import users_of
 from contexts.assemble import Budget, assemble
-from contexts.model import Reaction, Signals, Task, Theme, themes_to_json
+from contexts.model import Groups, Reaction, Signals, Task, Theme
 from contexts.store import row_version
 
 SCHEMA = pa.schema(
@@ -20,7 +20,7 @@ SCHEMA = pa.schema(
         pa.field("context_json", pa.string(), nullable=False),
         pa.field("context_hash", pa.string(), nullable=False),
         pa.field("valid_until", pa.timestamp("us", "UTC")),  # the midnight at which it becomes another one by itself
-        pa.field("themes", pa.string(), nullable=False),  # JSON: every theme with all its tasks, shown or not
+        pa.field("themes", pa.string(), nullable=False),  # JSON: see `contexts.model.Groups`; whatever is shown
         pa.field("row_version", pa.string(), nullable=False),  # hash of the last three: of all that the store keeps
     ]
 )
@@ -31,7 +31,7 @@ Rows = dict[str, list[dict[str, Any]]]
 @asset(
     step="compute_context",
     schema=SCHEMA,
-    code_version="3",
+    code_version="4",
     checks=(users_of("todoist_tasks"),),
     work=Work("contexts_assembled", per="user"),
 )
@@ -52,7 +52,7 @@ def user_contexts(
         "deadline_date",
         "duration_minutes",
     ],
-    task_clusters: Annotated[pa.Table, "user_id", "task_id", "cluster_id", "label", "tags"],
+    task_clusters: Annotated[pa.Table, "user_id", "task_id", "cluster_id", "label", "tags", "same_as"],
     tip_reactions: Annotated[pa.Table, "user_id", "decision_id", "tip_kind", "theme", "reaction", "reacted_at"],
     now: datetime,
     budget: Budget,
@@ -62,7 +62,7 @@ def user_contexts(
     rows = []
     for user, own in tasks.items():
         signals = _signals(user, own, clusters.get(user, ()), reactions.get(user, ()))
-        made, themes = assemble(signals, now, budget), themes_to_json(signals.themes)
+        made, themes = assemble(signals, now, budget), signals.groups.to_json()
         version = row_version(made.context_hash, made.valid_until, themes)
         rows.append({"user_id": user, **vars(made), "themes": themes, "row_version": version})
     return pa.Table.from_pylist(rows, schema=SCHEMA)
@@ -76,7 +76,7 @@ def _by_user(table: pa.Table) -> Rows:
 
 
 def _signals(
-    user: str, tasks: list[dict[str, Any]], clusters: Iterable[dict[str, Any]], reactions: Iterable[dict[str, Any]]
+    user: str, tasks: list[dict[str, Any]], clusters: Sequence[dict[str, Any]], reactions: Iterable[dict[str, Any]]
 ) -> Signals:
     first = tasks[0]
     own = tuple(_task(row) for row in tasks if row["task_id"] is not None)
@@ -85,7 +85,7 @@ def _signals(
         timezone=first["timezone"],
         language=first["language"],
         tasks=own,
-        themes=tuple(_themes(clusters)),
+        groups=Groups(tuple(_themes(clusters)), tuple(_alike(clusters))),
         reactions=tuple(Reaction(**row) for row in reactions),
     )
 
@@ -102,3 +102,12 @@ def _themes(clusters: Iterable[dict[str, Any]]) -> Iterator[Theme]:
             themes.setdefault(row["cluster_id"], []).append(row)
     for theme_id, rows in themes.items():
         yield Theme(theme_id, rows[0]["label"], tuple(rows[0]["tags"]), tuple(row["task_id"] for row in rows))
+
+
+def _alike(clusters: Iterable[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+    """The ids of tasks that say the same, each time with the first of them."""
+    doubles: dict[str, list[str]] = {}
+    for row in clusters:
+        if row["same_as"] is not None:
+            doubles.setdefault(row["same_as"], []).append(row["task_id"])
+    return ((first, *others) for first, others in doubles.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -199,3 +200,26 @@ def test_unchanged_nights_write_no_history(said: Say, world: World) -> None:
     before = {path: path.stat().st_mtime_ns for path in (world.root / "context_history").rglob("*.parquet")}
     said("materialize")
     assert before == {path: path.stat().st_mtime_ns for path in (world.root / "context_history").rglob("*.parquet")}
+
+
+def test_calibrate(said: Say, world: World, account: Any) -> None:
+    """The threshold of themes is chosen once; another replaces it only when asked for, and all are clustered anew."""
+    assert "no vectors" in said("calibrate", fails=True)
+    said("materialize")
+    kept = re.search(r"kept is (\S+):.*--force", said("calibrate"))
+    assert kept is not None
+    world.add("dan", account("sweep the yard", "rake the leaves", "oil the gate"))
+    said("materialize")
+    told = said("calibrate", "--force")
+    assert "clusters everybody" in told
+    assert kept[1] not in told.splitlines()[0]
+    assert lines_of(said("plan", "--select", "task_clusters"))["task_clusters"].startswith("2 of 2 model 3 of 3")
+
+
+def test_map(said: Say, world: World, tmp_path: Path) -> None:
+    """A user's tasks are drawn as a picture of the kind that its name says; whoever has none is told what to do."""
+    said("materialize")
+    for name, begins in (("ann.png", b"\x89PNG"), ("ann.svg", b"<?xml")):
+        assert "2 tasks" in said("map", "ann", str(tmp_path / name))
+        assert (tmp_path / name).read_bytes().startswith(begins)
+    assert "no clustered tasks" in said("map", "nobody", fails=True)

@@ -76,7 +76,7 @@ class DyingAccounts(Accounts):
 
 
 class DyingEmbedder(WordVectors):
-    def encode(self, texts: Sequence[str]) -> Any:
+    def encode(self, texts: Sequence[str], done: Any = None) -> Any:
         raise Died
 
 
@@ -199,15 +199,15 @@ class Life(World):
 
 
 def _called(row: dict[str, Any], ids: dict[str, str]) -> dict[str, Any]:
-    """A context and its themes with other ids, in the order of these."""
-    context, themes = json.loads(row["context_json"]), json.loads(row["themes"])
+    """A context and the groups of its tasks with other ids of themes, in the order of these."""
+    context, groups = json.loads(row["context_json"]), json.loads(row["themes"])
     for theme in context["themes"]:
         theme["id"] = ids[theme["id"]]
-    for theme in themes:
+    for theme in groups["themes"]:
         theme["theme_id"] = ids[theme["theme_id"]]
     context["themes"].sort(key=lambda theme: theme["id"])
-    themes.sort(key=lambda theme: theme["theme_id"])
-    return {"context_json": context, "themes": themes}
+    groups["themes"].sort(key=lambda theme: theme["theme_id"])
+    return {"context_json": context, "themes": groups}
 
 
 @contextmanager

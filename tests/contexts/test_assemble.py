@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contexts.assemble import MAX_REACTION_KEYS, MAX_THEMES, Budget, assemble, bucket_of, due_day
-from contexts.model import BUCKETS, Reaction, Signals, Task, Theme, UserContext
+from contexts.model import BUCKETS, Groups, Reaction, Signals, Task, Theme, UserContext
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)  # a Monday
 LARGE = Budget(20_000)
@@ -40,8 +40,8 @@ ZONES = [
 ]
 
 
-def user(*tasks: Task, timezone: str = "UTC", **more: Any) -> Signals:
-    return Signals("ann", timezone, "en", tasks, **more)
+def user(*tasks: Task, timezone: str = "UTC", themes: Any = (), alike: Any = (), **more: Any) -> Signals:
+    return Signals("ann", timezone, "en", tasks, Groups(themes, alike), **more)
 
 
 def made(signals: Signals, now: datetime = NOW, budget: Budget = LARGE) -> dict[str, Any]:
@@ -115,7 +115,9 @@ def signals(draw: st.DrawFn) -> Signals:
             max_size=20,
         )
     )
-    return Signals("ann", draw(st.sampled_from(ZONES)), "en", own, tuple(themes), tuple(reactions))
+    alike = draw(st.lists(members, max_size=3))
+    groups = Groups(tuple(themes), tuple(ids for ids in alike if ids))
+    return Signals("ann", draw(st.sampled_from(ZONES)), "en", own, groups, tuple(reactions))
 
 
 class TestAnyUser:
@@ -127,7 +129,8 @@ class TestAnyUser:
         assert len(made.context_json.encode()) <= tokens * 4
         context = UserContext.model_validate_json(made.context_json)
         assert context.counts.open == len(known.tasks)
-        assert context.counts.shown == sum(map(len, context.tasks.values())) <= context.counts.open
+        n_shown = [1 + len(view.also) for views in context.tasks.values() for view in views]
+        assert context.counts.shown == sum(n_shown) <= context.counts.open
         assert sum(getattr(context.counts, bucket) for bucket in BUCKETS) == len(known.tasks)
         assert all(len(views) <= getattr(context.counts, bucket) for bucket, views in context.tasks.items())
 
@@ -151,7 +154,10 @@ class TestAnyUser:
             known.timezone,
             known.language,
             mixed(tuple(replace(task, labels=mixed(task.labels)) for task in known.tasks)),
-            mixed(tuple(replace(theme, task_ids=mixed(theme.task_ids)) for theme in known.themes)),
+            Groups(
+                mixed(tuple(replace(theme, task_ids=mixed(theme.task_ids)) for theme in known.groups.themes)),
+                tuple(map(mixed, known.groups.alike)),
+            ),
             mixed(known.reactions),
         )
         assert assemble(shuffled, now, Budget(tokens)) == assemble(known, now, Budget(tokens))
@@ -162,7 +168,12 @@ class TestAnyUser:
         """Every task stands in the bucket of the user's own date, wherever the server's clock is."""
         today = now.astimezone(ZoneInfo(known.timezone)).date()
         context = made(known, now, Budget(20_000))
-        stands = {task["id"]: bucket for bucket, views in context["tasks"].items() for task in views}
+        stands = {
+            task_id: bucket
+            for bucket, views in context["tasks"].items()
+            for task in views
+            for task_id in (task["id"], *task.get("also", ()))
+        }
         zone = ZoneInfo(known.timezone)
         for task in known.tasks:
             assert stands[task.task_id] == expected_bucket(task.due_date, today, zone)
@@ -320,6 +331,34 @@ class TestTaskViews:
         themes = tuple(Theme(task_id, "x", (), tuple("abc")) for task_id in order)
         context = made(user(*(Task(task_id, "x") for task_id in order), themes=themes))
         assert shown(context) == [theme["id"] for theme in context["themes"]] == ["a", "b", "c"]
+
+
+class TestDoubles:
+    MILK = (Task("a", "milk"), Task("b", "buy milk"), Task("c", "Milk!"))
+
+    def test_shown_once(self) -> None:
+        """Of tasks that say the same one is shown, with the ids of the others, and all are counted."""
+        context = made(user(*self.MILK, Task("d", "bread"), alike=(("a", "b", "c"),)))
+        assert context["tasks"]["someday"] == [
+            {"id": "a", "title": "milk", "also": ["b", "c"]},
+            {"id": "d", "title": "bread"},
+        ]
+        assert (context["counts"]["open"], context["counts"]["shown"], context["counts"]["someday"]) == (4, 4, 4)
+
+    def test_the_most_pressing_stands_for_them(self) -> None:
+        """The most pressing of them is shown, whichever was written first."""
+        urgent = replace(self.MILK[1], priority=4)
+        context = made(user(self.MILK[0], urgent, alike=(("a", "b"),)))
+        assert context["tasks"]["someday"] == [{"id": "b", "title": "buy milk", "priority": "p1", "also": ["a"]}]
+
+    def test_another_bucket_is_another_task(self) -> None:
+        """What is to be done today and what has no date stand side by side though they say the same."""
+        today = replace(self.MILK[1], due_date="2026-11-23")
+        assert shown(made(user(self.MILK[0], today, alike=(("a", "b"),)))) == ["b", "a"]
+
+    def test_what_is_done_stands_for_nothing(self) -> None:
+        """A task that is no longer open leaves the others to themselves."""
+        assert made(user(self.MILK[1], alike=(("a", "b"),)))["tasks"]["someday"] == [{"id": "b", "title": "buy milk"}]
 
 
 class TestThemesAndReactions:

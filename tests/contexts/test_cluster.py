@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.cluster.hierarchy import fcluster, linkage
 
-from contexts.cluster import Clusterer, calibrate, keep_ids, medoid
+from contexts.cluster import ENOUGH, EVERYTHING, Clusterer, calibrate, centrality, keep_ids, medoid, members
 
 
 def unit(*rows: Sequence[float]) -> Any:
@@ -36,7 +37,7 @@ class TestLabels:
     @pytest.mark.parametrize("n", [0, 1])
     def test_too_few(self, n: int) -> None:
         """No task gives no group, and one task stands alone."""
-        assert Clusterer("m", 0.5).labels(random_units(3)[:n]).tolist() == [0] * n
+        assert Clusterer("m", 0.5).labels(random_units(3)[:n]).tolist() == [1] * n
 
     def test_threshold(self) -> None:
         """A lower threshold joins more: at the lowest all is one, at the highest only equals are together."""
@@ -64,6 +65,35 @@ class TestLabels:
         assert {frozenset(int(order[at]) for at in group) for group in shuffled} == groups(
             Clusterer("m", 0.3).labels(vectors)
         )
+
+    def test_everything_is_no_theme(self) -> None:
+        """A group with more than two thirds of nine tasks or more is dissolved, and the other groups stay."""
+        alike, apart = np.tile(unit([1, 0, 0]), (7, 1)), np.tile(unit([0, 1, 0]), (2, 1))
+        labels = Clusterer("m", 0.5).labels(np.concatenate([alike, apart]))
+        assert groups(labels) == {frozenset({7, 8}), *(frozenset({n}) for n in range(7))}
+        assert len(set(Clusterer("m", 0.5).labels(alike).tolist())) == 1
+        assert len(set(Clusterer("m", 0.5).labels(np.concatenate([alike[:6], apart, apart[:1]])).tolist())) == 2
+
+    @pytest.mark.parametrize("at_once", [6, 7, 40, 200])
+    def test_more_than_at_once(self, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of a user with more tasks than are compared at once the same groups are found, small ones too."""
+        rng = np.random.default_rng(0)
+        topics = np.repeat(np.arange(6), [60, 40, 20, 8, 3, 1])
+        vectors = unit(*(np.eye(6)[topics] + 0.05 * rng.normal(size=(len(topics), 6))))[rng.permutation(132)]
+        whole = groups(Clusterer("m", 0.6).labels(vectors))
+        monkeypatch.setattr("contexts.cluster.AT_ONCE", at_once)
+        assert groups(Clusterer("m", 0.6).labels(vectors)) == whole
+        assert sorted(map(len, whole)) == [1, 3, 8, 20, 40, 60]
+
+    @settings(max_examples=50, deadline=None)
+    @given(seed=st.integers(0, 1000), n=st.integers(2, 40), threshold=st.floats(-0.2, 0.9))
+    def test_as_scipy_cuts(self, seed: int, n: int, threshold: float) -> None:
+        """The groups are those of scipy's own cut of the same tree."""
+        vectors = random_units(n, seed=seed)
+        distances = np.round(1 - (vectors @ vectors.T)[np.triu_indices(n, 1)].astype(np.float64), 5).clip(0)
+        expected = fcluster(linkage(distances, "average"), 1 - threshold, "distance")
+        if n < ENOUGH or np.bincount(expected).max() <= EVERYTHING * n:
+            assert groups(Clusterer("m", threshold).labels(vectors)) == groups(expected)
 
     def test_version(self) -> None:
         """Another model or threshold is another version, the same ones are the same."""
@@ -158,3 +188,20 @@ class TestMedoid:
     def test_equals(self) -> None:
         """Of equals the first one stands for them."""
         assert medoid(unit([1, 1], [1, 1], [1, 1])) == 0
+
+
+class TestMembers:
+    def test_groups_of_two_or_more(self) -> None:
+        """The positions of each group in order, the group that begins first first; whoever is alone is in none."""
+        found = [each.tolist() for each in members(np.array([7, 3, 7, 1, 3, 7]))]
+        assert found == [[0, 2, 5], [1, 4]]
+
+    @pytest.mark.parametrize("labels", [[], [1], [1, 2, 3]])
+    def test_none(self, labels: list[int]) -> None:
+        """Where all are alone there is no group."""
+        assert list(members(np.array(labels, np.int64))) == []
+
+    def test_centrality(self) -> None:
+        """Each row's mean cosine to all of them, itself included."""
+        vectors = random_units(6)
+        np.testing.assert_allclose(centrality(vectors), (vectors @ vectors.T).mean(axis=1), atol=1e-6)

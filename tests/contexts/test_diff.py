@@ -14,6 +14,7 @@ from contexts.diff import differences
 from contexts.model import (
     BUCKETS,
     Counts,
+    Groups,
     Profile,
     Reaction,
     Reactions,
@@ -35,7 +36,8 @@ def context(
     *tasks: Task, now: datetime = MONDAY, tokens: int = 20_000, timezone: str = "UTC", **more: Any
 ) -> UserContext:
     """A context as the assembler makes it."""
-    signals = Signals("ann", timezone, more.pop("language", "en"), tasks, **more)
+    groups = Groups(more.pop("themes", ()), more.pop("alike", ()))
+    signals = Signals("ann", timezone, more.pop("language", "en"), tasks, groups, **more)
     return UserContext.model_validate_json(assemble(signals, now, Budget(tokens)).context_json)
 
 
@@ -194,6 +196,22 @@ class TestBudget:
         moved = (*self.many[:-1], Task("t059", "Something to do, number 059", due_date="2026-11-24"))
         assert differences(before, context(*moved, tokens=600)) == [
             "open tasks that are not shown: 1 fewer (today), 1 more (this week)"
+        ]
+
+
+class TestDoubles:
+    MILK, MORE = Task("a", "buy milk"), Task("b", "milk")
+
+    def test_shown_as_one(self) -> None:
+        """A task that is no longer shown because another says the same is not called done."""
+        apart, together = context(self.MILK, self.MORE), context(self.MILK, self.MORE, alike=(("a", "b"),))
+        assert differences(apart, together) == [
+            "task 'milk' is shown as one with 'buy milk'",
+            "task 'buy milk' stands for 1 other task that says the same (was 0)",
+        ]
+        assert differences(together, apart) == [
+            "task 'milk' is shown by itself again",
+            "task 'buy milk' stands for no other task that says the same (was 1)",
         ]
 
 
