@@ -113,6 +113,7 @@ class Embedder:
         """By the library under transformers' tokenizer, whose own call takes twice as long."""
         tokenizer = self.loaded.tokenizer.backend_tokenizer
         tokenizer.enable_truncation(self.loaded.max_seq_length)
+        tokenizer.no_padding()  # whoever called the model's own `encode` before has left it on
         return [found.ids for found in tokenizer.encode_batch_fast([self.prompt + text for text in texts])]
 
     def _groups(self, tokens: Sequence[Sequence[int]]) -> list[list[int]]:

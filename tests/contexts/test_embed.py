@@ -172,6 +172,13 @@ def test_nobody_is_told_of_nothing() -> None:
     assert told == []
 
 
+def test_what_others_did_with_the_tokenizer(embedder: Embedder, checkpoint: Path) -> None:
+    """The model's own `encode`, by which half precision is tried, leaves padding on: vectors stay what they are."""
+    used = Embedder(str(checkpoint), prompt=PROMPT, dim=DIM)
+    used.loaded.encode(["a", "word " * 200], batch_size=2)
+    np.testing.assert_allclose(used.encode(TEXTS), embedder.encode(TEXTS), atol=1e-6)
+
+
 def test_old_configs_load_without_remote_code(embedder: Embedder, copy: Path) -> None:
     """A config.json that points to code on the hub loads natively: equal vectors, none of that code."""
     with_auto_map(copy)
