@@ -54,6 +54,12 @@ def users_of(name: str) -> Check:
     return same_users
 
 
+def is_unit(vectors: np.ndarray, tolerance: float = 5e-3) -> np.ndarray:
+    """Which rows are finite and of length 1, within `tolerance` (float16)."""
+    off = np.abs(np.linalg.norm(vectors.astype(np.float32), axis=1) - 1)
+    return np.asarray(off <= tolerance)
+
+
 def unit_vectors(column: str, *, tolerance: float = 5e-3) -> Check:
     """All vectors in the list `column` are of one dimension; the fresh ones are finite and of length 1, within
     `tolerance` (float16).
@@ -65,9 +71,7 @@ def unit_vectors(column: str, *, tolerance: float = 5e-3) -> Check:
         if len(pc.unique(pc.list_value_length(candidate.table[column]))) > 1:
             return f"the vectors in '{column}' are not all of the same dimension"
         flat = pc.list_flatten(candidate.fresh[column]).to_numpy()
-        vectors = flat.reshape(len(candidate.fresh), -1).astype(np.float32)
-        off = np.abs(np.linalg.norm(vectors, axis=1) - 1)
-        n_bad = int(np.sum(~(off <= tolerance)))
+        n_bad = int(np.sum(~is_unit(flat.reshape(len(candidate.fresh), -1), tolerance)))
         return f"{n_bad} vectors in '{column}' are not of length 1" if n_bad else None
 
     return unit

@@ -19,12 +19,11 @@ from assets.definitions import GRAPH, context_store, task_clusters
 from assets.doors import Doors, doors_from_environment
 from assets.errors import AssetError
 from assets.forget import forget
-from assets.map import draw, tasks_of
+from assets.map import draw, rows_of, tasks_of
 from assets.night import Night, Order
 from assets.parquet import Shards
 from assets.plan import Plan
 from assets.records import Record
-from assets.rows import take
 from assets.versions import shard_of
 from assets.views import create_view, create_views
 from contexts import history
@@ -133,25 +132,25 @@ def why(user: str | None, decision: str | None, last: int) -> Iterator[str]:
 def forget_user(user: str) -> Iterator[str]:
     """Remove every trace of a user."""
     with doors_from_environment() as doors:
-        is_known = doors.accounts.remove(user)
-        doors.vectors.forget(_texts_of(doors, user))
+        is_known, texts = doors.accounts.remove(user), _texts_of(doors, user)
         n_rows = forget(GRAPH, doors.shards, [user], doors.lock)
         with doors.lock(context_store.name, shard_of(user, doors.settings.n_shards)):
             n_versions = doors.history.forget([user])
+        doors.vectors.forget(texts)
         if not is_known and not n_rows and not n_versions:
             raise AssetError(f"there is no trace of a user '{user}'. See: python -m contexts.accounts list")
         yield f"{user} is gone from Postgres, {n_rows} rows of assets and {n_versions} versions of contexts with it"
         yield "A run that is under way may write rows of it back; the next run of fetch_signals takes them out again."
+        n_days = doors.settings.embedding_cache_days
+        yield f"Vectors of texts that they had changed or done before, under no name, go within {n_days} days."
 
 
 def _texts_of(doors: Doors, user: str) -> set[str]:
     """The hashes of the texts that a user's tasks have, and had when they were embedded."""
     found: set[str] = set()
     for asset in (GRAPH["todoist_tasks"], GRAPH["task_embeddings"]):
-        with doors.shards.open(asset, shard_of(user, doors.settings.n_shards)) as opened:
-            if opened:
-                rows = take(opened.read(["text_hash"]), opened.footer.index, [user])
-                found.update(each for each in rows["text_hash"].to_pylist() if each)
+        rows = rows_of(doors.shards, asset, user, ["text_hash"])
+        found.update(each for each in rows["text_hash"].to_pylist() if each)
     return found
 
 
@@ -172,10 +171,13 @@ def calibrate(*, force: bool) -> Iterator[str]:
 
 def draw_map(user: str, path: str | None) -> Iterator[str]:
     """Draw a user's tasks in two dimensions, coloured by theme."""
-    written = Path(path or f"{user}.png")
+    written = Path(path or f"{Path(user).name}.png")
     tasks = tasks_of(_shards(), user)
-    n_themes = len({task.theme for task in tasks} - {None})
-    draw(tasks, f"{user}: {len(tasks)} tasks, {n_themes} themes", written)
+    n_themes = len({task.theme_id for task in tasks} - {None})
+    try:
+        draw(tasks, f"{user}: {len(tasks)} tasks, {n_themes} themes", written)
+    except (OSError, ValueError) as error:
+        raise AssetError(f"{written} cannot be written: {error}. Name another file: map {user} FILE.png") from None
     yield f"{written}: {len(tasks)} tasks in {n_themes} themes"
 
 

@@ -26,7 +26,7 @@ from contexts.todoist import Todoist
 from contexts.vault import Vault
 from contexts.vectors import VectorCache
 
-NO_THEMES = 1.0
+NO_THEMES = 2.0
 """The threshold before a model was calibrated: nothing is alike."""
 
 

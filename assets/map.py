@@ -30,17 +30,18 @@ _FEW = 80
 
 @dataclass(frozen=True)
 class MappedTask:
-    """A task with its vector. theme: None where it is unclustered."""
+    """A task with its vector. theme_id, label: of its theme, None where it is unclustered."""
 
     text: str
-    theme: str | None
+    theme_id: str | None
+    label: str | None
     vector: NDArray[np.float32]
 
 
 def tasks_of(shards: Shards, user: str) -> list[MappedTask]:
     """A user's tasks as they were last clustered; AssetError when there are none."""
     vectors, tasks, clusters = (
-        _rows(shards, asset, user, columns)
+        rows_of(shards, asset, user, columns)
         for asset, columns in (
             (task_embeddings, ["task_id", "embedding"]),
             (todoist_tasks, ["task_id", "text"]),
@@ -57,7 +58,9 @@ def tasks_of(shards: Shards, user: str) -> list[MappedTask]:
             f"'{user}' has no clustered tasks. See who there is: python -m contexts.accounts list;"
             f" and run a night: python -m assets materialize"
         )
-    return [MappedTask(texts[row["task_id"]], row["label"], matrix[row["task_id"]]) for row in rows]
+    return [
+        MappedTask(texts[row["task_id"]], row["cluster_id"], row["label"], matrix[row["task_id"]]) for row in rows
+    ]
 
 
 def draw(tasks: Sequence[MappedTask], title: str, path: Path) -> None:
@@ -73,11 +76,12 @@ def draw(tasks: Sequence[MappedTask], title: str, path: Path) -> None:
     names = []
     for number, (theme, rows) in enumerate(themes.items()):
         colour: Any = "0.6" if theme is None else colours[number % len(colours)]
-        label = f"{'unclustered' if theme is None else _drawable(theme)} ({len(rows)})"
+        name = _drawable(tasks[rows[0]].label or "unclustered")
         x, y = points[rows].T
-        axes.scatter(x, y, s=46, color=[colour], label=label, edgecolors="white", linewidths=0.6, zorder=2)
+        dots = axes.scatter(x, y, s=46, color=[colour], label=f"{name} ({len(rows)})", edgecolors="white", zorder=2)
+        dots.set_gid(f"theme-{number}")
         if theme is not None:
-            names.append(_name(axes, _drawable(theme), points[rows].mean(axis=0), colour))
+            names.append(_name(axes, name, points[rows].mean(axis=0), colour))
     names += _captions(axes, tasks, points) if len(tasks) <= _FEW else []
     _spread(axes, names, points)
     axes.set_title(title, loc="left", fontsize=13)
@@ -105,7 +109,8 @@ def layout(vectors: Sequence[NDArray[np.float32]]) -> Points:
     return found
 
 
-def _rows(shards: Shards, asset: Asset, user: str, columns: list[str]) -> pa.Table:
+def rows_of(shards: Shards, asset: Asset, user: str, columns: list[str]) -> pa.Table:
+    """Some columns of a user's rows; none where there is no file."""
     with shards.open(asset, shard_of(user, shards.n_shards)) as opened:
         if opened is None:
             return pa.schema([asset.schema.field(name) for name in columns]).empty_table()
@@ -116,7 +121,7 @@ def _by_theme(tasks: Sequence[MappedTask]) -> dict[str | None, list[int]]:
     """The largest theme first, tasks alone last."""
     found: dict[str | None, list[int]] = {}
     for number, task in enumerate(tasks):
-        found.setdefault(task.theme, []).append(number)
+        found.setdefault(task.theme_id, []).append(number)
     return dict(sorted(found.items(), key=lambda each: (each[0] is None, -len(each[1]), each[0] or "")))
 
 
@@ -141,7 +146,7 @@ def _spread(axes: Any, texts: list[Any], points: Points) -> None:
 
 
 def _drawable(text: str) -> str:
-    """Without what the picture's font has no sign for, as emoji, and what it would take for a formula."""
+    """Without emoji, which the picture's font has no sign for, and what it would take for a formula."""
     kept = (
         each for each in text if unicodedata.category(each) not in ("So", "Cn", "Sk", "Cf") and ord(each) < 0xFE00
     )

@@ -37,6 +37,7 @@ MAX_NAME = 60
 MAX_THEMES = 12
 MAX_LABELS = 8
 MAX_REACTION_KEYS = 8
+MAX_ALSO = 5
 
 _BYTES_PER_TOKEN = 4
 _SMALLEST_TASK = 40
@@ -201,17 +202,20 @@ def _most(high: int, fits: Callable[[int], bool]) -> int:
 
 
 def _doubles(
-    ranked: Iterable[Task], buckets: Mapping[str, Bucket], alike: Iterable[Iterable[str]]
+    ranked: Iterable[Task], buckets: Mapping[str, Bucket], alike: Iterable[Iterable[tuple[str, str]]]
 ) -> dict[Task, list[str]]:
-    """Each task that is to be shown, in order, with the less pressing ones of its bucket that say the same."""
-    group_of = {task_id: number for number, ids in enumerate(alike) for task_id in ids}
-    first: dict[tuple[int, Bucket], Task] = {}
+    """Each task that is to be shown, in order, with up to `MAX_ALSO` less pressing ones that say the same: of the
+    same bucket, project and section, and as they were worded when they were found to say the same.
+    """
+    group_of = {task: number for number, tasks in enumerate(alike) for task in tasks}
+    standing: dict[tuple[object, ...], Task] = {}
     shown: dict[Task, list[str]] = {}
     for task in ranked:
-        group = group_of.get(task.task_id)
-        stands = task if group is None else first.setdefault((group, buckets[task.task_id]), task)
-        if stands is task:
-            shown[task] = []
+        group = group_of.get((task.task_id, task.content_hash)) if group_of else None
+        place = (group, buckets[task.task_id], task.project, task.section)
+        stands = task if group is None else standing.setdefault(place, task)
+        if stands is task or len(shown[stands]) == MAX_ALSO:
+            shown[task], standing[place] = [], task
         else:
             shown[stands].append(task.task_id)
     return shown

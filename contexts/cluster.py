@@ -16,7 +16,7 @@ QUANTILE = 0.75
 """Of the similarities of random pairs: what is more alike than three in four pairs belongs together."""
 
 AT_ONCE = 2000
-"""So many tasks are compared each with each. Of a user who has more, so many are grouped, evenly drawn; the others
+"""So many tasks are compared each with each. Of a user who has more, so many are grouped, drawn by chance; the others
 join the group that is nearest on average, where one is near enough, and the rest is grouped in the same way. Memory
 stays that of `AT_ONCE` squared distances, time grows with the number of tasks.
 """
@@ -71,11 +71,11 @@ class Clusterer:
 
     def _joined(self, vectors: Vectors) -> Labels:
         """Of more tasks than `AT_ONCE`: some are grouped, the others join them where they are near, and so on."""
-        found, left = np.zeros(len(vectors), np.int64), np.arange(len(vectors))
+        found, left = np.zeros(len(vectors), np.int64), _shuffled(vectors)
         while len(left):
-            drawn = left[np.unique(np.linspace(0, len(left) - 1, min(AT_ONCE, len(left))).astype(int))]
+            drawn = left[:AT_ONCE]
             found[drawn] = found.max() + self._linked(vectors[drawn])
-            rest = np.setdiff1d(left, drawn, assume_unique=True)
+            rest = left[AT_ONCE:]
             found[rest] = self._nearest(vectors[rest], vectors[drawn], found[drawn])
             left = rest[found[rest] == 0]
         return found
@@ -141,9 +141,10 @@ def centrality(vectors: Vectors) -> NDArray[np.float32]:
     return np.asarray(vectors @ (vectors.sum(axis=0) / np.float32(len(vectors))), np.float32)
 
 
-def medoid(vectors: Vectors) -> int:
-    """The index of the row most alike to all others; of equals the first."""
-    return int(np.argmax(np.round(centrality(vectors), 6)))
+def _shuffled(vectors: Vectors) -> NDArray[np.int64]:
+    """Positions in an order by chance that stays: with a task more or less the others keep theirs."""
+    marks = [sha256(row.tobytes()).digest() for row in vectors]
+    return np.array(sorted(range(len(marks)), key=marks.__getitem__), np.int64)
 
 
 def _cut(tree: NDArray[np.float64], height: float) -> Labels:

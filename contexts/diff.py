@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 
 from contexts.model import BUCKETS, Bucket, Counts, Profile, Reactions, TaskView, ThemeView, UserContext
 
@@ -69,17 +69,27 @@ def _tasks(before: UserContext, after: UserContext) -> Iterator[Said]:
     yield from ((old[1].title, said) for old, new in both for said in _moved(old, new))
     for key, (bucket, view) in now.items():
         if key not in was:
-            yield view.title, _came(bucket, view, before) if key not in stood_for else "is shown by itself again"
+            yield view.title, _came(bucket, view, before) if key not in stood_for else "is shown by itself"
     for key, (bucket, view) in was.items():
         if key not in now:
             other = stands_for.get(key)
             yield view.title, _went(bucket, after) if other is None else f"is shown as one with {quoted(other)}"
+    for (_, old), (_, new) in both:
+        yield from ((new.title, said) for said in _doubles({*old.also} - now.keys(), {*new.also} - was.keys()))
     yield from ((old.title, said) for (_, old), (_, new) in both for said in _edited(old, new))
 
 
 def _stand_ins(shown: Mapping[str, Placed]) -> dict[str, str]:
     """For each task that is not shown because another says the same, the title of that one."""
     return {other: view.title for _, view in shown.values() for other in view.also}
+
+
+def _doubles(before: Set[str], after: Set[str]) -> Iterator[str]:
+    """Of tasks that say the same as one that is shown, and were never shown themselves."""
+    if more := len(after - before):
+        yield f"has {_n(more, 'double')} more"
+    if fewer := len(before - after):
+        yield f"has {_n(fewer, 'double')} fewer"
 
 
 def _grouped(said: Iterable[Said]) -> Iterator[str]:
@@ -139,9 +149,6 @@ def _edited(old: TaskView, new: TaskView) -> Iterator[str]:
     yield from _rehoused("project", old.project, new.project)
     yield from _rehoused("section", old.section, new.section)
     yield from _got_and_lost("label", old.labels, new.labels)
-    if old.also != new.also:
-        others = _n(len(new.also), "other task") if new.also else "no other task"
-        yield f"stands for {others} that {'says' if len(new.also) < 2 else 'say'} the same (was {len(old.also)})"
 
 
 def _has(noun: str, old: str | None, new: str | None) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from hashlib import sha256
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -28,6 +29,11 @@ class Task:
     deadline_date: str | None = None
     duration_minutes: int | None = None
 
+    @property
+    def content_hash(self) -> str:
+        """Eight bytes of the content's sha256, in hex."""
+        return sha256(self.content.encode()).hexdigest()[:16]
+
 
 @dataclass(frozen=True)
 class Theme:
@@ -41,17 +47,21 @@ class Theme:
 
 @dataclass(frozen=True)
 class Groups:
-    """What the last clustering said of a user's tasks. alike: ids of tasks that say the same."""
+    """What the last clustering said of a user's tasks.
+
+    alike: groups of tasks that say the same, each by its id and the hash of the content that it had then: one that
+    was reworded since says something else.
+    """
 
     themes: tuple[Theme, ...] = ()
-    alike: tuple[tuple[str, ...], ...] = ()
+    alike: tuple[tuple[tuple[str, str], ...], ...] = ()
 
     def to_json(self) -> str:
         """As the store keeps them: themes by id, all tasks in order."""
         rows = [asdict(replace(theme, task_ids=tuple(sorted(theme.task_ids)))) for theme in self.themes]
         found = {
             "themes": sorted(rows, key=lambda row: row["theme_id"]),
-            "alike": sorted(sorted(ids) for ids in self.alike),
+            "alike": sorted(sorted(tasks) for tasks in self.alike),
         }
         return json.dumps(found, ensure_ascii=False, separators=(",", ":"))
 
@@ -65,7 +75,7 @@ class Groups:
                 Theme(row["theme_id"], row["label"], tuple(row["tags"]), tuple(row["task_ids"]))
                 for row in plain["themes"]
             ),
-            tuple(tuple(ids) for ids in plain["alike"]),
+            tuple(tuple((task_id, content) for task_id, content in tasks) for tasks in plain["alike"]),
         )
 
 

@@ -12,10 +12,9 @@ from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
-from psycopg.types.array import ListBinaryDumper
 
 from contexts.model import Reaction
-from contexts.sql import queries
+from contexts.sql import ask, queries
 
 BATCH = 256
 """Rows that one statement writes: a few megabytes, which stay in the caches and in `work_mem`."""
@@ -33,7 +32,7 @@ class Seen:
 @dataclass(frozen=True)
 class StoredContext:
     """One row. materialized_at: when the user's signals were fetched; valid_until: the midnight at which the context
-    becomes another one by itself; themes: JSON of every theme with all its tasks, for assembly during a request.
+    becomes another one by itself; themes: JSON, see `contexts.model.Groups`, for assembly during a request.
     """
 
     user_id: str
@@ -132,32 +131,22 @@ class ContextStore:
     def _refresh(self, seen: Sequence[Seen]) -> Collection[str]:
         """Gives the users whose freshness moved."""
         columns = _columns(("user_ids", "versions", "instants"), map(_SEEN, seen))
-        return {user_id for (user_id,) in self._ask(self._sql.refresh, columns)}
+        return {user_id for (user_id,) in ask(self._connection, self._sql.refresh, columns)}
 
     def _changed(self, seen: Sequence[Seen]) -> Collection[str]:
         """Those users who have no row, or one of another version."""
         if not seen:
             return ()
-        stored = dict(self._ask(self._sql.stored_versions, {"user_ids": [each.user_id for each in seen]}))
+        stored = dict(ask(self._connection, self._sql.stored_versions, {"user_ids": [each.user_id for each in seen]}))
         return [each.user_id for each in seen if stored.get(each.user_id) != each.row_version]
 
     def _write(self, rows: Sequence[StoredContext]) -> int:
         names = ("user_ids", "instants", "contexts", "hashes", "valid_until", "themes", "versions")
         columns = _columns(names, map(_ROW, rows))
-        n_written = self._ask(self._sql.write, columns).rowcount
+        n_written = ask(self._connection, self._sql.write, columns).rowcount
         if n_written < len(rows):
-            self._ask(self._sql.take_themes, columns)
+            ask(self._connection, self._sql.take_themes, columns)
         return n_written
-
-    def _ask(self, statement: Any, columns: _Columns) -> psycopg.Cursor[Any]:
-        """Run a statement over columns, which travel in binary: that costs a fraction of escaping them.
-
-        Each time it is planned anew. A prepared plan is one for ten values and for the table as it was: made on a
-        first night it would look for every shard by a scan of all rows.
-        """
-        cursor = self._connection.cursor()
-        cursor.adapters.register_dumper(list, ListBinaryDumper)
-        return cursor.execute(statement.sql.encode(), columns, prepare=False)
 
 
 _Columns = Mapping[str, list[Any]]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from contexts.words import stem
+from contexts.words import stem, stop_words_of
 
 N_TAGS = 3
 MAX_LABEL = 40
@@ -22,6 +22,9 @@ _NAME_COSTS, _CUT_COSTS = 0.1, 0.05
 
 _SHORTEST, _SHORTEST_TAG = 7, 3
 """Of characters that say something, as a label and as a tag."""
+
+_LOOKED_AT = 200
+"""Characters of a text that may make its label: it can be a description of many thousands."""
 
 _PARTS = re.compile(r"\s+[-–—>/|→]+\s+|[:;,.!?]+\s+|\s*->\s*|\s*\([^)]*\)\s*|\s*[\n/]\s*(?=\D)")
 _ENDS = re.compile(r"^[^\w\"'«„“¿¡#&@$€£]+|[^\w\"'»“”%]+$")
@@ -60,6 +63,7 @@ def label_of(texts: Sequence[str], centrality: NDArray[np.float32], language: st
 
 def short(text: str) -> str:
     """The first part of a text that says something, at most `MAX_LABEL` characters."""
+    text = text[:_LOOKED_AT]
     heads = (_ENDS.sub("", text[: found.start()]) for found in _PARTS.finditer(text))
     head = next((each for each in heads if len(each) >= _SHORTEST), None) or _ENDS.sub("", text) or text
     if len(head) <= MAX_LABEL:
@@ -74,7 +78,11 @@ def tags_of(themes: Sequence[ThemeWords]) -> list[list[str]]:
     Weight of a word in a theme: its share there times log(1 + mean words a theme / its count in all of the user's).
     Source: c-TF-IDF of Grootendorst, "BERTopic", 2022, arXiv 2203.05794, section 3.3.
     """
-    tasks = [[stem(word, theme.language) for word in own if _is_tag(word)] for theme in themes for own in theme.said]
+    tasks = [
+        [stem(word, theme.language) for word in own if _is_tag(word, theme.language)]
+        for theme in themes
+        for own in theme.said
+    ]
     if not any(tasks):
         return [[] for _ in themes]
     owners = np.repeat(np.arange(len(themes)), [len(theme.said) for theme in themes])
@@ -97,8 +105,12 @@ def _cost(text: str, label: str, language: str) -> float:
     return _NAME_COSTS * is_named + _CUT_COSTS * label.endswith("…")
 
 
-def _is_tag(word: str) -> bool:
-    return len(word) >= _SHORTEST_TAG and not word[0].isnumeric()
+def _stems(said: Sequence[str], language: str) -> list[str]:
+    return [stem(word, language) for word in said if _is_tag(word, language)]
+
+
+def _is_tag(word: str, language: str) -> bool:
+    return len(word) >= _SHORTEST_TAG and not word[0].isnumeric() and word not in stop_words_of(language)
 
 
 def _counted(tasks: Sequence[Sequence[str]]) -> tuple[Any, Sequence[str]]:
@@ -125,7 +137,7 @@ def _as_written(stems: Sequence[str], theme: ThemeWords) -> list[str]:
     """For each stem the word that a theme says most often for it; of equals the first of the alphabet."""
     if not stems:
         return []
-    times = Counter(word for own in theme.said for word in own if _is_tag(word))
+    times = Counter(word for own in theme.said for word in own if _is_tag(word, theme.language))
     forms = sorted(times, key=lambda word: (-times[word], word))
     return [next(word for word in forms if stem(word, theme.language) == each) for each in stems]
 

@@ -1,4 +1,6 @@
-"""Vectors by content, in Postgres: a text is embedded once per model, whoever wrote it and in whatever shard."""
+"""Vectors by content, in Postgres: a text is embedded once per model, whoever wrote it and in whatever shard, but for
+shards that come upon it at the same moment.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,8 @@ from typing import Any
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
-from psycopg.types.array import ListBinaryDumper
 
-from contexts.sql import queries
+from contexts.sql import ask, queries
 
 Halves = NDArray[np.float16]
 """Vectors as they are stored."""
@@ -33,9 +34,9 @@ class VectorCache:
         if not hashes:
             return {}
         wanted = {"model": _key(model), "hashes": _raw(hashes)}
-        rows = self._ask(self._sql.known, wanted).fetchall()
+        rows = ask(self._connection, self._sql.known, wanted).fetchall()
         if rows:
-            self._ask(self._sql.used, wanted | {"hashes": [text for text, _ in rows], "today": today})
+            ask(self._connection, self._sql.used, wanted | {"hashes": [text for text, _ in rows], "today": today})
         return {bytes(text).hex(): np.frombuffer(vector, "<f2") for text, vector in rows}
 
     def keep(self, model: str, hashes: Sequence[str], vectors: Halves, today: date) -> None:
@@ -43,22 +44,20 @@ class VectorCache:
         if not hashes:
             return
         packed = [row.tobytes() for row in vectors.astype("<f2")]
-        self._ask(self._sql.keep, {"model": _key(model), "hashes": _raw(hashes), "vectors": packed, "today": today})
+        ask(
+            self._connection,
+            self._sql.keep,
+            {"model": _key(model), "hashes": _raw(hashes), "vectors": packed, "today": today},
+        )
 
     def forget(self, hashes: Iterable[str]) -> int:
         """Remove some texts, of all models; gives how many vectors went. Whoever else wrote one keeps theirs."""
         raw = _raw(hashes)
-        return self._ask(self._sql.forget, {"hashes": raw}).rowcount if raw else 0
+        return ask(self._connection, self._sql.forget, {"hashes": raw}).rowcount if raw else 0
 
     def expire(self, keep_from: date) -> int:
         """Remove texts that nobody wrote since that day; gives how many vectors went."""
-        return self._ask(self._sql.expire, {"keep_from": keep_from}).rowcount
-
-    def _ask(self, statement: Any, values: Mapping[str, Any]) -> psycopg.Cursor[Any]:
-        """Arrays travel in binary, and each statement is planned for as many texts as it has."""
-        cursor = self._connection.cursor(binary=True)
-        cursor.adapters.register_dumper(list, ListBinaryDumper)
-        return cursor.execute(statement.sql.encode(), values, prepare=False)
+        return ask(self._connection, self._sql.expire, {"keep_from": keep_from}).rowcount
 
 
 def _key(model: str) -> bytes:

@@ -111,7 +111,8 @@ def basis(tip: Tip, context: UserContext, day: date | None = None) -> str:
     labels = {theme.id: theme.label for theme in context.themes}
     if any(task_id not in tasks for task_id in tip.task_ids) or (tip.theme is not None and tip.theme not in labels):
         return ""
-    about = [[tasks[task_id][0], tasks[task_id][1].model_dump(mode="json")] for task_id in tip.task_ids]
+    shown = [tasks[task_id] for task_id in tip.task_ids]
+    about = [[bucket, view.model_dump(mode="json", exclude={"also"})] for bucket, view in shown]
     whole = None if tip.task_ids or tip.theme else context.counts.model_dump(mode="json")
     told = json.dumps([about, labels.get(tip.theme or ""), str(day) if day else None, whole], sort_keys=True)
     return sha256(told.encode()).hexdigest()[:32]

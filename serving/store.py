@@ -11,7 +11,7 @@ from uuid import UUID
 
 import asyncpg
 
-from contexts.model import Reaction
+from contexts.model import Groups, Reaction
 from contexts.sql import queries
 from contexts.store import StoredContext, is_fresh, reactions_since
 from serving.batch import Batch
@@ -120,8 +120,8 @@ class Store:
         await _ACCOUNTS.save_credentials(self.pool, user_id=user_id, credentials=sealed)
 
     async def themes(self, user_id: str) -> str:
-        """The user's themes as JSON, as of the last clustering."""
-        return await _SQL.read_themes(self.pool, user_id=user_id) or "[]"
+        """The groups of the user's tasks as JSON, as of the last clustering; see `contexts.model.Groups`."""
+        return await _SQL.read_themes(self.pool, user_id=user_id) or Groups().to_json()
 
     async def reactions(self, user_id: str, now: datetime) -> tuple[Reaction, ...]:
         """What the user made of tips, as far back as matters."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import reduce
@@ -101,7 +101,7 @@ def _dag(graph: Graph, step: str, settings: Settings) -> DAG:
 
 
 def _queue(members: Iterable[Asset], settings: Settings) -> dict[str, Any]:
-    """The option by which a step that embeds is computed by workers of its own, where the settings name their queue."""
+    """The option that sends a step that embeds to workers of its own, where the settings name their queue."""
     needs_model = any(Embedder in member.resources.values() for member in members)
     return {"queue": settings.embedding_queue} if needs_model and settings.embedding_queue else {}
 

@@ -19,8 +19,8 @@ _SECONDS = 10
 
 
 def write_note(dag_id: str, run_id: str, text: str) -> None:
-    """Set a run's note where the connection `airflow_api` says where Airflow's API is (password: a bearer token; none:
-    the simple auth manager gives one). Where it is missing or refuses, the plan stands in the task's log only.
+    """Set a run's note where the connection `airflow_api` says where Airflow's API is (password: a bearer token;
+    none: the simple auth manager gives one). Where it is missing or refuses, the plan stands in the task's log only.
     """
     try:
         _write(Connection.get(CONNECTION), f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id, safe='')}", text)

@@ -38,4 +38,6 @@ class HonourRetryAfter(RetryPolicy):
 
 def report_late(step: str, minutes: int, **_: Any) -> None:
     """A run of a step is not done in time: contexts go stale, and requests assemble theirs inline."""
-    log.error("%s has not finished within %d minutes: contexts are going stale. See its run in the UI.", step, minutes)
+    log.error(
+        "%s has not finished within %d minutes: contexts are going stale. See its run in the UI.", step, minutes
+    )

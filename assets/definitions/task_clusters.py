@@ -63,7 +63,7 @@ def task_clusters(
         connection.register("todoist_tasks", todoist_tasks)
         connection.register("previous", previous)
         ordered = connection.sql(_JOINED).to_arrow_table()
-    return _grouped(ordered, vectors, clusterer)
+    return _grouped(ordered, vectors, clusterer) if len(ordered) else SCHEMA.empty_table()
 
 
 @cache
@@ -120,7 +120,7 @@ class _User:
 
     @cached_property
     def said(self) -> list[list[str]]:
-        return [words(text, self.language) for text in self.texts]
+        return [words(text) for text in self.texts]
 
     def themes(self, clusterer: Clusterer) -> Iterator[_Theme]:
         labels = clusterer.labels(self.vectors)

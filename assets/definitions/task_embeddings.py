@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from assets.asset import Output, Work, asset
-from assets.checks import changed_users_under, same_rows_as, unit_vectors
+from assets.checks import changed_users_under, is_unit, same_rows_as, unit_vectors
 from assets.definitions.vectors import to_lists, to_matrix
 from contexts.embed import Embedder
 from contexts.progress import Progress
@@ -65,7 +65,8 @@ def task_embeddings(
         left = chunk[~texts.is_known[chunk]]
         progress.add(len(chunk) - len(left))
         vectors = embedder.encode(texts.texts(left), progress.add).astype(np.float16)
-        cache.keep(embedder.version, texts.hashes(left), vectors, today)
+        sound = is_unit(vectors)  # the check refuses the others, and nobody is to find them in the cache
+        cache.keep(embedder.version, texts.hashes(left[sound]), vectors[sound], today)
         texts.fill(left, vectors)
         n_embedded += len(left)
     table = pa.table(

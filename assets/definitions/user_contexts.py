@@ -85,7 +85,7 @@ def _signals(
         timezone=first["timezone"],
         language=first["language"],
         tasks=own,
-        groups=Groups(tuple(_themes(clusters)), tuple(_alike(clusters))),
+        groups=Groups(tuple(_themes(clusters)), tuple(_alike(clusters, own))),
         reactions=tuple(Reaction(**row) for row in reactions),
     )
 
@@ -104,10 +104,12 @@ def _themes(clusters: Iterable[dict[str, Any]]) -> Iterator[Theme]:
         yield Theme(theme_id, rows[0]["label"], tuple(rows[0]["tags"]), tuple(row["task_id"] for row in rows))
 
 
-def _alike(clusters: Iterable[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
-    """The ids of tasks that say the same, each time with the first of them."""
+def _alike(clusters: Iterable[dict[str, Any]], tasks: Iterable[Task]) -> Iterator[tuple[tuple[str, str], ...]]:
+    """Tasks that say the same, each time with the first of them."""
+    content = {task.task_id: task.content_hash for task in tasks}
     doubles: dict[str, list[str]] = {}
     for row in clusters:
         if row["same_as"] is not None:
             doubles.setdefault(row["same_as"], []).append(row["task_id"])
-    return ((first, *others) for first, others in doubles.items())
+    for first, others in doubles.items():
+        yield tuple((task_id, content[task_id]) for task_id in (first, *others) if task_id in content)

@@ -7,5 +7,5 @@ CREATE UNLOGGED TABLE text_vectors (
     vector    BYTEA NOT NULL,              -- float16, little-endian, unit length
     PRIMARY KEY (text_hash, model)
 );
-ALTER TABLE text_vectors ALTER COLUMN vector SET STORAGE PLAIN;
+ALTER TABLE text_vectors ALTER COLUMN vector SET STORAGE EXTERNAL;  -- as it is; beside the row where it is long
 CREATE INDEX text_vectors_by_day ON text_vectors USING brin (used_on);

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contexts.assemble import MAX_REACTION_KEYS, MAX_THEMES, Budget, assemble, bucket_of, due_day
+from contexts.assemble import MAX_ALSO, MAX_REACTION_KEYS, MAX_THEMES, Budget, assemble, bucket_of, due_day
 from contexts.model import BUCKETS, Groups, Reaction, Signals, Task, Theme, UserContext
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)  # a Monday
@@ -115,8 +115,9 @@ def signals(draw: st.DrawFn) -> Signals:
             max_size=20,
         )
     )
-    alike = draw(st.lists(members, max_size=3))
-    groups = Groups(tuple(themes), tuple(ids for ids in alike if ids))
+    by_id = {task.task_id: task for task in own}
+    doubles = draw(st.lists(members, max_size=3))
+    groups = Groups(tuple(themes), tuple(alike(*(by_id[task_id] for task_id in ids)) for ids in doubles if ids))
     return Signals("ann", draw(st.sampled_from(ZONES)), "en", own, groups, tuple(reactions))
 
 
@@ -333,12 +334,17 @@ class TestTaskViews:
         assert shown(context) == [theme["id"] for theme in context["themes"]] == ["a", "b", "c"]
 
 
+def alike(*tasks: Task) -> tuple[tuple[str, str], ...]:
+    """Tasks that were found to say the same, as they are worded now."""
+    return tuple((task.task_id, task.content_hash) for task in tasks)
+
+
 class TestDoubles:
     MILK = (Task("a", "milk"), Task("b", "buy milk"), Task("c", "Milk!"))
 
     def test_shown_once(self) -> None:
         """Of tasks that say the same one is shown, with the ids of the others, and all are counted."""
-        context = made(user(*self.MILK, Task("d", "bread"), alike=(("a", "b", "c"),)))
+        context = made(user(*self.MILK, Task("d", "bread"), alike=(alike(*self.MILK),)))
         assert context["tasks"]["someday"] == [
             {"id": "a", "title": "milk", "also": ["b", "c"]},
             {"id": "d", "title": "bread"},
@@ -348,17 +354,41 @@ class TestDoubles:
     def test_the_most_pressing_stands_for_them(self) -> None:
         """The most pressing of them is shown, whichever was written first."""
         urgent = replace(self.MILK[1], priority=4)
-        context = made(user(self.MILK[0], urgent, alike=(("a", "b"),)))
+        context = made(user(self.MILK[0], urgent, alike=(alike(*self.MILK[:2]),)))
         assert context["tasks"]["someday"] == [{"id": "b", "title": "buy milk", "priority": "p1", "also": ["a"]}]
 
     def test_another_bucket_is_another_task(self) -> None:
         """What is to be done today and what has no date stand side by side though they say the same."""
         today = replace(self.MILK[1], due_date="2026-11-23")
-        assert shown(made(user(self.MILK[0], today, alike=(("a", "b"),)))) == ["b", "a"]
+        assert shown(made(user(self.MILK[0], today, alike=(alike(*self.MILK[:2]),)))) == ["b", "a"]
+
+    @pytest.mark.parametrize("place", [{"project": "Client B"}, {"project": "Client A", "section": "Late"}])
+    def test_another_place_is_another_task(self, place: dict[str, str]) -> None:
+        """What stands in another project or section is a task of its own."""
+        tasks = [Task("a", "send invoice", project="Client A"), Task("b", "send invoice", **place)]
+        assert shown(made(user(*tasks, alike=(alike(*tasks),)))) == ["a", "b"]
+
+    def test_reworded_since(self) -> None:
+        """A task that was reworded since it was found to say the same stands in the context with its new words."""
+        now = replace(self.MILK[0], content="call the lawyer about the lawsuit")
+        context = made(user(now, self.MILK[1], alike=(alike(*self.MILK[:2]),)))
+        assert [task["title"] for task in context["tasks"]["someday"]] == [now.content, "buy milk"]
+
+    def test_hundreds(self) -> None:
+        """Hundreds of doubles neither fill the context nor push the other tasks out of it."""
+        doubles = [Task(f"d{n:03}", "buy milk", 4) for n in range(420)]
+        others = [Task(f"o{n:02}", "another task") for n in range(20)]
+        context = made(user(*doubles, *others, alike=(alike(*doubles),)), budget=Budget(3000))
+        views = context["tasks"]["someday"]
+        assert max(len(view.get("also", ())) for view in views) == MAX_ALSO
+        assert {task.task_id for task in others} <= {view["id"] for view in views}
+        assert context["counts"]["shown"] == sum(1 + len(view.get("also", ())) for view in views)
 
     def test_what_is_done_stands_for_nothing(self) -> None:
         """A task that is no longer open leaves the others to themselves."""
-        assert made(user(self.MILK[1], alike=(("a", "b"),)))["tasks"]["someday"] == [{"id": "b", "title": "buy milk"}]
+        assert made(user(self.MILK[1], alike=(alike(*self.MILK[:2]),)))["tasks"]["someday"] == [
+            {"id": "b", "title": "buy milk"}
+        ]
 
 
 class TestThemesAndReactions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -200,18 +201,30 @@ class TestBudget:
 
 
 class TestDoubles:
-    MILK, MORE = Task("a", "buy milk"), Task("b", "milk")
+    MILK, MORE, AGAIN = Task("a", "buy milk"), Task("b", "milk"), Task("c", "Milk")
+
+    def context(self, *tasks: Task, together: bool = True) -> UserContext:
+        groups = (tuple((task.task_id, task.content_hash) for task in tasks),) if together else ()
+        return context(*tasks, alike=groups)
 
     def test_shown_as_one(self) -> None:
-        """A task that is no longer shown because another says the same is not called done."""
-        apart, together = context(self.MILK, self.MORE), context(self.MILK, self.MORE, alike=(("a", "b"),))
-        assert differences(apart, together) == [
-            "task 'milk' is shown as one with 'buy milk'",
-            "task 'buy milk' stands for 1 other task that says the same (was 0)",
-        ]
-        assert differences(together, apart) == [
-            "task 'milk' is shown by itself again",
-            "task 'buy milk' stands for no other task that says the same (was 1)",
+        """A task that is not shown because another says the same is not called done, nor new when it is again."""
+        apart, as_one = self.context(self.MILK, self.MORE, together=False), self.context(self.MILK, self.MORE)
+        assert differences(apart, as_one) == ["task 'milk' is shown as one with 'buy milk'"]
+        assert differences(as_one, apart) == ["task 'milk' is shown by itself"]
+
+    def test_doubles_come_and_go(self) -> None:
+        """A double that was never shown is counted where it comes and where it goes."""
+        two, three = self.context(self.MILK, self.MORE), self.context(self.MILK, self.MORE, self.AGAIN)
+        assert differences(two, three) == ["task 'buy milk' has 1 double more"]
+        assert differences(three, two) == ["task 'buy milk' has 1 double fewer"]
+
+    def test_another_stands_for_them(self) -> None:
+        """Where a more pressing one stands for the others it is told so of both."""
+        before, after = self.context(self.MILK, self.MORE), self.context(self.MILK, replace(self.MORE, priority=4))
+        assert differences(before, after) == [
+            "task 'milk' is shown by itself",
+            "task 'buy milk' is shown as one with 'milk'",
         ]
 
 

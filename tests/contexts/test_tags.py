@@ -15,7 +15,7 @@ from contexts.words import MAX_WORD, words
 
 
 def theme(user: str, *texts: str, language: str = "en") -> ThemeWords:
-    return ThemeWords(user, language, [words(text, language) for text in texts])
+    return ThemeWords(user, language, [words(text) for text in texts])
 
 
 def tags(themes: Mapping[str, Sequence[str]], language: str = "en") -> dict[str, list[str]]:
@@ -88,7 +88,7 @@ class TestTags:
         found = tags(themes, language)
         for name, own in found.items():
             assert len(own) == len(set(own)) <= N_TAGS
-            assert set(own) <= {word for text in themes[name] for word in words(text, language)}
+            assert set(own) <= {word for text in themes[name] for word in words(text)}
             assert all(len(tag) <= MAX_WORD for tag in own)
         shuffled = {name: random.sample(texts, len(texts)) for name, texts in reversed(themes.items())}
         assert tags(shuffled, language) == found
@@ -114,6 +114,11 @@ class TestShort:
     def test_first_part(self, text: str, label: str) -> None:
         """What follows the first part that says something is left out, with signs at the ends."""
         assert short(text) == label
+
+    @pytest.mark.parametrize("sign", "!.( -")
+    def test_a_text_of_signs(self, sign: str) -> None:
+        """A description of a hundred thousand signs is looked at no longer than any other."""
+        assert len(short(sign * 100_000)) <= MAX_LABEL
 
     @given(text=st.text(max_size=200))
     def test_any_text(self, text: str) -> None:

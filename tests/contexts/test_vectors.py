@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 
 from contexts.mirror import text_hash
+from contexts.sql import connect
 from contexts.vectors import Halves, VectorCache
 
 Connection = psycopg.Connection[Any]
@@ -164,3 +166,31 @@ def test_the_table_is_not_logged(connection: Connection) -> None:
     """The vectors go into no log and to no replica, for they can be made again: the table is UNLOGGED."""
     found = connection.execute("SELECT relpersistence::TEXT FROM pg_class WHERE oid = 'text_vectors'::REGCLASS")
     assert found.fetchone() == ("u",)
+
+
+def test_shards_that_write_the_same_texts(connection: Connection, database_url: str) -> None:
+    """Two runs that keep and use the same texts at once, each in another order, both succeed."""
+    hashes = [text_hash(str(number)) for number in range(3000)]
+    vectors = np.zeros((len(hashes), 8), np.float16)
+
+    def run(order: int) -> None:
+        with connect(database_url) as own:
+            cache = VectorCache(own)
+            for number in range(6):
+                model, day = f"model {number}", DAY + timedelta(days=number)
+                cache.keep(model, hashes[::order], vectors, DAY)
+                cache.known(model, hashes[::order], day)
+
+    with ThreadPoolExecutor(2) as runs:
+        assert list(runs.map(run, (1, -1))) == [None, None]
+    assert connection.execute("SELECT count(*) FROM text_vectors").fetchone() == (6 * len(hashes),)
+
+
+def test_the_longest_vectors(connection: Connection) -> None:
+    """Vectors of the largest length that the settings allow are kept."""
+    cache, vectors = VectorCache(connection), np.ones((2, 4096), np.float16)
+    hashes = [text_hash("a"), text_hash("b")]
+    cache.keep("large", hashes, vectors, DAY)
+    assert {key: each.tolist() for key, each in cache.known("large", hashes, DAY).items()} == dict.fromkeys(
+        hashes, [1.0] * 4096
+    )

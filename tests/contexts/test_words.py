@@ -8,33 +8,30 @@ from contexts.words import MAX_WORD, stem, stop_words_of, verb_at, words
 
 
 @pytest.mark.parametrize(
-    ("text", "language", "found"),
+    ("text", "found"),
     [
-        ("Call ANN at 10am, e-mail Bob!", "en", ["ann", "10am", "e", "mail", "bob"]),
-        ("Wash the dishes", "en", ["wash", "dishes"]),
-        ("die Milch kaufen (Straße)", "de", ["milch", "kaufen", "straße"]),
-        ("comprar el pan", "es", ["comprar", "pan"]),
-        ("ИСТАНБУЛ istanbul İSTANBUL", "", ["истанбул", "istanbul", "istanbul"]),
-        ("घर की सफाई", "xx", ["घर", "की", "सफाई"]),
-        ("牛乳を買う", "ja", ["牛乳を買う"]),
-        ("🎂 cake_mix", "en", ["cake", "mix"]),
-        ("what to do", "en", []),
-        ("", "en", []),
+        ("Call ANN at 10am, e-mail Bob!", ["call", "ann", "at", "10am", "e", "mail", "bob"]),
+        ("die Milch kaufen (Straße)", ["die", "milch", "kaufen", "straße"]),
+        ("ИСТАНБУЛ istanbul İSTANBUL", ["истанбул", "istanbul", "istanbul"]),
+        ("घर की सफाई", ["घर", "की", "सफाई"]),
+        ("牛乳を買う", ["牛乳を買う"]),
+        ("🎂 cake_mix", ["cake", "mix"]),
+        ("", []),
     ],
 )
-def test_words_of_any_script(text: str, language: str, found: list[str]) -> None:
-    """Words and numbers in lower case and in order, without signs and stop words."""
-    assert words(text, language) == found
+def test_words_of_any_script(text: str, found: list[str]) -> None:
+    """Words and numbers in lower case and in order, without signs."""
+    assert words(text) == found
 
 
 def test_english_stop_words_go_everywhere() -> None:
     """Whoever writes in another language writes English tasks, too."""
-    assert words("the photos der Katze", "de") == ["photos", "katze"]
+    assert {"the", "der"} <= stop_words_of("de")
 
 
 def test_long_words_are_cut() -> None:
     """A word of a thousand letters is as long as a word may be."""
-    assert words("x" * 1000, "en") == ["x" * MAX_WORD]
+    assert words("x" * 1000) == ["x" * MAX_WORD]
 
 
 def test_nouns_are_no_stop_words() -> None:

@@ -314,7 +314,9 @@ def test_reactions_reach_the_context(world: World, account: Any) -> None:
 
 
 def test_bad_vectors_are_not_published(world: World, account: Any) -> None:
-    """Vectors that are not of length 1 are refused: the shard stays as it was, and no context is made of them."""
+    """Vectors that are not of length 1 are refused: the shard stays as it was, no context is made of them, and nobody
+    finds them when the model is mended.
+    """
 
     class Broken(WordVectors):
         def encode(self, texts: Any, done: Any = None) -> Any:
@@ -327,6 +329,9 @@ def test_bad_vectors_are_not_published(world: World, account: Any) -> None:
     with pytest.raises(CheckFailed, match="task_embeddings, shard"):
         world.night(NOON + timedelta(hours=1))
     assert world.rows("task_embeddings") == before
+    world.embedder = WordVectors("broken")
+    world.night(NOON + timedelta(hours=2))
+    assert {row["model"] for row in world.rows("task_embeddings")} == {world.embedder.version}
 
 
 def test_newer_row_of_the_request_path_stays(world: World, account: Any) -> None:
