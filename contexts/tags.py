@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -78,11 +79,7 @@ def tags_of(themes: Sequence[ThemeWords]) -> list[list[str]]:
     Weight of a word in a theme: its share there times log(1 + mean words a theme / its count in all of the user's).
     Source: c-TF-IDF of Grootendorst, "BERTopic", 2022, arXiv 2203.05794, section 3.3.
     """
-    tasks = [
-        [stem(word, theme.language) for word in own if _is_tag(word, theme.language)]
-        for theme in themes
-        for own in theme.said
-    ]
+    tasks = [_stems(own, theme.language) for theme in themes for own in theme.said]
     if not any(tasks):
         return [[] for _ in themes]
     owners = np.repeat(np.arange(len(themes)), [len(theme.said) for theme in themes])
@@ -106,11 +103,14 @@ def _cost(text: str, label: str, language: str) -> float:
 
 
 def _stems(said: Sequence[str], language: str) -> list[str]:
-    return [stem(word, language) for word in said if _is_tag(word, language)]
+    return [found for word in said if (found := _tag(word, language))]
 
 
-def _is_tag(word: str, language: str) -> bool:
-    return len(word) >= _SHORTEST_TAG and not word[0].isnumeric() and word not in stop_words_of(language)
+@lru_cache(2**16)
+def _tag(word: str, language: str) -> str:
+    """The stem of a word that may be a tag, else nothing."""
+    is_tag = len(word) >= _SHORTEST_TAG and not word[0].isnumeric() and word not in stop_words_of(language)
+    return stem(word, language) if is_tag else ""
 
 
 def _counted(tasks: Sequence[Sequence[str]]) -> tuple[Any, Sequence[str]]:
@@ -137,9 +137,9 @@ def _as_written(stems: Sequence[str], theme: ThemeWords) -> list[str]:
     """For each stem the word that a theme says most often for it; of equals the first of the alphabet."""
     if not stems:
         return []
-    times = Counter(word for own in theme.said for word in own if _is_tag(word, theme.language))
+    times = Counter(word for own in theme.said for word in own)
     forms = sorted(times, key=lambda word: (-times[word], word))
-    return [next(word for word in forms if stem(word, theme.language) == each) for each in stems]
+    return [next(word for word in forms if _tag(word, theme.language) == each) for each in stems]
 
 
 def _numbered(names: Sequence[str]) -> NDArray[np.int64]:
