@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 from contexts.words import stem, stop_words_of
 
 N_TAGS = 3
-MAX_LABEL = 40
+MAX_LABEL = 48
 
 _NAME_COSTS, _CUT_COSTS = 0.1, 0.05
 """Of cosine to the theme's tasks: so much further from the middle may a text be that has no name, or needs no cut."""

@@ -129,7 +129,7 @@ class TestShort:
     def test_long_texts_are_cut_between_words(self) -> None:
         """A long text without a first part ends after a whole word, and shows that it was cut."""
         text = "reply to the tax office letter about the missing page"
-        assert short(text) == "reply to the tax office letter about…"
+        assert short(text) == "reply to the tax office letter about the…"
 
 
 class TestLabel:
