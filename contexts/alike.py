@@ -42,7 +42,7 @@ def same_as(said: Sequence[Sequence[str]], vectors: Vectors, language: str, clus
 def _without_verb(stems: Sequence[str], language: str) -> Terms:
     """What is left without the word that may be a verb; nothing where there is none."""
     place = verb_at(language)
-    if not stems or any(letter.isnumeric() for letter in stems[place]):
+    if not stems or any(map(str.isnumeric, stems[place])):
         return frozenset()
     return frozenset(stems[1:] if place == 0 else stems[:-1])
 
