@@ -23,6 +23,9 @@ from contexts.tags import short
 
 Points = NDArray[np.float64]
 
+_GREYS = (14, 15)
+"""Of the palette: grey is for tasks alone."""
+
 _SIZE, _DPI = (13, 9), 120
 _FEW = 80
 """So many tasks have their texts beside them; of more, only themes are named."""
@@ -72,7 +75,8 @@ def draw(tasks: Sequence[MappedTask], title: str, path: Path) -> None:
 
     points, themes = layout([task.vector for task in tasks]), _by_theme(tasks)
     figure, axes = plt.subplots(figsize=_SIZE, dpi=_DPI, layout="constrained")
-    colours = [plt.get_cmap("tab20")(number) for number in (*range(0, 20, 2), *range(1, 20, 2))]
+    shades = [number for number in (*range(0, 20, 2), *range(1, 20, 2)) if number not in _GREYS]
+    colours = [plt.get_cmap("tab20")(number) for number in shades]
     names = []
     for number, (theme, rows) in enumerate(themes.items()):
         colour: Any = "0.6" if theme is None else colours[number % len(colours)]
