@@ -11,11 +11,15 @@ export PYTHONUNBUFFERED := 1
 # Where the embedded Postgres keeps its lock: the user's own folder, or ours.
 export XDG_RUNTIME_DIR ?= $(CURDIR)/.local/runtime
 
-.PHONY: help run test setup bench lint lock migrate clean
+.PHONY: help run test setup bench lint lock migrate sql notebook clean
+
+export Q
 
 help:
 	@echo "make run     three nights through a real Airflow on this machine, then tips; ONCE=1 ends by itself"
 	@echo "make test    lint, types, layers and all tests"
+	@echo "make sql     DuckDB over what a run made; Q='FROM analysis.overdue' answers and ends"
+	@echo "make notebook  its main pictures, in the browser"
 	@echo "make bench   CPU and memory of every step for 1,000 users (USERS=n for more), of the store, of a tip"
 	@echo "make lock    requirements.lock anew from requirements.txt (needs uv)"
 	@echo "make clean   remove .venv and .local"
@@ -30,8 +34,8 @@ run: setup
 	@exec $(BIN)/python -m local
 
 test: setup lint
-	@echo "== tests"
-	@$(BIN)/python -m pytest $(ARGS)
+	@echo "== tests, in two processes"
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --basetemp .local/tests $(ARGS)
 
 lint: setup
 	@echo "== ruff, mypy, import-linter"
@@ -44,6 +48,15 @@ bench: setup
 	@$(BIN)/python -m benchmarks
 	@$(BIN)/python -m benchmarks.store
 	@$(BIN)/python -m benchmarks.requests
+
+# What the local run left, unless DATA_ROOT says otherwise.
+LOCAL := [ -n "$${DATA_ROOT:-}" ] || [ ! -f .local/environment ] || { set -a; . .local/environment; set +a; }
+
+sql: setup
+	@$(LOCAL); exec $(BIN)/python -m assets sql $(if $(Q),"$$Q")
+
+notebook: setup
+	@$(LOCAL); exec $(BIN)/marimo edit sql/notebook.py
 
 migrate: setup
 	@$(BIN)/python -m contexts.migrate

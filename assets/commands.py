@@ -10,10 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import duckdb
-
 from assets import bill
-from assets import ledger as ledger_view
 from assets.calibration import measured
 from assets.definitions import GRAPH, context_store, task_clusters
 from assets.doors import Doors, doors_from_environment
@@ -24,9 +21,9 @@ from assets.night import Night, Order
 from assets.parquet import Shards
 from assets.plan import Plan
 from assets.records import Record
+from assets.session import session_from_environment
+from assets.shell import answer, complete_lines, converse
 from assets.versions import shard_of
-from assets.views import create_view, create_views
-from contexts import history
 from contexts import why as reasons
 from contexts.accounts import Look
 from contexts.ledger import Page
@@ -199,14 +196,14 @@ def shards(asset: str) -> Iterator[str]:
         )
 
 
-def query(sql: str) -> Iterator[str]:
-    """What DuckDB answers."""
-    settings = read_settings(Settings)
-    with duckdb.connect() as connection:
-        create_views(connection, GRAPH, _shards())
-        create_view(connection, ledger_view.LEDGER, _shards().beside(ledger_view.LEDGER), ledger_view.SCHEMA)
-        create_view(connection, "context_history", history.pattern(settings.data_root), history.SCHEMA)
-        yield str(connection.sql(sql))
+def sql(statements: str | None, days: int) -> Iterator[str]:
+    """What DuckDB answers; without statements they are read from the terminal, one after the other."""
+    with session_from_environment(days) as opened:
+        if statements is not None:
+            yield from answer(opened, statements)
+        else:
+            complete_lines(opened.names())
+            yield from converse(opened, input)
 
 
 def rebuild(asset: str, shard: int) -> Iterator[str]:

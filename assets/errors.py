@@ -28,6 +28,10 @@ class OrderError(AssetError):
     """What somebody asked for cannot be read, or names something that is not there."""
 
 
+class SnapshotError(AssetError):
+    """More files stand under a root than this process may open."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`" Did you mean 'x'?"` for the nearest known name, or the list of all when none is near."""
     names = sorted(known)

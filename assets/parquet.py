@@ -174,16 +174,6 @@ class Shards:
     def path(self, asset: str, shard: int) -> str:
         return f"{self._root}/{asset}/shard={shard:04d}/data.parquet"
 
-    def pattern(self, asset: str) -> str:
-        """The glob of an asset's files, as DuckDB reads them once `make_readable` was called."""
-        path = f"{self._root}/{asset}/shard=*/data.parquet"
-        return path if self._is_local else self._fs.unstrip_protocol(path)
-
-    def make_readable(self, connection: Any) -> None:
-        """Let a DuckDB connection read from the root, wherever it is."""
-        if not self._is_local:
-            connection.register_filesystem(self._fs)
-
     @property
     def _is_local(self) -> bool:
         return "file" in self._fs.protocol
@@ -241,13 +231,6 @@ class Shards:
     def write_beside(self, name: str, table: pa.Table) -> None:
         """Replace a table that is no asset, `<root>/<name>/data.parquet`, in one step; the last writer wins."""
         self._replace(f"{self._root}/{name}/data.parquet", table, {}, table.column_names)
-
-    def beside(self, name: str) -> str | None:
-        """Such a table as DuckDB reads it; None where there is none."""
-        path = f"{self._root}/{name}/data.parquet"
-        if not self._fs.exists(path):
-            return None
-        return path if self._is_local else str(self._fs.unstrip_protocol(path))
 
     def remove_leftovers(self, asset: Asset, shard: int) -> None:
         """Remove what a writer left that broke off, and what was set aside: both hold rows of former users."""

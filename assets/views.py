@@ -1,37 +1,48 @@
-"""DuckDB over the Parquet: one view per asset, of the same name, and views of what stands beside the assets."""
+"""DuckDB views over Parquet files, each with the columns that it is declared to have, whatever a file has."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from assets.graph import Graph
-from assets.parquet import Shards
+from assets.asset import Asset
 
-
-def create_views(connection: duckdb.DuckDBPyConnection, graph: Graph, shards: Shards) -> None:
-    """A view for every asset, with the shard in a column of its own; empty where an asset has no file yet."""
-    shards.make_readable(connection)
-    for asset in graph:
-        if shards.footers(asset):
-            rows = f"read_parquet('{shards.pattern(asset.name)}', hive_partitioning = true)"
-            connection.execute(f'CREATE OR REPLACE VIEW "{asset.name}" AS FROM {rows}')
-        else:
-            connection.register(f"empty_{asset.name}", _readable(asset.schema).empty_table())
-            connection.execute(f'CREATE OR REPLACE VIEW "{asset.name}" AS FROM "empty_{asset.name}"')
+SHARD = MappingProxyType({"shard": "INTEGER"})
 
 
-def create_view(connection: duckdb.DuckDBPyConnection, name: str, pattern: str | None, schema: pa.Schema) -> None:
-    """A view of files that are no asset's; empty where there are none yet (`pattern` is None)."""
-    if pattern is None:
-        connection.register(f"empty_{name}", schema.empty_table())
-        connection.execute(f'CREATE OR REPLACE VIEW "{name}" AS FROM "empty_{name}"')
-    else:
-        rows = f"read_parquet('{pattern}', hive_partitioning = true)"
-        connection.execute(f'CREATE OR REPLACE VIEW "{name}" AS FROM {rows}')
+@dataclass(frozen=True)
+class View:
+    """A view and its files. pattern: their glob below the root. partitions: DuckDB types of what stands in paths."""
 
+    name: str
+    schema: pa.Schema
+    pattern: str
+    partitions: Mapping[str, str] = field(default_factory=dict)
 
-def _readable(schema: pa.Schema) -> pa.Schema:
-    """The schema in types that DuckDB takes from Arrow: it reads float16 from Parquet only."""
-    half = pa.list_(pa.float16())
-    return pa.schema([each.with_type(pa.list_(pa.float32())) if each.type == half else each for each in schema])
+    @classmethod
+    def of(cls, asset: Asset) -> View:
+        """An asset's, of the same name, with the shard as a column more."""
+        return cls(asset.name, asset.schema, f"{asset.name}/shard=*/data.parquet", SHARD)
+
+    def create(self, connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+        """Create the view over the files in a folder, which get company of one without rows: so the view is there
+        before the first of them, and has every declared column.
+        """
+        blank = {"shard": "-1", "day": "1970-01-01"}
+        path = self.pattern
+        for partition in self.partitions:
+            path = path.replace(f"{partition}=*", f"{partition}={blank[partition]}")
+        nobody = (folder / path).with_name("none.parquet")
+        nobody.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(self.schema.empty_table(), nobody)
+        types = ", ".join(f"'{name}': {kind}" for name, kind in self.partitions.items())
+        hive = f", hive_partitioning = true, hive_types = {{{types}}}" if types else ""
+        files = (folder / self.pattern).with_name("*.parquet")
+        rows = f"read_parquet('{files}', union_by_name = true{hive})"
+        connection.execute(f'CREATE OR REPLACE VIEW "{self.name}" AS FROM {rows}')

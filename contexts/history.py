@@ -32,6 +32,9 @@ SCHEMA = pa.schema(
     ]
 )
 
+PATTERN = "context_history/day=*/shard=*/data.parquet"
+"""The glob of its files below the root."""
+
 _ROWS_OF_A_GROUP = 256
 """Whoever reads one user's rows decodes no more texts than those of a group or two."""
 
@@ -153,12 +156,6 @@ class _Files:
         with suppress(FileNotFoundError):
             self._fs.rm(self._day(day), recursive=True)
 
-    def pattern(self) -> str | None:
-        if not any(self._fs.exists(self._path(day, shard)) for day in self.days() for shard in self.shards(day)):
-            return None
-        path = f"{self._root}/day=*/shard=*/data.parquet"
-        return path if self._is_local else str(self._fs.unstrip_protocol(path))
-
     @property
     def _is_local(self) -> bool:
         return "file" in self._fs.protocol
@@ -247,11 +244,6 @@ def _news(versions: Iterable[Version], known: Iterable[dict[str, Any]]) -> list[
             own.append(key)
             news.append(version)
     return news
-
-
-def pattern(root: str) -> str | None:
-    """The glob of all files under a root, for whoever has no Postgres at hand; None: there are none yet."""
-    return _Files(root).pattern()
 
 
 def request_versions(connection: psycopg.Connection[Any], user_ids: Collection[str]) -> list[Version]:

@@ -20,6 +20,11 @@ from local.todoist import LocalTodoist, running
 _names = itertools.count()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first: what two processes share out ends at about the same time."""
+    items.sort(key=lambda item: ("/local/test_live" not in item.path.as_posix(), "/include/" not in item.path.as_posix()))
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of an embedded Postgres 18."""

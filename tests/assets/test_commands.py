@@ -143,7 +143,7 @@ def test_the_ledger_proves_it(said: Say, world: World) -> None:
     assert re.search(r"users clustered +planned 1, done 1, saved 1", told)
     assert re.search(r"rows written +planned 1, done 1, saved 1", told)
     sql = "SELECT sum(done)::INT AS done, sum(saved)::INT AS saved FROM ledger WHERE work = 'texts_embedded'"
-    assert re.search(r"5\W+3\W", said("query", sql))
+    assert re.search(r"5\W+3\W", said("sql", sql))
 
 
 def test_requests_are_in_the_ledger(said: Say, world: World) -> None:
@@ -191,7 +191,7 @@ def test_versions_are_open_to_sql(said: Say, world: World) -> None:
     said("materialize")
     stored = world.stored()["ann"]["context_hash"]
     sql = f"SELECT user_id, author FROM context_history WHERE context_hash = '{stored}' AND user_id = 'ann'"
-    assert re.search(r"ann\W+night", said("query", sql))
+    assert re.search(r"ann\W+night", said("sql", sql))
 
 
 def test_unchanged_nights_write_no_history(said: Say, world: World) -> None:

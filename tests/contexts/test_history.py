@@ -9,8 +9,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import duckdb
-import fsspec
 import psycopg
 import pyarrow.parquet as pq
 import pytest
@@ -25,7 +23,6 @@ from contexts.history import (
     HistoryUnreadable,
     Version,
     delete_request_versions,
-    pattern,
     request_versions,
 )
 from contexts.sql import connect
@@ -277,18 +274,6 @@ class TestExpire:
         """Where there is no history there is nothing to remove."""
         assert history.expire(date(2026, 11, 25), known=set) == 0
         assert history.forget(["ann"]) == 0
-
-
-def test_sql(history: History, root: str) -> None:
-    """DuckDB reads all files by the pattern, wherever the root is; where there are none there is no pattern."""
-    assert pattern(root) is None
-    history.append([version("ann"), version("ann", "b", NIGHT + DAY), version("cem")])
-    with duckdb.connect() as connection:
-        connection.register_filesystem(fsspec.filesystem("memory"))
-        found = connection.execute(
-            f"SELECT user_id, count(*) FROM read_parquet('{pattern(root)}') GROUP BY 1 ORDER BY 1"
-        )
-        assert found.fetchall() == [("ann", 2), ("cem", 1)]
 
 
 @pytest.fixture

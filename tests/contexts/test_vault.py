@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from contexts.todoist import Credentials
 from contexts.vault import Vault, VaultError, new_key
 
-OLD, NEW = new_key(), new_key()
+OLD, NEW = (urlsafe_b64encode(letter * 32).decode() for letter in (b"o", b"n"))
 CANARY = "canary-4711"
 SECRET = Credentials(CANARY, f"refresh-{CANARY}")
 

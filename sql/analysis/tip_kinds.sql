@@ -1,0 +1,12 @@
+-- Which kinds of tips are welcome, and how sure is that?
+SELECT tip_kind,
+       count(*) AS n_tips,
+       count(reaction) AS n_reacted,
+       count(*) FILTER (WHERE is_welcome(reaction)) AS n_welcome,
+       n_welcome / nullif(n_reacted, 0) AS share_welcome,
+       share_low(n_welcome, nullif(n_reacted, 0)) AS low,
+       share_high(n_welcome, nullif(n_reacted, 0)) AS high
+FROM decisions
+LEFT JOIN reactions USING (decision_id)
+GROUP BY tip_kind
+ORDER BY share_welcome DESC NULLS LAST, tip_kind

@@ -1,0 +1,165 @@
+"""The main pictures of what nights and requests leave behind. `make notebook` opens it; it runs as a script, too."""
+
+import marimo
+
+app = marimo.App(width="medium", app_title="Feature-to-prompt")
+
+
+@app.cell
+def _():
+    import atexit
+    from contextlib import ExitStack
+
+    import marimo as mo
+    import matplotlib.pyplot as plt
+    import pandas as pd
+
+    from assets.errors import AssetError
+    from assets.session import session_from_environment
+
+    stack = ExitStack()
+    atexit.register(stack.close)
+    session = stack.enter_context(session_from_environment(days=90))
+    return AssetError, mo, pd, plt, session
+
+
+@app.cell
+def _(AssetError, mo, plt, session):
+    def picture(name, draw):
+        """What an analysis answers, drawn; a sentence where there is nothing to draw."""
+        question = session.question(name)
+        try:
+            rows = session.sql(f"FROM analysis.{name}").df()
+        except AssetError as error:
+            return mo.callout(f"{question} {error}", kind="warn")
+        if rows.empty:
+            return mo.callout(f"{question} There is nothing to tell yet.", kind="neutral")
+        figure, axes = plt.subplots(figsize=(9, 3.2), layout="constrained")
+        draw(rows, axes)
+        axes.set_title(question, loc="left", fontsize=11)
+        axes.spines[["top", "right"]].set_visible(False)
+        return figure
+
+    def bars_with_intervals(label):
+        """Shares with the bounds of their 95 % intervals, one bar a row."""
+
+        def draw(rows, axes):
+            shown = rows.dropna(subset=["low"]).head(12).iloc[::-1]
+            reach = [
+                (shown.share_welcome - shown.low).clip(lower=0),
+                (shown.high - shown.share_welcome).clip(lower=0),
+            ]
+            names = [f"{name} ({n})" for name, n in zip(shown[label], shown.n_reacted, strict=True)]
+            axes.barh(names, shown.share_welcome, xerr=reach, color="#8fb4d9", ecolor="#44546a", capsize=3)
+            axes.set_xlim(0, 1)
+            axes.set_xlabel("share of welcome tips among those with a reaction (their number), 95 % intervals")
+
+        return draw
+
+    return bars_with_intervals, picture
+
+
+@app.cell
+def _(mo):
+    mo.md("""
+    # Tips and the contexts behind them
+
+    Each picture is an analysis of `sql/analysis`, drawn; `make sql` answers the same questions in a terminal.
+    """)
+    return
+
+
+@app.cell
+def _(picture):
+    def _draw(rows, axes):
+        left = 0
+        for name, color in (("stored", "#5b9f6d"), ("inline", "#e8b04b"), ("stale", "#c8553d")):
+            axes.bar(rows.hour, rows[f"share_{name}"], bottom=left, color=color, label=name)
+            left = left + rows[f"share_{name}"]
+        ages = axes.twinx()
+        ages.plot(rows.hour, rows.median_age_hours, color="#44546a", marker="o")
+        ages.set_ylabel("median age, h")
+        ages.set_ylim(bottom=0)
+        axes.set_xticks(range(0, 24, 3))
+        axes.set_xlabel("hour of the day, UTC")
+        axes.set_ylabel("share of tips")
+        axes.legend(ncols=3, frameon=False, loc="lower left")
+
+    freshness = picture("freshness_by_hour", _draw)
+    freshness
+    return (freshness,)
+
+
+@app.cell
+def _(bars_with_intervals, picture):
+    kinds = picture("tip_kinds", bars_with_intervals("tip_kind"))
+    kinds
+    return (kinds,)
+
+
+@app.cell
+def _(bars_with_intervals, picture):
+    themes = picture("welcome_themes", bars_with_intervals("label"))
+    themes
+    return (themes,)
+
+
+@app.cell
+def _(pd, picture):
+    def _draw(rows, axes):
+        axes.bar(pd.to_datetime(rows.day), rows.n_tips, color="#d5dde5", label="tips")
+        axes.set_ylabel("tips")
+        shares = axes.twinx()
+        shares.plot(pd.to_datetime(rows.day), rows.share_skipped, color="#5b9f6d", marker="o")
+        shares.set_ylim(0, 1)
+        shares.set_ylabel("share without a call")
+        axes.tick_params(axis="x", rotation=30)
+
+    skips = picture("llm_skips", _draw)
+    skips
+    return (skips,)
+
+
+@app.cell
+def _(picture):
+    def _draw(rows, axes):
+        table = rows.pivot(index="day", columns="work", values="seconds").dropna(axis=1, how="all")
+        table.index = [day.strftime("%d %b") for day in table.index]
+        table.plot.bar(stacked=True, ax=axes, colormap="tab20", rot=30)
+        axes.set_ylabel("seconds of work")
+        axes.legend(title=None, frameon=False, fontsize=8, bbox_to_anchor=(1, 1), loc="upper left")
+
+    nights = picture("night_cost", _draw)
+    nights
+    return (nights,)
+
+
+@app.cell
+def _(picture):
+    def _draw(rows, axes):
+        axes.bar(rows.fetched, rows.n_users, color="#8fb4d9")
+        axes.set_ylabel("active users")
+
+    users = picture("freshness_of_users", _draw)
+    users
+    return (users,)
+
+
+@app.cell
+def _(pd, picture):
+    def _draw(rows, axes):
+        for model, own in rows.groupby("model"):
+            axes.plot(pd.to_datetime(own.week), own.likeness, marker="o", label=model.rsplit("/", 1)[-1][:40])
+        axes.set_ylim(top=1.02)
+        axes.set_xlabel("week in which tasks were added")
+        axes.set_ylabel("cosine with all weeks")
+        axes.legend(frameon=False, fontsize=8)
+        axes.tick_params(axis="x", rotation=30)
+
+    drift = picture("embedding_drift", _draw)
+    drift
+    return (drift,)
+
+
+if __name__ == "__main__":
+    app.run()

@@ -1,0 +1,33 @@
+-- name: users
+-- Who there is, and where their account stands.
+SELECT u.user_id, u.timezone, u.active, u.created_at, coalesce(a.connected, FALSE) AS connected, a.observed_at,
+       a.refused_at
+FROM users u LEFT JOIN todoist_accounts a USING (user_id);
+
+-- name: decisions
+-- Requests for a tip that were answered since an instant.
+SELECT d.decision_id::TEXT, d.user_id, d.decided_at, d.tip_kind, nullif(d.theme, '') AS theme, d.source, d.llm, s.author, d.materialized_at,
+       d.context_hash, d.candidate_set_id::TEXT, d.policy_version,
+       cardinality(d.propensities) AS n_candidates, d.propensities[d.chosen + 1] AS propensity
+FROM decisions d LEFT JOIN candidate_sets s USING (candidate_set_id)
+WHERE d.decided_at >= $1;
+
+-- name: reactions
+-- What users made of the tips of those decisions.
+SELECT r.decision_id::TEXT, r.reaction, r.reacted_at, r.reward
+FROM reactions r JOIN decisions d USING (decision_id)
+WHERE d.decided_at >= $1;
+
+-- name: llm_calls
+-- Calls of the LLM since an instant.
+SELECT called_at, user_id, candidate_set_id::TEXT, model, outcome, n_requests, input_tokens, output_tokens, cost_usd,
+       seconds
+FROM llm_calls
+WHERE called_at >= $1;
+
+-- name: materializations
+-- What each run of a step since an instant did to each asset.
+SELECT run_id, step, asset, started_at, finished_at, n_shards, n_shards_run, n_users, n_users_changed, n_rows,
+       data_version, changed, counts::TEXT
+FROM materializations
+WHERE started_at >= $1;
