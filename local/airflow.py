@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -42,16 +42,17 @@ class Run:
 
 @dataclass
 class Airflow:
-    """A running Airflow."""
+    """A running Airflow. pid: of the process that started it, which leads a process group of its own."""
 
     url: str
     dag_ids: tuple[str, ...]
     log_file: Path
+    pid: int
     _client: httpx.Client = field(repr=False)
 
     def trigger(self, dag_id: str) -> None:
         """Start a run now."""
-        self._request("POST", f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": {}})
+        self.request("POST", f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": {}})
 
     def runs_since(self, instant: datetime) -> list[dict[str, Any]]:
         """The pipeline's runs that were queued at or after an instant."""
@@ -59,20 +60,20 @@ class Airflow:
         return [
             run
             for dag_id in self.dag_ids
-            for run in self._request("GET", f"/api/v2/dags/{dag_id}/dagRuns", params=newest)["dag_runs"]
+            for run in self.request("GET", f"/api/v2/dags/{dag_id}/dagRuns", params=newest)["dag_runs"]
             if datetime.fromisoformat(run["queued_at"] or run["run_after"]) >= instant
         ]
 
     def events_since(self, instant: datetime) -> list[dict[str, Any]]:
         """The asset events since an instant."""
         asked = {"limit": 100, "timestamp_gte": instant.isoformat()}
-        events: list[dict[str, Any]] = self._request("GET", "/api/v2/assets/events", params=asked)["asset_events"]
+        events: list[dict[str, Any]] = self.request("GET", "/api/v2/assets/events", params=asked)["asset_events"]
         return events
 
     def tasks_of(self, run: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The task instances of a run."""
         path = f"/api/v2/dags/{run['dag_id']}/dagRuns/{run['dag_run_id']}/taskInstances"
-        tasks: list[dict[str, Any]] = self._request("GET", path, params={"limit": 1000})["task_instances"]
+        tasks: list[dict[str, Any]] = self.request("GET", path, params={"limit": 1000})["task_instances"]
         return tasks
 
     def wait(self, since: datetime, say: Say) -> list[Run]:
@@ -103,7 +104,8 @@ class Airflow:
             told[key] = now
             say(f"  {run['dag_id']:16} {now}")
 
-    def _request(self, verb: str, path: str, **options: Any) -> dict[str, Any]:
+    def request(self, verb: str, path: str, **options: Any) -> dict[str, Any]:
+        """A call of the REST API as admin; httpx.HTTPStatusError when it is refused."""
         answer = self._client.request(verb, path, **options)
         if answer.status_code == 401:  # the token's time is up
             self._client.headers["Authorization"] = _bearer(self.url)
@@ -118,20 +120,32 @@ def running(home: Path, environment: Mapping[str, str], dag_ids: tuple[str, ...]
     """`airflow standalone` with its files in `home`; stopped with SIGINT, and gone, at the end."""
     home.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    url, log_file = f"http://127.0.0.1:{port}", home / "standalone.log"
+    command = [sys.executable, "-m", "airflow", "standalone"]
+    found = {**os.environ, **_configuration(home, port), **environment}
+    with started(command, found, f"http://127.0.0.1:{port}", home / "standalone.log", dag_ids, say) as airflow:
+        yield airflow
+
+
+@contextmanager
+def started(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    url: str,
+    log_file: Path,
+    dag_ids: tuple[str, ...],
+    say: Say,
+    *,
+    folder: Path = ROOT,
+) -> Iterator[Airflow]:
+    """A command that serves Airflow at a URL, run in a folder with these variables and no others."""
     with log_file.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "airflow", "standalone"],
-            cwd=ROOT,
-            env={**os.environ, **_configuration(home, port), **environment},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
+            command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
     try:
         with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
             _await_boot(client, process, dag_ids, log_file, say)
-            yield Airflow(url, dag_ids, log_file, client)
+            yield Airflow(url, dag_ids, log_file, process.pid, client)
     finally:
         _stop(process)
 

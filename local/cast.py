@@ -11,8 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
+from contexts.accounts import Accounts
+from contexts.migrate import migrate
 from contexts.mirror import zone_or_none
-from contexts.todoist import API_URL
+from contexts.todoist import API_URL, Credentials
+from contexts.vault import Vault
 from local.samples import changed_users, night_changes, sample_users
 from local.todoist import LocalTodoist, running
 
@@ -48,14 +53,26 @@ class Cast:
 
 
 @contextmanager
-def chosen(environment: Mapping[str, str]) -> Iterator[Cast]:
-    """The cast that TODOIST_API_TOKEN, SAMPLE_USERS or USERS ask for; the local Todoist runs meanwhile."""
+def chosen(environment: Mapping[str, str], host: str = "127.0.0.1", port: int = 0) -> Iterator[Cast]:
+    """The cast that TODOIST_API_TOKEN, SAMPLE_USERS or USERS ask for; the local Todoist runs meanwhile, where `host`
+    and `port` say (0: any that is free).
+    """
     if token := environment.get("TODOIST_API_TOKEN"):
         yield _own_account(token, environment.get("TODOIST_API_URL", API_URL))
     elif folder := environment.get("SAMPLE_USERS"):
-        yield from _from_folder(Path(folder))
+        yield from _from_folder(Path(folder), host, port)
     else:
-        yield from _samples(_number(environment.get("USERS") or "25"))
+        yield from _samples(_number(environment.get("USERS") or "25"), host, port)
+
+
+def settle(connection: psycopg.Connection[Any], key: str, cast: Cast) -> list[str]:
+    """Make a context store's schema, and an account there for each member; gives the migrations that were missing."""
+    applied = migrate(connection)
+    accounts = Accounts(connection, Vault([key]))
+    for member in cast.members:
+        credentials = Credentials(member.api_token)
+        accounts.add(member.user_id, email=member.email, timezone=member.timezone, credentials=credentials)
+    return applied
 
 
 def _own_account(token: str, url: str) -> Cast:
@@ -69,7 +86,7 @@ def _own_account(token: str, url: str) -> Cast:
     )
 
 
-def _samples(n: int) -> Iterator[Cast]:
+def _samples(n: int, host: str, port: int) -> Iterator[Cast]:
     todoist, today = LocalTodoist(), datetime.now(UTC).date()
     users = sample_users(n, today=today)
     for user in users:
@@ -85,11 +102,11 @@ def _samples(n: int) -> Iterator[Cast]:
         return f"{len(changed)} of {n} users changed some tasks"
 
     members = tuple(Member(user.user_id, user.email, user.api_token, user.timezone) for user in users)
-    with running(todoist) as url:
+    with running(todoist, port, host) as url:
         yield Cast(members, url, 3, change, f"{n} sample users in a local Todoist at {url}")
 
 
-def _from_folder(folder: Path) -> Iterator[Cast]:
+def _from_folder(folder: Path, host: str, port: int) -> Iterator[Cast]:
     listed = _read(folder / "users.json", list)
     members = tuple(_member(row, number, folder) for number, row in enumerate(listed, 1))
     todoist = LocalTodoist()
@@ -104,7 +121,7 @@ def _from_folder(folder: Path) -> Iterator[Cast]:
             todoist.advance(member.user_id, _read(path, dict))
         return f"{len(changed)} of {len(members)} users changed, by their night{night - 1}.json"
 
-    with running(todoist) as url:
+    with running(todoist, port, host) as url:
         yield Cast(
             members, url, 1 + n_deltas, change, f"{len(members)} users of {folder} in a local Todoist at {url}"
         )

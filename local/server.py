@@ -20,8 +20,8 @@ class BreakableProtocol(H11Protocol):
 
 
 @contextmanager
-def serving(app: Starlette, port: int) -> Iterator[str]:
-    """Serve `app` on 127.0.0.1 and yield the base URL; the thread has ended afterwards."""
+def serving(app: Starlette, port: int, host: str = "127.0.0.1") -> Iterator[str]:
+    """Serve `app` and yield the base URL; the thread has ended afterwards. host: the address to listen on."""
     config = uvicorn.Config(
         app,
         http=BreakableProtocol,
@@ -37,10 +37,10 @@ def serving(app: Starlette, port: int) -> Iterator[str]:
     )
     server = uvicorn.Server(config)
     # Listening before the thread runs: a client that comes early waits, and is not turned away.
-    with socket.create_server(("127.0.0.1", port)) as listener:
+    with socket.create_server((host, port)) as listener:
         # Accepted connections inherit this; without it each answer waits 40 ms for an acknowledgement.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        host, bound = listener.getsockname()
+        bound = listener.getsockname()[1]
         thread = Thread(target=server.run, args=([listener],), name=f"local-server-{bound}", daemon=True)
         thread.start()
         try:

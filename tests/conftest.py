@@ -22,7 +22,8 @@ _names = itertools.count()
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long ones first: what two processes share out ends at about the same time."""
-    items.sort(key=lambda item: ("/local/test_live" not in item.path.as_posix(), "/include/" not in item.path.as_posix()))
+    slow = ("tests/local/test_live.py", "tests/local/test_astro.py", "tests/include/")
+    items.sort(key=lambda item: not any(name in item.path.as_posix() for name in slow))
 
 
 @pytest.fixture(scope="session")

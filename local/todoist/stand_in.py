@@ -218,7 +218,7 @@ def _admit(account: Account, full: bool, now: datetime) -> None:
 
 
 @contextmanager
-def running(todoist: LocalTodoist, port: int = 0) -> Iterator[str]:
-    """Serve on 127.0.0.1 from a thread, on any free port for 0, and yield the base URL."""
-    with serving(todoist.app, port) as base_url:
+def running(todoist: LocalTodoist, port: int = 0, host: str = "127.0.0.1") -> Iterator[str]:
+    """Serve from a thread, on any free port for 0, and yield the base URL."""
+    with serving(todoist.app, port, host) as base_url:
         yield base_url
