@@ -39,7 +39,7 @@ run: setup
 test: setup lint
 	@mkdir -p .local
 	@echo "== tests, in two processes"
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --basetemp .local/tests $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --basetemp .local/tests $(ARGS)
 
 lint: setup
 	@echo "== ruff, mypy, import-linter"

@@ -118,6 +118,7 @@ def main() -> int:
             of_airflow = {
                 "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
                 "AIRFLOW__CORE__PARALLELISM": "4",
+                "AIRFLOW__API__HOST": "127.0.0.1",  # everybody who reaches it is admin
                 "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
                 "OMP_NUM_THREADS": "1",
             }

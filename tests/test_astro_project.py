@@ -298,8 +298,8 @@ print("RESULT", json.dumps({
 
 
 def test_dags_are_sound_by_the_clis_measure(tmp_path: Path) -> None:
-    """With environment, variables and connections mocked, as by `astro dev parse`, every DAG is imported, asks for none
-    of them, has tags, and tries tasks again twice or more.
+    """With environment, variables and connections mocked, as by `astro dev parse`, every DAG is imported, asks for
+    none of them, has tags, and tries tasks again twice or more.
     """
     environment = {
         "AIRFLOW_HOME": str(tmp_path),
@@ -348,7 +348,7 @@ class TestCompose:
             assert own["env_file"] == ".env"
             assert own["networks"] == ["airflow"]
             assert all(port.startswith("127.0.0.1:") for port in own["ports"])
-            assert re.search(r":\d+\.\d+$", own["image"]) if "image" in own else own["build"] == "."
+            assert re.search(r":\d+\.\d+$", own["image"]) or own["pull_policy"] == "never"
             for needed in own.get("depends_on", {}):
                 assert "healthcheck" in services[needed]
         volumes = {each.split(":")[0] for own in services.values() for each in own.get("volumes", ())}
