@@ -21,6 +21,7 @@ ARG BAKE_MODEL=""
 ARG EMBEDDING_MODEL="nomic-ai/nomic-embed-text-v1.5"
 ARG EMBEDDING_REVISION="e5cf08aadaa33385f5990def41f7a23405aec398"
 RUN mkdir -p /usr/local/airflow/data "$HF_HOME" \
-    && if [ -n "$BAKE_MODEL" ]; then hf download "$EMBEDDING_MODEL" --revision "$EMBEDDING_REVISION"; fi
+    && if [ -n "$BAKE_MODEL" ]; then \
+       hf download "$EMBEDDING_MODEL" --revision "$EMBEDDING_REVISION" --exclude "onnx/*"; fi
 
 COPY --chown=astro:0 . .

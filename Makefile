@@ -53,8 +53,8 @@ bench: setup
 	@$(BIN)/python -m benchmarks.store
 	@$(BIN)/python -m benchmarks.requests
 
-# What the local run left, unless DATA_ROOT says otherwise.
-LOCAL := [ -n "$${DATA_ROOT:-}" ] || [ ! -f .local/environment ] || { set -a; . .local/environment; set +a; }
+# What the local run left, unless the environment says otherwise.
+LOCAL := [ -n "$${DATA_ROOT:-}$${DATABASE_URL:-}" ] || [ ! -f .local/environment ] || { set -a; . .local/environment; set +a; }
 
 sql: setup
 	@$(LOCAL); exec $(BIN)/python -m assets sql $(if $(Q),"$$Q")

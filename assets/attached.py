@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ SCHEMAS = {
             "connected": pa.bool_(),
             "observed_at": _INSTANT,
             "refused_at": _INSTANT,
+            "materialized_at": _INSTANT,
         }
     ),
     "decisions": pa.schema(
@@ -91,23 +92,28 @@ class Attached:
     database_url: str | None
     since: datetime
 
-    def fetch(self, name: str, folder: Path) -> None:
-        """Write a table as it is now into the files of its view; AssetError when Postgres is not to be had."""
+    def fetch(self, names: Collection[str], folder: Path) -> None:
+        """Write some tables, all as of one moment, into the files of their views; AssetError when Postgres is not to
+        be had.
+        """
+        told = " and ".join(sorted(names))
         if self.database_url is None:
-            raise AssetError(f"{name} is read from Postgres, and DATABASE_URL does not say where that is. Set it.")
+            raise AssetError(f"{told} is read from Postgres, and DATABASE_URL does not say where that is. Set it.")
         try:
-            self._fetch(name, folder)
+            with dbapi.connect(self.database_url) as connection, connection.cursor() as cursor:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+                for name in names:
+                    self._fetch(cursor, name, folder)
         except AdbcError as error:
-            raise AssetError(f"{name} cannot be read from Postgres (DATABASE_URL): {error}") from None
+            raise AssetError(f"{told} cannot be read from Postgres (DATABASE_URL): {error}") from None
 
-    def _fetch(self, name: str, folder: Path) -> None:
+    def _fetch(self, cursor: dbapi.Cursor, name: str, folder: Path) -> None:
         sql = getattr(queries("analysts"), name).sql
+        cursor.execute(sql, parameters=(self.since,) if "$1" in sql else None)
         scratch = folder / name / "next"
-        with dbapi.connect(self.database_url) as connection, connection.cursor() as cursor:
-            cursor.execute(sql, parameters=(self.since,) if "$1" in sql else None)
-            with pq.ParquetWriter(scratch, SCHEMAS[name]) as writer:
-                for batch in cursor.fetch_record_batch():
-                    writer.write_table(pa.Table.from_batches([batch]).cast(SCHEMAS[name]))
+        with pq.ParquetWriter(scratch, SCHEMAS[name]) as writer:
+            for batch in cursor.fetch_record_batch():
+                writer.write_table(pa.Table.from_batches([batch]).cast(SCHEMAS[name]))
         scratch.replace(folder / name / "rows.parquet")
 
 

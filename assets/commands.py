@@ -22,7 +22,7 @@ from assets.parquet import Shards
 from assets.plan import Plan
 from assets.records import Record
 from assets.session import session_from_environment
-from assets.shell import answer, complete_lines, converse
+from assets.shell import complete_lines, converse, shown
 from assets.versions import shard_of
 from contexts import why as reasons
 from contexts.accounts import Look
@@ -197,10 +197,10 @@ def shards(asset: str) -> Iterator[str]:
 
 
 def sql(statements: str | None, days: int) -> Iterator[str]:
-    """What DuckDB answers; without statements they are read from the terminal, one after the other."""
+    """What DuckDB answers; without statements they are asked for at a prompt."""
     with session_from_environment(days) as opened:
         if statements is not None:
-            yield from answer(opened, statements)
+            yield from map(shown, opened.answers(statements))
         else:
             complete_lines(opened.names())
             yield from converse(opened, input)

@@ -29,7 +29,7 @@ class OrderError(AssetError):
 
 
 class SnapshotError(AssetError):
-    """More files stand under a root than this process may open."""
+    """Files under a root cannot be read, or are more than this process may open."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import duckdb
 
 from assets import attached
 from assets.attached import Attached
 from assets.definitions import GRAPH
+from assets.errors import AssetError
 from assets.ledger import LEDGER
 from assets.ledger import SCHEMA as LEDGER_SCHEMA
 from assets.snapshot import Snapshot
@@ -42,10 +41,6 @@ _OF_ALL = {"shards", "catalog"}
 _ASKS_FOR_COLUMNS = re.compile(r"\s*(describe|show)\b", re.I)
 
 
-_BY_MACRO = {"similar_tasks": {"task_embeddings", "todoist_tasks"}}
-"""What macros read."""
-
-
 @dataclass(frozen=True)
 class Session:
     """A connection with all views. Each statement sees files and Postgres as they are when it begins."""
@@ -56,13 +51,15 @@ class Session:
 
     def sql(self, text: str) -> duckdb.DuckDBPyRelation | None:
         """Run statements one after the other; gives the last one's answer, None where it has none."""
-        answer = None
+        return next(reversed([None, *self.answers(text)]))
+
+    def answers(self, text: str) -> Iterator[duckdb.DuckDBPyRelation]:
+        """Run statements one after the other; gives the answers of those that have one."""
         for statement in duckdb.extract_statements(text):
-            self._refresh(statement.query)
-            answer = self.connection.sql(statement.query)
-            if answer is not None:
-                answer = answer.materialize()  # now: for the next statement other files are held
-        return answer
+            with self._current(statement):
+                found = self.connection.sql(statement.query)
+                if found is not None and found.columns:
+                    yield found.materialize()  # now: for the next statement other files are held
 
     def question(self, analysis: str) -> str:
         """What an analysis answers."""
@@ -76,44 +73,63 @@ class Session:
         columns = "SELECT column_name FROM duckdb_columns() WHERE NOT internal"
         return [name for (name,) in self.connection.execute(f"{views} UNION {columns} ORDER BY 1").fetchall()]
 
-    def _refresh(self, text: str) -> None:
-        names = self._read_by(text)
+    @contextmanager
+    def _current(self, statement: duckdb.Statement) -> Iterator[None]:
+        """What a statement may read, as it is now.
+
+        A name that stands in it for something else is taken for that of a view. So where Postgres is not to be had,
+        its views lose their files while the statement runs: if it reads them after all, DuckDB does not find them.
+        """
+        names = self._named_in(statement)
         for view in STORED:
             if view.name in names or names & _OF_ALL:
                 self.snapshot.take(view.pattern)
-        if not _ASKS_FOR_COLUMNS.match(text):
-            for name in attached.SCHEMAS.keys() & names:
-                self.postgres.fetch(name, self.snapshot.folder)
+        asked = sorted(attached.SCHEMAS.keys() & names)
+        try:
+            if asked:
+                self.postgres.fetch(asked, self.snapshot.folder)
+        except AssetError as error:
+            with self._without(asked, error):
+                yield
+        else:
+            yield
 
-    def _read_by(self, text: str) -> set[str]:
-        """The names that a statement reads from, also by way of views and macros."""
-        is_select = duckdb.extract_statements(text)[0].type == duckdb.StatementType.SELECT
-        found, news = set[str](), _tables(self._tree(text)) if is_select else _words(text)
+    @contextmanager
+    def _without(self, names: Iterable[str], reason: AssetError) -> Iterator[None]:
+        folders = [self.snapshot.folder / name for name in names]
+        for folder in folders:
+            folder.rename(folder.with_suffix(".away"))
+        try:
+            yield
+        except duckdb.IOException as error:
+            if any(f"{folder}/" in str(error) for folder in folders):
+                raise reason from None
+            raise
+        finally:
+            for folder in folders:
+                folder.with_suffix(".away").rename(folder)
+
+    def _named_in(self, statement: duckdb.Statement) -> set[str]:
+        """The words of a statement and of the views and macros behind them; all views where a prepared one is run."""
+        if statement.type == duckdb.StatementType.EXECUTE:
+            return {view.name for view in STORED} | attached.SCHEMAS.keys()
+        if _ASKS_FOR_COLUMNS.match(statement.query):
+            return set()
+        found, news = set[str](), _words(statement.query)
         while news:
             found |= news
-            behind = [_BY_MACRO.get(name, set()) for name in news] + [_words(sql) for sql in self._views(news)]
-            news = set[str]().union(*behind) - found
+            news = set[str]().union(*map(_words, self._behind(news))) - found
         return found
 
-    def _tree(self, text: str) -> Any:
-        [[tree]] = self.connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [text]).fetchall()
-        return json.loads(tree)
-
-    def _views(self, names: set[str]) -> list[str]:
-        """The SQL of views among some names."""
-        sql = "SELECT sql FROM duckdb_views() WHERE NOT internal AND list_contains(?::VARCHAR[], view_name)"
-        return [text for (text,) in self.connection.execute(sql, [sorted(names)]).fetchall()]
-
-
-def _tables(tree: Any) -> set[str]:
-    """The tables and table functions that a serialized SELECT names."""
-    parts = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
-    found = set[str]().union(*map(_tables, parts))
-    if isinstance(tree, dict) and tree.get("type") == "BASE_TABLE":
-        found.add(tree["table_name"].lower())
-    elif isinstance(tree, dict) and tree.get("type") == "TABLE_FUNCTION":
-        found.add(tree["function"]["function_name"].lower())
-    return found
+    def _behind(self, names: set[str]) -> list[str]:
+        """The SQL of those views and macros that are called so."""
+        sql = """
+            SELECT sql FROM duckdb_views() WHERE NOT internal AND list_contains($names, lower(view_name))
+            UNION ALL
+            SELECT macro_definition FROM duckdb_functions()
+            WHERE NOT internal AND macro_definition IS NOT NULL AND list_contains($names, lower(function_name))
+        """
+        return [text for (text,) in self.connection.execute(sql, {"names": sorted(names)}).fetchall()]
 
 
 def _words(text: str) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout, suppress
@@ -21,6 +22,8 @@ WELCOME = """DuckDB over what the nights and the requests leave behind. A statem
 _ROWS = 100
 """Rows that are shown of an answer."""
 
+_COMMENT = re.compile(r"--[^\n]*$")
+
 
 def converse(session: Session, ask: Callable[[str], str]) -> Iterator[str]:
     """What is to be printed, statement by statement; what is wrong with one is told, and the next is asked for.
@@ -28,26 +31,21 @@ def converse(session: Session, ask: Callable[[str], str]) -> Iterator[str]:
     ask: gives the next line; EOFError ends the conversation, KeyboardInterrupt drops what was begun.
     """
     yield WELCOME
-    begun: list[str] = []
+    begun = ""
     while True:
         try:
-            begun.append(ask("... " if begun else "sql> "))
-            if not begun[-1].rstrip().endswith(";"):
+            begun += ask("... " if begun else "sql> ") + "\n"
+            if not _COMMENT.sub("", begun).rstrip().endswith(";"):
                 continue
-            yield from answer(session, "\n".join(begun))
+            for found in session.answers(begun):
+                yield shown(found)
         except EOFError:
             return
         except KeyboardInterrupt:
             yield ""
         except (duckdb.Error, AssetError) as error:
             yield str(error)
-        begun = []
-
-
-def answer(session: Session, text: str) -> Iterator[str]:
-    """What the last of some statements gives, as a table; nothing where it gives none."""
-    if (found := session.sql(text)) is not None:
-        yield shown(found)
+        begun = ""
 
 
 def shown(found: duckdb.DuckDBPyRelation) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
@@ -41,54 +39,70 @@ class Snapshot:
         self._held: dict[str, dict[str, _Held]] = {}
 
     def take(self, pattern: str) -> int:
-        """Hold the files that match a glob below the root as they are now; gives how many.
+        """Hold the files that match a glob below the root as they are now, in place of those held before; gives how
+        many. Nobody may be reading the former ones.
 
-        SnapshotError where the system lets a process open fewer files than there are.
+        SnapshotError where a file cannot be read, or more are there than a process may open.
         """
-        former, held = self._held.get(pattern, {}), dict[str, _Held]()
-        found = self._fs.glob(f"{escape(self._root)}/{pattern}")
-        _allow_open_files(len(found) + sum(map(len, self._held.values())))
-        for path in found:
-            name = path.removeprefix(f"{self._root}/")
-            with suppress(FileNotFoundError):  # it was removed just now
-                held[name] = self._hold(name, path, former.get(name))
-        for name in former.keys() - held.keys():
-            (self.folder / name).unlink()
-        self._held[pattern] = held
-        _close(former[name] for name in former if former[name] is not held.get(name))
+        held = self._held.setdefault(pattern, {})
+        try:
+            found = {path.removeprefix(f"{self._root}/"): path for path in self._found(pattern)}
+            self._allow(len(found) + sum(len(each) for each in self._held.values() if each is not held))
+            for name in held.keys() - found.keys():
+                self._drop(held, name)
+            for name, path in found.items():
+                try:
+                    self._hold(held, name, path)
+                except FileNotFoundError:  # it was removed just now
+                    self._drop(held, name)
+        except OSError as error:
+            raise SnapshotError(f"{pattern} below {self._root} cannot be read: {error}") from error
         return len(held)
 
     def close(self) -> None:
         """Let go of all files; the folder's owner removes the folder."""
         for held in self._held.values():
-            _close(held.values())
-        self._held.clear()
+            for name in list(held):
+                self._drop(held, name)
 
-    def _hold(self, name: str, path: str, former: _Held | None) -> _Held:
-        place, is_local = self.folder / name, "file" in self._fs.protocol
-        mark = _mark_of(os.stat(path)) if is_local else self._fs.ukey(path)
-        if former is not None and former.mark == mark:
-            return former
+    @property
+    def _is_local(self) -> bool:
+        return "file" in self._fs.protocol
+
+    def _found(self, pattern: str) -> list[str]:
+        found: list[str] = self._fs.glob(f"{escape(self._root)}/{pattern}")
+        return found
+
+    def _allow(self, n_files: int) -> None:
+        if self._is_local:  # of remote files copies are held, which are open only while they are read
+            _allow_open_files(n_files)
+
+    def _hold(self, held: dict[str, _Held], name: str, path: str) -> None:
+        mark = _mark_of(os.stat(path)) if self._is_local else self._fs.ukey(path)
+        if name in held and held[name].mark == mark:
+            return
+        place = self.folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
         scratch = place.with_name("next")
-        if not is_local:
+        scratch.unlink(missing_ok=True)  # of a taking that was broken off
+        if not self._is_local:
             self._fs.get_file(path, str(scratch))
             scratch.replace(place)
-            return _Held(mark)
+            held[name] = _Held(mark)
+            return
+        self._drop(held, name)
         descriptor = os.open(path, os.O_RDONLY)
-        scratch.symlink_to(f"/dev/fd/{descriptor}")
-        scratch.replace(place)
-        return _Held(_mark_of(os.fstat(descriptor)), descriptor)
+        held[name] = _Held(_mark_of(os.fstat(descriptor)), descriptor)
+        place.symlink_to(f"/dev/fd/{descriptor}")
+
+    def _drop(self, held: dict[str, _Held], name: str) -> None:
+        (self.folder / name).unlink(missing_ok=True)
+        if (former := held.pop(name, None)) and former.descriptor is not None:
+            os.close(former.descriptor)
 
 
 def _mark_of(found: os.stat_result) -> tuple[int, int, int]:
     return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _close(held: Iterable[_Held]) -> None:
-    for each in held:
-        if each.descriptor is not None:
-            os.close(each.descriptor)
 
 
 def _allow_open_files(n: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 import threading
 from contextlib import ExitStack
@@ -29,7 +28,7 @@ from local.airflow import AirflowError
 from local.cast import Cast, CastError, chosen
 from local.page import show_context
 from local.service import ServiceError
-from local.services import Services, short
+from local.services import FolderTaken, Services, short
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
@@ -39,7 +38,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
     parser.add_argument("--folder", type=Path, default=airflow.ROOT / ".local", help="where all files go")
     folder = parser.parse_args().folder.resolve()
-    signal.signal(signal.SIGTERM, services.as_interrupt)
+    services.heed_signals()
     once = os.environ.get("ONCE", "") not in ("", "0")
     try:
         with ExitStack() as stack:
@@ -48,7 +47,7 @@ def main() -> int:
     except KeyboardInterrupt:
         say("stopped")
         return 130
-    except (CastError, SettingsError, AirflowError, ServiceError) as error:
+    except (CastError, SettingsError, AirflowError, ServiceError, FolderTaken) as error:
         console.print(f"[red]{escape(str(error))}[/red]", soft_wrap=True)
         return 1
 
@@ -57,6 +56,7 @@ def _run(stack: ExitStack, cast: Cast, folder: Path, *, once: bool) -> int:
     have = stack.enter_context(services.running(cast, folder, say))
     os.environ.update(services.settings(cast, folder))
     chosen_settings = read_settings(Settings)
+    services.write_environment(folder / "environment", {**services.settings(cast, folder), **have.environment})
     metadata = postgres.create_database(have.server, "airflow", anew=True)
     environment = {
         **have.connections,
@@ -104,7 +104,6 @@ def _give_tips(stack: ExitStack, have: Services, folder: Path, user_id: str) -> 
     shown = tips.show_tips(running, tips.without_todoist(environment), user_id, have.connection)
     tips.print_tips(shown, console)
     tips.save(shown, folder / "tips.json")
-    services.write_environment(folder / "environment", {**services.settings(have.cast, folder), **have.environment})
     say("By hand, while it runs:")
     say("  make sql                             # all that was made, and the tips, in DuckDB")
     say(f"  set -a; . {short(folder / 'environment')}; set +a")

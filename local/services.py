@@ -5,6 +5,7 @@ Up until Ctrl-C; `.local/astro.env` then tells `astro dev start --standalone --e
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 import shlex
@@ -59,18 +60,37 @@ class Services:
         }
 
 
+class FolderTaken(Exception):
+    """Another run has its files in the folder; the message names it."""
+
+
 @contextmanager
 def running(cast: Cast, folder: Path, say: Say) -> Iterator[Services]:
-    """Postgres in a folder, with nothing of former runs but its files; stopped at the end."""
-    shutil.rmtree(folder / "data", ignore_errors=True)
+    """Postgres in a folder, with nothing of former runs; stopped at the end. FolderTaken: another run is in there."""
     folder.mkdir(parents=True, exist_ok=True)
-    say(f"Users: {cast.title}")
-    say(f"Starting Postgres 18 in {short(folder / 'postgres')}")
-    with postgres.running(folder / "postgres") as server:
-        url, key = postgres.create_database(server, "contexts", anew=True), new_key()
-        with connect(url) as connection:
-            say(f"  schema: {', '.join(settle(connection, key, cast))}")
-            yield Services(cast, server, url, key, connection)
+    with _alone_in(folder):
+        shutil.rmtree(folder / "data", ignore_errors=True)
+        say(f"Users: {cast.title}")
+        say(f"Starting Postgres 18 in {short(folder / 'postgres')}")
+        with postgres.running(folder / "postgres") as server:
+            yield from _furnished(cast, server, say)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FolderTaken(f"make run or make services is up in {short(folder)}. End it first.") from None
+        yield
+
+
+def _furnished(cast: Cast, server: str, say: Say) -> Iterator[Services]:
+    url, key = postgres.create_database(server, "contexts", anew=True), new_key()
+    with connect(url) as connection:
+        say(f"  schema: {', '.join(settle(connection, key, cast))}")
+        yield Services(cast, server, url, key, connection)
 
 
 def settings(cast: Cast, folder: Path) -> dict[str, str]:
@@ -96,8 +116,11 @@ def settings(cast: Cast, folder: Path) -> dict[str, str]:
 
 def write_environment(path: Path, values: Mapping[str, str]) -> None:
     """Variables as a file for a shell, that only its owner can read."""
-    path.touch(mode=0o600)
-    path.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items()))
+    scratch = path.with_suffix(".next")
+    scratch.unlink(missing_ok=True)
+    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=0o600), "w") as file:
+        file.writelines(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
+    scratch.replace(path)
 
 
 def short(path: Path) -> Path:
@@ -105,13 +128,21 @@ def short(path: Path) -> Path:
     return path.relative_to(airflow.ROOT) if path.is_relative_to(airflow.ROOT) else path
 
 
-def as_interrupt(*_: object) -> None:
-    """What SIGTERM does here: the same as Ctrl-C."""
-    raise KeyboardInterrupt
+def heed_signals() -> None:
+    """Let SIGTERM do what Ctrl-C does, and the first of them alone: what it ends is ended in peace."""
+
+    def interrupt(*_: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, interrupt)
 
 
 def main() -> int:
-    signal.signal(signal.SIGTERM, as_interrupt)
+    heed_signals()
     folder = airflow.ROOT / ".local"
     try:
         with chosen(os.environ) as cast, running(cast, folder, print) as services:
@@ -132,7 +163,7 @@ def main() -> int:
             threading.Event().wait()
     except KeyboardInterrupt:
         print("stopped")
-    except (CastError, SettingsError) as error:
+    except (CastError, SettingsError, FolderTaken) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -7,9 +7,6 @@ app = marimo.App(width="medium", app_title="Feature-to-prompt")
 
 @app.cell
 def _():
-    import atexit
-    from contextlib import ExitStack
-
     import marimo as mo
     import matplotlib.pyplot as plt
     import pandas as pd
@@ -17,10 +14,9 @@ def _():
     from assets.errors import AssetError
     from assets.session import session_from_environment
 
-    stack = ExitStack()
-    atexit.register(stack.close)
-    session = stack.enter_context(session_from_environment(days=90))
-    return AssetError, mo, pd, plt, session
+    opened = session_from_environment(days=90)  # closed when nobody holds it any more
+    session = opened.__enter__()
+    return AssetError, mo, opened, pd, plt, session
 
 
 @app.cell
@@ -36,7 +32,7 @@ def _(AssetError, mo, plt, session):
             return mo.callout(f"{question} There is nothing to tell yet.", kind="neutral")
         figure, axes = plt.subplots(figsize=(9, 3.2), layout="constrained")
         draw(rows, axes)
-        axes.set_title(question, loc="left", fontsize=11)
+        axes.set_title(question, loc="left", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
         return figure
 
@@ -50,8 +46,10 @@ def _(AssetError, mo, plt, session):
                 (shown.high - shown.share_welcome).clip(lower=0),
             ]
             names = [f"{name} ({n})" for name, n in zip(shown[label], shown.n_reacted, strict=True)]
-            axes.barh(names, shown.share_welcome, xerr=reach, color="#8fb4d9", ecolor="#44546a", capsize=3)
-            axes.set_xlim(0, 1)
+            axes.barh(
+                names, shown.share_welcome, height=0.6, xerr=reach, color="#8fb4d9", ecolor="#44546a", capsize=3
+            )
+            axes.set(xlim=(0, 1), ylim=(-0.7, max(len(names), 4) - 0.3))
             axes.set_xlabel("share of welcome tips among those with a reaction (their number), 95 % intervals")
 
         return draw
@@ -105,15 +103,17 @@ def _(bars_with_intervals, picture):
 
 
 @app.cell
-def _(pd, picture):
+def _(picture):
     def _draw(rows, axes):
-        axes.bar(pd.to_datetime(rows.day), rows.n_tips, color="#d5dde5", label="tips")
+        days = rows.day.dt.strftime("%d %b")
+        axes.bar(days, rows.n_tips, width=0.6, color="#d5dde5")
         axes.set_ylabel("tips")
+        axes.set_xlim(-0.7, max(len(rows), 7) - 0.3)
+        axes.tick_params(axis="x", rotation=30)
         shares = axes.twinx()
-        shares.plot(pd.to_datetime(rows.day), rows.share_skipped, color="#5b9f6d", marker="o")
+        shares.plot(days, rows.share_skipped, color="#5b9f6d", marker="o")
         shares.set_ylim(0, 1)
         shares.set_ylabel("share without a call")
-        axes.tick_params(axis="x", rotation=30)
 
     skips = picture("llm_skips", _draw)
     skips
@@ -126,6 +126,7 @@ def _(picture):
         table = rows.pivot(index="day", columns="work", values="seconds").dropna(axis=1, how="all")
         table.index = [day.strftime("%d %b") for day in table.index]
         table.plot.bar(stacked=True, ax=axes, colormap="tab20", rot=30)
+        axes.set_xlim(-0.7, max(len(table), 7) - 0.3)
         axes.set_ylabel("seconds of work")
         axes.legend(title=None, frameon=False, fontsize=8, bbox_to_anchor=(1, 1), loc="upper left")
 
@@ -137,7 +138,8 @@ def _(picture):
 @app.cell
 def _(picture):
     def _draw(rows, axes):
-        axes.bar(rows.fetched, rows.n_users, color="#8fb4d9")
+        axes.bar(rows.fetched, rows.n_users, width=0.6, color="#8fb4d9")
+        axes.set_xlim(-0.7, max(len(rows), 5) - 0.3)
         axes.set_ylabel("active users")
 
     users = picture("freshness_of_users", _draw)

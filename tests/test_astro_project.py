@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -56,8 +57,11 @@ QUEUE = {
     "worker_concurrency": int,
     "worker_type": str,
 }
-MACHINES = {"A5": (5, 15), "A10": (10, 30), "A20": (20, 60), "A40": (40, 120), "A60": (60, 180)}
-"""Astro's machines by name: their usual and their highest concurrency."""
+MACHINES = {"A5": (1, 2), "A10": (2, 4), "A20": (4, 8), "A40": (8, 16), "A60": (12, 24)}
+"""Astro's machines by name: cores and GiB."""
+
+GIB_A_TASK = {"default": 0.9, "embed": 1.5}
+"""What a task of a queue holds at most."""
 
 
 def read(name: str) -> Any:
@@ -86,14 +90,18 @@ class TestDeployment:
         assert configuration["runtime_version"] == astro_cli.runtime_version(ROOT)
 
     def test_queues(self, deployment: Any) -> None:
-        """There is the default queue, and the one that `EMBEDDING_QUEUE` names, on machines that Astro has."""
+        """There is the default queue, and the one that `EMBEDDING_QUEUE` names, with no more tasks at once than their
+        machines have cores and memory for.
+        """
         queues = {queue["name"]: queue for queue in deployment["worker_queues"]}
         variables = {each["key"]: each["value"] for each in deployment["environment_variables"]}
         assert queues.keys() == {"default", variables["EMBEDDING_QUEUE"]}
         for queue in queues.values():
             assert {name: type(value) for name, value in queue.items()} == QUEUE
             assert queue["min_worker_count"] <= queue["max_worker_count"]
-            assert queue["worker_concurrency"] <= MACHINES[queue["worker_type"]][1]
+            cores, gib = MACHINES[queue["worker_type"]]
+            assert queue["worker_concurrency"] <= cores
+            assert queue["worker_concurrency"] * GIB_A_TASK[queue["name"]] <= gib - 2  # for the worker itself
 
     def test_variables(self, deployment: Any) -> None:
         """Variables are texts that our settings and Airflow take; what is secret is marked, and has no value here."""
@@ -195,7 +203,8 @@ class TestDockerfile:
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file tree of the image's last layer: what .dockerignore leaves of a checkout with all that lies about."""
     context = astro_cli.copy_project(tmp_path_factory.mktemp("context"))
-    for stray in (".env", ".local/data/x.parquet", ".venv/bin/python", ".astro/standalone/airflow.db", "logs/a.log"):
+    strays = (".env", ".local/data/x.parquet", ".venv/bin/python", ".astro/standalone/airflow.db", "logs/a.log")
+    for stray in (*strays, "sql/__marimo__/x"):
         (context / stray).parent.mkdir(parents=True, exist_ok=True)
         (context / stray).write_text("stray")
     (context / "assets/__pycache__").mkdir()
@@ -369,6 +378,7 @@ class TestCompose:
             for line in filled((ROOT / ".env.example").read_text()).splitlines()
             if "=" in line and line[0] != "#"
         )
+        image = Path(shutil.copytree(image, tmp_path / "image", symlinks=True))
         astro_cli.copy_project(image, [name for name in astro_cli.tracked() if name.startswith("local/")])
         ports = {"8200": str(free_port()), "8100": str(free_port())}
         environment = {

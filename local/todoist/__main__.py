@@ -24,6 +24,8 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
     try:
+        if not os.environ.get("TODOIST_API_URL"):
+            raise CastError("TODOIST_API_URL is not set: the sample users would be looked for at Todoist itself.")
         url, keys = read_settings(DatabaseSettings).database_url, read_settings(VaultSettings).keys
         with chosen(os.environ, options.host, options.port) as cast:
             with connect(url) as connection:

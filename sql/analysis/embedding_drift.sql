@@ -6,16 +6,16 @@ WITH drawn AS (
     WHERE added_at IS NOT NULL
     QUALIFY row_number() OVER (PARTITION BY model, week ORDER BY md5(task_id)) <= 500
 ), means AS (
-    SELECT model, week, i, avg(value) AS value, count(*) AS n_tasks
+    SELECT model, week, i, avg(value) AS value, count(*) AS n_drawn
     FROM (SELECT model, week, unnest(embedding) AS value, generate_subscripts(embedding, 1) AS i FROM drawn)
     GROUP BY model, week, i
 ), weeks AS (
-    SELECT model, week, any_value(n_tasks) AS n_tasks, list(value ORDER BY i) AS mean FROM means GROUP BY model, week
+    SELECT model, week, any_value(n_drawn) AS n_drawn, list(value ORDER BY i) AS mean FROM means GROUP BY model, week
 ), whole AS (
     SELECT model, list(value ORDER BY i) AS mean
-    FROM (SELECT model, i, sum(value * n_tasks) / sum(n_tasks) AS value FROM means GROUP BY model, i) GROUP BY model
+    FROM (SELECT model, i, sum(value * n_drawn) / sum(n_drawn) AS value FROM means GROUP BY model, i) GROUP BY model
 )
-SELECT model, week, n_tasks, cosine(weeks.mean, whole.mean) AS likeness,
+SELECT model, week, n_drawn, cosine(weeks.mean, whole.mean) AS likeness,
        cosine(weeks.mean, lag(weeks.mean) OVER (PARTITION BY model ORDER BY week)) AS likeness_to_week_before
 FROM weeks JOIN whole USING (model)
 ORDER BY model, week

@@ -1,11 +1,13 @@
 -- What does the LLM cost by day, and for each user who asked?
-SELECT day, n_users, n_tips, n_calls, n_tokens, cost_usd, cost_usd / n_users AS cost_usd_a_user, n_unpriced, n_useless
+SELECT day, n_users, n_tips, n_calls, n_requests, n_tokens, cost_usd, cost_usd / n_users AS cost_usd_a_user, n_unpriced,
+       n_useless
 FROM (
     SELECT decided_at::DATE AS day, count(DISTINCT user_id) AS n_users, count(*) AS n_tips FROM decisions GROUP BY day
 )
-LEFT JOIN (
-    SELECT called_at::DATE AS day, sum(n_requests)::BIGINT AS n_calls, sum(input_tokens + output_tokens)::BIGINT AS n_tokens,
-           sum(cost_usd) AS cost_usd, count(*) FILTER (WHERE cost_usd IS NULL) AS n_unpriced,
+FULL JOIN (
+    SELECT called_at::DATE AS day, count(*) AS n_calls, sum(n_requests)::BIGINT AS n_requests,
+           sum(input_tokens + output_tokens)::BIGINT AS n_tokens, sum(cost_usd) AS cost_usd,
+           count(*) FILTER (WHERE cost_usd IS NULL) AS n_unpriced,
            count(*) FILTER (WHERE candidate_set_id IS NULL) AS n_useless
     FROM llm_calls GROUP BY day
 ) USING (day)

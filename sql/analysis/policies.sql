@@ -1,4 +1,5 @@
--- How did each policy do, and how far did it explore? Versions of one policy count as one.
+-- How did each policy do, and how far did it explore?
+-- Versions of one policy count as one.
 SELECT split_part(policy_version, '@', 1) AS policy,
        count(*) AS n_tips,
        avg(propensity) AS mean_propensity,

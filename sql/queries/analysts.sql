@@ -1,8 +1,7 @@
 -- name: users
--- Who there is, and where their account stands.
-SELECT u.user_id, u.timezone, u.active, u.created_at, coalesce(a.connected, FALSE) AS connected, a.observed_at,
-       a.refused_at
-FROM users u LEFT JOIN todoist_accounts a USING (user_id);
+-- Who there is, where their account stands, and how fresh their row of context_store is.
+SELECT u.user_id, u.timezone, u.active, u.created_at, a.connected, a.observed_at, a.refused_at, c.materialized_at
+FROM users u LEFT JOIN todoist_accounts a USING (user_id) LEFT JOIN context_store c USING (user_id);
 
 -- name: decisions
 -- Requests for a tip that were answered since an instant.

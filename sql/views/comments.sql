@@ -78,7 +78,7 @@ COMMENT ON COLUMN ledger.done IS 'What was done [units of work]';
 COMMENT ON COLUMN ledger.saved IS 'What was spared, as it had not changed [units of work]';
 COMMENT ON COLUMN ledger.seconds IS 'Time that it took, over all shards [s]';
 
-COMMENT ON VIEW context_history IS 'Every version of a context of the last weeks, by nights and by requests';
+COMMENT ON VIEW context_history IS 'Every version of a context of the last weeks; those of requests from the next run on';
 COMMENT ON COLUMN context_history.user_id IS 'Whose context it was';
 COMMENT ON COLUMN context_history.assembled_at IS 'When it was assembled [UTC]';
 COMMENT ON COLUMN context_history.materialized_at IS 'When the signals that it is made of were fetched [UTC]';
@@ -93,9 +93,10 @@ COMMENT ON COLUMN users.user_id IS 'The product''s id of the user';
 COMMENT ON COLUMN users.timezone IS 'The user''s time zone, as far as it is known here [IANA name]';
 COMMENT ON COLUMN users.active IS 'Whether the nights look at the user';
 COMMENT ON COLUMN users.created_at IS 'When the user was added [UTC]';
-COMMENT ON COLUMN users.connected IS 'Whether Todoist still takes the user''s token';
-COMMENT ON COLUMN users.observed_at IS 'When the signals were last fetched without an error [UTC]';
+COMMENT ON COLUMN users.connected IS 'Whether Todoist still takes the user''s token; null: there is none';
+COMMENT ON COLUMN users.observed_at IS 'When a night last fetched the signals without an error [UTC]';
 COMMENT ON COLUMN users.refused_at IS 'When Todoist last refused the token [UTC]';
+COMMENT ON COLUMN users.materialized_at IS 'When the signals of the context that stands in Postgres were fetched; null: none does [UTC]';
 
 COMMENT ON VIEW decisions IS 'Tips that were given, read from Postgres with each query';
 COMMENT ON COLUMN decisions.decision_id IS 'The request and its tip';
@@ -157,7 +158,7 @@ COMMENT ON COLUMN shards.code_version IS 'Of the function that made it';
 COMMENT ON COLUMN shards.recipe IS 'Versions of all that made it: code, model [JSON]';
 COMMENT ON COLUMN shards.inputs IS 'Versions of the inputs that it was made from [JSON]';
 
-COMMENT ON VIEW catalog IS 'Every column of every view: its type, unit and meaning, how fresh its view is';
+COMMENT ON VIEW catalog IS 'Every column of every view: type, unit, meaning (of analyses the question alone), freshness';
 COMMENT ON COLUMN catalog.view_name IS 'Schema and view';
 COMMENT ON COLUMN catalog.column_name IS 'The column';
 COMMENT ON COLUMN catalog.data_type IS 'DuckDB''s type';

@@ -88,17 +88,32 @@ def test_views_of_ones_own(analyst: Session, world: World, account: Any) -> None
     assert rows(analyst, "SELECT count(*) FROM kept") == [(1,)]
 
 
+def test_by_whatever_way(analyst: Session, world: World, account: Any) -> None:
+    """Macros, names given as texts and prepared statements read what is there, too."""
+    world.add("ann", account("buy milk"))
+    analyst.sql("CREATE MACRO mine() AS TABLE SELECT count(*) FROM todoist_tasks")
+    analyst.sql("CREATE MACRO told() AS (SELECT count(*) FROM decisions)")
+    analyst.sql("PREPARE ours AS SELECT count(*) FROM todoist_tasks")
+    world.night()
+    tip(world, "ann", NOON)
+    assert rows(analyst, "FROM mine()") == [(1,)]
+    assert rows(analyst, "EXECUTE ours") == [(1,)]
+    assert rows(analyst, "SELECT told()") == [(1,)]
+    tip(world, "ann", NOON)
+    assert rows(analyst, "SELECT count(*) FROM query_table('decisions')") == [(2,)]
+
+
 def test_statements_of_many_kinds(analyst: Session, world: World, account: Any, tmp_path: Path) -> None:
-    """Selections, exports, summaries, pivots and explanations read what is there; the last answer is given."""
+    """Selections, exports, summaries and pivots read what is there; the last answer is given."""
     world.add("ann", account("buy milk", "call the dentist"))
     world.night()
     tip(world, "ann", NOON)
     assert rows(analyst, "SELECT 1; WITH own AS (FROM decisions) SELECT count(*) FROM own;") == [(1,)]
     analyst.sql(f"COPY (FROM decisions) TO '{tmp_path / 'tips.csv'}'")
     assert (tmp_path / "tips.csv").read_text().count("\n") == 2
-    assert len(rows(analyst, "SUMMARIZE todoist_tasks")) == len(GRAPH["todoist_tasks"].schema) + 1
+    summaries = {name: count for name, *_, count, _ in rows(analyst, "SUMMARIZE todoist_tasks")}
+    assert summaries["content"] == 2
     assert rows(analyst, "PIVOT todoist_tasks ON content USING count(*) GROUP BY user_id") == [("ann", 1, 1)]
-    assert rows(analyst, "EXPLAIN FROM todoist_tasks")
 
 
 @pytest.fixture(params=["memory", "s3"])
@@ -137,11 +152,17 @@ def test_without_postgres(world: World, account: Any) -> None:
     world.add("ann", account("buy milk"))
     world.night()
     with opened(world, None) as analyst:
-        assert rows(analyst, "SELECT content AS decisions FROM todoist_tasks AS users") == [("buy milk",)]
+        for text in (
+            "SELECT content AS decisions FROM todoist_tasks AS users",
+            "WITH users AS (SELECT content FROM todoist_tasks) FROM users",
+            "CREATE TABLE kept AS SELECT content AS reactions FROM todoist_tasks; FROM kept",
+        ):
+            assert rows(analyst, text) == [("buy milk",)]
         assert "propensity" in [name for name, *_ in rows(analyst, "DESCRIBE decisions")]
         for text in ("FROM decisions", "FROM analysis.tip_kinds", "CREATE TABLE mine AS FROM reactions"):
             with pytest.raises(AssetError, match=r"is read from Postgres, and DATABASE_URL .* Set it"):
                 analyst.sql(text)
+        assert rows(analyst, "SELECT content FROM todoist_tasks") == [("buy milk",)]
     with (
         opened(world, "postgresql://nobody@127.0.0.1:1/none") as analyst,
         pytest.raises(AssetError, match=r"users cannot be read from Postgres \(DATABASE_URL\)"),

@@ -157,8 +157,8 @@ def test_more_files_than_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(resource, "getrlimit", lambda _, hard=hard: (100, hard))
         with closing(Snapshot(str(tmp_path), tmp_path / f"held-{hard}")) as snapshot:
             if hard == 4096:
-                assert snapshot.take(VIEW.pattern) == 3
-                assert raised == [(131, 4096)]
+                assert [snapshot.take(VIEW.pattern) for _ in range(2)] == [3, 3]
+                assert set(raised) == {(131, 4096)}
             else:
                 with pytest.raises(SnapshotError, match=r"3 files .* 131, and it is 130.*ulimit -Hn 131"):
                     snapshot.take(VIEW.pattern)

@@ -71,7 +71,10 @@ def services(project: Path) -> Iterator[dict[str, str]]:
         yield dict(line.split("=", 1) for line in (project / ".local/astro.env").read_text().splitlines())
     finally:
         process.terminate()
-        process.wait(30)
+        process.terminate()  # somebody who has no patience
+        assert process.wait(30) == 0
+        left = [each.info["cmdline"] for each in psutil.process_iter(["cmdline"])]
+        assert not [command for command in left if command and str(project / ".local/postgres") in command]
 
 
 @pytest.mark.live
