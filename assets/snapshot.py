@@ -106,14 +106,14 @@ def _mark_of(found: os.stat_result) -> tuple[int, int, int]:
 
 
 def _allow_open_files(n: int) -> None:
-    """Raise this process's limit as far as it must and may be raised."""
+    """Raise this process's limit as far as it must and may be: each file is held here, and opened by its reader."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = n + _SPARE
-    if soft == resource.RLIM_INFINITY or wanted <= soft:
-        return
-    if hard != resource.RLIM_INFINITY and wanted > hard:
+    highest = float("inf") if hard == resource.RLIM_INFINITY else hard
+    if n + _SPARE > highest:
         raise SnapshotError(
-            f"to read {n} files at once a process must be allowed to open {wanted}, and it is {hard}."
-            f" Raise the limit: ulimit -Hn {wanted}"
+            f"to read {n} files at once a process must be allowed to open {n + _SPARE}, and it is {hard}."
+            f" Raise the limit: ulimit -Hn {2 * n + _SPARE}"
         )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    wanted = int(min(2 * n + _SPARE, highest))
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
