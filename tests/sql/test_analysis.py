@@ -270,6 +270,9 @@ def test_shard_sizes(ask: Ask, world: World, account: Any) -> None:
 
 
 def test_every_question_is_tested() -> None:
-    """Each file of `sql/analysis` has a test of its name here."""
+    """Each file of `sql/analysis` has a test of its name here, and its question stands in the README."""
     asked = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
-    assert {path.stem for path in (ROOT / "analysis").glob("*.sql")} <= asked
+    readme = (ROOT.parent / "README.md").read_text()
+    for path in (ROOT / "analysis").glob("*.sql"):
+        assert path.stem in asked
+        assert f"| `{path.stem}` | {path.read_text().splitlines()[0].removeprefix('-- ')} |" in readme
