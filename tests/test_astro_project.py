@@ -368,6 +368,15 @@ class TestCompose:
         [todoist] = read("airflow_settings.yaml")["airflow"]["connections"]
         assert (todoist["conn_host"], str(todoist["conn_port"])) == ("todoist", "8200")
 
+    def test_the_stand_in_is_no_stand_in_for_the_real_one(self) -> None:
+        """Where nights would look for sample users at Todoist itself, the local Todoist gives nobody an account."""
+        environment = {name: value for name, value in os.environ.items() if name != "TODOIST_API_URL"}
+        done = subprocess.run(
+            [sys.executable, "-m", "local.todoist"], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "TODOIST_API_URL is not set" in done.stderr
+
     def test_the_containers_commands_work_together(
         self, override: Any, image: Path, server: str, tmp_path: Path
     ) -> None:
