@@ -56,11 +56,13 @@ bench: setup
 # What the local run left, unless the environment says otherwise.
 LOCAL := [ -n "$${DATA_ROOT:-}$${DATABASE_URL:-}" ] || [ ! -f .local/environment ] || { set -a; . .local/environment; set +a; }
 
+sql notebook: export TMPDIR := $(CURDIR)/.local/tmp
+
 sql: setup
-	@$(LOCAL); exec $(BIN)/python -m assets sql $(if $(Q),"$$Q")
+	@mkdir -p "$$TMPDIR"; $(LOCAL); exec $(BIN)/python -m assets sql $(if $(Q),"$$Q")
 
 notebook: setup
-	@$(LOCAL); exec $(BIN)/marimo edit sql/notebook.py
+	@mkdir -p "$$TMPDIR"; $(LOCAL); exec $(BIN)/marimo edit sql/notebook.py
 
 migrate: setup
 	@$(BIN)/python -m contexts.migrate

@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     shards.add_argument("asset")
     sql = add("sql", help="DuckDB over views of the assets, the ledger, contexts, tips and reactions")
     sql.set_defaults(command=commands.sql)
-    sql.add_argument("statements", nargs="?", metavar="SQL", help="what to answer; none: ask at a prompt")
+    sql.add_argument("statements", nargs="?", metavar="SQL", help="what to answer; none: it is read from the input")
     sql.add_argument("--days", type=int, default=90, help="how far back tips and calls are read; 90 by default")
     rebuild = add("rebuild", help="set a shard's file aside, so that the next run makes it anew")
     rebuild.set_defaults(command=commands.rebuild)

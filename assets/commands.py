@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -197,10 +198,10 @@ def shards(asset: str) -> Iterator[str]:
 
 
 def sql(statements: str | None, days: int) -> Iterator[str]:
-    """What DuckDB answers; without statements they are asked for at a prompt."""
+    """What DuckDB answers; without statements they are read from the input, at a terminal with a prompt."""
     with session_from_environment(days) as opened:
-        if statements is not None:
-            yield from map(shown, opened.answers(statements))
+        if statements is not None or not sys.stdin.isatty():
+            yield from map(shown, opened.answers(sys.stdin.read() if statements is None else statements))
         else:
             complete_lines(opened.names())
             yield from converse(opened, input)

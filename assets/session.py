@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 import duckdb
+import psutil
 
 from assets import attached
 from assets.attached import Attached
@@ -141,8 +143,9 @@ def session(root: str, postgres: Attached, *, now: datetime | None = None) -> It
     """A session over a root (any fsspec URL) and Postgres. now: what `as_of()` gives, an aware instant; None: the
     time of each statement.
     """
+    _remove_leftovers()
     with (
-        TemporaryDirectory(prefix="views-") as folder,
+        TemporaryDirectory(prefix=f"views-{os.getpid()}-") as folder,
         duckdb.connect() as connection,
         closing(Snapshot(root, Path(folder))) as snapshot,
     ):
@@ -172,6 +175,14 @@ def session_from_environment(days: int) -> Iterator[Session]:
     url = read_settings(DatabaseSettings).database_url if os.environ.get("DATABASE_URL") else None
     with session(settings.data_root, Attached(url, since)) as opened:
         yield opened
+
+
+def _remove_leftovers() -> None:
+    """Remove the folders of processes that ended without doing so, as notebooks do when they are closed."""
+    for left in Path(gettempdir()).glob("views-*-*"):
+        owner = left.name.split("-")[1]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _read(name: str) -> str:

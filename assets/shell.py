@@ -13,7 +13,7 @@ import duckdb
 from assets.errors import AssetError
 from assets.session import Session
 
-WELCOME = """DuckDB over what the nights and the requests leave behind. A statement ends with ; and Ctrl-D ends all.
+WELCOME = """DuckDB over what the nights and the requests leave behind. A statement ends with ; and `exit` ends all.
   SHOW ALL TABLES;          the views
   FROM catalog;             their columns: types, units, meaning, freshness
   FROM shards;              versions of each shard
@@ -28,13 +28,16 @@ _COMMENT = re.compile(r"--[^\n]*$")
 def converse(session: Session, ask: Callable[[str], str]) -> Iterator[str]:
     """What is to be printed, statement by statement; what is wrong with one is told, and the next is asked for.
 
-    ask: gives the next line; EOFError ends the conversation, KeyboardInterrupt drops what was begun.
+    ask: gives the next line; EOFError ends the conversation, as `exit` does, KeyboardInterrupt drops what was begun.
     """
     yield WELCOME
     begun = ""
     while True:
         try:
-            begun += ask("... " if begun else "sql> ") + "\n"
+            line = ask("... " if begun else "sql> ")
+            if not begun and line.strip(" .;").lower() in ("exit", "quit"):
+                return
+            begun += line + "\n"
             if not _COMMENT.sub("", begun).rstrip().endswith(";"):
                 continue
             for found in session.answers(begun):

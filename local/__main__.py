@@ -43,7 +43,11 @@ def main() -> int:
     try:
         with ExitStack() as stack:
             cast = stack.enter_context(chosen(os.environ))
-            return _run(stack, cast, folder, once=once)
+            try:
+                return _run(stack, cast, folder, once=once)
+            except KeyboardInterrupt:
+                say("Stopping what is up; Airflow takes up to a minute")
+                raise
     except KeyboardInterrupt:
         say("stopped")
         return 130

@@ -70,6 +70,7 @@ def running(cast: Cast, folder: Path, say: Say) -> Iterator[Services]:
     folder.mkdir(parents=True, exist_ok=True)
     with _alone_in(folder):
         shutil.rmtree(folder / "data", ignore_errors=True)
+        say(f"Begun anew: what former runs made in {short(folder)} is gone")
         say(f"Users: {cast.title}")
         say(f"Starting Postgres 18 in {short(folder / 'postgres')}")
         with postgres.running(folder / "postgres") as server:
@@ -160,6 +161,7 @@ def main() -> int:
             write_environment(folder / "environment", found)
             print("Up until Ctrl-C. In another terminal:")
             print("  astro dev start --standalone --env .local/astro.env")
+            print("then trigger fetch_signals in Airflow's UI: the others follow.")
             threading.Event().wait()
     except KeyboardInterrupt:
         print("stopped")

@@ -17,22 +17,22 @@ FROM (
 );
 
 CREATE VIEW catalog AS
-SELECT c.schema_name || '.' || c.table_name AS view_name,
+SELECT CASE WHEN c.schema_name = 'main' THEN '' ELSE c.schema_name || '.' END || c.table_name AS view_name,
        c.column_name,
-       c.data_type,
        nullif(regexp_extract(c.comment, '\[([^\]]+)\]$', 1), '') AS unit,
        regexp_replace(c.comment, ' \[[^\]]+\]$', '') AS meaning,
-       v.comment AS view_meaning,
-       s.n_shards,
-       s.n_rows,
+       s.newest_at,
        s.oldest_at,
-       s.newest_at
+       s.n_rows,
+       s.n_shards,
+       c.data_type,
+       v.comment AS view_meaning
 FROM duckdb_columns() c
 JOIN duckdb_views() v ON v.database_name = c.database_name AND v.schema_name = c.schema_name AND v.view_name = c.table_name
 LEFT JOIN (
-    SELECT asset, count(*) AS n_shards, sum(n_rows) AS n_rows, min(materialized_at) AS oldest_at,
+    SELECT asset, count(*) AS n_shards, sum(n_rows)::BIGINT AS n_rows, min(materialized_at) AS oldest_at,
            max(materialized_at) AS newest_at
     FROM shards GROUP BY asset
 ) s ON s.asset = c.table_name AND c.schema_name = 'main'
 WHERE NOT v.internal AND c.schema_name IN ('main', 'analysis')
-ORDER BY ALL;
+ORDER BY c.schema_name DESC, c.table_name, c.column_index;

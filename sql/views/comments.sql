@@ -159,7 +159,7 @@ COMMENT ON COLUMN shards.recipe IS 'Versions of all that made it: code, model [J
 COMMENT ON COLUMN shards.inputs IS 'Versions of the inputs that it was made from [JSON]';
 
 COMMENT ON VIEW catalog IS 'Every column of every view: type, unit, meaning (of analyses the question alone), freshness';
-COMMENT ON COLUMN catalog.view_name IS 'Schema and view';
+COMMENT ON COLUMN catalog.view_name IS 'The view, with its schema where that is not main';
 COMMENT ON COLUMN catalog.column_name IS 'The column';
 COMMENT ON COLUMN catalog.data_type IS 'DuckDB''s type';
 COMMENT ON COLUMN catalog.unit IS 'What values are given in; null: texts and ids';

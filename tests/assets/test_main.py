@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import re
 import shlex
 import subprocess
@@ -100,6 +101,18 @@ def test_query_answers_over_all_shards(shards: Shards, capsys: pytest.CaptureFix
     said = capsys.readouterr().out
     for row in (r"user-of-1\W+1\W+0\W", r"user-of-3\W+3\W+0\W"):
         assert re.search(row, said)
+
+
+@pytest.mark.parametrize(("text", "status"), [("SELECT 41 + 1 AS n", 0), ("FROM nobody; SELECT 42;", 1)])
+def test_statements_of_a_file(
+    shards: Shards, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: str, status: int
+) -> None:
+    """`sql` without statements reads them from its input where that is no terminal; the first mistake ends it."""
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    assert main(["sql"]) == status
+    output = capsys.readouterr()
+    assert ("42" in output.out) == (status == 0)
+    assert ("nobody" in output.err) == (status == 1)
 
 
 def test_a_wrong_query_is_told_on_stderr(shards: Shards, capsys: pytest.CaptureFixture[str]) -> None:

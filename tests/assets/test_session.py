@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -40,7 +44,7 @@ def test_before_the_first_night(analyst: Session) -> None:
     views = [name for (name,) in rows(analyst, "SELECT DISTINCT view_name FROM catalog")]
     assert len(views) == len(STORED) + len(SCHEMAS) + 2 + len(list((ROOT / "analysis").glob("*.sql")))
     for view in views:
-        if view not in ("main.catalog",):
+        if view != "catalog":
             assert rows(analyst, f"FROM {view}") == [], view
 
 
@@ -186,12 +190,12 @@ def test_every_column_is_described(analyst: Session) -> None:
     described = rows(analyst, "SELECT view_name, column_name, data_type, unit, meaning, view_meaning FROM catalog")
     for view, column, kind, unit, meaning, view_meaning in described:
         assert view_meaning, view
-        if view.startswith("main."):
+        if not view.startswith("analysis."):
             assert meaning, (view, column)
             counts = kind in ("BIGINT", "INTEGER", "FLOAT", "DOUBLE", "TINYINT", "TIMESTAMP WITH TIME ZONE")
             if (counts and column != "shard") or column.endswith(("hash", "version", "_json")):
                 assert unit or column in ("model_version", "policy_version", "code_version"), (view, column)
-    stored = {(f"main.{view.name}", name) for view in STORED for name in view.schema.names}
+    stored = {(view.name, name) for view in STORED for name in view.schema.names}
     assert stored <= {(view, column) for view, column, *_ in described}
 
 
@@ -210,7 +214,7 @@ def test_the_catalog_is_fresh(analyst: Session, world: World, account: Any) -> N
     inputs = "SELECT inputs ->> 'todoist_tasks' FROM shards WHERE asset = 'task_embeddings' AND shard = 0"
     edge = GRAPH["task_embeddings"].inputs[0]
     assert rows(analyst, inputs) == [(footers[0].edge_version(edge.columns),)]
-    summed = "SELECT DISTINCT n_shards, n_rows, oldest_at FROM catalog WHERE view_name = 'main.todoist_tasks'"
+    summed = "SELECT DISTINCT n_shards, n_rows, oldest_at FROM catalog WHERE view_name = 'todoist_tasks'"
     assert rows(analyst, summed) == [(2, 3, min(each.materialized_at for each in footers))]
 
 
@@ -260,6 +264,19 @@ def test_a_mistake_is_duckdbs_to_tell(analyst: Session) -> None:
         with pytest.raises(duckdb.Error):
             analyst.sql(text)
     assert rows(analyst, "SELECT 1") == [(1,)]
+
+
+def test_nothing_is_left(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session removes its folder, and the next one those of processes that were killed, but of nobody who lives."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    (tmp_path / f"views-{killed.pid}-abc").mkdir()
+    (tmp_path / f"views-{os.getppid()}-abc").mkdir()
+    (tmp_path / "views-of-mine").mkdir()
+    with session(str(world.root), Attached(None, LONG_AGO)):
+        assert len(list(tmp_path.glob("views-*"))) == 3
+    assert {path.name for path in tmp_path.glob("views-*")} == {f"views-{os.getppid()}-abc", "views-of-mine"}
 
 
 def test_now_is_now(world: World) -> None:

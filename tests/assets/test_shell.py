@@ -59,6 +59,13 @@ def test_a_mistake_does_not_end_it(analyst: Session) -> None:
     assert prompts[-2:] == ["sql> ", "sql> "]
 
 
+@pytest.mark.parametrize("word", ["exit", "quit;", ".quit", "EXIT"])
+def test_it_ends_by_a_word(analyst: Session, word: str) -> None:
+    """`exit` ends the conversation, however it is written, unless a statement was begun."""
+    said, prompts = talk(analyst, word, "SELECT 1;")
+    assert (said, prompts) == ([], ["sql> "])
+
+
 def test_long_answers_are_cut(analyst: Session) -> None:
     """Of many rows the first and last are shown, and how many there are."""
     [text], _ = talk(analyst, "FROM range(2000);")
