@@ -37,9 +37,14 @@ run: setup
 	@exec $(BIN)/python -m local
 
 test: setup lint
-	@mkdir -p .local
-	@echo "== tests, in two processes"
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --basetemp .local/tests $(ARGS)
+ifdef ARGS
+	@echo "== tests: $(ARGS)"
+	@$(BIN)/python -m pytest --basetemp .local/tests $(ARGS)
+else
+	@echo "== tests, in two processes; then, alone, those of the request path, in which a second counts"
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --basetemp .local/tests --ignore tests/serving
+	@$(BIN)/python -m pytest --basetemp .local/tests tests/serving
+endif
 
 lint: setup
 	@echo "== ruff, mypy, import-linter"

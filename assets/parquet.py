@@ -25,6 +25,16 @@ from assets.versions import edge_hash, hash_of
 _FOOTER, _USERS = "asset", "users"
 
 
+def place(asset: str, shard: str = "*") -> str:
+    """Where a shard's file stands below the root; without a shard the glob of all of them."""
+    return f"{asset}/shard={shard}/data.parquet"
+
+
+def place_beside(name: str) -> str:
+    """Where a table that is no asset stands below the root."""
+    return f"{name}/data.parquet"
+
+
 @dataclass(frozen=True)
 class Footer:
     """What stands in a shard's Parquet footer, so that data and version cannot disagree.
@@ -172,7 +182,7 @@ class Shards:
         self._fs, self._root = fsspec.core.url_to_fs(root)
 
     def path(self, asset: str, shard: int) -> str:
-        return f"{self._root}/{asset}/shard={shard:04d}/data.parquet"
+        return f"{self._root}/{place(asset, f'{shard:04d}')}"
 
     @property
     def _is_local(self) -> bool:
@@ -229,8 +239,8 @@ class Shards:
         self._replace(path, table, footer.to_metadata(), list(asset.plain))
 
     def write_beside(self, name: str, table: pa.Table) -> None:
-        """Replace a table that is no asset, `<root>/<name>/data.parquet`, in one step; the last writer wins."""
-        self._replace(f"{self._root}/{name}/data.parquet", table, {}, table.column_names)
+        """Replace a table that is no asset in one step; the last writer wins."""
+        self._replace(f"{self._root}/{place_beside(name)}", table, {}, table.column_names)
 
     def remove_leftovers(self, asset: Asset, shard: int) -> None:
         """Remove what a writer left that broke off, and what was set aside: both hold rows of former users."""

@@ -21,6 +21,7 @@ from assets.definitions import GRAPH
 from assets.errors import AssetError
 from assets.ledger import LEDGER
 from assets.ledger import SCHEMA as LEDGER_SCHEMA
+from assets.parquet import place_beside
 from assets.snapshot import Snapshot
 from assets.views import View
 from contexts import history
@@ -32,13 +33,10 @@ ANALYSES = ROOT / "analysis"
 
 STORED = (
     *(View.of(asset) for asset in GRAPH),
-    View(LEDGER, LEDGER_SCHEMA, f"{LEDGER}/data.parquet"),
+    View(LEDGER, LEDGER_SCHEMA, place_beside(LEDGER)),
     View("context_history", history.SCHEMA, history.PATTERN, {"day": "DATE", "shard": "INTEGER"}),
 )
 """Views of the files under DATA_ROOT."""
-
-_OF_ALL = {"shards", "catalog"}
-"""Views of the footers of all assets."""
 
 _ASKS_FOR_COLUMNS = re.compile(r"\s*(describe|show)\b", re.I)
 
@@ -53,7 +51,8 @@ class Session:
 
     def sql(self, text: str) -> duckdb.DuckDBPyRelation | None:
         """Run statements one after the other; gives the last one's answer, None where it has none."""
-        return next(reversed([None, *self.answers(text)]))
+        *_, answer = None, *self.answers(text)
+        return answer
 
     def answers(self, text: str) -> Iterator[duckdb.DuckDBPyRelation]:
         """Run statements one after the other; gives the answers of those that have one."""
@@ -84,7 +83,7 @@ class Session:
         """
         names = self._named_in(statement)
         for view in STORED:
-            if view.name in names or names & _OF_ALL:
+            if view.name in names or ("shards" in names and view.name in GRAPH.assets):  # it reads all footers
                 self.snapshot.take(view.pattern)
         asked = sorted(attached.SCHEMAS.keys() & names)
         try:

@@ -46,8 +46,10 @@ class Snapshot:
         """
         held = self._held.setdefault(pattern, {})
         try:
-            found = {path.removeprefix(f"{self._root}/"): path for path in self._found(pattern)}
-            self._allow(len(found) + sum(len(each) for each in self._held.values() if each is not held))
+            paths: list[str] = self._fs.glob(f"{escape(self._root)}/{pattern}")
+            found = {path.removeprefix(f"{self._root}/"): path for path in paths}
+            if self._is_local:  # of remote files copies are held, which are open only while they are read
+                _allow_open_files(len(found) + sum(len(each) for each in self._held.values() if each is not held))
             for name in held.keys() - found.keys():
                 self._drop(held, name)
             for name, path in found.items():
@@ -68,14 +70,6 @@ class Snapshot:
     @property
     def _is_local(self) -> bool:
         return "file" in self._fs.protocol
-
-    def _found(self, pattern: str) -> list[str]:
-        found: list[str] = self._fs.glob(f"{escape(self._root)}/{pattern}")
-        return found
-
-    def _allow(self, n_files: int) -> None:
-        if self._is_local:  # of remote files copies are held, which are open only while they are read
-            _allow_open_files(n_files)
 
     def _hold(self, held: dict[str, _Held], name: str, path: str) -> None:
         mark = _mark_of(os.stat(path)) if self._is_local else self._fs.ukey(path)

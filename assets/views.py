@@ -12,8 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from assets.asset import Asset
+from assets.parquet import place
 
 SHARD = MappingProxyType({"shard": "INTEGER"})
+
+_NOBODYS = {"INTEGER": "-1", "DATE": "1970-01-01"}
+"""A partition that no file has, by its type."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +32,15 @@ class View:
     @classmethod
     def of(cls, asset: Asset) -> View:
         """An asset's, of the same name, with the shard as a column more."""
-        return cls(asset.name, asset.schema, f"{asset.name}/shard=*/data.parquet", SHARD)
+        return cls(asset.name, asset.schema, place(asset.name), SHARD)
 
     def create(self, connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
         """Create the view over the files in a folder, which get company of one without rows: so the view is there
         before the first of them, and has every declared column.
         """
-        blank = {"shard": "-1", "day": "1970-01-01"}
         path = self.pattern
-        for partition in self.partitions:
-            path = path.replace(f"{partition}=*", f"{partition}={blank[partition]}")
+        for partition, kind in self.partitions.items():
+            path = path.replace(f"{partition}=*", f"{partition}={_NOBODYS[kind]}")
         nobody = (folder / path).with_name("none.parquet")
         nobody.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(self.schema.empty_table(), nobody)

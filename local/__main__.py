@@ -58,9 +58,10 @@ def main() -> int:
 
 def _run(stack: ExitStack, cast: Cast, folder: Path, *, once: bool) -> int:
     have = stack.enter_context(services.running(cast, folder, say))
-    os.environ.update(services.settings(cast, folder))
+    variables = services.settings(cast, folder)
+    os.environ.update(variables)
     chosen_settings = read_settings(Settings)
-    services.write_environment(folder / "environment", {**services.settings(cast, folder), **have.environment})
+    services.write_environment(folder / "environment", {**variables, **have.environment})
     metadata = postgres.create_database(have.server, "airflow", anew=True)
     environment = {
         **have.connections,

@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +26,10 @@ from contexts.settings import Settings, SettingsError, read_settings
 from contexts.sql import connect
 from contexts.vault import new_key
 from local import airflow, postgres
+from local.airflow import Say
 from local.cast import Cast, CastError, chosen, settle
 
 USERS_PER_SHARD = 250
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,10 @@ def running(cast: Cast, folder: Path, say: Say) -> Iterator[Services]:
         say(f"Users: {cast.title}")
         say(f"Starting Postgres 18 in {short(folder / 'postgres')}")
         with postgres.running(folder / "postgres") as server:
-            yield from _furnished(cast, server, say)
+            url, key = postgres.create_database(server, "contexts", anew=True), new_key()
+            with connect(url) as connection:
+                say(f"  schema: {', '.join(settle(connection, key, cast))}")
+                yield Services(cast, server, url, key, connection)
 
 
 @contextmanager
@@ -85,13 +87,6 @@ def _alone_in(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise FolderTaken(f"make run or make services is up in {short(folder)}. End it first.") from None
         yield
-
-
-def _furnished(cast: Cast, server: str, say: Say) -> Iterator[Services]:
-    url, key = postgres.create_database(server, "contexts", anew=True), new_key()
-    with connect(url) as connection:
-        say(f"  schema: {', '.join(settle(connection, key, cast))}")
-        yield Services(cast, server, url, key, connection)
 
 
 def settings(cast: Cast, folder: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A week of tips with known answers, and sessions over it, for the tests of what analysts read."""
+"""Tips and calls as the service logs them, and sessions over them, for the tests of what analysts read."""
 
 from __future__ import annotations
 
@@ -51,8 +51,7 @@ def tip(
         "propensities": [0.5, 0.25, 0.25],
         **columns,
     }
-    names, marks = ", ".join(row), ", ".join(["%s"] * len(row))
-    world.connection.execute(f"INSERT INTO decisions ({names}) VALUES ({marks})", list(row.values()))
+    _insert(world, "decisions", row)
     if reaction is not None:
         world.connection.execute(
             "INSERT INTO reactions VALUES (%s, %s, %s, %s)", [row["decision_id"], reaction, at, reward]
@@ -75,8 +74,12 @@ def llm_call(world: World, user: str, at: datetime, **columns: Any) -> None:
         "seconds": 1.5,
         **columns,
     }
+    _insert(world, "llm_calls", row)
+
+
+def _insert(world: World, table: str, row: dict[str, Any]) -> None:
     names, marks = ", ".join(row), ", ".join(["%s"] * len(row))
-    world.connection.execute(f"INSERT INTO llm_calls ({names}) VALUES ({marks})", list(row.values()))
+    world.connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", list(row.values()))
 
 
 def store_ledger(world: World) -> None:

@@ -46,10 +46,15 @@ def runtime_version(project: Path) -> str:
     return re.sub(r"(-python-[\d.]+)?(-base|-slim)?$", "", image[1].partition(":")[2])
 
 
+def variables(text: str) -> dict[str, str]:
+    """What a file of variables says, without the quotes around values."""
+    lines = [line for line in text.splitlines() if "=" in line and not line.startswith("#")]
+    return {name: value.strip("'") for name, value in (line.split("=", 1) for line in lines)}
+
+
 def environment(project: Path, env_file: Path, port: int) -> dict[str, str]:
     """The variables of `airflow standalone`: inherited ones, above them the file's, above those the CLI's own."""
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    theirs = dict(line.split("=", 1) for line in env_file.read_text().splitlines() if "=" in line)
     secret = "feature-to-prompt_0c4f21"
     critical = {
         "PATH": f"{project / '.venv' / 'bin'}:{os.environ['PATH']}",
@@ -67,7 +72,7 @@ def environment(project: Path, env_file: Path, port: int) -> dict[str, str]:
         "NO_PROXY": "*",
         "no_proxy": "*",
     }
-    return inherited | {name: value.strip("'") for name, value in theirs.items()} | critical
+    return inherited | variables(env_file.read_text()) | critical
 
 
 def apply_settings(airflow: Airflow, project: Path) -> list[str]:
@@ -99,7 +104,7 @@ def stop(airflow: Airflow) -> None:
     os.killpg(airflow.pid, signal.SIGTERM)
     until = time.monotonic() + _STOP_SECONDS
     while time.monotonic() < until and psutil.pid_exists(airflow.pid):
-        _, _ = psutil.wait_procs(group, timeout=0.5)
+        psutil.wait_procs(group, timeout=0.5)
     for left in group:
         if left.is_running():
             left.kill()

@@ -133,7 +133,7 @@ class TestSecrets:
         assert [line for line in first.splitlines() if line.startswith("#")] == [
             line for line in example.splitlines() if line.startswith("#")
         ]
-        values = dict(line.split("=", 1) for line in first.splitlines() if "=" in line and line[0] != "#")
+        values = astro_cli.variables(first)
         assert not [value for value in values.values() if "<" in value]
         password = values["POSTGRES_PASSWORD"]
         assert len(password) >= 32
@@ -382,11 +382,7 @@ class TestCompose:
     ) -> None:
         """The commands of `todoist` and `service`, run with the image's files and the mounts, serve a first tip."""
         database = postgres.create_database(server, "compose")
-        values = dict(
-            line.split("=", 1)
-            for line in filled((ROOT / ".env.example").read_text()).splitlines()
-            if "=" in line and line[0] != "#"
-        )
+        values = astro_cli.variables(filled((ROOT / ".env.example").read_text()))
         image = Path(shutil.copytree(image, tmp_path / "image", symlinks=True))
         astro_cli.copy_project(image, [name for name in astro_cli.tracked() if name.startswith("local/")])
         ports = {"8200": str(free_port()), "8100": str(free_port())}

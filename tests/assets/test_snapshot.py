@@ -167,7 +167,7 @@ def test_more_files_than_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 MANY = """
-import sys, tempfile
+import sys
 from contextlib import closing
 from pathlib import Path
 import duckdb

@@ -68,7 +68,7 @@ def services(project: Path) -> Iterator[dict[str, str]]:
             break
     try:
         assert process.poll() is None, told
-        yield dict(line.split("=", 1) for line in (project / ".local/astro.env").read_text().splitlines())
+        yield astro_cli.variables((project / ".local/astro.env").read_text())
     finally:
         process.terminate()
         process.terminate()  # somebody who has no patience
@@ -94,8 +94,7 @@ def test_a_night_in_standalone_mode(project: Path, services: dict[str, str]) -> 
         command, found, f"http://localhost:{port}", log_file, steps, print, folder=project
     ) as running:
         assert astro_cli.apply_settings(running, project) == ["default_pool", "todoist"]
-        url = services["DATABASE_URL"].strip("'\n")
-        with psycopg.connect(url, autocommit=True) as connection:
+        with psycopg.connect(services["DATABASE_URL"], autocommit=True) as connection:
             night = nights.run_night(running, Ledger(connection), airflow.now(), print)
             rows: Any = connection.execute("SELECT count(*), min(context_hash) FROM context_store").fetchone()
         assert night.succeeded
