@@ -1,5 +1,6 @@
-# Astro Runtime with the project in it, for all of Airflow's processes and for the service.
-# The base image leaves it to this file what is installed when, so that a change of code installs nothing again.
+# Astro Runtime with the project, for all of Airflow's processes and for the service.
+# The -base image installs nothing by itself: this file installs packages before it copies the code, so that a change
+# of code does not install them again.
 FROM astrocrpublic.azurecr.io/runtime:3.3-2-base
 
 WORKDIR /usr/local/airflow
@@ -7,16 +8,16 @@ USER root
 COPY packages.txt .
 RUN /usr/local/bin/install-system-packages
 
-# Wheels of torch for CPUs only are smaller: name the index that has them, or a mirror of your own, with
+# Wheels of torch for CPUs only are smaller. Use an index that has them, or your own mirror, with
 #   docker build --build-arg UV_EXTRA_INDEX_URL=https://... .
-# What torch's wheels on the usual index carry of CUDA is what a worker with a GPU needs beside the driver.
+# The wheels on PyPI include CUDA; a worker with a GPU needs only its driver beside them.
 ARG UV_EXTRA_INDEX_URL
 COPY requirements.txt .
 RUN /usr/local/bin/install-python-dependencies
 
 USER astro
 ENV HF_HOME=/usr/local/airflow/models
-# The model is downloaded by the first task that embeds, or into the image with --build-arg BAKE_MODEL=1.
+# The first embedding task downloads the model; --build-arg BAKE_MODEL=1 puts it into the image instead.
 ARG BAKE_MODEL=""
 ARG EMBEDDING_MODEL="nomic-ai/nomic-embed-text-v1.5"
 ARG EMBEDDING_REVISION="e5cf08aadaa33385f5990def41f7a23405aec398"

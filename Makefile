@@ -1,15 +1,15 @@
-# Two commands: `make run` (a night through a real Airflow) and `make test`. Both set up .local/venv by themselves.
+# The two main targets are `make run` (simulated nights in a real Airflow) and `make test`; both set up .local/venv.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
-# Not .venv: that is the Astro CLI's, which makes it with the Python of the Runtime.
+# Not .venv, which the Astro CLI creates with the Runtime's Python.
 VENV := .local/venv
 BIN := $(CURDIR)/$(VENV)/bin
 export PYTHONPATH := $(CURDIR)
 export PYTHONUNBUFFERED := 1
-# Where the embedded Postgres keeps its lock: the user's own folder, or ours.
+# The folder for the lock of the embedded Postgres: the user's runtime folder, or one in .local.
 export XDG_RUNTIME_DIR ?= $(CURDIR)/.local/runtime
 
 .PHONY: help run test setup bench lint lock migrate sql notebook services env clean
@@ -17,15 +17,15 @@ export XDG_RUNTIME_DIR ?= $(CURDIR)/.local/runtime
 export Q
 
 help:
-	@echo "make run     three nights through a real Airflow on this machine, then tips; ONCE=1 ends by itself"
-	@echo "make test    lint, types, layers and all tests"
-	@echo "make sql     DuckDB over what a run made; Q='FROM analysis.overdue' answers and ends"
-	@echo "make notebook  its main pictures, in the browser"
-	@echo "make bench   CPU and memory of every step for 1,000 users (USERS=n for more), of the store, of a tip"
-	@echo "make lock    requirements.lock anew from requirements.txt (needs uv)"
-	@echo "make services  Postgres, a local Todoist and settings for 'astro dev start --standalone'"
-	@echo "make env     secrets and settings for 'astro dev start'"
-	@echo "make clean   remove .local: the virtual environment, data, logs"
+	@echo "make run       run three nights in a real Airflow on this machine, then request tips; ONCE=1 exits at the end"
+	@echo "make test      run linters, type checks, layer checks and all tests"
+	@echo "make sql       open DuckDB on the results of a run; Q='FROM analysis.overdue' runs one query and exits"
+	@echo "make notebook  open the notebook with the main charts in a browser"
+	@echo "make bench     measure CPU and memory of every step for 1,000 users (USERS=n), of the store and of tip requests"
+	@echo "make lock      update requirements.lock from requirements.txt (needs uv)"
+	@echo "make services  run Postgres and a local Todoist for 'astro dev start --standalone'"
+	@echo "make env       write .env with new secrets for 'astro dev start'"
+	@echo "make clean     remove .local: the virtual environment, data and logs"
 
 setup: $(VENV)/.ready
 	@mkdir -p -m 700 "$(XDG_RUNTIME_DIR)"
@@ -36,12 +36,12 @@ $(VENV)/.ready: requirements.lock .ci/setup
 run: setup
 	@exec $(BIN)/python -m local
 
-test: setup lint
+test: setup $(if $(ARGS),,lint)
 ifdef ARGS
 	@echo "== tests: $(ARGS)"
 	@$(BIN)/python -m pytest --basetemp .local/tests $(ARGS)
 else
-	@echo "== tests, in two processes; then, alone, those of the request path, in which a second counts"
+	@echo "== tests in two processes; then, alone, the tests of the request path, which are sensitive to timing"
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --basetemp .local/tests --ignore tests/serving
 	@$(BIN)/python -m pytest --basetemp .local/tests tests/serving
 endif
@@ -58,7 +58,7 @@ bench: setup
 	@$(BIN)/python -m benchmarks.store
 	@$(BIN)/python -m benchmarks.requests
 
-# What the local run left, unless the environment says otherwise.
+# The environment of the last local run, unless DATA_ROOT or DATABASE_URL is set.
 LOCAL := [ -n "$${DATA_ROOT:-}$${DATABASE_URL:-}" ] || [ ! -f .local/environment ] || { set -a; . .local/environment; set +a; }
 
 sql notebook: export TMPDIR := $(CURDIR)/.local/tmp
@@ -70,7 +70,7 @@ notebook: setup
 	@mkdir -p "$$TMPDIR"; $(LOCAL); exec $(BIN)/marimo edit sql/notebook.py
 
 migrate: setup
-	@$(BIN)/python -m contexts.migrate
+	@$(BIN)/python -m contexts migrate
 
 lock:
 	uv pip compile --universal --python-version 3.11 --quiet --no-header requirements.txt --group dev -o requirements.lock \

@@ -1,119 +1,186 @@
-"""`python -m assets`: what would run and why, run it, what it saved, why a context changed; look into the shards."""
+"""`python -m assets`: plan and run the pipeline, explain its results, inspect its shards."""
 
 from __future__ import annotations
 
-import argparse
 import logging
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Annotated
 
 import duckdb
 import psycopg
+import typer
 
 from assets import commands
-from assets.errors import AssetError
-from contexts.accounts import Look
-from contexts.embed import EmbeddingError
-from contexts.history import HistoryUnreadable
+from assets.engine.errors import AssetError
+from assets.steps import RunOptions
+from contexts import cli
+from contexts.assembly.explain import UnknownDecision
+from contexts.assembly.history import HistoryUnreadable
+from contexts.postgres.migrate import MigrationsMissing
 from contexts.settings import SettingsError
-from contexts.todoist import TodoistError
-from contexts.vault import VaultError
-from contexts.why import UnknownDecision
+from contexts.themes.model_loading import EmbeddingError
+from contexts.todoist.accounts import FetchScope
+from contexts.todoist.client import TodoistError
+from contexts.todoist.credentials import CredentialsError
 
-_FAILURES = (
+_ERRORS = (
     SettingsError,
     AssetError,
     EmbeddingError,
     HistoryUnreadable,
     TodoistError,
-    VaultError,
+    CredentialsError,
     UnknownDecision,
+    MigrationsMissing,
     duckdb.Error,
     psycopg.Error,
+    OSError,
 )
+
+_MAX_DAYS = 36_500
+
+app = cli.new_app("The assets under DATA_ROOT.")
+
+Scope = Annotated[
+    FetchScope,
+    typer.Option(
+        help="The users to fetch: all active ones, those of a nightly run, or only those likely to ask soon."
+    ),
+]
+Select = Annotated[
+    str,
+    typer.Option(
+        help="Assets, comma-separated: x, +x with its ancestors, x+ with its descendants.", show_default=False
+    ),
+]
+Users = Annotated[str, typer.Option(help="Compute only these users, comma-separated.", show_default=False)]
+ShardRanges = Annotated[str, typer.Option(help="Run only these shards, such as 0-3,7.", show_default=False)]
+Force = Annotated[bool, typer.Option("--force", help="Compute up-to-date users, too.")]
+AssetName = Annotated[str, typer.Argument(metavar="ASSET", help="The asset's name.", show_default=False)]
+UserId = Annotated[str, typer.Argument(metavar="USER", help="The user's id.", show_default=False)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when it was done, 1 with a sentence on stderr when not."""
-    options = vars(_parser().parse_args(arguments))
+    """Run one command, and return the exit status."""
     logging.basicConfig(format="  %(message)s")
     for name in ("assets", "contexts"):
         logging.getLogger(name).setLevel(logging.INFO)
-    try:
-        for line in options.pop("command")(**options):
-            print(line, flush=True)
-    except _FAILURES as error:
-        print(error, file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # whoever reads has read enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        print("stopped: what was written is whole, the rest is for the next run", file=sys.stderr)
-        return 130
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m assets", description="The assets under DATA_ROOT.")
-    add = parser.add_subparsers(required=True).add_parser
-    for name, command, words in (
-        ("plan", commands.plan, "what a night would run now, why, and what that comes to; changes nothing"),
-        ("materialize", commands.materialize, "run a night, or a part of one, in this process"),
-    ):
-        found = add(name, help=words)
-        found.set_defaults(command=command)
-        _add_order(found)
-        if command is commands.plan:
-            found.add_argument("--each", action="store_true", help="also a line for each asset and shard")
-    ledger = add("ledger", help="what the last nights and days planned, did and spared")
-    ledger.set_defaults(command=commands.ledger)
-    ledger.add_argument("--days", type=int, default=7, help="how far back; 7 by default")
-    why = add("why", help="what changed in a user's context, or which context a tip was made from")
-    why.set_defaults(command=commands.why)
-    whom = why.add_mutually_exclusive_group(required=True)
-    whom.add_argument("user", nargs="?", metavar="USER")
-    whom.add_argument("--decision", metavar="ID", help="the decision_id that came with a tip")
-    why.add_argument("--last", type=int, default=10, help="how many versions; 10 by default")
-    forget = add("forget", help="remove every trace of a user: Postgres, Parquet, history")
-    forget.set_defaults(command=commands.forget_user)
-    forget.add_argument("user", metavar="USER")
-    calibrate = add("calibrate", help="choose the similarity threshold of themes for the model, once")
-    calibrate.set_defaults(command=commands.calibrate)
-    calibrate.add_argument("--force", action="store_true", help="replace the one that is kept: themes change")
-    map_ = add("map", help="draw a user's tasks in two dimensions, coloured by theme")
-    map_.set_defaults(command=commands.draw_map)
-    map_.add_argument("user", metavar="USER")
-    map_.add_argument("path", nargs="?", metavar="FILE", help="USER.png by default; svg and pdf work, too")
-    add("graph", help="the steps, their assets and what these read").set_defaults(command=commands.graph)
-    shards = add("shards", help="each shard's rows, time and versions")
-    shards.set_defaults(command=commands.shards)
-    shards.add_argument("asset")
-    sql = add("sql", help="DuckDB over views of the assets, the ledger, contexts, tips and reactions")
-    sql.set_defaults(command=commands.sql)
-    sql.add_argument("statements", nargs="?", metavar="SQL", help="what to answer; none: it is read from the input")
-    sql.add_argument("--days", type=int, default=90, help="how far back tips and calls are read; 90 by default")
-    rebuild = add("rebuild", help="set a shard's file aside, so that the next run makes it anew")
-    rebuild.set_defaults(command=commands.rebuild)
-    rebuild.add_argument("asset")
-    rebuild.add_argument("--shard", type=int, required=True)
-    return parser
-
-
-def _add_order(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--select", default="", help="assets, with commas: x, +x with all it reads, x+ with what reads it"
+    return cli.run(
+        app,
+        "python -m assets",
+        errors=_ERRORS,
+        arguments=arguments,
+        on_interrupt="stopped: every file written is complete, and the next run does the rest",
     )
-    parser.add_argument("--user", default="", help="compute these users only, with commas")
-    parser.add_argument("--shards", default="", help="these shards only: 0-3,7")
-    parser.add_argument("--force", action="store_true", help="compute also what is up to date")
-    parser.add_argument(
-        "--look",
-        type=Look,
-        default=Look.EVERYBODY,
-        choices=list(Look),
-        help="whom to fetch: everybody (default), as the night does, or as the runs between nights do",
+
+
+@app.command()
+def plan(
+    scope: Scope = FetchScope.ALL,
+    select: Select = "",
+    user: Users = "",
+    shards: ShardRanges = "",
+    force: Force = False,
+    each: Annotated[bool, typer.Option("--each", help="Add a line for each asset and shard.")] = False,
+) -> None:
+    """Show what would run now and why, with an estimate."""
+    _print(
+        commands.show_plan(RunOptions.parse(scope, select=select, user=user, shards=shards, force=force), each=each)
     )
+
+
+@app.command()
+def materialize(
+    scope: Scope = FetchScope.ALL,
+    select: Select = "",
+    user: Users = "",
+    shards: ShardRanges = "",
+    force: Force = False,
+) -> None:
+    """Run the pipeline, or a part of it, in this process."""
+    _print(commands.run_pipeline(RunOptions.parse(scope, select=select, user=user, shards=shards, force=force)))
+
+
+@app.command()
+def runs(days: Annotated[int, typer.Option(min=0, max=_MAX_DAYS, help="The number of days to show.")] = 7) -> None:
+    """Show the work of past runs: planned, done, saved."""
+    _print(commands.show_runs(days))
+
+
+@app.command()
+def why(
+    user: Annotated[str | None, typer.Argument(metavar="USER", help="The user's id.", show_default=False)] = None,
+    decision: Annotated[
+        str | None, typer.Option(metavar="ID", help="The decision_id of a tip.", show_default=False)
+    ] = None,
+    last: Annotated[int, typer.Option(min=1, help="The number of versions to show.")] = 10,
+) -> None:
+    """Explain the changes of a context, or the origin of a tip."""
+    if (user is None) == (decision is None):
+        raise typer.BadParameter("name either a USER or a --decision ID")
+    _print(commands.explain(user, decision, last))
+
+
+@app.command()
+def erase(user: UserId) -> None:
+    """Erase a user from Postgres, Parquet and history."""
+    _print(commands.erase_user(user))
+
+
+@app.command()
+def calibrate(
+    force: Annotated[bool, typer.Option("--force", help="Replace the stored threshold: all themes change.")] = False,
+) -> None:
+    """Calibrate the similarity threshold of themes."""
+    _print(commands.calibrate_threshold(force=force))
+
+
+@app.command("map")
+def draw_map(
+    user: UserId,
+    path: Annotated[
+        str | None, typer.Argument(metavar="FILE", help="A png, svg or pdf file; USER.png by default.")
+    ] = None,
+) -> None:
+    """Draw a user's tasks, coloured by theme."""
+    _print(commands.draw_map(user, path))
+
+
+@app.command()
+def graph() -> None:
+    """List the steps with their assets and inputs."""
+    _print(commands.show_graph())
+
+
+@app.command("shards")
+def list_shards(asset: AssetName) -> None:
+    """List the shards of an asset with their versions."""
+    _print(commands.show_shards(asset))
+
+
+@app.command(context_settings={"ignore_unknown_options": True})  # SQL can begin with a comment, "-- ..."
+def sql(
+    statements: Annotated[
+        str | None, typer.Argument(metavar="SQL", help="Statements to answer; read from standard input by default.")
+    ] = None,
+    days: Annotated[
+        int, typer.Option(min=0, max=_MAX_DAYS, help="How many days back tips, LLM calls and runs are read.")
+    ] = 90,
+) -> None:
+    """Answer DuckDB statements over all stored data."""
+    _print(commands.answer_sql(statements, days))
+
+
+@app.command()
+def rebuild(asset: AssetName, shard: Annotated[int, typer.Option(min=0, help="The shard's number.")]) -> None:
+    """Set a shard's file aside; the next run rebuilds it."""
+    _print(commands.rebuild_shard(asset, shard))
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,26 @@
-"""A model's similarity threshold, chosen from its first vectors: before it, nothing is alike."""
+"""Calibration of a model's similarity threshold from its first vectors; before it, no texts count as similar."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from assets.definitions.task_embeddings import task_embeddings
-from assets.definitions.vectors import vectors_by_text
-from assets.parquet import Shards
-from contexts.cluster import calibrate
-from contexts.store import ContextStore
+from assets.engine.parquet import Shards
+from assets.engine.vectors import to_matrix
+from contexts.assembly.store import ContextStore
+from contexts.themes.cluster import calibrate
 
-_N_TEXTS = 2000
+_MAX_SAMPLE_TEXTS = 2000
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """threshold: see contexts.cluster.calibrate; n_used: the distinct texts that it comes from, of `n_texts` rows."""
+    """A threshold (see `contexts.themes.cluster.calibrate`) from `n_used` distinct texts of `n_texts` rows."""
 
     threshold: float
     n_used: int
@@ -26,16 +28,22 @@ class Calibration:
 
 
 def calibrate_model(shards: Shards, store: ContextStore, model: str) -> None:
-    """Keep the model's threshold, if it has none or one of few texts."""
+    """Store the model's threshold, unless one from enough texts is stored already."""
     n_texts = _n_texts(shards)
     if n_texts and store.wants_calibration(model, n_texts):
-        store.keep_threshold(model, calibrate(_sample(shards, model)), n_texts)
+        store.set_threshold_if_better(model, calibrate(_sample(shards, model)), n_texts)
 
 
-def measured(shards: Shards, model: str) -> Calibration:
-    """What calibrating anew would give."""
+def measure_calibration(shards: Shards, model: str) -> Calibration:
+    """Compute the model's threshold from the stored vectors without storing it."""
     sample = _sample(shards, model)
     return Calibration(calibrate(sample), len(sample), _n_texts(shards))
+
+
+def _vectors_by_text(table: pa.Table, model: str) -> dict[str, np.ndarray]:
+    """Return one model's vectors of `task_embeddings` rows by the hash of their text."""
+    rows = table.filter(pc.equal(table["model"], model))
+    return dict(zip(rows["text_hash"].to_pylist(), to_matrix(rows["embedding"]), strict=True))
 
 
 def _n_texts(shards: Shards) -> int:
@@ -43,11 +51,11 @@ def _n_texts(shards: Shards) -> int:
 
 
 def _sample(shards: Shards, model: str) -> NDArray[np.float32]:
-    """Vectors of distinct texts by one model, in the order of the texts' hashes."""
-    found: dict[str, np.ndarray] = {}
+    """Return the vectors of distinct texts, ordered by the texts' hashes so that the sample is reproducible."""
+    vectors: dict[str, np.ndarray] = {}
     for footer in shards.readable_footers(task_embeddings):
-        if len(found) < _N_TEXTS:
+        if len(vectors) < _MAX_SAMPLE_TEXTS:
             with shards.open(task_embeddings, footer.shard) as opened:
                 if opened:
-                    found |= vectors_by_text(opened.read(["text_hash", "model", "embedding"]), model)
-    return np.array([found[key] for key in sorted(found)[:_N_TEXTS]], np.float32)
+                    vectors |= _vectors_by_text(opened.read(["text_hash", "model", "embedding"]), model)
+    return np.array([vectors[text_hash] for text_hash in sorted(vectors)[:_MAX_SAMPLE_TEXTS]], np.float32)

@@ -1,4 +1,4 @@
-"""The commands of `python -m assets`; each gives lines to print."""
+"""The commands of `python -m assets`, as generators of the lines to print."""
 
 from __future__ import annotations
 
@@ -6,190 +6,162 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
-from assets import bill
-from assets.calibration import measured
+from assets import reports
+from assets.analysis.map import draw_task_map, mapped_tasks
+from assets.analysis.session import session_from_environment
+from assets.analysis.shell import enable_completion, format_table, run_shell
+from assets.calibration import measure_calibration
 from assets.definitions import GRAPH, context_store, task_clusters
-from assets.doors import Doors, doors_from_environment
-from assets.errors import AssetError
-from assets.forget import forget
-from assets.map import draw, rows_of, tasks_of
-from assets.night import Night, Order
-from assets.parquet import Shards
-from assets.plan import Plan
-from assets.records import Record
-from assets.session import session_from_environment
-from assets.shell import complete_lines, converse, shown
-from assets.versions import shard_of
-from contexts import why as reasons
-from contexts.accounts import Look
-from contexts.ledger import Page
-from contexts.progress import Progress
+from assets.engine.erase import erase
+from assets.engine.errors import AssetError
+from assets.engine.hashing import shard_of
+from assets.engine.parquet import Shards
+from assets.engine.plan import Plan
+from assets.engine.results import ShardResult
+from assets.engine.tables import user_rows
+from assets.runtime import Runtime, runtime_from_environment
+from assets.steps import RunOptions, StepRunner
+from contexts.assembly.explanation_text import explain_decision, explain_user
+from contexts.progress import ProgressLogger
 from contexts.settings import Settings, read_settings
+from contexts.text import counted
 
 
-def plan(look: Look, *, each: bool, **order: Any) -> Iterator[str]:
-    """The bill of a night that would begin now. each: with a line for each asset and shard."""
-    with _night(look, order) as night:
-        found, planner = night.forecast()
-        chosen = night.order.selected
-        yield from bill.lines(night.bill(found, planner, chosen))
-        yield from _left_out(found)
-        yield from bill.details(found, planner, chosen) if each else ()
+def show_plan(options: RunOptions, *, each: bool) -> Iterator[str]:
+    """Estimate a run that would begin now. each: add a line for each asset and shard."""
+    with _step_runner(options) as runner:
+        forecast, planner = runner.forecast()
+        yield from reports.estimate_table(runner.estimate(forecast, planner, runner.selected))
+        yield from reports.blocked_lines(forecast)
+        yield from reports.shard_lines(forecast, planner, runner.selected) if each else ()
 
 
-def materialize(look: Look, **order: Any) -> Iterator[str]:
-    """A night in this process: step by step its plan, then what came of it."""
-    with _night(look, order) as night:
-        yield from bill.lines(night.bill(*night.forecast(), night.order.selected))
-        run_id = f"by hand {night.now:%Y-%m-%d %H:%M:%S} {uuid4().hex[:6]}"
+def run_pipeline(options: RunOptions) -> Iterator[str]:
+    """Run the pipeline, or a part of it, in this process: the estimate first, then the progress of each step."""
+    with _step_runner(options) as runner:
+        yield from reports.estimate_table(runner.estimate(*runner.forecast(), runner.selected))
+        run_id = f"by hand {runner.now:%Y-%m-%d %H:%M:%S} {uuid4().hex[:6]}"
         for step in GRAPH.steps:
-            if night.order.of(step):
-                yield from _run_step(night, step, run_id)
+            if runner.members(step):
+                # The step before may have calibrated the similarity threshold, which is a resource.
+                yield from _run_step(replace(runner, resources=runner.runtime.load_resources()), step, run_id)
 
 
-def _run_step(night: Night, step: str, run_id: str) -> Iterator[str]:
-    began = datetime.now(UTC)
-    found, planner = night.plan(step)
-    night.open(step, run_id, began, night.bill(found, planner, night.order.of(step)))
-    records: list[Record] = []
-    is_whole = False
+def _run_step(runner: StepRunner, step: str, run_id: str) -> Iterator[str]:
+    started_at = datetime.now(UTC)
+    step_plan, planner = runner.plan(step)
+    runner.start(step, run_id, started_at, runner.estimate(step_plan, planner, runner.members(step)))
+    results: list[ShardResult] = []
+    is_complete = False
     try:
-        yield from _progress(night, step, found, records)
-        yield from _left_out(found)
-        is_whole = True
+        yield from _materialize(runner, step, step_plan, results)
+        yield from reports.blocked_lines(step_plan)
+        is_complete = True
     finally:
-        night.close(step, run_id, began, records, is_whole=is_whole)
+        runner.finish(step, run_id, started_at, results, is_complete=is_complete)
 
 
-def _left_out(found: Plan) -> Iterator[str]:
-    for name in sorted(set(found.waiting.values())):
-        n_shards = list(found.waiting.values()).count(name)
-        yield f"left out: {n_shards} shards, until {name} was made, which they read and which is behind"
-
-
-def _progress(night: Night, step: str, found: Plan, records: list[Record]) -> Iterator[str]:
-    began, told = time.monotonic(), list[str]()
-    progress = Progress(f"shards of {step}", len(found.entries), told.append)
-    for record in night.execute(found):
-        records.append(record)
+def _materialize(runner: StepRunner, step: str, step_plan: Plan, results: list[ShardResult]) -> Iterator[str]:
+    began, messages = time.monotonic(), list[str]()
+    progress = ProgressLogger(f"shards of {step}", len(step_plan.entries), messages.append)
+    for result in runner.materialize(step_plan):
+        results.append(result)
         progress.add(1)
-        while told:
-            yield f"  {told.pop()}"
-    n_users = sum(record.n_users_changed for record in records)
-    counts: dict[str, int] = {}
-    for record in records:
-        for name, n in record.counts.items():
-            counts[name] = counts.get(name, 0) + n
-    told_counts = "".join(f", {n:,} {name.replace('_', ' ')}" for name, n in counts.items() if n)
-    yield f"{step}: {len(records)} shards, {n_users:,} users{told_counts} in {time.monotonic() - began:.1f} s"
+        while messages:
+            yield f"  {messages.pop()}"
+    yield reports.step_summary(step, results, time.monotonic() - began)
 
 
-def ledger(days: int) -> Iterator[str]:
-    """The ledger's pages of the last days."""
-    with doors_from_environment() as doors:
-        pages = doors.ledger.pages(datetime.now(UTC) - timedelta(days=days))
-    if not pages:
+def show_runs(days: int) -> Iterator[str]:
+    """Show the run log of the last days."""
+    with runtime_from_environment() as runtime:
+        step_runs = runtime.run_log.step_runs_since(datetime.now(UTC) - timedelta(days=days))
+    if not step_runs:
         yield f"no runs in the last {days} days"
-    for page in pages:
-        yield from _page(page)
+    for step_run in step_runs:
+        yield from reports.run_lines(step_run)
 
 
-def _page(page: Page) -> Iterator[str]:
-    state = f"ended {page.finished_at:%H:%M:%S}" if page.finished_at else "did not end"
-    users = "" if page.n_users is None else f", {page.n_users:,} users"
-    yield f"{page.started_at:%Y-%m-%d %H:%M:%S}  {page.step}, {state}{users}  ({page.run_id})"
-    for work in dict.fromkeys([*page.planned, *page.done, *page.saved]):
-        cells = (
-            f"{name} {amounts[work]:,.{digits}f}"
-            for name, amounts, digits in (
-                ("planned", page.planned, 0),
-                ("done", page.done, 0),
-                ("saved", page.saved, 0),
-                ("seconds", page.seconds, 1),
-            )
-            if work in amounts
-        )
-        yield f"    {work.replace('_', ' '):20} {', '.join(cells)}"
-
-
-def why(user: str | None, decision: str | None, last: int) -> Iterator[str]:
-    """What changed in a user's context, or what a tip was made from."""
-    with doors_from_environment() as doors:
-        doors.shards.footer(context_store, 0)  # another N_SHARDS would look for the user in another shard
+def explain(user: str | None, decision: str | None, last: int) -> Iterator[str]:
+    """Explain the last changes of a user's context, or the origin of a decision's tip."""
+    with runtime_from_environment() as runtime:
+        runtime.shards.check_n_shards([context_store])  # the history is divided into the same shards
         if user is not None:
-            yield from reasons.explain_user(doors.history, user, last)
+            yield from explain_user(runtime.history, user, last)
         else:
-            yield from reasons.explain_decision(doors.history, str(decision))
+            yield from explain_decision(runtime.history, str(decision))
 
 
-def forget_user(user: str) -> Iterator[str]:
-    """Remove every trace of a user."""
-    with doors_from_environment() as doors:
-        is_known, texts = doors.accounts.remove(user), _texts_of(doors, user)
-        n_rows = forget(GRAPH, doors.shards, [user], doors.lock)
-        with doors.lock(context_store.name, shard_of(user, doors.settings.n_shards)):
-            n_versions = doors.history.forget([user])
-        doors.vectors.forget(texts)
-        if not is_known and not n_rows and not n_versions:
-            raise AssetError(f"there is no trace of a user '{user}'. See: python -m contexts.accounts list")
-        yield f"{user} is gone from Postgres, {n_rows} rows of assets and {n_versions} versions of contexts with it"
-        yield "A run that is under way may write rows of it back; the next run of fetch_signals takes them out again."
-        n_days = doors.settings.embedding_cache_days
-        yield f"Vectors of texts that they had changed or done before, under no name, go within {n_days} days."
+def erase_user(user: str) -> Iterator[str]:
+    """Erase a user from Postgres, the Parquet files and the history."""
+    with runtime_from_environment() as runtime:
+        runtime.shards.check_n_shards(GRAPH)  # with a wrong N_SHARDS the user would be looked for in other shards
+        existed, text_hashes = runtime.accounts.remove(user), _text_hashes(runtime, user)
+        n_rows = erase(GRAPH, runtime.shards, [user], runtime.lock)
+        with runtime.lock(context_store.name, shard_of(user, runtime.settings.n_shards)):
+            n_versions = runtime.history.erase([user])
+        runtime.vector_cache.erase(text_hashes)
+        if not existed and not n_rows and not n_versions:
+            raise AssetError(f"there is no trace of a user '{user}'. See: python -m contexts accounts list")
+        rows, versions = counted(n_rows, "row"), counted(n_versions, "version")
+        yield f"erased {user}: the rows in Postgres, {rows} of assets and {versions} of contexts"
+        yield "A run under way may write rows of the user back; the next run of fetch_signals removes them again."
+        n_days = runtime.settings.embedding_cache_days
+        yield f"Vectors of the user's earlier texts, which are stored without a user, expire within {n_days} days."
 
 
-def _texts_of(doors: Doors, user: str) -> set[str]:
-    """The hashes of the texts that a user's tasks have, and had when they were embedded."""
-    found: set[str] = set()
+def _text_hashes(runtime: Runtime, user: str) -> set[str]:
+    """Return the hashes of the texts of a user's tasks: the current ones, and those last embedded."""
+    text_hashes: set[str] = set()
     for asset in (GRAPH["todoist_tasks"], GRAPH["task_embeddings"]):
-        rows = rows_of(doors.shards, asset, user, ["text_hash"])
-        found.update(each for each in rows["text_hash"].to_pylist() if each)
-    return found
+        rows = user_rows(runtime.shards, asset, user, ["text_hash"])
+        text_hashes.update(text_hash for text_hash in rows["text_hash"].to_pylist() if text_hash)
+    return text_hashes
 
 
-def calibrate(*, force: bool) -> Iterator[str]:
-    """Choose the model's similarity threshold from the vectors that there are. force: also where there is one."""
-    with doors_from_environment() as doors:
-        model = doors.embedder.version
-        stored, found = doors.store.threshold(model), measured(doors.shards, model)
-        if not found.n_used:
+def calibrate_threshold(*, force: bool) -> Iterator[str]:
+    """Calibrate the model's similarity threshold from the stored vectors. force: replace a stored threshold."""
+    with runtime_from_environment() as runtime:
+        model = runtime.embedder.version
+        stored, measured = runtime.store.threshold(model), measure_calibration(runtime.shards, model)
+        if not measured.n_used:
             raise AssetError(f"there are no vectors of {model} yet. Run: python -m assets materialize")
-        yield f"{model}: {found.threshold:.4f} by {found.n_used:,} of {found.n_texts:,} texts"
+        yield f"{model}: {measured.threshold:.4f} from {measured.n_used:,} of {measured.n_texts:,} texts"
         if stored is not None and not force:
-            yield f"kept is {stored:.4f}: another one would change everybody's themes. To replace it: --force"
+            yield f"kept the stored {stored:.4f}: a new one would change everybody's themes. Replace it: --force"
         else:
-            doors.store.set_threshold(model, found.threshold, found.n_texts)
-            yield f"kept; the next run of {task_clusters.step} clusters everybody by it"
+            runtime.store.set_threshold(model, measured.threshold, measured.n_texts)
+            yield f"stored; the next run of {task_clusters.step} clusters all users with it"
 
 
 def draw_map(user: str, path: str | None) -> Iterator[str]:
     """Draw a user's tasks in two dimensions, coloured by theme."""
-    written = Path(path or f"{Path(user).name}.png")
-    tasks = tasks_of(_shards(), user)
+    target = Path(path or f"{Path(user).name}.png")
+    tasks = mapped_tasks(_shards(), user)
     n_themes = len({task.theme_id for task in tasks} - {None})
     try:
-        draw(tasks, f"{user}: {len(tasks)} tasks, {n_themes} themes", written)
+        draw_task_map(tasks, f"{user}: {len(tasks)} tasks, {n_themes} themes", target)
     except (OSError, ValueError) as error:
-        raise AssetError(f"{written} cannot be written: {error}. Name another file: map {user} FILE.png") from None
-    yield f"{written}: {len(tasks)} tasks in {n_themes} themes"
+        raise AssetError(f"{target} cannot be written: {error}. Name another file: map {user} FILE.png") from None
+    yield f"{target}: {len(tasks)} tasks in {n_themes} themes"
 
 
-def graph() -> Iterator[str]:
-    """The steps, their assets and what these read."""
+def show_graph() -> Iterator[str]:
+    """List the steps with their assets and inputs."""
     for step, members in GRAPH.steps.items():
         yield step
         for member in members:
-            reads = ", ".join(edge.asset for edge in member.inputs) or "the world outside"
-            yield f"  {member.name:16} reads {reads}"
+            inputs = ", ".join(edge.asset for edge in member.inputs) or "the outside world"
+            yield f"  {member.name:16} reads {inputs}"
 
 
-def shards(asset: str) -> Iterator[str]:
-    """Each shard's rows, time and versions."""
+def show_shards(asset: str) -> Iterator[str]:
+    """List the shards of an asset with rows, time and versions."""
     for footer in _shards().footers(GRAPH[asset]):
         yield (
             f"shard {footer.shard:>4}  {footer.n_users:>7} users  {footer.n_rows:>9} rows"
@@ -197,20 +169,23 @@ def shards(asset: str) -> Iterator[str]:
         )
 
 
-def sql(statements: str | None, days: int) -> Iterator[str]:
-    """What DuckDB answers; without statements they are read from the input, at a terminal with a prompt."""
-    with session_from_environment(days) as opened:
+def answer_sql(statements: str | None, days: int) -> Iterator[str]:
+    """Answer DuckDB statements; None reads them from standard input, with a prompt at a terminal."""
+    with session_from_environment(days) as session:
         if statements is not None or not sys.stdin.isatty():
-            yield from map(shown, opened.answers(sys.stdin.read() if statements is None else statements))
+            text = sys.stdin.read() if statements is None else statements
+            yield from map(format_table, session.results(text))
         else:
-            complete_lines(opened.names())
-            yield from converse(opened, input)
+            enable_completion(session.names())
+            yield from run_shell(session, input)
 
 
-def rebuild(asset: str, shard: int) -> Iterator[str]:
-    """Set a shard's file aside."""
-    aside = _shards().set_aside(GRAPH[asset], shard)
-    yield f"{aside} is what was there; the next run of {GRAPH[asset].step} makes shard {shard} anew"
+def rebuild_shard(asset: str, shard: int) -> Iterator[str]:
+    """Set a shard's file aside, so that the next run rebuilds it."""
+    shards = _shards()
+    shards.check_n_shards([GRAPH[asset]])
+    aside = shards.set_aside(GRAPH[asset], shard)
+    yield f"moved the file to {aside}; the next run of {GRAPH[asset].step} rebuilds shard {shard}"
 
 
 def _shards() -> Shards:
@@ -219,7 +194,7 @@ def _shards() -> Shards:
 
 
 @contextmanager
-def _night(look: Look, order: dict[str, Any]) -> Iterator[Night]:
-    asked = Order.read(look, **order)
-    with doors_from_environment() as doors:
-        yield Night(doors, datetime.now(UTC), asked)
+def _step_runner(options: RunOptions) -> Iterator[StepRunner]:
+    with runtime_from_environment() as runtime:
+        runtime.shards.check_n_shards(GRAPH)
+        yield StepRunner(GRAPH, runtime, runtime.load_resources(), datetime.now(UTC), options)

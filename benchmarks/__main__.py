@@ -1,4 +1,4 @@
-"""`make bench`: what a first night costs, one in which 1 % of the users changed, an unchanged one, and a midnight."""
+"""`make bench`: the cost of four simulated nights: the first, 1 % of the users changed, unchanged, and a midnight."""
 
 from __future__ import annotations
 
@@ -9,126 +9,126 @@ import sys
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.night import Memory, Pipeline
-from benchmarks.report import Bench, Night, save, saved, show
-from benchmarks.todoist import StandIn, standing_in
+from benchmarks.output import LOCAL_FOLDER
+from benchmarks.pipeline import MemoryMeter, Pipeline
+from benchmarks.report import BenchFigures, NightCosts, print_figures, read_figures, save_figures
+from benchmarks.todoist import TodoistProcess, todoist_process
 from benchmarks.users import N_TASKS, Crowd, add_accounts
-from contexts.embed import Embedder
-from contexts.migrate import migrate
-from contexts.sql import connect
-from contexts.todoist import Todoist
-from contexts.vault import new_key
+from contexts.postgres.migrate import migrate
+from contexts.postgres.sql import connect
+from contexts.themes.embed import Embedder
+from contexts.todoist.client import Todoist
+from contexts.todoist.credentials import new_key
 from local import postgres
 from local.checkpoint import save_tiny_nomic
 
-LOCAL = Path(__file__).parent.parent / ".local"
-FOLDER = LOCAL / "bench"
-FIRST = datetime(2026, 11, 23, 10, 15, tzinfo=UTC)
-"""The first three nights are a minute apart, and it is midnight nowhere: what changes is what users changed."""
+_FOLDER = LOCAL_FOLDER / "bench"
 
-A_DAY_LATER = FIRST + timedelta(days=1)
-"""Of the last night: it was midnight everywhere, once."""
+_FIRST_NIGHT = datetime(2026, 11, 23, 10, 15, tzinfo=UTC)
+"""The first three nights are a minute apart without a midnight in any time zone: only users' changes matter."""
 
-SHARE = 0.01
-USERS_PER_SHARD = 400
-"""Shards of one size, so that runs with different numbers of users can be compared."""
+_MIDNIGHT = _FIRST_NIGHT + timedelta(days=1)
+"""The last night, one midnight later in every time zone."""
 
-console = Console(highlight=False)
+_CHANGED_SHARE = 0.01
+_USERS_PER_SHARD = 400
+"""Shards have the same size for every number of users, so that runs can be compared."""
+
+_console = Console(highlight=False)
 
 
 def main() -> int:
     """Run the nights, print the table, write `.local/bench-<users>.json`."""
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    signal.signal(signal.SIGTERM, _raise_interrupt)
     try:
-        n_users = _number("USERS", 1000, 1024 * USERS_PER_SHARD)
-        n_shards = _number("N_SHARDS", min(1024, max(8, round(n_users / USERS_PER_SHARD))), 1024)
+        n_users = _number_from_environment("USERS", 1000, 1024 * _USERS_PER_SHARD)
+        default_shards = min(1024, max(8, round(n_users / _USERS_PER_SHARD)))
+        n_shards = _number_from_environment("N_SHARDS", default_shards, 1024)
     except ValueError as error:
-        console.print(str(error), style="red")
+        _console.print(str(error), style="red")
         return 1
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir(parents=True)
+    shutil.rmtree(_FOLDER, ignore_errors=True)
+    _FOLDER.mkdir(parents=True)
     try:
         with ExitStack() as stack:
-            bench = _bench(stack, n_users, n_shards)
+            figures = _measure(stack, n_users, n_shards)
     except KeyboardInterrupt:
-        say("stopped")
+        _print_line("stopped")
         return 130
     finally:
-        shutil.rmtree(FOLDER, ignore_errors=True)
-    path = LOCAL / f"bench-{n_users}.json"
-    save(bench, path)
-    show(bench, saved(LOCAL), console)
-    say(f"The figures: .local/{path.name}")
+        shutil.rmtree(_FOLDER, ignore_errors=True)
+    path = LOCAL_FOLDER / f"bench-{n_users}.json"
+    save_figures(figures, path)
+    print_figures(figures, read_figures(LOCAL_FOLDER), _console)
+    _print_line(f"Figures: .local/{path.name}")
     return 0
 
 
-def _bench(stack: ExitStack, n_users: int, n_shards: int) -> Bench:
-    began = time.process_time()
-    embedder = _embedder()
-    model_cpu_seconds = time.process_time() - began
-    say("Starting Postgres 18 and the local Todoist")
-    url = stack.enter_context(postgres.running(FOLDER / "postgres"))
+def _measure(stack: ExitStack, n_users: int, n_shards: int) -> BenchFigures:
+    started = time.process_time()
+    embedder = _load_embedder()
+    model_cpu_seconds = time.process_time() - started
+    _print_line("Starting Postgres 18 and the local Todoist")
+    url = stack.enter_context(postgres.running_postgres(_FOLDER / "postgres"))
     connection = stack.enter_context(connect(url))
     migrate(connection)
-    todoist = stack.enter_context(standing_in())
-    say(f"{n_users} users of {N_TASKS} tasks")
-    key, crowd = new_key(), Crowd(n_users, FIRST.date())
-    todoist.settle(crowd)
+    todoist = stack.enter_context(todoist_process())
+    _print_line(f"{n_users} users with {N_TASKS} tasks each")
+    key, crowd = new_key(), Crowd(n_users, _FIRST_NIGHT.date())
+    todoist.install(crowd)
     add_accounts(connection, crowd, key)
-    pipeline = Pipeline(connection, Todoist(todoist.url), embedder, FOLDER / "data", n_shards, key)
-    resident_mb = Memory.measured().resident_mb
-    nights = _nights(pipeline, todoist, n_users)
-    plan_seconds = pipeline.seconds_to_plan(A_DAY_LATER + timedelta(minutes=1))
-    return Bench(
+    pipeline = Pipeline(connection, Todoist(todoist.url), embedder, _FOLDER / "data", n_shards, key)
+    resident_mb = MemoryMeter.start().resident_mb
+    nights = _run_nights(pipeline, todoist, n_users)
+    plan_seconds = pipeline.plan_seconds(_MIDNIGHT + timedelta(minutes=1))
+    return BenchFigures(
         n_users, N_TASKS, n_shards, model_cpu_seconds, resident_mb, todoist.resident_mb(), plan_seconds, nights
     )
 
 
-def _nights(pipeline: Pipeline, todoist: StandIn, n_users: int) -> tuple[Night, ...]:
-    def night(name: str, at: datetime, n_to_write: int, why: str) -> Night:
-        before = todoist.cpu_seconds()
-        say(f"The {name}: {n_to_write} users {why}")
-        costs = pipeline.night(at, say)
-        return Night(name, tuple(costs), todoist.cpu_seconds() - before, n_to_write, why)
+def _run_nights(pipeline: Pipeline, todoist: TodoistProcess, n_users: int) -> tuple[NightCosts, ...]:
+    def run_night(name: str, at: datetime, n_to_write: int, change: str) -> NightCosts:
+        cpu_before = todoist.cpu_seconds()
+        _print_line(f"The {name}: {n_to_write} users {change}")
+        costs = pipeline.run(at, _print_line)
+        return NightCosts(name, tuple(costs), todoist.cpu_seconds() - cpu_before, n_to_write, change)
 
-    minute, why = timedelta(minutes=1), "changed some tasks"
+    minute, n_changing = timedelta(minutes=1), todoist.n_changing_bucket
     return (
-        night("first night", FIRST, n_users, "are new"),
-        night("1 % night", FIRST + minute, todoist.change(SHARE, night=1), why),
-        night("unchanged night", FIRST + 2 * minute, 0, why),
-        night("midnight", A_DAY_LATER, todoist.n_turning(FIRST, A_DAY_LATER), "have a task that changes bucket"),
+        run_night("first night", _FIRST_NIGHT, n_users, "are new"),
+        run_night("1 % night", _FIRST_NIGHT + minute, todoist.change(_CHANGED_SHARE, night=1), "changed some tasks"),
+        run_night("unchanged night", _FIRST_NIGHT + 2 * minute, 0, "changed some tasks"),
+        run_night("midnight", _MIDNIGHT, n_changing(_FIRST_NIGHT, _MIDNIGHT), "have a task that changes bucket"),
     )
 
 
-def _embedder() -> Embedder:
-    """A tiny nomic, loaded; one thread, so that CPU seconds are those of the work and not of threads that wait."""
+def _load_embedder() -> Embedder:
+    """A loaded tiny model on one thread, so that CPU seconds do not include waiting threads."""
     import torch
 
     torch.set_num_threads(1)
-    folder = save_tiny_nomic(FOLDER / "tiny-nomic")
+    folder = save_tiny_nomic(_FOLDER / "tiny-nomic")
     embedder = Embedder(str(folder), prompt="clustering: ", dim=32, device="cpu")
     embedder.encode(["one text to load the model"])
     return embedder
 
 
-def _number(name: str, default: int, at_most: int) -> int:
+def _number_from_environment(name: str, default: int, maximum: int) -> int:
     text = os.environ.get(name) or str(default)
-    if not text.isdigit() or not 1 <= int(text) <= at_most:
-        raise ValueError(f"{name}={text}: a number from 1 to {at_most} is wanted")
+    if not text.isdigit() or not 1 <= int(text) <= maximum:
+        raise ValueError(f"{name}={text} is not a number from 1 to {maximum}")
     return int(text)
 
 
-def _as_interrupt(*_: object) -> None:
+def _raise_interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def say(text: str) -> None:
-    """One line of progress, at once."""
-    console.print(text, markup=False)
+def _print_line(text: str) -> None:
+    _console.print(text, markup=False)
 
 
 if __name__ == "__main__":

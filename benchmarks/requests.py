@@ -1,19 +1,17 @@
-"""`python -m benchmarks.requests`: what a tip costs when its context is ready, beside a bare read of the same row."""
+"""`python -m benchmarks.requests`: cost of a tip from a fresh context, compared with a bare read of the same row."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 from uuid import uuid4
 
 import psutil
@@ -21,86 +19,96 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from contexts.assemble import Budget, assemble
-from contexts.migrate import migrate
-from contexts.mirror import Mirror, fold, open_tasks
-from contexts.model import Signals, UserContext
-from contexts.sql import connect
-from contexts.store import ContextStore, StoredContext
-from contexts.vault import new_key
+from benchmarks.output import LOCAL_FOLDER
+from benchmarks.subprocesses import ModuleProcess, module_process
+from contexts.assembly.assemble import Budget, assemble
+from contexts.assembly.model import Signals, TaskGroups, UserContext, tasks_shown
+from contexts.assembly.store import ContextStore, StoredContext
+from contexts.postgres.migrate import migrate
+from contexts.postgres.sql import connect
+from contexts.todoist.credentials import new_key
+from contexts.todoist.mirror import Mirror, fold, open_tasks
 from local import postgres, service
 from local.samples import sample_users
-from serving.candidates import Tip, basis, tasks_of
-from serving.features import features_of
+from tips.candidates import Tip
+from tips.features import features_of
+from tips.validity import subject_hash
 
-ROOT = Path(__file__).parent.parent
-FOLDER = ROOT / ".local"
-N_USERS = 500
-N_CANDIDATES = 5
-N_REQUESTS = 4000
-ROUNDS = 7
-CONCURRENCY = 8
-LLM_SECONDS = 1.0
+_N_USERS = 500
+_N_CANDIDATES = 5
+_N_REQUESTS = 4000
+_N_WARM_UP_REQUESTS = 500
+_N_ROUNDS = 7
+_CONCURRENCY = 8
+_LLM_SECONDS = 1.0
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+_console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 @dataclass(frozen=True)
 class Round:
-    """N requests at one concurrency. cpu: seconds of the process that answers; latencies: seconds, sorted."""
+    """`n` requests at one concurrency.
+
+    cpu_seconds: CPU time of the process that answers.
+    latencies: in seconds, sorted.
+    """
 
     n: int
-    cpu: float
+    cpu_seconds: float
     seconds: float
     latencies: Sequence[float]
 
     @property
-    def cpu_each(self) -> float:
-        """Microseconds of CPU for one."""
-        return 1e6 * self.cpu / self.n
+    def cpu_us(self) -> float:
+        """CPU microseconds per request."""
+        return 1e6 * self.cpu_seconds / self.n
 
-    def quantile(self, share: float) -> float:
-        """A latency, in milliseconds."""
+    def quantile_ms(self, share: float) -> float:
+        """A quantile (0 to 1) of the latencies in milliseconds."""
         return 1e3 * self.latencies[min(self.n - 1, int(share * self.n))]
 
 
-class Asked:
-    """The service, asked over connections that stay open."""
+class TipClient:
+    """A client of the service with persistent connections."""
 
     def __init__(self, running: service.Service) -> None:
         self._process = psutil.Process(running.pid)
         self._port = int(running.url.rpartition(":")[2])
         self._token = running.token
 
-    def round(self, users: Sequence[str], n: int, concurrency: int) -> Round:
-        """Ask for `n` tips, `concurrency` at a time."""
-        before = self._cpu()
-        seconds, latencies = uvloop.run(self._ask(users, n, concurrency))
-        return Round(n, self._cpu() - before, seconds, sorted(latencies))
+    def run_round(self, users: Sequence[str], n: int, concurrency: int) -> Round:
+        """Request `n` tips, `concurrency` at a time."""
+        cpu_before = self._cpu_seconds()
+        seconds, latencies = uvloop.run(self._request_all(users, n, concurrency))
+        return Round(n, self._cpu_seconds() - cpu_before, seconds, sorted(latencies))
 
-    def _cpu(self) -> float:
+    def _cpu_seconds(self) -> float:
         times = self._process.cpu_times()
         return float(times.user + times.system)
 
-    async def _ask(self, users: Sequence[str], n: int, concurrency: int) -> tuple[float, list[float]]:
+    async def _request_all(self, users: Sequence[str], n: int, concurrency: int) -> tuple[float, list[float]]:
         connections = [await asyncio.open_connection("127.0.0.1", self._port) for _ in range(concurrency)]
-        began = time.perf_counter()
-        shares = [range(start, n, concurrency) for start in range(concurrency)]
+        started = time.perf_counter()
+        numbers = [range(start, n, concurrency) for start in range(concurrency)]
         parts = await asyncio.gather(
-            *(self._ask_some(users, share, *pair) for share, pair in zip(shares, connections, strict=True))
+            *(
+                self._request(users, *arguments)
+                for arguments in zip(numbers, *zip(*connections, strict=True), strict=True)
+            )
         )
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - started
         for _, writer in connections:
             writer.close()
-        return seconds, [each for part in parts for each in part]
+        return seconds, [latency for part in parts for latency in part]
 
-    async def _ask_some(
-        self, users: Sequence[str], share: range, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    async def _request(
+        self, users: Sequence[str], numbers: range, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> list[float]:
+        """Request tips one after the other on one connection and return the latencies."""
         latencies = []
-        for number in share:
+        for number in numbers:
             user = users[number % len(users)]
-            began = time.perf_counter()
+            started = time.perf_counter()
             writer.write(
                 f"POST /v1/users/{user}/tip HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self._token}\r\n"
                 "Content-Length: 0\r\n\r\n".encode()
@@ -110,88 +118,92 @@ class Asked:
                 raise RuntimeError(head.decode())
             length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
             await reader.readexactly(length)
-            latencies.append(time.perf_counter() - began)
+            latencies.append(time.perf_counter() - started)
         return latencies
 
 
-class Floor:
-    """The bare reads, in a process of their own."""
+class BareReads:
+    """A client of `benchmarks.floor`."""
 
-    def __init__(self, questions: IO[str], answers: IO[str]) -> None:
-        self._questions = questions
-        self._answers = answers
+    def __init__(self, process: ModuleProcess) -> None:
+        self._process = process
 
-    def round(self, n: int, concurrency: int) -> Round:
+    def run_round(self, n: int, concurrency: int) -> Round:
         """Make `n` reads, `concurrency` at a time."""
-        print(n, concurrency, file=self._questions, flush=True)
-        cpu, seconds, latencies = json.loads(self._answers.readline())
-        return Round(n, cpu, seconds, latencies)
+        self._process.write_line(f"{n} {concurrency}")
+        cpu_seconds, seconds, latencies = json.loads(self._process.read_line())
+        return Round(n, cpu_seconds, seconds, latencies)
 
 
 def main() -> int:
-    FOLDER.mkdir(exist_ok=True)
+    """Run the rounds, print the table, write `.local/bench-requests.json`."""
+    LOCAL_FOLDER.mkdir(exist_ok=True)
     with ExitStack() as stack:
-        server = stack.enter_context(postgres.running(FOLDER / "bench-postgres"))
-        url = postgres.create_database(server, "bench_requests", anew=True)
-        console.print(f"{N_USERS} users with a context and {N_CANDIDATES} candidates each")
-        users, n_bytes = _fill(url)
-        floor = stack.enter_context(_floor(url))
-        asked = stack.enter_context(_service(url))
-        rounds = list(_rounds(floor, asked, users))
-        crowded = asked.round(users, N_REQUESTS, 4 * CONCURRENCY)
-        misses = asked.round(_without_candidates(url, users), 8 * CONCURRENCY, CONCURRENCY)
-    _report(rounds, crowded, misses, n_bytes)
+        server = stack.enter_context(postgres.running_postgres(LOCAL_FOLDER / "bench-postgres"))
+        url = postgres.create_database(server, "bench_requests", replace=True)
+        _console.print(f"{_N_USERS} users with a context and {_N_CANDIDATES} candidates each")
+        users, n_bytes = _fill_database(url)
+        reads = BareReads(stack.enter_context(module_process("benchmarks.floor", url)))
+        tips = stack.enter_context(_running_service(url))
+        rounds = list(_run_rounds(reads, tips, users))
+        concurrent = tips.run_round(users, _N_REQUESTS, 4 * _CONCURRENCY)
+        _delete_candidates(url)
+        misses = tips.run_round(users, 8 * _CONCURRENCY, _CONCURRENCY)
+    _print_and_save(rounds, concurrent, misses, n_bytes)
     return 0
 
 
-def _rounds(floor: Floor, asked: Asked, users: Sequence[str]) -> Iterator[tuple[Round, Round]]:
-    floor.round(500, CONCURRENCY)
-    asked.round(users, 500, CONCURRENCY)
-    for number in range(1, ROUNDS + 1):
-        console.print(f"  round {number} of {ROUNDS}")
-        yield floor.round(N_REQUESTS, CONCURRENCY), asked.round(users, N_REQUESTS, CONCURRENCY)
+def _run_rounds(reads: BareReads, tips: TipClient, users: Sequence[str]) -> Iterator[tuple[Round, Round]]:
+    reads.run_round(_N_WARM_UP_REQUESTS, _CONCURRENCY)
+    tips.run_round(users, _N_WARM_UP_REQUESTS, _CONCURRENCY)
+    for number in range(1, _N_ROUNDS + 1):
+        _console.print(f"  round {number} of {_N_ROUNDS}")
+        yield reads.run_round(_N_REQUESTS, _CONCURRENCY), tips.run_round(users, _N_REQUESTS, _CONCURRENCY)
 
 
-def _report(rounds: Sequence[tuple[Round, Round]], crowded: Round, misses: Round, n_bytes: float) -> None:
-    def median(name: str, of: Any) -> tuple[str, float, float, float]:
-        floors, hits = [of(floor) for floor, _ in rounds], [of(hit) for _, hit in rounds]
-        ratio = statistics.median(hit / floor for floor, hit in zip(floors, hits, strict=True))
-        return name, statistics.median(floors), statistics.median(hits), ratio
+def _print_and_save(rounds: Sequence[tuple[Round, Round]], concurrent: Round, misses: Round, n_bytes: float) -> None:
+    def medians(name: str, measure: Callable[[Round], float]) -> tuple[str, float, float, float]:
+        reads, tips = [measure(read) for read, _ in rounds], [measure(tip) for _, tip in rounds]
+        ratio = statistics.median(tip / read for read, tip in zip(reads, tips, strict=True))
+        return name, statistics.median(reads), statistics.median(tips), ratio
 
     lines = [
-        median("CPU, microseconds each", lambda each: each.cpu_each),
-        median("p50, ms", lambda each: each.quantile(0.5)),
-        median("p99, ms", lambda each: each.quantile(0.99)),
-        median("requests a second", lambda each: each.n / each.seconds),
+        medians("CPU, microseconds each", lambda result: result.cpu_us),
+        medians("p50, ms", lambda result: result.quantile_ms(0.5)),
+        medians("p99, ms", lambda result: result.quantile_ms(0.99)),
+        medians("requests per second", lambda result: result.n / result.seconds),
     ]
-    table = Table("", "bare read", "tip", "ratio", title=f"A tip from a ready context, {CONCURRENCY} connections")
-    for name, floor, hit, ratio in lines:
-        table.add_row(name, f"{floor:,.2f}", f"{hit:,.2f}", f"{ratio:.2f}")
-    console.print(table)
-    p50 = statistics.median(hit.quantile(0.5) for _, hit in rounds)
-    more = [
-        f"Medians of {len(rounds)} interleaved rounds of {N_REQUESTS}; a context has {n_bytes:,.0f} bytes.",
-        f"At {4 * CONCURRENCY} connections: {crowded.n / crowded.seconds:,.0f} requests a second of one process.",
-        f"A miss (an LLM of {LLM_SECONDS:.0f} s): p50 {misses.quantile(0.5):,.0f} ms,"
-        f" the time of {misses.quantile(0.5) / p50:,.0f} hits.",
+    table = Table("", "bare read", "tip", "ratio", title=f"A tip from a fresh context, {_CONCURRENCY} connections")
+    for name, read, tip, ratio in lines:
+        table.add_row(name, f"{read:,.2f}", f"{tip:,.2f}", f"{ratio:.2f}")
+    _console.print(table)
+    p50 = statistics.median(tip.quantile_ms(0.5) for _, tip in rounds)
+    miss_p50 = misses.quantile_ms(0.5)
+    notes = [
+        f"Medians of {len(rounds)} rounds of {_N_REQUESTS}; mean size of contexts: {n_bytes:,.0f} bytes.",
+        f"With {4 * _CONCURRENCY} connections: {concurrent.n / concurrent.seconds:,.0f} requests per second.",
+        f"A miss (an LLM of {_LLM_SECONDS:.0f} s): p50 {miss_p50:,.0f} ms, {miss_p50 / p50:,.0f} times a hit's.",
     ]
-    console.print("\n".join(more))
-    figures = {name: {"bare read": floor, "tip": hit, "ratio": ratio} for name, floor, hit, ratio in lines}
-    path = FOLDER / "bench-requests.json"
-    path.write_text(json.dumps({"medians": figures, "miss_p50_ms": misses.quantile(0.5)}, indent=2) + "\n")
+    _console.print("\n".join(notes))
+    figures = {name: {"bare read": read, "tip": tip, "ratio": ratio} for name, read, tip, ratio in lines}
+    path = LOCAL_FOLDER / "bench-requests.json"
+    path.write_text(json.dumps({"medians": figures, "miss_p50_ms": miss_p50}, indent=2) + "\n")
 
 
-def _fill(url: str) -> tuple[list[str], float]:
-    """Users, their contexts and candidates; gives the users and the mean size of a context in bytes."""
+def _fill_database(url: str) -> tuple[list[str], float]:
+    """Add users with contexts and candidates; return the users and the mean size of a context in bytes."""
     now = datetime.now(UTC)
-    samples = sample_users(N_USERS, today=now.date())
+    samples = sample_users(_N_USERS, today=now.date())
     rows, candidates = [], []
     for user in samples:
         mirror = fold(Mirror(), user.document).mirror
-        made = assemble(Signals(user.user_id, user.timezone, "en", open_tasks(mirror)), now, Budget(2000))
-        later = now + timedelta(days=1)
-        rows.append(StoredContext(user.user_id, now, made.context_json, made.context_hash, later, "[]"))
-        candidates.append(_candidates(rows[-1], now))
+        context = assemble(Signals(user.user_id, user.timezone, "en", open_tasks(mirror)), now, Budget(2000))
+        valid_until = now + timedelta(days=1)
+        groups_json = TaskGroups().to_json()
+        rows.append(
+            StoredContext(user.user_id, now, context.context_json, context.context_hash, valid_until, groups_json)
+        )
+        candidates.append(_candidate_set(rows[-1], now))
     with connect(url) as connection:
         migrate(connection)
         with connection.cursor() as cursor:
@@ -207,12 +219,18 @@ def _fill(url: str) -> tuple[list[str], float]:
     return [user.user_id for user in samples], statistics.mean(len(row.context_json.encode()) for row in rows)
 
 
-def _candidates(row: StoredContext, now: datetime) -> tuple[Any, ...]:
+def _candidate_set(row: StoredContext, now: datetime) -> tuple[Any, ...]:
+    """The values of a row of `candidate_sets`."""
     context = UserContext.model_validate_json(row.context_json)
-    ids = list(tasks_of(context))
+    task_ids = list(tasks_shown(context))
     tips = [
-        Tip(kind="focus", title=f"Start with number {n}", body="Ten minutes are enough to begin.", task_ids=(ids[n],))
-        for n in range(N_CANDIDATES)
+        Tip(
+            kind="focus",
+            title=f"Start with number {n}",
+            body="Ten minutes are enough to begin.",
+            task_ids=(task_ids[n],),
+        )
+        for n in range(_N_CANDIDATES)
     ]
     return (
         uuid4(),
@@ -222,48 +240,30 @@ def _candidates(row: StoredContext, now: datetime) -> tuple[Any, ...]:
         now + timedelta(days=1),
         now + timedelta(days=1),
         [tip.model_dump_json() for tip in tips],
-        [basis(tip, context) for tip in tips],
+        [subject_hash(tip, context) for tip in tips],
         [tip.kind for tip in tips],
         [""] * len(tips),
         features_of(tips, context).tobytes(),
     )
 
 
-def _without_candidates(url: str, users: Sequence[str]) -> Sequence[str]:
+def _delete_candidates(url: str) -> None:
     with connect(url) as connection:
         connection.execute("DELETE FROM candidate_sets")
-    return users
 
 
 @contextmanager
-def _floor(url: str) -> Iterator[Floor]:
-    with _process("benchmarks.floor", url) as process:
-        yield Floor(cast(IO[str], process.stdin), cast(IO[str], process.stdout))
-
-
-@contextmanager
-def _service(url: str) -> Iterator[Asked]:
-    with _process("local.llm", "--seconds", str(LLM_SECONDS)) as llm:
+def _running_service(url: str) -> Iterator[TipClient]:
+    with module_process("local.llm", "--seconds", str(_LLM_SECONDS)) as llm:
         environment = {
             "DATABASE_URL": url,
             "CREDENTIALS_KEYS": new_key(),
             "LLM_MODEL": "openai-chat:local",
-            "OPENAI_BASE_URL": cast(IO[str], llm.stdout).readline().strip() + "/v1",
+            "OPENAI_BASE_URL": f"{llm.read_line()}/v1",
             "OPENAI_API_KEY": "none",
         }
-        with service.running(environment, FOLDER / "bench-service.log") as running:
-            yield Asked(running)
-
-
-@contextmanager
-def _process(module: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A module of ours in a process of its own; it ends when it is told nothing more."""
-    command = [sys.executable, "-m", module, *arguments]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        yield process
-        cast(IO[str], process.stdin).close()
+        with service.running_service(environment, LOCAL_FOLDER / "bench-service.log") as running:
+            yield TipClient(running)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.store [ROWS]`: what writing contexts costs, beside a bare COPY of the same rows.
+"""`python -m benchmarks.store [ROWS]`: cost of writing contexts, compared with a bare COPY of the same rows.
 
-Each round does the same, shard by shard, to a `context_store` as migration 0005 left it and to one as it is now.
-CPU is that of this process and of all of Postgres, a checkpoint after each step included.
+Each round runs the same steps on two layouts of `context_store`: with and without migration 0006. CPU time is that of
+this process and of the whole Postgres, including a checkpoint after each step.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from statistics import median
 from typing import Any
 from uuid import UUID
@@ -26,181 +25,190 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.meter import Meter
-from contexts.assemble import Budget, assemble
-from contexts.mirror import Mirror, fold, open_tasks
-from contexts.model import Signals
-from contexts.sql import ROOT, connect, queries
-from contexts.store import ContextStore, Seen, StoredContext
+from benchmarks.meter import CpuMeter
+from benchmarks.output import LOCAL_FOLDER
+from contexts.assembly.assemble import Budget, assemble
+from contexts.assembly.model import Signals
+from contexts.assembly.store import ContextStore, ObservedContext, StoredContext
+from contexts.postgres.sql import ROOT, connect, queries
+from contexts.todoist.mirror import Mirror, fold, open_tasks
 from local import postgres
 from local.samples import sample_users
 
-FOLDER = Path(__file__).parent.parent / ".local" / "bench-store"
-N_ROWS, MOST_ROWS = 20_000, 200_000
-SHARD = 400
-ROUNDS = 3
-TOUCHES = 6
-N_READS = 4000
-N_SAMPLES = 200
-FIRST = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
-LAYOUTS = {"before": "0006", "now": "9999"}
-"""Names of layouts, and the migration that each lacks, with those after it."""
+_FOLDER = LOCAL_FOLDER / "bench-store"
+_N_ROWS, _MAX_ROWS = 20_000, 200_000
+_SHARD_ROWS = 400
+_N_ROUNDS = 3
+_N_REFRESHES = 6
+_N_READS = 4000
+_N_SAMPLE_USERS = 200
+_FIRST_RUN = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
+_SKIPPED_MIGRATIONS = {"before": "0006", "now": None}
+"""The migration that each layout skips, by the layout's name."""
 
-TYPES = ("text", "timestamptz", "text", "text", "timestamptz", "text", "text")
-Connection = psycopg.Connection[Any]
-Step = Callable[[], object]
-Costs = dict[str, float]
+_COPY_TYPES = ("text", "timestamptz", "text", "text", "timestamptz", "text", "text")
+_Connection = psycopg.Connection[Any]
+_Step = Callable[[], object]
+_Costs = dict[str, float]
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+_console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
-class Steps:
-    """Measures steps that begin and end with a checkpoint."""
+class StepMeter:
+    """Measures steps, each between two checkpoints."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: _Connection) -> None:
         self._connection = connection
-        self._meter = Meter(connection)
+        self._meter = CpuMeter(connection)
 
-    def measure(self, step: Step) -> float:
-        """CPU seconds of a step and of the checkpoint after it; one before it puts each step into the same state."""
+    def measure(self, step: _Step) -> float:
+        """Run a step and return the CPU seconds of the step and of the checkpoint after it.
+
+        The checkpoint before it gives every step the same initial state.
+        """
         self._connection.execute("CHECKPOINT")
         gc.collect()
-        gc.freeze()  # the contexts at hand are no garbage to look through again and again
+        gc.freeze()  # garbage collections during the step need not visit the contexts
         before = self._meter.cpu_seconds()
         step()
         self._connection.execute("CHECKPOINT")
         return self._meter.cpu_seconds() - before
 
 
-class Nights:
-    """Runs over the same contexts, a minute apart."""
+class Upserts:
+    """Upserts of the same contexts, each run a minute after the previous one."""
 
     def __init__(self, rows: Sequence[StoredContext]) -> None:
-        self._shards = [rows[start : start + SHARD] for start in range(0, len(rows), SHARD)]
+        self._shards = [rows[start : start + _SHARD_ROWS] for start in range(0, len(rows), _SHARD_ROWS)]
         self._rows = {row.user_id: row for row in rows}
         self._versions = {row.user_id: row.row_version for row in rows}
-        self._at = FIRST
+        self._at = _FIRST_RUN
 
-    def run(self, store: ContextStore, changed: Collection[str] = (), mark: str = "") -> Step:
-        """A step that hands over every shard; the contexts of `changed` users are others than ever before."""
+    def next_step(self, store: ContextStore, changed: Collection[str] = (), mark: str = "") -> _Step:
+        """The step that upserts every shard.
+
+        changed: users with new contexts.
+        mark: makes these contexts different from all earlier ones.
+        """
         self._at = at = self._at + timedelta(minutes=1)
         current = {user: replace(row, materialized_at=at) for user, row in self._rows.items()}
         current |= {user: replace(current[user], context_hash=f"{mark} {user}") for user in changed}
         versions = self._versions | {user: current[user].row_version for user in changed}
 
-        def read(wanted: Collection[str]) -> Iterable[StoredContext]:
-            return [current[user] for user in wanted]
+        def read(users: Collection[str]) -> Iterable[StoredContext]:
+            return [current[user] for user in users]
 
         def step() -> None:
             for shard in self._shards:
-                store.upsert([Seen(row.user_id, versions[row.user_id], at) for row in shard], read)
+                store.upsert([ObservedContext(row.user_id, versions[row.user_id], at) for row in shard], read)
 
         return step
 
 
 class Layout:
-    """A database with `context_store` in one of the layouts, and beside it an empty table for the bare COPY."""
+    """A database with one layout of `context_store`, and the empty table `bare` for the COPY."""
 
-    def __init__(self, connection: Connection, rows: Sequence[StoredContext]) -> None:
+    def __init__(self, connection: _Connection, rows: Sequence[StoredContext]) -> None:
         self._connection = connection
         self._store = ContextStore(connection)
-        self._steps = Steps(connection)
+        self._meter = StepMeter(connection)
         self._rows = rows
-        self._everybody = [row.user_id for row in rows]
+        self._users = [row.user_id for row in rows]
 
-    def round(self, nights: Nights, number: int) -> Costs:
-        """CPU seconds of each step."""
-        few = random.Random(number).sample(self._everybody, max(1, len(self._everybody) // 100))
+    def measure_round(self, upserts: Upserts, number: int) -> _Costs:
+        """Run one round and return the CPU seconds of each step."""
+        changed = random.Random(number).sample(self._users, max(1, len(self._users) // 100))
         self._connection.execute("TRUNCATE context_store, bare")
         costs = {
-            "bare COPY": self._steps.measure(self._copy),
-            "first write": self._night(nights),
-            "full rewrite": self._night(nights, self._everybody, f"rewrite {number}"),
+            "bare COPY": self._meter.measure(self._copy),
+            "first write": self._upsert(upserts),
+            "full rewrite": self._upsert(upserts, self._users, f"rewrite {number}"),
         }
-        self._night(nights)
-        self._connection.execute("VACUUM context_store")  # what the rewrites left is theirs to clean up
-        costs["1 % and freshness of the rest"] = self._night(nights, few, f"few {number}")
-        self._night(nights)
-        touches = [self._night(nights) for _ in range(TOUCHES)]
-        return costs | {"freshness of all": touches[0], f"the same, {TOUCHES} times, the last": touches[-1]}
+        self._upsert(upserts)
+        self._connection.execute("VACUUM context_store")  # the next steps do not pay for the dead rows of the rewrite
+        costs["1 % written, 99 % refreshed"] = self._upsert(upserts, changed, f"few {number}")
+        self._upsert(upserts)
+        refreshes = [self._upsert(upserts) for _ in range(_N_REFRESHES)]
+        return costs | {"all refreshed": refreshes[0], f"all refreshed, {_N_REFRESHES}th time": refreshes[-1]}
 
-    def _night(self, nights: Nights, changed: Collection[str] = (), mark: str = "") -> float:
-        return self._steps.measure(nights.run(self._store, changed, mark))
+    def _upsert(self, upserts: Upserts, changed: Collection[str] = (), mark: str = "") -> float:
+        return self._meter.measure(upserts.next_step(self._store, changed, mark))
 
     def _copy(self) -> None:
         with self._connection.cursor() as cursor, cursor.copy("COPY bare FROM STDIN (FORMAT BINARY)") as copy:
-            copy.set_types(TYPES)
+            copy.set_types(_COPY_TYPES)
             for row in self._rows:
                 copy.write_row((*vars(row).values(), row.row_version))
 
-    def read(self, name: str, parameter: str) -> tuple[float, float]:
-        """CPU microseconds and the median of the milliseconds of a read of the request path, one user at a time."""
+    def measure_read(self, name: str, parameter: str) -> tuple[float, float]:
+        """CPU microseconds and median milliseconds of a statement of the request path, for one user at a time."""
         statement = getattr(queries("serving"), name).sql.encode()
-        users = random.Random(1).choices(self._everybody, k=N_READS)
+        users = random.Random(1).choices(self._users, k=_N_READS)
         latencies = []
 
         def step() -> None:
             for user in users:
-                began = time.perf_counter()
+                started = time.perf_counter()
                 value = [user] if parameter == "user_ids" else user
                 self._connection.execute(statement, {parameter: value}).fetchall()
-                latencies.append(time.perf_counter() - began)
+                latencies.append(time.perf_counter() - started)
 
-        cpu = self._steps.measure(step)
-        return 1e6 * cpu / N_READS, 1e3 * median(latencies)
+        cpu_seconds = self._meter.measure(step)
+        return 1e6 * cpu_seconds / _N_READS, 1e3 * median(latencies)
 
-    def state(self) -> str:
-        """How large the table is, and how many of the updates were in place."""
+    def statistics(self) -> str:
+        """The size of the table and the number of updates in place, as a sentence."""
         row = self._connection.execute(
             "SELECT pg_size_pretty(pg_relation_size(relid)), pg_size_pretty(pg_table_size(relid)),"
             " n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'context_store'"
         ).fetchone()
         assert row is not None
-        narrow, whole, n_updates, n_hot = row
-        return f"rows {narrow}, with texts {whole}; {n_hot:,} of {n_updates:,} updates in place (HOT)"
+        table_size, total_size, n_updates, n_hot = row
+        return f"table {table_size}, with TOAST {total_size}; {n_hot:,} of {n_updates:,} updates in place (HOT)"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the rounds, print the tables."""
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    """Run the rounds and print the tables."""
+    signal.signal(signal.SIGTERM, _raise_interrupt)
     try:
-        n_rows = _number(arguments)
+        n_rows = _number_of_rows(arguments)
     except ValueError as error:
-        console.print(str(error), style="red", markup=False)
+        _console.print(str(error), style="red", markup=False)
         return 1
-    shutil.rmtree(FOLDER, ignore_errors=True)
+    shutil.rmtree(_FOLDER, ignore_errors=True)
     try:
         with ExitStack() as stack:
-            _bench(stack, n_rows)
+            _run(stack, n_rows)
     except KeyboardInterrupt:
-        say("stopped")
+        _print_line("stopped")
         return 130
     finally:
-        shutil.rmtree(FOLDER, ignore_errors=True)
+        shutil.rmtree(_FOLDER, ignore_errors=True)
     return 0
 
 
-def _bench(stack: ExitStack, n_rows: int) -> None:
-    say(f"Making {n_rows:,} contexts")
-    rows = _rows(n_rows)
-    say("Starting Postgres 18")
-    server = stack.enter_context(postgres.running(FOLDER))
-    layouts = {name: Layout(_database(stack, server, name, rows), rows) for name in LAYOUTS}
-    nights = Nights(rows)
+def _run(stack: ExitStack, n_rows: int) -> None:
+    _print_line(f"Assembling {n_rows:,} contexts")
+    rows = _sample_rows(n_rows)
+    _print_line("Starting Postgres 18")
+    server = stack.enter_context(postgres.running_postgres(_FOLDER))
+    layouts = {name: Layout(_create_database(stack, server, name, rows), rows) for name in _SKIPPED_MIGRATIONS}
+    upserts = Upserts(rows)
     rounds = []
-    for number in range(1, ROUNDS + 1):
-        say(f"Round {number} of {ROUNDS}")
-        rounds.append({name: layout.round(nights, number) for name, layout in layouts.items()})
-    show_writes(rounds, n_rows)
+    for number in range(1, _N_ROUNDS + 1):
+        _print_line(f"Round {number} of {_N_ROUNDS}")
+        rounds.append({name: layout.measure_round(upserts, number) for name, layout in layouts.items()})
+    _print_writes(rounds, n_rows)
     for name, layout in layouts.items():
-        say(f"{name}: {layout.state()}")
-    show_reads(layouts)
+        _print_line(f"{name}: {layout.statistics()}")
+    _print_reads(layouts)
 
 
-def _database(stack: ExitStack, server: str, name: str, rows: Sequence[StoredContext]) -> Connection:
+def _create_database(stack: ExitStack, server: str, name: str, rows: Sequence[StoredContext]) -> _Connection:
+    """A database with all migrations but the one that the layout skips."""
     connection = stack.enter_context(connect(postgres.create_database(server, name)))
     for path in sorted((ROOT / "migrations").glob("*.sql")):
-        if path.stem < LAYOUTS[name]:
+        if path.stem.split("_")[0] != _SKIPPED_MIGRATIONS[name]:
             connection.execute(path.read_text().encode())
     connection.execute("CREATE TABLE bare (LIKE context_store INCLUDING ALL)")
     with connection.cursor() as cursor:
@@ -210,63 +218,70 @@ def _database(stack: ExitStack, server: str, name: str, rows: Sequence[StoredCon
     return connection
 
 
-def _rows(n: int) -> list[StoredContext]:
-    """Contexts of sample users with themes over their tasks, each for many users."""
-    made = []
-    for user in sample_users(N_SAMPLES, today=FIRST.date()):
+def _sample_rows(n: int) -> list[StoredContext]:
+    """`n` rows with the contexts and themes of sample users, each repeated for many users."""
+    contents = []
+    for user in sample_users(_N_SAMPLE_USERS, today=_FIRST_RUN.date()):
         tasks = open_tasks(fold(Mirror(), user.document).mirror)
-        context = assemble(Signals(user.user_id, user.timezone, "en", tasks), FIRST, Budget(2000))
-        themes = [{"label": task.content, "task_ids": [each.task_id for each in tasks[:12]]} for task in tasks[:6]]
-        made.append((context.context_json, context.context_hash, context.valid_until, json.dumps(themes)))
+        context = assemble(Signals(user.user_id, user.timezone, "en", tasks), _FIRST_RUN, Budget(2000))
+        task_ids = [task.task_id for task in tasks[:12]]
+        themes = [{"label": task.content, "task_ids": task_ids} for task in tasks[:6]]
+        contents.append((context.context_json, context.context_hash, context.valid_until, json.dumps(themes)))
     ids = random.Random(0)
-    return [StoredContext(str(UUID(int=ids.getrandbits(128))), FIRST, *made[n % len(made)]) for n in range(n)]
+    return [
+        StoredContext(str(UUID(int=ids.getrandbits(128))), _FIRST_RUN, *contents[number % len(contents)])
+        for number in range(n)
+    ]
 
 
-def show_writes(rounds: Sequence[dict[str, Costs]], n_rows: int) -> None:
-    """A line for each step: seconds in both layouts, and what it is now of bare COPYs and of a first write."""
-    table = Table("CPU seconds", title=f"{n_rows:,} contexts in shards of {SHARD}, medians of {len(rounds)} rounds")
-    for name in ("before", "now", "of the COPY before", "of the COPY now", "of a first write now"):
+def _print_writes(rounds: Sequence[dict[str, _Costs]], n_rows: int) -> None:
+    """Print the CPU seconds of each step in both layouts, and their ratios to a bare COPY and to a first write."""
+    table = Table(
+        "CPU seconds", title=f"{n_rows:,} contexts in shards of {_SHARD_ROWS}, medians of {len(rounds)} rounds"
+    )
+    for name in ("before", "now", "now / COPY before", "now / COPY now", "now / first write now"):
         table.add_column(name, justify="right")
     for step in rounds[0]["now"]:
-        cells = [median(costs[name][step] for costs in rounds) for name in LAYOUTS]
+        cells = [median(costs[name][step] for costs in rounds) for name in _SKIPPED_MIGRATIONS]
         ratios = [
-            median(costs["now"][step] / costs[name][than] for costs in rounds)
-            for name, than in (("before", "bare COPY"), ("now", "bare COPY"), ("now", "first write"))
+            median(costs["now"][step] / costs[name][other_step] for costs in rounds)
+            for name, other_step in (("before", "bare COPY"), ("now", "bare COPY"), ("now", "first write"))
         ]
         table.add_row(step, *(f"{cell:.2f}" for cell in cells), *(f"{ratio:.2f}" for ratio in ratios))
-    console.print(table)
+    _console.print(table)
 
 
-def show_reads(layouts: dict[str, Layout]) -> None:
-    """What the request path pays for a read, in both layouts."""
-    table = Table("a read", title=f"{N_READS:,} reads, one user each, medians of {ROUNDS} rounds")
+def _print_reads(layouts: dict[str, Layout]) -> None:
+    """Print the cost of a read of the request path in both layouts."""
+    table = Table("statement", title=f"{_N_READS:,} reads, one user each, medians of {_N_ROUNDS} rounds")
     for name in layouts:
         table.add_column(f"{name}: CPU, microseconds", justify="right")
         table.add_column(f"{name}: p50, ms", justify="right")
     for statement, parameter in (("read_users", "user_ids"), ("read_context", "user_id")):
-        rounds = [[layout.read(statement, parameter) for layout in layouts.values()] for _ in range(ROUNDS)]
+        rounds = [
+            [layout.measure_read(statement, parameter) for layout in layouts.values()] for _ in range(_N_ROUNDS)
+        ]
         cells = []
         for position in range(len(layouts)):
-            cells.append(f"{median(each[position][0] for each in rounds):.0f}")
-            cells.append(f"{median(each[position][1] for each in rounds):.3f}")
+            cells.append(f"{median(costs[position][0] for costs in rounds):.0f}")
+            cells.append(f"{median(costs[position][1] for costs in rounds):.3f}")
         table.add_row(statement, *cells)
-    console.print(table)
+    _console.print(table)
 
 
-def _number(arguments: Sequence[str]) -> int:
-    text = arguments[0] if arguments else str(N_ROWS)
-    if not text.isdigit() or not SHARD <= int(text) <= MOST_ROWS:
-        raise ValueError(f"ROWS is {text}: a number from {SHARD} to {MOST_ROWS} is wanted")
+def _number_of_rows(arguments: Sequence[str]) -> int:
+    text = arguments[0] if arguments else str(_N_ROWS)
+    if not text.isdigit() or not _SHARD_ROWS <= int(text) <= _MAX_ROWS:
+        raise ValueError(f"ROWS={text} is not a number from {_SHARD_ROWS} to {_MAX_ROWS}")
     return int(text)
 
 
-def _as_interrupt(*_: object) -> None:
+def _raise_interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def say(text: str) -> None:
-    """One line of progress, at once."""
-    console.print(text, markup=False)
+def _print_line(text: str) -> None:
+    _console.print(text, markup=False)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""The local Todoist in a process of its own, `python -m benchmarks.todoist`: its CPU is not the pipeline's."""
+"""The local Todoist as a process of its own (`python -m benchmarks.todoist`), with generated accounts."""
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from argparse import ArgumentParser, Namespace
@@ -11,180 +10,175 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, datetime
 from functools import partial
-from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import httpx
 import psutil
 
+from benchmarks.subprocesses import ModuleProcess, module_process
 from benchmarks.users import Crowd, changes_bucket
 from local.samples import changed_users, night_changes
-from local.todoist import LocalTodoist, running
+from local.todoist import LocalTodoist, running_todoist
 from local.todoist.account import Account
 from local.todoist.objects import Objects
 
 
-class StandIn:
-    """The other process: its address, what it is told, and the CPU and the memory that it used."""
+class TodoistProcess:
+    """A client of the running process: its control interface, and its CPU and memory."""
 
-    def __init__(self, url: str, process: subprocess.Popen[str]) -> None:
+    def __init__(self, url: str, process: ModuleProcess) -> None:
         self.url = url
         self._process = process
         self._client = httpx.Client(base_url=f"{url}/_control")
 
     def load(self, user: str, token: str, document: dict[str, Any]) -> None:
-        """Give a user the objects of a full answer."""
+        """Add a user with the objects of a full answer."""
         self._client.post("/load", json={"user": user, "token": token, "document": document}).raise_for_status()
 
     def advance(self, user: str, delta: dict[str, Any]) -> None:
-        """Let a user's tasks change."""
+        """Apply an incremental answer to a user's objects."""
         self._client.post("/advance", json={"user": user, "delta": delta}).raise_for_status()
 
     def set_clock(self, at: datetime) -> None:
-        """Let its clock show the aware instant `at` now: limits and tokens end by it."""
+        """Set the clock of rate limits and tokens to an aware instant."""
         self._client.post("/clock", json={"at": at.isoformat()}).raise_for_status()
 
     def n_calls(self, user: str | None = None) -> int:
-        """How many calls came so far, of one user or of all."""
-        counted = self._client.get("/calls", params={"count": 1}).raise_for_status().json()
-        return int(counted["count"] if user is None else counted["by_user"].get(user, 0))
+        """The number of calls so far, of one user or of all."""
+        counts = self._client.get("/calls", params={"count": 1}).raise_for_status().json()
+        return int(counts["count"] if user is None else counts["by_user"].get(user, 0))
 
-    def settle(self, crowd: Crowd) -> None:
-        """Give every user of a crowd an account; the process draws them by itself."""
-        self._ask("settle", n_users=crowd.n_users, today=crowd.today.isoformat())
+    def install(self, crowd: Crowd) -> None:
+        """Add an account for every user of a crowd; the process generates the accounts itself."""
+        self._request("install", n_users=crowd.n_users, today=crowd.today.isoformat())
 
     def change(self, share: float, night: int) -> int:
-        """Let a share (0 to 1) of the crowd change some tasks; gives how many users did."""
-        return int(self._ask("change", share=share, night=night))
+        """Change tasks of a share (0 to 1) of the crowd, and return the number of changed users."""
+        return int(self._request("change", share=share, night=night))
 
-    def n_turning(self, before: datetime, after: datetime) -> int:
-        """How many users of the crowd have an open task that changes bucket between two instants (aware)."""
-        return int(self._ask("n_turning", before=before.isoformat(), after=after.isoformat()))
+    def n_changing_bucket(self, before: datetime, after: datetime) -> int:
+        """The number of users with an open task that changes bucket between two instants (aware)."""
+        return int(self._request("n_changing_bucket", before=before.isoformat(), after=after.isoformat()))
 
     def cpu_seconds(self) -> float:
-        """CPU seconds used so far."""
-        return float(self._ask("cpu_seconds"))
+        """The CPU seconds of the process so far."""
+        return float(self._request("cpu_seconds"))
 
     def resident_mb(self) -> float:
-        """Its memory now, in millions of bytes."""
+        """The memory of the process in millions of bytes."""
         return float(psutil.Process(self._process.pid).memory_info().rss / 1e6)
 
-    def _ask(self, what: str, **arguments: object) -> Any:
-        print(json.dumps([what, arguments]), file=self._process.stdin, flush=True)
-        answer = cast(IO[str], self._process.stdout).readline()
+    def _request(self, command: str, **arguments: object) -> Any:
+        self._process.write_line(json.dumps([command, arguments]))
+        answer = self._process.read_line()
         if not answer:
-            raise RuntimeError(f"the local Todoist ended when it was asked for {what}; it said why above")
+            raise RuntimeError(f"the local Todoist ended during the command '{command}'; its error is printed above")
         return json.loads(answer)
 
 
 @contextmanager
-def standing_in(
+def todoist_process(
     *, answer_seconds: tuple[float, float] = (0.0, 0.0), full_limit: int = 100, incremental_limit: int = 1000
-) -> Iterator[StandIn]:
-    """Start the process; it ends with the block, and also when this process dies.
+) -> Iterator[TodoistProcess]:
+    """Start the process; it ends with the block, or when this process dies.
 
-    answer_seconds: shortest and longest wait before an answer; the limits are calls per user in 15 minutes.
+    answer_seconds: minimum and maximum delay of an answer.
+    full_limit, incremental_limit: calls per user within 15 minutes.
     """
     options = ["--answer-seconds", ",".join(map(str, answer_seconds))]
     options += ["--full-limit", str(full_limit), "--incremental-limit", str(incremental_limit)]
-    with subprocess.Popen(
-        [sys.executable, "-m", __name__, *options],
-        cwd=Path(__file__).parent.parent,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        yield StandIn(cast(IO[str], process.stdout).readline().strip(), process)
-        cast(IO[str], process.stdin).close()
+    with module_process("benchmarks.todoist", *options) as process:
+        yield TodoistProcess(process.read_line(), process)
 
 
-class Drawn(Objects):
-    """Objects of a sample user, drawn anew whenever somebody reads them: until they change they take no memory."""
+class GeneratedObjects(Objects):
+    """Objects of a sample user that are generated at each read, and therefore take no memory until they change."""
 
-    def __init__(self, draw: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(self, generate: Callable[[], Mapping[str, Any]]) -> None:
         super().__init__()
-        self._draw: Callable[[], Mapping[str, Any]] | None = draw
+        self._generate: Callable[[], Mapping[str, Any]] | None = generate
         self.revision = self.replaced_at = 1
 
     def replace(self, document: Mapping[str, Any]) -> None:
-        """From here on they are kept."""
-        self._draw = None
+        """Keep the objects of a full answer in memory from now on."""
+        self._generate = None
         super().replace(document)
 
     def apply(self, delta: Mapping[str, Any]) -> None:
-        """The same, and what was told of them before stays true: a sync token of then gets the delta."""
-        if self._draw:
-            self.revision = 0
-            self.replace(self._draw())
+        """Keep the objects in memory and apply a delta; sync tokens from before remain valid."""
+        if self._generate:
+            self.revision = 0  # `replace` sets it to 1 again, the revision of the generated objects
+            self.replace(self._generate())
         super().apply(delta)
 
     def active(self, kinds: Iterable[str]) -> dict[str, Any]:
-        """All of them: a sample user begins with nothing that is done or archived."""
-        if not self._draw:
+        """All objects: a generated account has no completed or archived ones."""
+        if not self._generate:
             return super().active(kinds)
-        document = self._draw()
+        document = self._generate()
         return {kind: document.get(kind, []) for kind in kinds}
 
     def changed_since(self, revision: int, kinds: Iterable[str]) -> dict[str, Any]:
-        """Nothing, as long as they are drawn."""
-        return (
-            {kind: [] for kind in kinds if kind != "user"} if self._draw else super().changed_since(revision, kinds)
-        )
+        """The objects of a delta, which is empty for generated objects."""
+        if self._generate:
+            return {kind: [] for kind in kinds if kind != "user"}
+        return super().changed_since(revision, kinds)
 
 
-class CrowdedTodoist(LocalTodoist):
-    """The local Todoist, with accounts of a whole crowd; 100,000 of them are no load."""
+class CrowdTodoist(LocalTodoist):
+    """The local Todoist with accounts for a whole crowd, up to 100,000 of them."""
 
     _crowd: Crowd
 
-    def settle(self, crowd: Crowd) -> int:
-        """An account for everybody; gives how many."""
+    def install(self, crowd: Crowd) -> int:
+        """Add an account for every user and return the number of users."""
         self._crowd = crowd
         for number in range(len(crowd)):
-            known = crowd.account(number)
-            account = Account(known.user_id, self._seed, self._limits)
-            account.objects = Drawn(partial(crowd.document, number))
-            self._accounts[known.user_id] = account
-            self._grants.add(known.user_id, known.api_token, None)
+            user = crowd.account(number)
+            account = Account(user.user_id, self._seed, self._limits)
+            account.objects = GeneratedObjects(partial(crowd.document, number))
+            self._accounts[user.user_id] = account
+            self._grants.add(user.user_id, user.api_token, None)
         return len(crowd)
 
     def change(self, share: float, night: int) -> int:
-        """What happens to some of them before a night; gives to how many."""
+        """Apply the changes of a night to a share of the users and return their number."""
         changed = changed_users(self._crowd, share=share, night=night)
         for user in changed:
             document = self.document(user.user_id)
             self.advance(user.user_id, night_changes(user, document, today=self._crowd.today, night=night))
         return len(changed)
 
-    def n_turning(self, before: datetime, after: datetime) -> int:
-        """How many have a task that changes bucket between two instants."""
+    def n_changing_bucket(self, before: datetime, after: datetime) -> int:
+        """The number of users with an open task that changes bucket between two instants."""
         documents = (account.objects.active(("items", "user")) for account in self._accounts.values())
         return sum(changes_bucket(document, before, after) for document in documents)
 
 
 def main() -> None:
-    """Say the address, then answer each question that comes, until no more can come."""
-    todoist = CrowdedTodoist(**vars(_options()))
-    with running(todoist) as url:
+    """Print the address, then answer one command per line until stdin is closed."""
+    todoist = CrowdTodoist(**vars(_options()))
+    with running_todoist(todoist) as url:
         print(url, flush=True)
         for line in sys.stdin:
-            what, arguments = json.loads(line)
-            print(json.dumps(_answer(todoist, what, **arguments)), flush=True)
+            command, arguments = json.loads(line)
+            print(json.dumps(_answer(todoist, command, **arguments)), flush=True)
 
 
-def _answer(todoist: CrowdedTodoist, what: str, **arguments: Any) -> float:
-    match what:
-        case "settle":
-            return todoist.settle(Crowd(arguments["n_users"], date.fromisoformat(arguments["today"])))
+def _answer(todoist: CrowdTodoist, command: str, **arguments: Any) -> float:
+    match command:
+        case "install":
+            return todoist.install(Crowd(arguments["n_users"], date.fromisoformat(arguments["today"])))
         case "change":
             return todoist.change(**arguments)
-        case "n_turning":
-            return todoist.n_turning(**{name: datetime.fromisoformat(at) for name, at in arguments.items()})
+        case "n_changing_bucket":
+            return todoist.n_changing_bucket(
+                **{name: datetime.fromisoformat(instant) for name, instant in arguments.items()}
+            )
         case "cpu_seconds":
             return time.process_time()
         case _:
-            raise ValueError(f"'{what}' is no question that the local Todoist answers")
+            raise ValueError(f"unknown command '{command}' of benchmarks.todoist")
 
 
 def _options() -> Namespace:

@@ -1,4 +1,4 @@
-"""Sample users of 50 tasks each, drawn when somebody asks for them: hardly two texts are the same."""
+"""Sample users with 50 tasks each, generated on access; nearly all texts are distinct."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ from zoneinfo import ZoneInfo
 
 import psycopg
 
-from contexts.todoist import Credentials
-from contexts.vault import Vault
+from contexts.todoist.credentials import CredentialCipher, Credentials
 from local.samples import SampleUser, sample_texts, sample_users
 
 N_TASKS = 50
-_N_KINDS = 280
-"""So many different accounts are made: 20 of each home of the samples."""
+"""Open tasks of each user."""
+
+_N_TEMPLATES = 280
+"""Number of different accounts: 20 for each home of the sample users."""
 
 _ID_LETTERS = "23456789CFGHJMPQRVWXcfghjmpqrvwx"
-_OWN_LETTERS = 6
+_SUFFIX_LETTERS = 6
+"""Letters at the end of a task id that encode the user's number."""
 
 
 @dataclass(frozen=True)
 class Crowd(Sequence[SampleUser]):
-    """`n_users` people with `N_TASKS` open tasks each; user k is the same whatever `n_users` is.
+    """`n_users` sample users with `N_TASKS` open tasks each; user k does not depend on `n_users`.
 
-    Whose numbers differ by `_N_KINDS` have the same projects, dates and labels, and share these objects: nobody may
-    change them. The ids and the texts of their tasks are their own.
+    Users whose numbers differ by `_N_TEMPLATES` share the objects of their projects, dates and labels, which must not
+    be modified. The ids and texts of their tasks are different.
     """
 
     n_users: int
@@ -47,50 +49,50 @@ class Crowd(Sequence[SampleUser]):
 
     def __getitem__(self, number: int | slice) -> SampleUser | Sequence[SampleUser]:
         if isinstance(number, slice):
-            return [self[each] for each in range(self.n_users)[number]]
-        found = range(self.n_users)[number]
-        return replace(self.account(found), document=self.document(found))
+            return [self[index] for index in range(self.n_users)[number]]
+        index = range(self.n_users)[number]
+        return replace(self.account(index), document=self.document(index))
 
     def account(self, number: int) -> SampleUser:
-        """The user of that number with the document of the kind: texts and ids are not yet the user's own."""
-        kinds, user_id = _kinds(self.today), f"user-{number + 1:04d}"
+        """The user with the document of the shared template instead of the user's own texts and ids."""
+        templates, user_id = _templates(self.today), f"user-{number + 1:04d}"
         return replace(
-            kinds[number % len(kinds)],
+            templates[number % len(templates)],
             user_id=user_id,
             email=f"{user_id}@example.org",
             api_token=sha256(user_id.encode()).hexdigest()[:40],
         )
 
     def document(self, number: int) -> dict[str, Any]:
-        """The user's own full answer of `/sync`."""
-        return _drawn(self.account(number), number)
+        """The user's account as a full `/sync` answer."""
+        return _personal_document(self.account(number), number)
 
 
 def add_accounts(connection: psycopg.Connection[Any], crowd: Crowd, key: str) -> None:
-    """What `Accounts.add` does for one user, for all of them at once."""
-    vault, numbers = Vault([key]), range(len(crowd))
+    """Add all users and their accounts at once, as `Accounts.add` does for one user."""
+    cipher, numbers = CredentialCipher([key]), range(len(crowd))
     with connection.transaction(), connection.cursor() as cursor:
         with cursor.copy("COPY users (user_id, email, timezone) FROM STDIN") as copy:
             for user in map(crowd.account, numbers):
                 copy.write_row((user.user_id, user.email, user.timezone))
         with cursor.copy("COPY todoist_accounts (user_id, credentials) FROM STDIN") as copy:
             for user in map(crowd.account, numbers):
-                copy.write_row((user.user_id, vault.seal(user.user_id, Credentials(user.api_token))))
+                copy.write_row((user.user_id, cipher.seal(user.user_id, Credentials(user.api_token))))
     connection.execute("ANALYZE users, todoist_accounts")
 
 
 def changes_bucket(document: Mapping[str, Any], before: datetime, after: datetime) -> bool:
-    """Whether an open task of a full answer stands elsewhere at `after` than it stood at `before` (both aware).
+    """Whether an open task of a full answer is in a different bucket at `after` than at `before` (both aware).
 
-    Written for itself, after what README and DESIGN say of buckets: what `contexts.assemble` does is judged by it.
+    Implemented independently of `contexts.assembly.assemble`, whose results it checks, from the documented buckets.
     """
     zone = ZoneInfo(document["user"]["tz_info"]["timezone"])
     first, last = before.astimezone(zone).date(), after.astimezone(zone).date()
     dues = (_local_day(item["due"]["date"], zone) for item in document["items"] if item["due"])
-    return any(_place((due - first).days) != _place((due - last).days) for due in dues)
+    return any(_bucket((due - first).days) != _bucket((due - last).days) for due in dues)
 
 
-def _place(days_left: int) -> str:
+def _bucket(days_left: int) -> str:
     if days_left > 6:
         return "later"
     return "overdue" if days_left < 0 else "this_week" if days_left else "today"
@@ -103,8 +105,8 @@ def _local_day(due: str, zone: ZoneInfo) -> date:
 
 
 @cache
-def _kinds(today: date) -> Sequence[SampleUser]:
-    return [_resized(user) for user in sample_users(_N_KINDS, today=today)]
+def _templates(today: date) -> Sequence[SampleUser]:
+    return [_resized(user) for user in sample_users(_N_TEMPLATES, today=today)]
 
 
 def _resized(user: SampleUser) -> SampleUser:
@@ -113,27 +115,27 @@ def _resized(user: SampleUser) -> SampleUser:
 
 
 def _item(items: Sequence[dict[str, Any]], number: int) -> dict[str, Any]:
-    """The task at `number`; past the end a copy without a parent, whose id begins with another digit."""
-    item, lap = items[number % len(items)], number // len(items)
-    return item | {"id": f"{6 + lap}{item['id'][1:]}", "parent_id": None} if lap else item
+    """The task at `number`; past the end a copy without a parent, with a different first digit of the id."""
+    item, n_copy = items[number % len(items)], number // len(items)
+    return item | {"id": f"{6 + n_copy}{item['id'][1:]}", "parent_id": None} if n_copy else item
 
 
-def _drawn(user: SampleUser, number: int) -> dict[str, Any]:
-    """The document of a kind with the user's own login, ids and texts."""
-    rng, ending, document = Random(user.user_id), _ending(number), user.document
+def _personal_document(user: SampleUser, number: int) -> dict[str, Any]:
+    """The document of a template with the user's own login, ids and texts."""
+    rng, suffix, document = Random(user.user_id), _id_suffix(number), user.document
     texts = _texts(document["user"]["lang"])
-    items = [item | _ids(item, ending) | {"content": _mixed(texts, rng)} for item in document["items"]]
+    items = [item | _ids(item, suffix) | {"content": _mixed_text(texts, rng)} for item in document["items"]]
     login = {"email": user.email, "token": user.api_token}
     return document | {"items": items, "user": document["user"] | login}
 
 
-def _ids(item: Mapping[str, Any], ending: str) -> dict[str, str | None]:
-    return {name: item[name] and item[name][:-_OWN_LETTERS] + ending for name in ("id", "parent_id")}
+def _ids(item: Mapping[str, Any], suffix: str) -> dict[str, str | None]:
+    return {name: item[name] and item[name][:-_SUFFIX_LETTERS] + suffix for name in ("id", "parent_id")}
 
 
-def _ending(number: int) -> str:
-    """A number in the letters of Todoist's ids."""
-    return "".join(_ID_LETTERS[number >> 5 * place & 31] for place in reversed(range(_OWN_LETTERS)))
+def _id_suffix(number: int) -> str:
+    """A number in base 32, written in the letters of Todoist's ids."""
+    return "".join(_ID_LETTERS[number >> 5 * place & 31] for place in reversed(range(_SUFFIX_LETTERS)))
 
 
 @cache
@@ -141,7 +143,7 @@ def _texts(lang: str) -> Sequence[str]:
     return [text for topic in sample_texts().topics if topic.lang == lang for text in topic.texts]
 
 
-def _mixed(texts: Sequence[str], rng: Random) -> str:
-    """The first third of one text, the middle of another, the end of a third: as long as they are."""
+def _mixed_text(texts: Sequence[str], rng: Random) -> str:
+    """A text of the usual length: the first third of one text, the middle of a second, the end of a third."""
     parts = rng.choices(texts, k=3)
     return "".join(text[len(text) * n // 3 : len(text) * (n + 1) // 3] for n, text in enumerate(parts)).strip()

@@ -1,36 +1,41 @@
-"""How far long work is, told every few seconds: how much is done, how fast, and how long the rest will take."""
+"""Progress of long work as a line every few seconds: units done, their rate and the remaining time."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-EVERY = 5.0
-"""Seconds between two lines."""
+INTERVAL_S = 5.0
+"""The minimum time between two lines, in seconds."""
 
 
-class Progress:
-    """Counts units of one piece of work and says so to `say`; nothing is said of what is done within `EVERY`."""
+class ProgressLogger:
+    """Counts the units of one piece of work. Work that takes less than `INTERVAL_S` is not reported."""
 
     def __init__(
-        self, what: str, n_all: int, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+        self, units: str, n_total: int, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """what: the units in the plural, such as `texts`. clock: seconds."""
-        self._what = what
-        self._n_all = n_all
+        """Start the clock.
+
+        units: the noun of the units in the plural, such as `texts`. write: prints or logs a line. clock: seconds.
+        """
+        self._units = units
+        self._n_total = n_total
         self._n_done = 0
-        self._say = say
+        self._write = write
         self._clock = clock
-        self._began = self._told = clock()
+        self._started = self._reported = clock()
 
     def add(self, n: int) -> None:
-        """So many more are done."""
+        """Count `n` more units as done."""
         self._n_done += n
         now = self._clock()
-        if now - self._told < EVERY or not 0 < self._n_done < self._n_all:
+        if now - self._reported < INTERVAL_S or not 0 < self._n_done < self._n_total:
             return
-        self._told = now
-        pace = self._n_done / (now - self._began)
-        told = f"{pace:,.0f}" if pace >= 100 else f"{pace:.3g}"
-        left = (self._n_all - self._n_done) / pace
-        self._say(f"{self._n_done:,} of {self._n_all:,} {self._what}, {told} a second, about {left:,.0f} s left")
+        self._reported = now
+        rate = self._n_done / (now - self._started)
+        rounded = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+        remaining = (self._n_total - self._n_done) / rate
+        self._write(
+            f"{self._n_done:,} of {self._n_total:,} {self._units}, {rounded} a second, about {remaining:,.0f} s left"
+        )

@@ -1,150 +1,145 @@
-"""`make run`: Postgres, Todoist and Airflow on this machine, some nights through them, and what they made."""
+"""`make run`: run Postgres, Todoist and Airflow on this machine, simulate a few nights, and ask for tips."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import threading
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
-from assets.bill import lines
 from assets.definitions import GRAPH
-from assets.doors import Doors
-from assets.night import Night
-from contexts.ledger import Ledger
-from contexts.model import UserContext
+from assets.reports import estimate_table
+from assets.runtime import Runtime
+from assets.steps import StepRunner
+from contexts.postgres.run_log import RunLog
 from contexts.settings import Settings, SettingsError, read_settings
-from contexts.vault import Vault
-from contexts.why import explain_user
-from local import airflow, nights, postgres, service, services, tips
-from local.airflow import AirflowError
-from local.cast import Cast, CastError, chosen
-from local.page import show_context
-from local.service import ServiceError
-from local.services import FolderTaken, Services, short
+from contexts.todoist.credentials import CredentialCipher
+from local import context_view, services, tip_requests
+from local.airflow import running_airflow
+from local.airflow_api import Airflow, AirflowError
+from local.clock import utc_now
+from local.context_store import ContextStoreInUse, LocalContextStore, running_context_store
+from local.nights import NightFigures, print_nights, run_night, save_nights
+from local.paths import ROOT, display_path
+from local.postgres import create_database
+from local.scenario import Scenario, ScenarioError, scenario_from_environment
+from local.service import ServiceError, running_service
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def main() -> int:
-    """Run all nights; 0 when every DAG run succeeded."""
+    """Run the scenario of the environment; returns 0 if every DAG run succeeded."""
     parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
-    parser.add_argument("--folder", type=Path, default=airflow.ROOT / ".local", help="where all files go")
+    parser.add_argument(
+        "--folder", type=Path, default=ROOT / ".local", help="the folder of all files; default .local"
+    )
     folder = parser.parse_args().folder.resolve()
-    services.heed_signals()
+    services.handle_signals()
     once = os.environ.get("ONCE", "") not in ("", "0")
     try:
         with ExitStack() as stack:
-            cast = stack.enter_context(chosen(os.environ))
+            scenario = stack.enter_context(scenario_from_environment(os.environ))
             try:
-                return _run(stack, cast, folder, once=once)
+                return _run(stack, scenario, folder, once=once)
             except KeyboardInterrupt:
-                say("Stopping what is up; Airflow takes up to a minute")
+                print_line("Stopping; Airflow takes up to a minute")
                 raise
     except KeyboardInterrupt:
-        say("stopped")
+        print_line("stopped")
         return 130
-    except (CastError, SettingsError, AirflowError, ServiceError, FolderTaken) as error:
+    except (ScenarioError, SettingsError, AirflowError, ServiceError, ContextStoreInUse) as error:
         console.print(f"[red]{escape(str(error))}[/red]", soft_wrap=True)
         return 1
 
 
-def _run(stack: ExitStack, cast: Cast, folder: Path, *, once: bool) -> int:
-    have = stack.enter_context(services.running(cast, folder, say))
-    variables = services.settings(cast, folder)
+def _run(stack: ExitStack, scenario: Scenario, folder: Path, *, once: bool) -> int:
+    store = stack.enter_context(running_context_store(scenario, folder, print_line))
+    variables = services.run_settings(scenario, folder)
     os.environ.update(variables)
-    chosen_settings = read_settings(Settings)
-    services.write_environment(folder / "environment", {**variables, **have.environment})
-    metadata = postgres.create_database(have.server, "airflow", anew=True)
-    environment = {
-        **have.connections,
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": metadata.replace("postgresql://", "postgresql+psycopg2://", 1),
-    }
-    connection = have.connection
-    say(f"Embedding model: {chosen_settings.embedding_model} on {chosen_settings.embedding_device}")
-    doors = Doors.of(chosen_settings, Vault([have.key]), connection, cast.todoist_url)
-    say("Starting Airflow (api-server, scheduler, dag-processor, triggerer): half a minute to two minutes")
-    running = stack.enter_context(airflow.running(folder / "airflow", environment, tuple(GRAPH.steps), say))
-    say(f"  its UI: {running.url}   its log: {short(running.log_file)}")
-    done: list[nights.Night] = []
-    for number in range(1, cast.n_nights + 1):
-        say(f"Night {number} of {cast.n_nights}" + (f": {cast.change(number)}" if number > 1 else ""))
-        say("  The plan (python -m assets plan), before anything is fetched:")
-        night = Night(doors, airflow.now())
-        for line in lines(night.bill(*night.forecast(), GRAPH)):
-            say(f"    {line}")
-        done.append(nights.run_night(running, Ledger(connection), airflow.now(), say))
-        nights.save(done, folder / "nights.json")
-    nights.show(done, console)
-    user_id = _show_one_context(connection)
-    if user_id is not None:
-        _show_why(doors)
-        _give_tips(stack, have, folder, user_id)
-    say(f"The figures: {short(folder / 'nights.json')}, {short(folder / 'tips.json')}")
-    say(f"The Parquet: {short(folder / 'data')}/<asset>/shard=*/data.parquet")
+    settings = read_settings(Settings)
+    services.write_environment(folder / "environment", {**variables, **store.environment})
+    print_line(f"Embedding model: {settings.embedding_model} on {settings.embedding_device}")
+    runtime = Runtime.connect(settings, CredentialCipher([store.key]), store.connection, scenario.todoist_url)
+    airflow = _start_airflow(stack, store, folder)
+    nights = _run_nights(airflow, runtime, store, folder)
+    print_nights(nights, console)
+    user_id = context_view.print_stored_context(store.connection, console)
+    if user_id is None:
+        print_line("context_store is empty: no user could be fetched")
+    else:
+        context_view.print_changes(runtime.history, console)
+        _give_tips(stack, store, folder, user_id, once=once)
+    print_line(f"Figures: {display_path(folder / 'nights.json')}, {display_path(folder / 'tips.json')}")
+    print_line(f"Parquet: {display_path(folder / 'data')}/<asset>/shard=*/data.parquet")
     if not once:
-        say(f"Airflow stays up at {running.url} (any user is admin, on this machine only). Ctrl-C ends it.")
+        print_line(f"Airflow keeps running at {airflow.url} (every visitor is admin, on this machine only).")
+        print_line("Press Ctrl-C to stop.")
         threading.Event().wait()
-    failed = [number for number, night in enumerate(done, 1) if not night.succeeded]
+    failed = [str(number) for number, night in enumerate(nights, 1) if not night.succeeded]
     if failed:
-        say(f"Not every DAG run succeeded: see night {', '.join(map(str, failed))} at {running.url} or in the logs")
-    say("Stopping the service, Airflow and Postgres")
+        print_line(f"DAG runs failed in night {', '.join(failed)}; see {airflow.url} or the logs")
+    print_line("Stopping the service, Airflow and Postgres")
     return 1 if failed else 0
 
 
-def _give_tips(stack: ExitStack, have: Services, folder: Path, user_id: str) -> None:
-    """Start the service and ask for tips; it stays up until the stack ends."""
-    llm, sentence = stack.enter_context(tips.llm_environment(os.environ))
+def _start_airflow(stack: ExitStack, store: LocalContextStore, folder: Path) -> Airflow:
+    metadata_url = create_database(store.server_url, "airflow", replace=True)
+    environment = {
+        **store.airflow_environment,
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": metadata_url.replace("postgresql://", "postgresql+psycopg2://", 1),
+    }
+    print_line("Starting Airflow (api-server, scheduler, dag-processor, triggerer): takes 30 s to 2 min")
+    airflow = stack.enter_context(running_airflow(folder / "airflow", environment, tuple(GRAPH.steps), print_line))
+    print_line(f"  UI: {airflow.url}   log: {display_path(airflow.log_file)}")
+    return airflow
+
+
+def _run_nights(airflow: Airflow, runtime: Runtime, store: LocalContextStore, folder: Path) -> list[NightFigures]:
+    """Run all nights of the scenario, and save the figures after each."""
+    scenario, nights = store.scenario, list[NightFigures]()
+    for number in range(1, scenario.n_nights + 1):
+        changes = f": {scenario.change(number)}" if number > 1 else ""
+        print_line(f"Night {number} of {scenario.n_nights}{changes}")
+        print_line("  The plan before the fetch (python -m assets plan):")
+        runner = StepRunner(GRAPH, runtime, runtime.load_resources(), utc_now())
+        for line in estimate_table(runner.estimate(*runner.forecast(), GRAPH)):
+            print_line(f"    {line}")
+        nights.append(run_night(airflow, RunLog(store.connection), utc_now(), print_line))
+        save_nights(nights, folder / "nights.json")
+    return nights
+
+
+def _give_tips(stack: ExitStack, store: LocalContextStore, folder: Path, user_id: str, *, once: bool) -> None:
+    """Start the service and request tips; the service runs until the stack is closed."""
+    llm_variables, sentence = stack.enter_context(tip_requests.llm_environment(os.environ))
     console.print()
-    say(f"Starting the service. {sentence}")
-    environment = {**have.environment, **llm}
-    running = stack.enter_context(service.running(environment, folder / "service.log"))
-    shown = tips.show_tips(running, tips.without_todoist(environment), user_id, have.connection)
-    tips.print_tips(shown, console)
-    tips.save(shown, folder / "tips.json")
-    say("By hand, while it runs:")
-    say("  make sql                             # all that was made, and the tips, in DuckDB")
-    say(f"  set -a; . {short(folder / 'environment')}; set +a")
-    say(f"  {short(Path(sys.executable))} -m assets ledger    # or: plan, why {user_id}")
-    for line in tips.curl_lines(running, user_id):
-        say(f"  {line}")
-
-
-def _show_one_context(connection: Any) -> str | None:
-    """Print the context of one user, of English if there is one; gives the user."""
-    row = connection.execute(
-        "SELECT user_id, materialized_at, context_json, context_hash FROM context_store"
-        " ORDER BY context_json::JSON -> 'profile' ->> 'language' = 'en' DESC, user_id LIMIT 1"
-    ).fetchone()
-    if row is None:
-        say("context_store is empty: nobody could be fetched")
-        return None
-    user_id, at, text, context_hash = row
-    console.print(
-        f"\n[bold]context_store, {user_id}[/bold]  fetched {at:%Y-%m-%d %H:%M:%S %Z}  hash {context_hash[:12]}…"
+    print_line(f"Starting the service. {sentence}")
+    environment = {**store.environment, **llm_variables}
+    service = stack.enter_context(running_service(environment, folder / "service.log"))
+    requests = tip_requests.send_tip_requests(
+        service, tip_requests.without_todoist(environment), user_id, store.connection
     )
-    show_context(UserContext.model_validate(json.loads(text)), console)
-    return str(user_id)
+    tip_requests.print_tip_requests(requests, console)
+    tip_requests.save_tip_requests(requests, folder / "tips.json")
+    if once:
+        print_line('Try it yourself: make sql Q="FROM analysis.overdue". Without ONCE the service keeps running.')
+        return
+    print_line("Try it yourself while it is running:")
+    print_line("  make sql                             # tables of the pipeline, and the tips, in DuckDB")
+    print_line(f"  set -a; . {display_path(folder / 'environment')}; set +a")
+    print_line(f"  {display_path(Path(sys.executable))} -m assets runs    # or: plan, why {user_id}")
+    for line in tip_requests.curl_lines(service, user_id):
+        print_line(f"  {line}")
 
 
-def _show_why(doors: Doors) -> None:
-    """Say of the user whose context changed most what changed in it."""
-    found = doors.history.connection.execute("SELECT user_id FROM context_store ORDER BY user_id").fetchall()
-    told = max((explain_user(doors.history, user_id, 2) for (user_id,) in found), key=len, default=[])
-    console.print("\n[bold]Why did a context change[/bold] (python -m assets why USER)")
-    for line in told:
-        say(f"  {line}")
-
-
-def say(text: str) -> None:
-    """One line of progress, at once."""
+def print_line(text: str) -> None:
+    """Print one line of progress, unwrapped."""
     console.print(escape(text), soft_wrap=True)
 
 

@@ -1,159 +1,67 @@
-"""A whole Airflow on this machine: `airflow standalone`, spoken to over its REST API."""
+"""A whole Airflow on this machine: starts `airflow standalone` and waits until it has parsed the DAGs."""
 
 from __future__ import annotations
 
 import os
-import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import httpx
 
-ROOT = Path(__file__).parent.parent
-Say = Callable[[str], None]
+from local.airflow_api import Airflow, AirflowError, PrintLine, fetch_authorization_header
+from local.paths import ROOT
+from local.processes import NotReady, child_process, free_port, wait_until_ready
 
-_BOOT_SECONDS = 300
-_STOP_SECONDS = 60
-_QUIET_SECONDS = 5.0
-_RUN_SECONDS = 3600
-
-
-class AirflowError(Exception):
-    """Airflow did not start, or a run did not end; the message says where its log lies."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One DAG run as it ended."""
-
-    dag_id: str
-    run_id: str
-    state: str
-    seconds: float
-
-
-@dataclass
-class Airflow:
-    """A running Airflow. pid: of the process that started it, which leads a process group of its own."""
-
-    url: str
-    dag_ids: tuple[str, ...]
-    log_file: Path
-    pid: int
-    _client: httpx.Client = field(repr=False)
-
-    def trigger(self, dag_id: str) -> None:
-        """Start a run now."""
-        self.request("POST", f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": {}})
-
-    def runs_since(self, instant: datetime) -> list[dict[str, Any]]:
-        """The pipeline's runs that were queued at or after an instant."""
-        newest = {"limit": 100, "order_by": "-run_after"}
-        return [
-            run
-            for dag_id in self.dag_ids
-            for run in self.request("GET", f"/api/v2/dags/{dag_id}/dagRuns", params=newest)["dag_runs"]
-            if datetime.fromisoformat(run["queued_at"] or run["run_after"]) >= instant
-        ]
-
-    def events_since(self, instant: datetime) -> list[dict[str, Any]]:
-        """The asset events since an instant."""
-        asked = {"limit": 100, "timestamp_gte": instant.isoformat()}
-        events: list[dict[str, Any]] = self.request("GET", "/api/v2/assets/events", params=asked)["asset_events"]
-        return events
-
-    def tasks_of(self, run: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """The task instances of a run."""
-        path = f"/api/v2/dags/{run['dag_id']}/dagRuns/{run['dag_run_id']}/taskInstances"
-        tasks: list[dict[str, Any]] = self.request("GET", path, params={"limit": 1000})["task_instances"]
-        return tasks
-
-    def wait(self, since: datetime, say: Say) -> list[Run]:
-        """Follow all runs that started since an instant until none was under way for some seconds."""
-        told: dict[str, str] = {}
-        until, quiet_since = time.monotonic() + _RUN_SECONDS, time.monotonic()
-        while time.monotonic() < until:
-            runs = self.runs_since(since)
-            for run in runs:
-                self._tell(run, told, say)
-            if any(run["state"] in ("queued", "running") for run in runs) or not runs:
-                quiet_since = time.monotonic()
-            elif time.monotonic() - quiet_since > _QUIET_SECONDS:
-                return [_ended(run) for run in sorted(runs, key=lambda run: str(run["start_date"]))]
-            time.sleep(0.5)
-        raise AirflowError(f"runs did not end within {_RUN_SECONDS} s; see {self.url} and {self.log_file}")
-
-    def _tell(self, run: Mapping[str, Any], told: dict[str, str], say: Say) -> None:
-        key = run["dag_run_id"]
-        if run["state"] in ("success", "failed") and told.get(key, "").startswith(run["state"]):
-            return
-        states = [str(each["state"]) for each in self.tasks_of(run)]
-        n_done = sum(state in ("success", "skipped", "failed", "upstream_failed") for state in states)
-        n_again = states.count("up_for_retry")
-        again = f", {n_again} to be tried again" if n_again else ""
-        now = f"{run['state']:8} {n_done:>3}/{len(states)} tasks{again}"
-        if told.get(key) != now:
-            told[key] = now
-            say(f"  {run['dag_id']:16} {now}")
-
-    def request(self, verb: str, path: str, **options: Any) -> dict[str, Any]:
-        """A call of the REST API as admin; httpx.HTTPStatusError when it is refused."""
-        answer = self._client.request(verb, path, **options)
-        if answer.status_code == 401:  # the token's time is up
-            self._client.headers["Authorization"] = _bearer(self.url)
-            answer = self._client.request(verb, path, **options)
-        answer.raise_for_status()
-        found: dict[str, Any] = answer.json()
-        return found
+_BOOT_TIMEOUT_S = 300
+_BOOT_POLL_S = 0.5
+_PROGRESS_INTERVAL_S = 10
+_STOP_TIMEOUT_S = 60
 
 
 @contextmanager
-def running(home: Path, environment: Mapping[str, str], dag_ids: tuple[str, ...], say: Say) -> Iterator[Airflow]:
-    """`airflow standalone` with its files in `home`; stopped with SIGINT, and gone, at the end."""
+def running_airflow(
+    home: Path, environment: Mapping[str, str], dag_ids: tuple[str, ...], print_line: PrintLine
+) -> Iterator[Airflow]:
+    """`airflow standalone` with its files in `home`; stopped at the end.
+
+    environment: variables on top of the inherited ones and the configuration of a local Airflow.
+    dag_ids: DAGs that must be parsed before Airflow counts as ready.
+    """
     home.mkdir(parents=True, exist_ok=True)
     port = free_port()
     command = [sys.executable, "-m", "airflow", "standalone"]
-    found = {**os.environ, **_configuration(home, port), **environment}
-    with started(command, found, f"http://127.0.0.1:{port}", home / "standalone.log", dag_ids, say) as airflow:
+    variables = {**os.environ, **_configuration(home, port), **environment}
+    url, log_file = f"http://127.0.0.1:{port}", home / "standalone.log"
+    with airflow_process(command, variables, url, log_file, dag_ids, print_line) as airflow:
         yield airflow
 
 
 @contextmanager
-def started(
+def airflow_process(
     command: Sequence[str],
     environment: Mapping[str, str],
     url: str,
     log_file: Path,
     dag_ids: tuple[str, ...],
-    say: Say,
+    print_line: PrintLine,
     *,
     folder: Path = ROOT,
 ) -> Iterator[Airflow]:
-    """A command that serves Airflow at a URL, run in a folder with these variables and no others."""
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        with httpx.Client(base_url=url, timeout=30, trust_env=False) as client:
-            _await_boot(client, process, dag_ids, log_file, say)
-            yield Airflow(url, dag_ids, log_file, process.pid, client)
-    finally:
-        _stop(process)
+    """A command that serves Airflow at `url`; stopped at the end.
 
-
-def free_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    environment: all variables of the command; none are inherited.
+    folder: its working directory.
+    Raises AirflowError if Airflow does not start.
+    """
+    with (
+        child_process(command, environment, log_file, stop_timeout_s=_STOP_TIMEOUT_S, folder=folder) as process,
+        httpx.Client(base_url=url, timeout=30, trust_env=False) as client,
+    ):
+        _wait_for_boot(client, process, dag_ids, log_file, print_line)
+        yield Airflow(url, dag_ids, log_file, process.pid, client)
 
 
 def _configuration(home: Path, port: int) -> dict[str, str]:
@@ -182,54 +90,45 @@ def _configuration(home: Path, port: int) -> dict[str, str]:
     }
 
 
-def _await_boot(
-    client: httpx.Client, process: subprocess.Popen[bytes], dag_ids: tuple[str, ...], log_file: Path, say: Say
+def _wait_for_boot(
+    client: httpx.Client,
+    process: subprocess.Popen[bytes],
+    dag_ids: tuple[str, ...],
+    log_file: Path,
+    print_line: PrintLine,
 ) -> None:
-    began, told = time.monotonic(), 0.0
-    while not _is_up(client, dag_ids):
-        waited = time.monotonic() - began
-        has_died = process.poll() is not None or b"Exception in thread" in log_file.read_bytes()
-        if has_died or waited > _BOOT_SECONDS:
-            raise AirflowError(f"Airflow did not start within {waited:.0f} s; its log: {log_file}")
-        if waited - told > 10:
-            told = waited
-            say(f"  still starting ({waited:.0f} s)")
-        time.sleep(0.5)
+    printed_at_s = 0.0
+
+    def has_failed() -> bool:
+        # If a component of `airflow standalone` dies, the process itself goes on.
+        return b"Exception in thread" in log_file.read_bytes()
+
+    def on_wait(waited_s: float) -> None:
+        nonlocal printed_at_s
+        if waited_s - printed_at_s > _PROGRESS_INTERVAL_S:
+            printed_at_s = waited_s
+            print_line(f"  still starting ({waited_s:.0f} s)")
+
+    try:
+        wait_until_ready(
+            process,
+            lambda: _is_ready(client, dag_ids),
+            timeout_s=_BOOT_TIMEOUT_S,
+            poll_s=_BOOT_POLL_S,
+            has_failed=has_failed,
+            on_wait=on_wait,
+        )
+    except NotReady as error:
+        raise AirflowError(f"Airflow did not start within {error.waited_s:.0f} s; its log: {log_file}") from None
 
 
-def _is_up(client: httpx.Client, dag_ids: tuple[str, ...]) -> bool:
+def _is_ready(client: httpx.Client, dag_ids: tuple[str, ...]) -> bool:
     try:
         health = client.get("/api/v2/monitor/health").json()
         if any(health[part]["status"] != "healthy" for part in ("metadatabase", "scheduler", "dag_processor")):
             return False
-        client.headers["Authorization"] = _bearer(str(client.base_url))
-        found = client.get("/api/v2/dags", params={"limit": 100}).json()["dags"]
+        client.headers["Authorization"] = fetch_authorization_header(str(client.base_url))
+        dags = client.get("/api/v2/dags", params={"limit": 100}).json()["dags"]
     except (httpx.HTTPError, ValueError, KeyError):
         return False
-    return set(dag_ids) <= {dag["dag_id"] for dag in found}
-
-
-def _bearer(url: str) -> str:
-    answer = httpx.get(url.rstrip("/") + "/auth/token", timeout=30, trust_env=False)
-    return f"Bearer {answer.json()['access_token']}"
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """SIGINT, which Airflow heeds (SIGTERM leaves orphans); the whole session is ended if it takes too long."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _ended(run: Mapping[str, Any]) -> Run:
-    began, ended = (datetime.fromisoformat(run[key]) for key in ("start_date", "end_date"))
-    return Run(run["dag_id"], run["dag_run_id"], run["state"], (ended - began).total_seconds())
-
-
-def now() -> datetime:
-    """The present instant, aware, UTC."""
-    return datetime.now(UTC)
+    return set(dag_ids) <= {dag["dag_id"] for dag in dags}

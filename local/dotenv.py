@@ -1,4 +1,4 @@
-"""`make env`: .env out of .env.example, with new secrets. Needs nothing but Python."""
+"""`make env`: write .env from .env.example, with new secrets. Needs only Python's standard library."""
 
 from __future__ import annotations
 
@@ -11,25 +11,30 @@ from pathlib import Path
 
 
 def filled(example: str) -> str:
-    """The example with a new secret for each <name> in it, the same wherever that name stands."""
-    made = {
+    """The example with each placeholder <...> replaced by a new secret; the same one for equal placeholders."""
+    values = {
         "<key>": urlsafe_b64encode(secrets.token_bytes(32)).decode(),
         "<password>": secrets.token_hex(16),
         "<token>": secrets.token_urlsafe(32),
     }
-    return re.sub("^(?!#).*$", lambda line: re.sub("<.*?>", lambda name: made[name[0]], line[0]), example, flags=re.M)
+
+    def fill_line(line: re.Match[str]) -> str:
+        return re.sub("<.*?>", lambda placeholder: values[placeholder[0]], line[0])
+
+    return re.sub("^(?!#).*$", fill_line, example, flags=re.M)
 
 
 def main() -> int:
+    """Write .env unless it exists; returns the exit status."""
     root = Path(__file__).parent.parent
     try:
         descriptor = os.open(root / ".env", os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=0o600)
     except FileExistsError:
-        print(".env is there already, and its secrets may be in use. For new ones remove it first.", file=sys.stderr)
+        print(".env exists already, and its secrets may be in use. Remove it first to get new ones.", file=sys.stderr)
         return 1
     with os.fdopen(descriptor, "w") as file:
         file.write(filled((root / ".env.example").read_text()))
-    print(".env holds new secrets, for this machine only; it is not committed")
+    print("Wrote .env with new secrets for this machine; git ignores it")
     return 0
 
 

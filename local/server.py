@@ -1,4 +1,4 @@
-"""A server in a thread that can also break a connection off, for which ASGI has no word."""
+"""A uvicorn server in a thread that can also drop a connection, which ASGI has no message for."""
 
 import asyncio
 import socket
@@ -11,40 +11,45 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
-class BreakableProtocol(H11Protocol):
-    """Puts `break_off` into each request's state: it closes the connection at once."""
+class DisconnectingProtocol(H11Protocol):
+    """Adds `disconnect` to each request's state, a function that closes the connection at once."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Put the function into the state of the connection's requests."""
         super().connection_made(transport)
-        self.app_state = {**self.app_state, "break_off": transport.abort}
+        self.app_state = {**self.app_state, "disconnect": transport.abort}
 
 
 @contextmanager
-def serving(app: Starlette, port: int, host: str = "127.0.0.1") -> Iterator[str]:
-    """Serve `app` and yield the base URL; the thread has ended afterwards. host: the address to listen on."""
+def running_server(app: Starlette, port: int, host: str = "127.0.0.1") -> Iterator[str]:
+    """Serve `app` and yield the base URL; the thread ends with the block.
+
+    port: 0 for any free port.
+    host: the address to listen on.
+    """
     config = uvicorn.Config(
         app,
-        http=BreakableProtocol,
+        http=DisconnectingProtocol,
         loop="asyncio",
         lifespan="off",
         log_config=None,
         access_log=False,
-        # The app dates its answers by its own clock.
+        # The app sets the Date header by its own clock.
         date_header=False,
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)
-    # Listening before the thread runs: a client that comes early waits, and is not turned away.
+    # The socket listens before the thread runs: an early client waits and is not refused.
     with socket.create_server((host, port)) as listener:
-        # Accepted connections inherit this; without it each answer waits 40 ms for an acknowledgement.
+        # Accepted connections inherit this option; without it each response is delayed by 40 ms.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        bound = listener.getsockname()[1]
-        thread = Thread(target=server.run, args=([listener],), name=f"local-server-{bound}", daemon=True)
+        bound_port = listener.getsockname()[1]
+        thread = Thread(target=server.run, args=([listener],), name=f"local-server-{bound_port}", daemon=True)
         thread.start()
         try:
-            yield f"http://{host}:{bound}"
+            yield f"http://{host}:{bound_port}"
         finally:
             server.should_exit = True
             thread.join()

@@ -1,11 +1,9 @@
-"""`python -m serving` on this machine: a process of its own, spoken to as the product's backend would."""
+"""`python -m serving` as a child process, and a client that calls it as the product's backend does."""
 
 from __future__ import annotations
 
 import os
 import secrets
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -17,19 +15,25 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from local.airflow import ROOT, free_port
+from local.paths import ROOT
+from local.processes import NotReady, child_process, free_port, wait_until_ready
 
-_BOOT_SECONDS = 60.0
-_STOP_SECONDS = 20.0
+_BOOT_TIMEOUT_S = 60.0
+_BOOT_POLL_S = 0.1
+_STOP_TIMEOUT_S = 20.0
 
 
 class ServiceError(Exception):
-    """The service did not start; the message is its own, or says where its log lies."""
+    """The service did not start; the message has the last line of its log, and the log's path."""
 
 
 @dataclass
 class Service:
-    """A running service. token: of a caller; pid: of its process."""
+    """A running service.
+
+    token: a bearer token that it accepts.
+    pid: of its process.
+    """
 
     url: str
     token: str
@@ -38,69 +42,60 @@ class Service:
     _client: httpx.Client = field(repr=False)
 
     def tip(self, user_id: str) -> tuple[dict[str, Any], float]:
-        """A tip for a user, and the milliseconds until it was there."""
-        began = time.perf_counter()
-        answer = self._client.post(f"/v1/users/{user_id}/tip")
-        milliseconds = 1000 * (time.perf_counter() - began)
-        answer.raise_for_status()
-        return answer.json(), milliseconds
+        """A tip for a user, and the milliseconds that the request took."""
+        started = time.perf_counter()
+        response = self._client.post(f"/v1/users/{user_id}/tip")
+        milliseconds = 1000 * (time.perf_counter() - started)
+        response.raise_for_status()
+        return response.json(), milliseconds
 
     def react(self, decision_id: str, reaction: str) -> None:
-        """Tell what the user made of a tip."""
+        """Send the user's reaction to a tip."""
         self._client.post(f"/v1/decisions/{decision_id}/reaction", json={"reaction": reaction}).raise_for_status()
 
     def counters(self) -> dict[str, float]:
         """The counters of `/metrics` by name, summed over their labels."""
-        found: dict[str, float] = {}
+        counters: dict[str, float] = {}
         for family in text_string_to_metric_families(self._client.get("/metrics").text):
             for sample in family.samples:
                 if family.type == "counter" and sample.name.endswith("_total"):
-                    found[family.name] = found.get(family.name, 0.0) + sample.value
-        return found
+                    counters[family.name] = counters.get(family.name, 0.0) + sample.value
+        return counters
 
 
 @contextmanager
-def running(environment: Mapping[str, str], log_file: Path) -> Iterator[Service]:
-    """The service with these variables on top of ours, on a free port; stopped, and gone, at the end."""
+def running_service(environment: Mapping[str, str], log_file: Path) -> Iterator[Service]:
+    """The service on a free port; stopped at the end.
+
+    environment: variables on top of the inherited ones.
+    Raises ServiceError if the service does not start.
+    """
     token, port = secrets.token_urlsafe(32), free_port()
     url = f"http://127.0.0.1:{port}"
-    ours = {"SERVICE_TOKENS": token, "SERVING_PORT": str(port), "NO_PROXY": "127.0.0.1,localhost"}
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "serving"],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment, **ours},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        authorization = {"Authorization": f"Bearer {token}"}
-        with httpx.Client(base_url=url, headers=authorization, timeout=30, trust_env=False) as client:
-            _await_boot(client, process, log_file)
-            yield Service(url, token, process.pid, log_file, client)
-    finally:
-        _stop(process)
-
-
-def _await_boot(client: httpx.Client, process: subprocess.Popen[bytes], log_file: Path) -> None:
-    until = time.monotonic() + _BOOT_SECONDS
-    while time.monotonic() < until and process.poll() is None:
+    variables = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        **environment,
+        "SERVICE_TOKENS": token,
+        "SERVING_PORT": str(port),
+        "NO_PROXY": "127.0.0.1,localhost",
+    }
+    headers = {"Authorization": f"Bearer {token}"}
+    command = [sys.executable, "-m", "serving"]
+    with (
+        child_process(command, variables, log_file, stop_timeout_s=_STOP_TIMEOUT_S) as process,
+        httpx.Client(base_url=url, headers=headers, timeout=30, trust_env=False) as client,
+    ):
         try:
-            if client.get("/readyz").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    lines = log_file.read_text().strip().splitlines() or ["it said nothing"]
-    raise ServiceError(f"the service did not start: {lines[-1]} (its log: {log_file})")
+            wait_until_ready(process, lambda: _is_ready(client), timeout_s=_BOOT_TIMEOUT_S, poll_s=_BOOT_POLL_S)
+        except NotReady:
+            lines = log_file.read_text().strip().splitlines() or ["its log is empty"]
+            raise ServiceError(f"the service did not start: {lines[-1]} (its log: {log_file})") from None
+        yield Service(url, token, process.pid, log_file, client)
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
+def _is_ready(client: httpx.Client) -> bool:
     try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        return client.get("/readyz").status_code == 200
+    except httpx.TransportError:
+        return False

@@ -1,0 +1,1 @@
+"""The request path: a tip over HTTP, chosen among candidates of the stored context."""

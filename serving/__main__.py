@@ -1,4 +1,4 @@
-"""`python -m serving`: the service, with every concrete door named here."""
+"""`python -m serving`: the composition root, the only module that names every concrete part of the service."""
 
 from __future__ import annotations
 
@@ -17,60 +17,63 @@ import uvicorn
 import uvloop
 from fastapi import FastAPI
 
-from contexts.assemble import Budget
-from contexts.settings import DatabaseSettings, SettingsError, VaultSettings, read_settings
-from contexts.todoist import Todoist
-from contexts.vault import Vault, VaultError
-from serving.app import Callers, build_app
-from serving.background import repeated
-from serving.bandit import ThompsonPolicy
-from serving.features import VERSION
-from serving.flights import Locks
-from serving.inline import Inline
+from contexts.assembly.assemble import Budget
+from contexts.settings import CredentialSettings, DatabaseSettings, SettingsError, read_settings
+from contexts.todoist.client import Todoist
+from contexts.todoist.credentials import CredentialCipher, CredentialsError
+from serving.app import build_app
+from serving.auth import BearerAuth
+from serving.background import run_periodically
+from serving.candidate_source import CandidateSource
+from serving.decide import Decider
+from serving.inline import InlineAssembler
 from serving.learn import Learner
-from serving.llm import LLM, ModelError
 from serving.metrics import Metrics
 from serving.recommend import Recommender, Timing
 from serving.settings import ServingSettings
-from serving.startup import NotReady, check
-from serving.store import connected
+from serving.single_flight import AdvisoryLocks
+from serving.startup import NotReady, check_database
+from serving.store import open_store
+from tips.bandit import ThompsonPolicy
+from tips.features import FEATURES_VERSION
+from tips.generator import LLMError, LLMGenerator
 
-POLICY = f"thompson-{VERSION}"
+POLICY = f"thompson-{FEATURES_VERSION}"
 
-_FETCHES_AT_ONCE = 64
-_LEARNED_EVERY = 5.0
-_IGNORED_EVERY = 300.0
+_FETCH_CONCURRENCY = 64
+_REFRESH_INTERVAL_S = 5.0
+_IGNORE_INTERVAL_S = 300.0
 
 
 def utc_now() -> datetime:
-    """The service's clock."""
+    """The current time, aware UTC."""
     return datetime.now(UTC)
 
 
 def main() -> int:
-    """Serve until told to end; 1 with a sentence when something that is needed is not there."""
+    """Serve until a signal ends the process; 1, with a sentence on stderr, if the service cannot start."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("httpx2").setLevel(logging.WARNING)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: every door is closed
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: connections are closed
     try:
         settings, url = read_settings(ServingSettings), read_settings(DatabaseSettings).database_url
-        vault = Vault(read_settings(VaultSettings).keys)
-        uvloop.run(_serve(settings, url, vault))
-    except (SettingsError, ModelError, VaultError, NotReady) as error:
+        cipher = CredentialCipher(read_settings(CredentialSettings).keys)
+        uvloop.run(_serve(settings, url, cipher))
+    except (SettingsError, LLMError, CredentialsError, NotReady) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
-        why = str(error) or type(error).__name__
-        sys.stderr.write(f"DATABASE_URL: Postgres cannot be reached or refuses: {why}\n")
+        reason = str(error) or type(error).__name__
+        sys.stderr.write(f"DATABASE_URL: Postgres cannot be reached, or refuses the service: {reason}\n")
         return 1
     except KeyboardInterrupt:
         pass
     return 0
 
 
-async def _serve(settings: ServingSettings, url: str, vault: Vault) -> None:
-    async with opened(settings, url, vault) as app:
+async def _serve(settings: ServingSettings, url: str, cipher: CredentialCipher) -> None:
+    async with open_app(settings, url, cipher) as app:
         config = uvicorn.Config(
             app,
             host=settings.serving_host,
@@ -80,45 +83,45 @@ async def _serve(settings: ServingSettings, url: str, vault: Vault) -> None:
             lifespan="off",
             proxy_headers=False,
         )
-        gc.freeze()  # what is there now stays: no collection has to look at it again
+        gc.freeze()  # these objects live as long as the process: garbage collections need not visit them
         await uvicorn.Server(config).serve()
 
 
 @asynccontextmanager
-async def opened(
-    settings: ServingSettings, url: str, vault: Vault, *, clock: Callable[[], datetime] = utc_now
+async def open_app(
+    settings: ServingSettings, url: str, cipher: CredentialCipher, *, clock: Callable[[], datetime] = utc_now
 ) -> AsyncIterator[FastAPI]:
-    """The service over open doors, after a look at whether they are the right ones.
+    """The app over open connections, after the checks of `startup`.
 
-    Raises NotReady, VaultError or ModelError; OSError and asyncpg's own errors when Postgres cannot be reached.
+    Raises NotReady, CredentialsError or LLMError; OSError or an error of asyncpg if Postgres cannot be reached.
     """
-    llm = LLM(settings.llm_model, seconds=settings.llm_timeout) if settings.llm_model else None
-    timeout, metrics = settings.request_budget, Metrics()
+    generator = LLMGenerator(settings.llm_model, timeout_s=settings.llm_timeout) if settings.llm_model else None
+    timeout_s, metrics = settings.request_budget, Metrics()
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
-            connected(
+            open_store(
                 url,
                 n_connections=settings.database_connections,
-                timeout=timeout,
+                timeout_s=timeout_s,
                 reaction_days=settings.reaction_days,
             )
         )
-        await check(store.pool, vault)
-        locks = await stack.enter_async_context(Locks.connected(url, timeout=timeout))
+        await check_database(store.pool, cipher)
+        locks = await stack.enter_async_context(AdvisoryLocks.connected(url, timeout_s=timeout_s))
         todoist = Todoist(
             settings.todoist_api_url,
-            patience=settings.todoist_timeout,
-            read_timeout=settings.todoist_timeout,
-            concurrency=_FETCHES_AT_ONCE,
+            total_timeout=settings.todoist_timeout,
+            attempt_timeout=settings.todoist_timeout,
+            concurrency=_FETCH_CONCURRENCY,
             app=settings.oauth_app,
         )
-        inline = Inline(
+        inline = InlineAssembler(
             store,
             await stack.enter_async_context(todoist.session(metrics.todoist_calls.inc)),
-            vault,
+            cipher,
             Budget(settings.context_token_budget),
             metrics,
-            seconds=settings.todoist_timeout,
+            timeout_s=settings.todoist_timeout,
             clock=clock,
         )
         learner = Learner(store.pool, POLICY, metrics, clock)
@@ -127,22 +130,26 @@ async def opened(
             store=store,
             locks=locks,
             inline=inline,
-            author=llm,
-            learner=learner,
-            policy=ThompsonPolicy(POLICY),
-            metrics=metrics,
-            timing=Timing(settings.freshness_sla, settings.revalidate_after, settings.request_budget),
+            candidate_source=CandidateSource(store, generator, metrics, clock, new_id=uuid4),
+            decider=Decider(store, learner, ThompsonPolicy(POLICY), new_id=uuid4, new_seed=_new_seed),
+            timing=Timing(settings.freshness_sla, settings.revalidate_after, budget_s=settings.request_budget),
             clock=clock,
-            new_id=uuid4,
-            new_seed=lambda: secrets.randbits(63),
         )
         stack.push_async_callback(recommender.close)
-        await stack.enter_async_context(repeated("learning", _LEARNED_EVERY, learner.refresh))
         await stack.enter_async_context(
-            repeated("ignoring", _IGNORED_EVERY, lambda: learner.ignore(settings.ignored_after))
+            run_periodically("loading the posterior", _REFRESH_INTERVAL_S, learner.refresh)
         )
-        callers = Callers([token.get_secret_value() for token in settings.service_tokens])
-        yield build_app(recommender, learner, callers, metrics)
+        await stack.enter_async_context(
+            run_periodically(
+                "marking ignored tips", _IGNORE_INTERVAL_S, lambda: learner.ignore(settings.ignored_after)
+            )
+        )
+        auth = BearerAuth([token.get_secret_value() for token in settings.service_tokens])
+        yield build_app(recommender, learner, auth, metrics)
+
+
+def _new_seed() -> int:
+    return secrets.randbits(63)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What goes on behind the requests."""
+"""Periodic work in the background."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def repeated(name: str, seconds: float, work: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
-    """Do something every so many seconds while the block lasts; what it raises is logged, and tried again."""
-    task = asyncio.create_task(_forever(name, seconds, work))
+async def run_periodically(
+    name: str, interval_s: float, work: Callable[[], Awaitable[object]]
+) -> AsyncIterator[None]:
+    """Run `work` every `interval_s` seconds while the block lasts; its errors are logged and do not end it."""
+    task = asyncio.create_task(_run_forever(name, interval_s, work))
     try:
         yield
     finally:
@@ -21,10 +23,10 @@ async def repeated(name: str, seconds: float, work: Callable[[], Awaitable[objec
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _forever(name: str, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
+async def _run_forever(name: str, interval_s: float, work: Callable[[], Awaitable[object]]) -> None:
     while True:
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(interval_s)
         try:
             await work()
         except Exception as error:
-            log.error("%s failed and is tried again in %.0f s: %s", name, seconds, type(error).__name__)
+            log.error("%s failed, next try in %.0f s: %s", name, interval_s, type(error).__name__)

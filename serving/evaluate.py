@@ -1,4 +1,4 @@
-"""`python -m serving.evaluate`: what other policies would have earned, estimated from the log of decisions."""
+"""`python -m serving.evaluate`: the reward of other policies, estimated from the log of decisions."""
 
 from __future__ import annotations
 
@@ -17,99 +17,114 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from contexts.postgres.sql import connect, queries
 from contexts.settings import DatabaseSettings, SettingsError, read_settings
-from contexts.sql import connect, queries
-from serving.bandit import REWARDS, Posterior, ThompsonPolicy
-from serving.estimators import Evaluation, Logged, Numbers, evaluate, folds, learned
+from tips.bandit import REWARDS, FloatArray, Posterior, ThompsonPolicy
+from tips.estimators import Evaluation, LoggedDecision, evaluate, fitted_posterior, user_folds
 
 POLICIES = ("logged", "uniform", "greedy", "thompson")
 
-_HALVES = (
-    "greedy and thompson learned from one half of the users and are evaluated on the other half, and the other way"
-    " round. The stored posterior learned from all of these rewards: evaluated on them it would look too good."
+_CROSS_FITTING_NOTE = (
+    "greedy and thompson learned from one half of the users and are evaluated on the other half, and vice versa."
+    " The stored posterior has learned from all of these rewards, so its estimate would be too high."
 )
 _COLUMNS = ("policy", "estimator", "mean reward", "95 % interval", "effective\ndecisions", "largest\nweight")
 
 
 @dataclass(frozen=True)
-class Log:
-    """The decisions of one policy that can be evaluated, oldest first, and how many of others were left out."""
+class DecisionLog:
+    """The decisions of one policy with a reaction, oldest first, and the numbers of decisions left out.
+
+    n_other_policies: also decisions with a different number of features.
+    """
 
     policy: str
-    decisions: tuple[Logged, ...]
-    n_of_others: int
+    decisions: tuple[LoggedDecision, ...]
+    n_other_policies: int
     n_without_reaction: int
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a table of estimates; 0 when it was done, 1 with a sentence on stderr when not."""
+    """Print a table of estimates; returns 0, or 1 with a sentence on stderr if that fails."""
     options = _parser().parse_args(arguments)
     until = datetime.now(UTC) - timedelta(hours=options.ignored_after)
     try:
         with connect(read_settings(DatabaseSettings).database_url) as connection:
             log = read_log(connection, until - timedelta(days=options.days), until)
         evaluations = {
-            name: evaluate(log.decisions, target(name, log, options.seed), seed=options.seed, clip=options.clip)
+            name: evaluate(
+                log.decisions,
+                target_probabilities(name, log, options.seed),
+                seed=options.seed,
+                clip=options.clip,
+            )
             for name in options.policy or POLICIES
         }
     except (SettingsError, ValueError, psycopg.Error) as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    _show(log, evaluations, options)
+    _print_report(log, evaluations, options)
     return 0
 
 
-def read_log(connection: psycopg.Connection[Any], since: datetime, until: datetime) -> Log:
-    """The newest policy's decisions with a reaction between two instants; ValueError when there are none.
+def read_log(connection: psycopg.Connection[Any], since: datetime, until: datetime) -> DecisionLog:
+    """The newest policy's decisions with a reaction between two instants; raises ValueError if there are none.
 
-    One policy is one name and version of features, what stands before the @ of its version, and one number of them.
+    A policy is identified by its name and the version of its features, the part of `policy_version` before the @, and
+    by the number of features.
     """
-    rows = [_Row(*row) for row in queries("evaluation").decided(connection, since=since, until=until)]
-    told = [row for row in rows if row.reaction is not None]
-    if not told:
+    rows = [_Row(*row) for row in queries("evaluation").decisions_between(connection, since=since, until=until)]
+    with_reaction = [row for row in rows if row.reaction is not None]
+    if not with_reaction:
         raise ValueError(
-            f"of {len(rows)} decisions from {since:%Y-%m-%d %H:%M} to {until:%Y-%m-%d %H:%M} UTC none has a reaction:"
-            " there is nothing to evaluate. More --days reach further back"
+            f"none of {len(rows)} decisions from {since:%Y-%m-%d %H:%M} to {until:%Y-%m-%d %H:%M} UTC has a reaction:"
+            " there is nothing to evaluate. Read more of the log with --days"
         )
-    newest = told[-1].origin
-    n_of = Counter(row.origin == newest for row in told)
-    decisions = tuple(row.logged for row in told if row.origin == newest)
-    return Log(newest[0], decisions, n_of[False], len(rows) - len(told))
+    newest = with_reaction[-1].policy_key
+    n_by_match = Counter(row.policy_key == newest for row in with_reaction)
+    decisions = tuple(row.decision for row in with_reaction if row.policy_key == newest)
+    return DecisionLog(newest[0], decisions, n_by_match[False], len(rows) - len(with_reaction))
 
 
-def target(name: str, log: Log, seed: int) -> list[Numbers]:
-    """The probabilities with which a policy of POLICIES would have chosen, for each decision shape (K,).
+def target_probabilities(name: str, log: DecisionLog, seed: int) -> list[FloatArray]:
+    """The probabilities with which a policy of POLICIES would have chosen, shape (K,) for each decision.
 
-    greedy and thompson know what the decisions of the other half of the users taught, see `estimators.learned`.
+    greedy and thompson use a posterior fitted on the other half of the users.
     """
     if name == "logged":
-        return [each.propensities.astype(np.float64) for each in log.decisions]
+        return [decision.propensities.astype(np.float64) for decision in log.decisions]
     if name == "uniform":
-        return [np.full(len(each.features), 1 / len(each.features)) for each in log.decisions]
-    half = folds(log.decisions, 2, seed)
-    taught = [learned([each for each, at in zip(log.decisions, half, strict=True) if at != this]) for this in (0, 1)]
-    seeds = np.random.default_rng(seed).integers(2**63, size=len(half)).tolist()
-    choose = _TARGETS[name]
-    return [choose(taught[at], each.features, own) for each, at, own in zip(log.decisions, half, seeds, strict=True)]
+        return [np.full(len(decision.features), 1 / len(decision.features)) for decision in log.decisions]
+    halves = user_folds(log.decisions, 2, seed)
+    posteriors = [
+        fitted_posterior([decision for decision, half in zip(log.decisions, halves, strict=True) if half != this])
+        for this in (0, 1)
+    ]
+    seeds = np.random.default_rng(seed).integers(2**63, size=len(halves)).tolist()
+    choose = _LEARNING_POLICIES[name]
+    return [
+        choose(posteriors[half], decision.features, decision_seed)
+        for decision, half, decision_seed in zip(log.decisions, halves, seeds, strict=True)
+    ]
 
 
-def _greedy(posterior: Posterior, features: NDArray[np.float32], _: int) -> Numbers:
-    best: Numbers = np.eye(len(features))[(features @ posterior.mean).argmax()]
+def _greedy(posterior: Posterior, features: NDArray[np.float32], _: int) -> FloatArray:
+    best: FloatArray = np.eye(len(features))[(features @ posterior.mean).argmax()]
     return best
 
 
-def _thompson(posterior: Posterior, features: NDArray[np.float32], seed: int) -> Numbers:
+def _thompson(posterior: Posterior, features: NDArray[np.float32], seed: int) -> FloatArray:
     return ThompsonPolicy("thompson").choose(posterior, features, seed).propensities.astype(np.float64)
 
 
-_TARGETS: dict[str, Callable[[Posterior, NDArray[np.float32], int], Numbers]] = {
+_LEARNING_POLICIES: dict[str, Callable[[Posterior, NDArray[np.float32], int], FloatArray]] = {
     "greedy": _greedy,
     "thompson": _thompson,
 }
 
 
 class _Row(NamedTuple):
-    """A row of the statement `decided`."""
+    """A row of the statement `decisions_between`."""
 
     policy: str
     user_id: str
@@ -120,18 +135,19 @@ class _Row(NamedTuple):
     reward: float | None
 
     @property
-    def origin(self) -> tuple[str, float]:
-        """What decisions must have in common: the policy, and the number of features."""
+    def policy_key(self) -> tuple[str, float]:
+        """The policy and its number of features: decisions are evaluated together if these are equal."""
         return self.policy, len(self.features) / (4 * len(self.propensities))
 
     @property
-    def logged(self) -> Logged:
+    def decision(self) -> LoggedDecision:
+        """The decision for the estimators, with the usual reward of its reaction if none is stored."""
         features = np.frombuffer(self.features, np.float32).reshape(len(self.propensities), -1)
         reward = REWARDS[self.reaction or "ignored"] if self.reward is None else self.reward
-        return Logged(self.user_id, features, np.array(self.propensities, np.float32), self.chosen, reward)
+        return LoggedDecision(self.user_id, features, np.array(self.propensities, np.float32), self.chosen, reward)
 
 
-def _show(log: Log, evaluations: dict[str, Evaluation], options: argparse.Namespace) -> None:
+def _print_report(log: DecisionLog, evaluations: dict[str, Evaluation], options: argparse.Namespace) -> None:
     console = Console(highlight=False)
     first = next(iter(evaluations.values()))
     console.print(
@@ -146,47 +162,51 @@ def _table(evaluations: dict[str, Evaluation]) -> Table:
     table = Table(box=SIMPLE_HEAD)
     for name in _COLUMNS:
         table.add_column(name, justify="left" if name in _COLUMNS[:2] else "right", no_wrap=True)
-    for policy, each in evaluations.items():
-        weights = (f"{each.effective_sample_size:.0f}", f"{each.largest_weight:.1f}")
-        for name, estimate in (("IPW", each.ipw), ("SNIPW", each.snipw), ("DR", each.dr)):
+    for policy, evaluation in evaluations.items():
+        weights = (f"{evaluation.effective_sample_size:.0f}", f"{evaluation.largest_weight:.1f}")
+        estimates = {"IPW": evaluation.ipw, "SNIPW": evaluation.snipw, "DR": evaluation.dr}
+        for estimator, estimate in estimates.items():
             interval = f"{estimate.low:.3f} to {estimate.high:.3f}"
-            more = (policy, weights) if name == "IPW" else ("", ("", ""))
-            table.add_row(more[0], name, f"{estimate.value:.3f}", interval, *more[1])
+            name, last_cells = (policy, weights) if estimator == "IPW" else ("", ("", ""))
+            table.add_row(name, estimator, f"{estimate.value:.3f}", interval, *last_cells)
         table.add_section()
     return table
 
 
-def _notes(log: Log, evaluations: dict[str, Evaluation], clip: float | None) -> list[str]:
-    notes = [_HALVES] if evaluations.keys() & _TARGETS.keys() else []
+def _notes(log: DecisionLog, evaluations: dict[str, Evaluation], clip: float | None) -> list[str]:
+    notes = [_CROSS_FITTING_NOTE] if evaluations.keys() & _LEARNING_POLICIES.keys() else []
     if clip is not None:
-        clipped = ", ".join(f"{each.n_clipped} of {name}" for name, each in evaluations.items())
+        clipped = ", ".join(f"{evaluation.n_clipped} of {name}" for name, evaluation in evaluations.items())
         notes.append(f"Weights clipped to {clip:g}: {clipped}. Estimates with clipped weights are biased.")
-    left_out = f"{log.n_of_others} of other policies or features, {log.n_without_reaction} without a reaction"
+    left_out = f"{log.n_other_policies} of other policies or features, {log.n_without_reaction} without a reaction"
     return [*notes, f"Left out: {left_out}."]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m serving.evaluate",
-        description="What other policies would have earned, from the log of the newest one's decisions.",
+        description="Estimate the reward of other policies from the decisions of the newest one.",
     )
-    parser.add_argument("--policy", action="append", choices=POLICIES, help="may be repeated; all by default")
-    parser.add_argument("--days", type=_positive, default=28, help="how far back decisions are read (28)")
+    parser.add_argument(
+        "--policy", action="append", choices=POLICIES, help="a policy to evaluate; may be repeated (default: all)"
+    )
+    parser.add_argument("--days", type=_positive_number, default=28, help="age of the oldest decision to read (28)")
     parser.add_argument(
         "--ignored-after",
-        type=_positive,
+        type=_positive_number,
         default=24,
         metavar="HOURS",
-        help="as IGNORED_AFTER of the service (24); of younger decisions only quick reactions are known: not read",
+        help="IGNORED_AFTER of the service (24); newer decisions are left out, because only their quick reactions are"
+        " known",
     )
-    parser.add_argument("--clip", type=_positive, help="the highest weight allowed; none by default")
-    parser.add_argument("--seed", type=int, default=0, help="of the halves, folds and resamples (0)")
+    parser.add_argument("--clip", type=_positive_number, help="upper bound of the weights (default: none)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the halves, folds and resamples (0)")
     return parser
 
 
-def _positive(text: str) -> float:
+def _positive_number(text: str) -> float:
     if not (number := float(text)) > 0:
-        raise argparse.ArgumentTypeError(f"{text}: a number above 0 is wanted")
+        raise argparse.ArgumentTypeError(f"{text}: expected a number above 0")
     return number
 
 

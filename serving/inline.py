@@ -1,4 +1,4 @@
-"""A context assembled during the request: one call of Todoist, the night's assembler, written through."""
+"""Contexts assembled during a request: one call to Todoist, the pipeline's assembler, written to the store."""
 
 from __future__ import annotations
 
@@ -10,118 +10,126 @@ from datetime import datetime, timedelta
 from purgatory import AsyncCircuitBreakerFactory
 from purgatory.domain.model import OpenedState
 
-from contexts.accounts import Account
-from contexts.assemble import Budget, assemble
-from contexts.fetch import Failed, fetch_one
-from contexts.mirror import Directory, open_tasks
-from contexts.model import Groups, Signals
-from contexts.store import StoredContext
-from contexts.todoist import (
-    Credentials,
+from contexts.assembly.assemble import Budget, assemble
+from contexts.assembly.model import Signals, TaskGroups
+from contexts.assembly.store import StoredContext
+from contexts.todoist.accounts import Account
+from contexts.todoist.client import (
     RequestRefused,
     TodoistError,
     TodoistSession,
     TodoistUnavailable,
     TokenRefused,
 )
-from contexts.vault import Vault, VaultError
+from contexts.todoist.credentials import CredentialCipher, Credentials, CredentialsError
+from contexts.todoist.fetch import Failed, fetch_one
+from contexts.todoist.mirror import Directory, open_tasks
 from serving.metrics import Metrics
 from serving.store import Store
 
 log = logging.getLogger(__name__)
 
-_FAILURES = 5
-_OPEN_SECONDS = 30.0
-_LONGEST_REST = 900.0
+_CIRCUIT_FAILURES = 5
+_CIRCUIT_OPEN_S = 30.0
+_MAX_COOLDOWN_S = 900.0
 
 
 class NotAssembled(Exception):
-    """No fresh context could be made; the message says why, by id and without a text."""
+    """No fresh context could be assembled; the message says why, without any text of the user."""
 
 
-class Inline:
-    """Assembles contexts during requests."""
+class InlineAssembler:
+    """Assembles contexts during requests, and leaves an account alone during its cool-down."""
 
     def __init__(
         self,
         store: Store,
         session: TodoistSession,
-        vault: Vault,
+        cipher: CredentialCipher,
         budget: Budget,
         metrics: Metrics,
         *,
-        seconds: float,
+        timeout_s: float,
         clock: Callable[[], datetime],
     ) -> None:
-        """seconds: that one assembly may take."""
+        """timeout_s: upper bound for one assembly."""
         self._store = store
         self._session = session
-        self._vault = vault
+        self._cipher = cipher
         self._budget = budget
         self._metrics = metrics
-        self._seconds = seconds
+        self._timeout_s = timeout_s
         self._clock = clock
-        self._rests: dict[str, datetime] = {}
+        self._cooldowns: dict[str, datetime] = {}  # the end of each account's cool-down
         self._breakers = AsyncCircuitBreakerFactory(
-            default_threshold=_FAILURES,
-            default_ttl=_OPEN_SECONDS,
-            # What concerns one account says nothing of Todoist: a refused token, that account's own limit.
+            default_threshold=_CIRCUIT_FAILURES,
+            default_ttl=_CIRCUIT_OPEN_S,
+            # A refused token or an account's own rate limit says nothing about Todoist as a whole.
             exclude=[TokenRefused, RequestRefused, (TodoistUnavailable, lambda error: error.retry_after is not None)],
         )
 
     async def assemble(self, user_id: str) -> None:
-        """Store the user's context as of now, unless a newer one came; NotAssembled when it cannot be had in time."""
+        """Store the user's context as of now, unless a newer one is stored meanwhile.
+
+        Raises NotAssembled if that fails or takes too long.
+        """
         try:
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(self._timeout_s):
                 await self._assemble(user_id)
-        except (TodoistError, VaultError, OpenedState, TimeoutError) as error:
-            why = str(error) or type(error).__name__
-            log.warning("user %s: not assembled, %s", user_id, why)
+        except (TodoistError, CredentialsError, OpenedState, TimeoutError) as error:
+            reason = str(error) or type(error).__name__
+            log.warning("user %s: context not assembled, %s", user_id, reason)
             self._metrics.inline.labels("failed").inc()
-            raise NotAssembled(why) from None
+            raise NotAssembled(reason) from None
         self._metrics.inline.labels("assembled").inc()
 
     async def _assemble(self, user_id: str) -> None:
         now = self._clock()
-        signals, themes = await self._signals(user_id, now)
-        made = assemble(signals, now, self._budget)
-        row = StoredContext(user_id, now, made.context_json, made.context_hash, made.valid_until, themes)
+        signals, groups_json = await self._signals(user_id, now)
+        assembled = assemble(signals, now, self._budget)
+        row = StoredContext(
+            user_id, now, assembled.context_json, assembled.context_hash, assembled.valid_until, groups_json
+        )
         await self._store.write_context(row, signals.timezone)
 
     async def _signals(self, user_id: str, now: datetime) -> tuple[Signals, str]:
+        """The user's signals, and the stored task groups in them as JSON."""
         account = await self._account(user_id)
-        if now < self._rests.get(user_id, now):
-            raise NotAssembled("Todoist asked to wait, or refused the account")
+        if now < self._cooldowns.get(user_id, now):
+            raise NotAssembled("the account is cooling down: Todoist asked to wait, or refused it")
         async with await self._breakers.get_breaker("todoist"):
-            fetched = await fetch_one(self._session, account, None, self._renewed)
+            fetched = await fetch_one(self._session, account, None, self._save_renewed)
             if isinstance(fetched, Failed):
-                self._rest(user_id, fetched.error, now)
+                self._cool_down(user_id, fetched.error, now)
                 raise fetched.error
-        self._rests.pop(user_id, None)
-        themes = await self._store.themes(user_id)
+        self._cooldowns.pop(user_id, None)
+        groups_json = await self._store.read_groups(user_id)
         directory = fetched.mirror.directory
         return Signals(
             user_id=user_id,
             timezone=directory.timezone or account.timezone,
             language=directory.language or "en",
             tasks=open_tasks(fetched.mirror),
-            groups=Groups.from_json(themes),
-            reactions=await self._store.reactions(user_id, now),
-        ), themes
+            groups=TaskGroups.from_json(groups_json),
+            reactions=await self._store.read_reactions(user_id, now),
+        ), groups_json
 
-    def _rest(self, user_id: str, error: TodoistError, now: datetime) -> None:
-        """Leave the account alone for as long as Todoist asked for, or a while where it refuses it altogether."""
+    def _cool_down(self, user_id: str, error: TodoistError, now: datetime) -> None:
+        """Start a cool-down: as long as Todoist asked for, at most `_MAX_COOLDOWN_S`.
+
+        If it refuses the account, the cool-down is the maximum.
+        """
         if isinstance(error, TokenRefused | RequestRefused):
-            self._rests[user_id] = now + timedelta(seconds=_LONGEST_REST)
+            self._cooldowns[user_id] = now + timedelta(seconds=_MAX_COOLDOWN_S)
         elif isinstance(error, TodoistUnavailable) and error.retry_after is not None:
-            self._rests[user_id] = now + timedelta(seconds=min(error.retry_after, _LONGEST_REST))
+            self._cooldowns[user_id] = now + timedelta(seconds=min(error.retry_after, _MAX_COOLDOWN_S))
 
     async def _account(self, user_id: str) -> Account:
-        row = await self._store.account(user_id)
+        row = await self._store.read_account(user_id)
         if row is None:
-            raise NotAssembled("the account is not connected")
-        credentials = self._vault.unseal(user_id, row["credentials"])
+            raise NotAssembled("the user is inactive, or the account is not connected")
+        credentials = self._cipher.unseal(user_id, row["credentials"])
         return Account(user_id, credentials, None, Directory(), row["timezone"])
 
-    async def _renewed(self, user_id: str, credentials: Credentials) -> None:
-        await self._store.save_credentials(user_id, self._vault.seal(user_id, credentials))
+    async def _save_renewed(self, user_id: str, credentials: Credentials) -> None:
+        await self._store.save_credentials(user_id, self._cipher.seal(user_id, credentials))

@@ -1,4 +1,4 @@
-"""What a policy learns: reactions become rewards, rewards move the posterior in Postgres, once each."""
+"""Learning: each reaction becomes a reward, and each reward updates the policy's posterior in Postgres once."""
 
 from __future__ import annotations
 
@@ -13,38 +13,41 @@ import asyncpg
 import numpy as np
 from numpy.typing import NDArray
 
-from contexts.sql import queries
-from serving.bandit import REWARDS, Posterior
-from serving.features import N_FEATURES
+from contexts.postgres.sql import queries
 from serving.metrics import Metrics
+from tips.bandit import REWARDS, Posterior
+from tips.features import N_FEATURES
 
 _SQL = queries("serving", "asyncpg")
-_MOST = 500
-_REACH = timedelta(days=7)
-_LATE = timedelta(minutes=10)
-"""Longer than it can take until a decision stands in the log under the time at which it was made."""
+_BATCH_ROWS = 500
+_IGNORED_LOOKBACK = timedelta(days=7)
+"""How far before `ignored_after` the first scan looks back; decisions older than both together stay without a
+reaction."""
 
-_TICK = timedelta(microseconds=1)
+_COMMIT_DELAY = timedelta(minutes=10)
+"""Upper bound of the time between `decided_at` of a decision and its commit."""
 
-RANKS: Mapping[str, int] = {"ignored": 0, "dismissed": 1, "snoozed": 1, "accepted": 1, "done": 2}
-"""A reaction gives way to one of higher rank: `ignored`, which writes itself, to any, and any to `done`."""
+_CLOCK_STEP = timedelta(microseconds=1)
+
+_RANKS: Mapping[str, int] = {"ignored": 0, "dismissed": 1, "snoozed": 1, "accepted": 1, "done": 2}
+"""A reaction replaces one of lower rank: any replaces `ignored`, which the service stores; `done` replaces any."""
 
 
 class UnknownDecision(Exception):
-    """There is no such decision, or it is not this user's."""
+    """There is no such decision, or it belongs to a different user."""
 
 
 class ReactionConflict(Exception):
-    """Another reaction of the same rank stands."""
+    """A different reaction of the same rank is stored."""
 
-    def __init__(self, standing: str) -> None:
-        super().__init__(f"this decision was '{standing}' already")
-        self.standing = standing
+    def __init__(self, stored: str) -> None:
+        super().__init__(f"this decision already has the reaction '{stored}'")
+        self.stored = stored
 
 
 @dataclass(frozen=True)
-class Reacted:
-    """What stands after a reaction was told. is_news: whether it was not known before."""
+class StoredReaction:
+    """A decision's reaction after a request. is_news: whether the request changed it."""
 
     decision_id: UUID
     reaction: str
@@ -52,7 +55,7 @@ class Reacted:
 
 
 class Learner:
-    """One policy's posterior: read by every decision, moved by every reaction, shared by all processes."""
+    """One policy's posterior: read by every decision, updated by every reaction, shared by all processes."""
 
     def __init__(self, pool: asyncpg.Pool, policy: str, metrics: Metrics, clock: Callable[[], datetime]) -> None:
         self.policy = policy
@@ -60,17 +63,17 @@ class Learner:
         self._pool = pool
         self._metrics = metrics
         self._clock = clock
-        # Only one can move the posterior at a time: the others wait here, and not each with a connection of its own.
-        self._one = asyncio.Lock()
-        self._looked_until = datetime.min.replace(tzinfo=UTC)
+        # Updates of the posterior exclude each other in Postgres; waiting here occupies no connection.
+        self._update_lock = asyncio.Lock()
+        self._scanned_until = datetime.min.replace(tzinfo=UTC)
 
     @property
     def version(self) -> str:
-        """The policy and how many updates its posterior has seen."""
+        """The policy's name and the number of updates of its posterior: thompson-f1@7."""
         return f"{self.policy}@{self.posterior.n_updates}"
 
     async def refresh(self) -> None:
-        """Take over what other processes have learned."""
+        """Load the posterior if another process has updated it, or create the policy's first one."""
         if await _SQL.read_policy_updates(self._pool, policy=self.policy) == self.posterior.n_updates:
             return
         row = await _SQL.read_policy(self._pool, policy=self.policy)
@@ -78,22 +81,23 @@ class Learner:
             prior = _columns(Posterior.prior(N_FEATURES))
             await _SQL.add_policy(self._pool, policy=self.policy, n_features=N_FEATURES, **prior)
             row = await _SQL.read_policy(self._pool, policy=self.policy)
-        self.posterior = Posterior.stored(**dict(row))
+        self.posterior = Posterior.from_bytes(**dict(row))
 
-    async def react(self, decision_id: UUID, reaction: str, user_id: str | None = None) -> Reacted:
-        """Store what a user made of a tip, and learn from it; told again it changes nothing.
+    async def react(self, decision_id: UUID, reaction: str, user_id: str | None = None) -> StoredReaction:
+        """Store a user's reaction to a tip and learn from it; the same reaction again changes nothing.
 
-        Raises UnknownDecision (also for another user's, where `user_id` is given) and ReactionConflict.
+        Raises UnknownDecision, also if `user_id` is given and the decision belongs to a different user, and
+        ReactionConflict.
         """
-        async with self._one, self._pool.acquire() as connection, connection.transaction():
+        async with self._update_lock, self._pool.acquire() as connection, connection.transaction():
             row = await _SQL.lock_decision(connection, decision_id=decision_id)
             if row is None or user_id not in (None, row["user_id"]):
                 raise UnknownDecision
-            standing = await _SQL.read_reaction(connection, decision_id=decision_id)
-            if standing is not None and RANKS[reaction] <= RANKS[standing["reaction"]]:
-                if reaction != standing["reaction"] and RANKS[reaction] == RANKS[standing["reaction"]]:
-                    raise ReactionConflict(standing["reaction"])
-                return Reacted(decision_id, standing["reaction"], is_news=False)
+            stored = await _SQL.read_reaction(connection, decision_id=decision_id)
+            if stored is not None and _RANKS[reaction] <= _RANKS[stored["reaction"]]:
+                if reaction != stored["reaction"] and _RANKS[reaction] == _RANKS[stored["reaction"]]:
+                    raise ReactionConflict(stored["reaction"])
+                return StoredReaction(decision_id, stored["reaction"], is_news=False)
             await _SQL.write_reaction(
                 connection,
                 decision_id=decision_id,
@@ -101,72 +105,76 @@ class Learner:
                 reacted_at=self._clock(),
                 reward=REWARDS[reaction],
             )
-            learned = await self._learn(connection, row, reaction, standing["reward"] if standing else None)
-        self._take(learned)
+            posterior = await self._learn(connection, row, reaction, stored["reward"] if stored else None)
+        self._use(posterior)
         self._metrics.reactions.labels(reaction).inc()
-        return Reacted(decision_id, reaction, is_news=True)
+        return StoredReaction(decision_id, reaction, is_news=True)
 
     async def ignore(self, older_than: timedelta) -> int:
-        """Write `ignored` for decisions that nobody reacted to for so long; gives how many.
+        """Store the reaction `ignored` for decisions without a reaction after `older_than`; returns their number.
 
-        A process looks through the last week once, and from then on only at what has become old enough since.
+        The first call of a process scans a week of decisions, the following ones only those that became old enough.
         """
-        now, n = self._clock(), 0
+        now, n_ignored = self._clock(), 0
         until = now - older_than
-        since = max(self._looked_until, until - _REACH)
+        since = max(self._scanned_until, until - _IGNORED_LOOKBACK)
         while True:
-            n_rows, n_news, since = await self._ignore_some(now, since, until)
-            n += n_news
-            if n_rows < _MOST:
+            n_rows, n_written, since = await self._ignore_batch(now, since, until)
+            n_ignored += n_written
+            if n_rows < _BATCH_ROWS:
                 break
-        self._looked_until = until - _LATE
-        return n
+        self._scanned_until = until - _COMMIT_DELAY
+        return n_ignored
 
-    async def _ignore_some(self, now: datetime, since: datetime, until: datetime) -> tuple[int, int, datetime]:
-        """How many decisions were found, of how many it was news, and from when on to look further."""
-        async with self._one, self._pool.acquire() as connection, connection.transaction():
-            rows = [row async for row in _SQL.lock_unanswered(connection, since=since, until=until, most=_MOST)]
+    async def _ignore_batch(self, now: datetime, since: datetime, until: datetime) -> tuple[int, int, datetime]:
+        """One batch of `ignore`: the number of decisions read, of reactions written, and the next batch's `since`."""
+        async with self._update_lock, self._pool.acquire() as connection, connection.transaction():
+            rows = [
+                row async for row in _SQL.lock_unreacted(connection, since=since, until=until, max_rows=_BATCH_ROWS)
+            ]
             ids = [row["decision_id"] for row in rows]
             reward = REWARDS["ignored"]
-            news = {
+            written = {
                 row["decision_id"]
                 async for row in _SQL.write_ignored(connection, reacted_at=now, reward=reward, decision_ids=ids)
             }
-            seen = [_seen(row) for row in rows if row["decision_id"] in news and self._is_ours(row)]
-            posterior = await self._locked(connection) if seen else None
+            features = [_chosen(row) for row in rows if row["decision_id"] in written and self._is_own(row)]
+            posterior = await self._lock_posterior(connection) if features else None
             if posterior is not None:
-                posterior = posterior.updated(np.array(seen), np.full(len(seen), reward))
+                posterior = posterior.updated(np.array(features), np.full(len(features), reward))
                 await self._save(connection, posterior)
-        self._take(posterior)
-        self._metrics.reactions.labels("ignored").inc(len(news))
-        return len(rows), len(news), rows[-1]["decided_at"] - _TICK if rows else since
+        self._use(posterior)
+        self._metrics.reactions.labels("ignored").inc(len(written))
+        # One step back: decisions of the same instant may follow in the next batch.
+        return len(rows), len(written), rows[-1]["decided_at"] - _CLOCK_STEP if rows else since
 
     async def _learn(
-        self, connection: Any, row: Mapping[str, Any], reaction: str, former: float | None
+        self, connection: Any, row: Mapping[str, Any], reaction: str, previous_reward: float | None
     ) -> Posterior | None:
-        """Move the posterior by one decision's reward, or by what the former reward lacks."""
-        if not self._is_ours(row):
+        """Update the posterior by one decision's reward, or correct the previous reward."""
+        if not self._is_own(row):
             return None
-        posterior, seen, reward = await self._locked(connection), _seen(row), REWARDS[reaction]
-        if former is None:
-            posterior = posterior.updated(seen[None, :], np.array([reward]))
+        posterior, features, reward = await self._lock_posterior(connection), _chosen(row), REWARDS[reaction]
+        if previous_reward is None:
+            posterior = posterior.updated(features[None, :], np.array([reward]))
         else:
-            posterior = posterior.corrected(seen, reward - former)
+            posterior = posterior.corrected(features, reward - previous_reward)
         await self._save(connection, posterior)
         return posterior
 
-    def _is_ours(self, row: Mapping[str, Any]) -> bool:
-        """Whether a decision was made by this policy: another one saw other features."""
+    def _is_own(self, row: Mapping[str, Any]) -> bool:
+        """Whether this policy made a decision; other policies have other features."""
         return str(row["policy_version"]).rpartition("@")[0] == self.policy
 
-    async def _locked(self, connection: Any) -> Posterior:
-        return Posterior.stored(**dict(await _SQL.lock_policy(connection, policy=self.policy)))
+    async def _lock_posterior(self, connection: Any) -> Posterior:
+        return Posterior.from_bytes(**dict(await _SQL.lock_policy(connection, policy=self.policy)))
 
     async def _save(self, connection: Any, posterior: Posterior) -> None:
         columns = {**_columns(posterior), "n_updates": posterior.n_updates, "updated_at": self._clock()}
         await _SQL.save_policy(connection, policy=self.policy, **columns)
 
-    def _take(self, posterior: Posterior | None) -> None:
+    def _use(self, posterior: Posterior | None) -> None:
+        """Decide by this posterior, unless a newer one is in use."""
         if posterior is not None and posterior.n_updates > self.posterior.n_updates:
             self.posterior = posterior
 
@@ -175,7 +183,7 @@ def _columns(posterior: Posterior) -> dict[str, bytes]:
     return {"precision": posterior.precision.tobytes(), "weighted": posterior.weighted.tobytes()}
 
 
-def _seen(row: Mapping[str, Any]) -> NDArray[np.float64]:
+def _chosen(row: Mapping[str, Any]) -> NDArray[np.float64]:
     """The features of the chosen candidate, shape (n_features,)."""
     matrix = np.frombuffer(row["features"], np.float32).reshape(row["n_candidates"], -1)
     return np.asarray(matrix[row["chosen"]], np.float64)

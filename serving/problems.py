@@ -20,11 +20,11 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
-_STEPS = 6
+_LOGGED_FRAMES = 6
 
 
 class ProblemDocument(BaseModel):
-    """What an error answers: RFC 9457, https://www.rfc-editor.org/rfc/rfc9457."""
+    """The body of an error response: RFC 9457, https://www.rfc-editor.org/rfc/rfc9457."""
 
     type: str = "about:blank"
     title: str
@@ -33,7 +33,7 @@ class ProblemDocument(BaseModel):
 
 
 class Problem(Exception):
-    """An answer that is an error. detail: what was wrong and what to do, without a task's text or a token."""
+    """An error response. detail: the error and its remedy, without the text of a task and without a token."""
 
     def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(detail)
@@ -42,69 +42,75 @@ class Problem(Exception):
         self.headers = headers
 
 
-def respond(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """The problem document as a response."""
+ProblemHandlers = Mapping[type[Exception], Callable[[Any], Problem]]
+"""Functions from an exception to its problem, by class of the exception."""
+
+
+def problem_response(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+    """A problem document as a response."""
     document = ProblemDocument(title=HTTPStatus(status).phrase, status=status, detail=detail)
     return Response(orjson.dumps(document.model_dump()), status, headers, MEDIA_TYPE)
 
 
-def documented(words: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
-    """Problems as FastAPI takes them into the OpenAPI document, by status."""
+def openapi_problems(descriptions: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    """FastAPI's `responses` for problems, described by status code."""
     content = {MEDIA_TYPE: {"schema": ProblemDocument.model_json_schema()}}
-    return {status: {"description": each, "content": content} for status, each in words.items()}
+    return {status: {"description": description, "content": content} for status, description in descriptions.items()}
 
 
-ToProblem = Mapping[type[Exception], Callable[[Any], Problem]]
-"""How errors of the domain become problems."""
-
-
-def explain(app: FastAPI, also: ToProblem) -> None:
-    """Let every error of `app` be a problem document, those of the domain as `also` says."""
-    refuse = refusing(also)
+def add_problem_handlers(app: FastAPI, handlers: ProblemHandlers) -> None:
+    """Answer every error of `app` with a problem document. handlers: for exceptions of the domain."""
+    to_response = error_responder(handlers)
 
     async def handle(_: Request, error: Exception) -> Response:
-        return refuse(error)
+        return to_response(error)
 
-    for kind in (*_OURS, *also):
-        app.add_exception_handler(kind, handle)
-
-
-def refusing(also: ToProblem) -> Callable[[Exception], Response]:
-    """What makes a response of an error. One that nobody foresaw is logged without its words: they may be private."""
-    known = {**_OURS, **also}
-
-    def refuse(error: Exception) -> Response:
-        to_problem = next((known[kind] for kind in type(error).__mro__ if kind in known), None)
-        if to_problem is None:
-            log.error("unforeseen %s: %s", type(error).__name__, _where(error))
-            return respond(500, "something failed here; the service's log tells what")
-        problem = to_problem(error)
-        return respond(problem.status, problem.detail, problem.headers)
-
-    return refuse
+    for exception_class in (*_HTTP_HANDLERS, *handlers):
+        app.add_exception_handler(exception_class, handle)
 
 
-def _where(error: Exception) -> str:
-    """The way to the line that raised, the last steps of it."""
-    steps = extract_tb(error.__traceback__)[-_STEPS:]
-    return " > ".join(f"{Path(step.filename).name}:{step.lineno} {step.name}" for step in steps)
+def error_responder(handlers: ProblemHandlers) -> Callable[[Exception], Response]:
+    """A function from an exception to its response.
+
+    An exception without a handler is logged without its message, which may contain private text.
+    """
+    all_handlers = {**_HTTP_HANDLERS, **handlers}
+
+    def to_response(error: Exception) -> Response:
+        handler = next((all_handlers[base] for base in type(error).__mro__ if base in all_handlers), None)
+        if handler is None:
+            log.error("unexpected %s: %s", type(error).__name__, _frames(error))
+            return problem_response(500, "internal error; see the log of the service")
+        problem = handler(error)
+        return problem_response(problem.status, problem.detail, problem.headers)
+
+    return to_response
 
 
-def _of_validation(error: RequestValidationError) -> Problem:
-    """What was wrong and where, without the value that was sent."""
-    sentences = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+def _frames(error: Exception) -> str:
+    """The last frames of the traceback, outermost first."""
+    frames = extract_tb(error.__traceback__)[-_LOGGED_FRAMES:]
+    return " > ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames)
+
+
+def _from_validation(error: RequestValidationError) -> Problem:
+    """The location and message of each validation error, without the value that was sent."""
+    sentences = (f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors())
     return Problem(422, "; ".join(sentences))
 
 
-def _of_http(error: HTTPException) -> Problem:
-    detail = _OF_ROUTING.get(error.status_code, str(error.detail))
+def _from_http(error: HTTPException) -> Problem:
+    detail = _ROUTING_DETAILS.get(error.status_code, str(error.detail))
     return Problem(error.status_code, detail, dict(error.headers or {}))
 
 
-_OF_ROUTING = {
-    404: "there is nothing at this address; /openapi.json tells what there is",
-    405: "this address takes another method, see Allow",
+_ROUTING_DETAILS = {
+    404: "there is nothing at this address; /openapi.json lists all addresses",
+    405: "this address does not accept this method; see the Allow header",
 }
 
-
-_OURS: ToProblem = {Problem: lambda error: error, RequestValidationError: _of_validation, HTTPException: _of_http}
+_HTTP_HANDLERS: ProblemHandlers = {
+    Problem: lambda error: error,
+    RequestValidationError: _from_validation,
+    HTTPException: _from_http,
+}

@@ -1,4 +1,4 @@
-"""What the service is told by its environment."""
+"""Settings of the service, read from environment variables."""
 
 from __future__ import annotations
 
@@ -10,58 +10,68 @@ from pydantic_settings import NoDecode
 
 from contexts.settings import SharedSettings, split_commas
 
-_SHORTEST_TOKEN = 16
+_MIN_TOKEN_CHARS = 16
 
 
 class ServingSettings(SharedSettings):
-    """What the request path needs beside the database and the keys; a field is the variable of the same name."""
+    """Settings of the request path, besides the database and the keys.
+
+    Each field is the environment variable of the same name in capitals.
+    """
 
     service_tokens: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         min_length=1,
-        description="Bearer tokens of the callers, comma-separated, several while one is rotated out."
-        " Make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
+        description="Bearer tokens of the callers, comma-separated; several while one of them is being replaced."
+        " Create one: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
     )
     serving_host: str = Field("127.0.0.1", description="Address to listen on.")
     serving_port: int = Field(8100, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     todoist_timeout: float = Field(
-        3.0, gt=0, le=600, description="Seconds that one inline assembly may wait for Todoist."
+        3.0, gt=0, le=600, description="Seconds that one assembly during a request may take."
     )
     revalidate_after: timedelta = Field(
         timedelta(hours=5),
         ge=timedelta(0),
-        description="Contexts older than this are used and refreshed behind the answer: 05:00:00.",
+        description="Age from which a context is refreshed in the background after the answer, such as 05:00:00.",
     )
     llm_model: str | None = Field(
         None,
         description="provider:model of pydantic-ai, such as openai:gpt-5-mini, anthropic:claude-haiku-4-5,"
-        " ollama:qwen3 or openai-chat:NAME for any compatible server; none: candidates are made by rules.",
+        " ollama:qwen3 or openai-chat:NAME for any compatible server; if not set, candidates are rule-based.",
     )
-    llm_timeout: float = Field(6.0, gt=0, le=600, description="Seconds for the LLM, its one repair included.")
-    request_budget: float = Field(8.0, ge=1, le=600, description="Seconds that no request exceeds, whatever hangs.")
+    llm_timeout: float = Field(
+        6.0, gt=0, le=600, description="Seconds that the LLM may take, its one repair included."
+    )
+    request_budget: float = Field(
+        8.0,
+        ge=1,
+        le=600,
+        description="Seconds that no request exceeds, even if Todoist, the LLM or the database hangs.",
+    )
     ignored_after: timedelta = Field(
         timedelta(hours=24),
         gt=timedelta(0),
-        description="A tip without a reaction for so long was ignored.",
+        description="Time after which a tip without a reaction counts as ignored, such as 24:00:00.",
     )
-    database_connections: int = Field(8, ge=2, le=100, description="Connections to Postgres of one process.")
+    database_connections: int = Field(8, ge=2, le=100, description="Connections to Postgres in one process.")
 
     @field_validator("service_tokens", mode="before")
     @classmethod
-    def _split(cls, value: object) -> object:
+    def _split_tokens(cls, value: object) -> object:
         return split_commas(value)
 
     @field_validator("service_tokens")
     @classmethod
-    def _long_enough(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        if any(len(token.get_secret_value()) < _SHORTEST_TOKEN for token in value):
-            raise ValueError(f"a token of fewer than {_SHORTEST_TOKEN} letters can be guessed")
+    def _check_length(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(token.get_secret_value()) < _MIN_TOKEN_CHARS for token in value):
+            raise ValueError(f"a token of fewer than {_MIN_TOKEN_CHARS} characters can be guessed")
         return value
 
     @model_validator(mode="after")
-    def _revalidates_before_stale(self) -> ServingSettings:
+    def _check_refresh_before_sla(self) -> ServingSettings:
         if self.revalidate_after > self.freshness_sla:
             raise ValueError(
-                f"REVALIDATE_AFTER={self.revalidate_after} is after FRESHNESS_SLA={self.freshness_sla}:"
-                " a context would be refreshed when it cannot be used any more"
+                f"REVALIDATE_AFTER={self.revalidate_after} is longer than FRESHNESS_SLA={self.freshness_sla}:"
+                " a context would be refreshed only after it has become stale"
             )
         return self

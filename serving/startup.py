@@ -1,12 +1,14 @@
-"""What must be there before the first request is taken."""
+"""Checks before the service accepts its first request."""
 
 from __future__ import annotations
 
 import asyncpg
 
-from contexts.sql import ROOT, queries
-from contexts.vault import Vault
+from contexts.postgres.migrate import missing_migrations
+from contexts.postgres.sql import queries
+from contexts.todoist.credentials import CredentialCipher
 
+_MIGRATE = "python -m contexts migrate"
 _SQL = queries("serving", "asyncpg")
 _TABLES = frozenset(
     {
@@ -17,19 +19,19 @@ _TABLES = frozenset(
 
 
 class NotReady(Exception):
-    """The service cannot start; the message names what is missing and the mend."""
+    """The service cannot start; the message names what is missing and the fix."""
 
 
-async def check(pool: asyncpg.Pool, vault: Vault) -> None:
-    """Refuse to start without the tables, or with keys that do not open what is stored.
+async def check_database(pool: asyncpg.Pool, cipher: CredentialCipher) -> None:
+    """Check that all tables exist, all migrations are applied and the keys decrypt the stored credentials.
 
-    Raises NotReady; VaultError when a key does not fit.
+    Raises NotReady, and CredentialsError if no key fits.
     """
-    there = {row["table_name"] async for row in _SQL.tables_there(pool)}
-    if missing := sorted(_TABLES - there):
-        raise NotReady(f"the database lacks {', '.join(missing)}. Make them: python -m contexts.migrate")
+    tables = {row["table_name"] async for row in _SQL.list_tables(pool)}
+    if missing := sorted(_TABLES - tables):
+        raise NotReady(f"the database lacks the tables {', '.join(missing)}. Create them: {_MIGRATE}")
     applied = {row["name"] async for row in queries("migrations", "asyncpg").applied(pool)}
-    if missing := sorted({path.stem for path in (ROOT / "migrations").glob("*.sql")} - applied):
-        raise NotReady(f"migrations {', '.join(missing)} are not applied. Apply them: python -m contexts.migrate")
-    if row := await _SQL.any_credentials(pool):
-        vault.unseal(row["user_id"], row["credentials"])
+    if missing := missing_migrations(applied):
+        raise NotReady(f"migrations {', '.join(missing)} are not applied. Apply them: {_MIGRATE}")
+    if row := await _SQL.first_credentials(pool):
+        cipher.unseal(row["user_id"], row["credentials"])

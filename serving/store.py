@@ -1,27 +1,39 @@
-"""Postgres as the request path uses it: reads and decisions in batches, the rest one by one."""
+"""Postgres for the request path: users are read and decisions written in batches, everything else one by one."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from functools import lru_cache
+from typing import Any, Literal
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import asyncpg
 
-from contexts.model import Groups, Reaction
-from contexts.sql import queries
-from contexts.store import StoredContext, is_fresh, reactions_since
-from serving.batch import Batch
-from serving.llm import Usage
+from contexts.assembly.model import Reaction, TaskGroups
+from contexts.assembly.store import StoredContext, is_fresh, reactions_since
+from contexts.postgres.sql import queries
+from contexts.todoist.mirror import valid_zone
+from serving.batcher import Batcher
+from serving.pools import create_pool
+from tips.generator import LLMUsage
+
+ContextSource = Literal["stored", "inline", "stale", "none"]
+LLMStatus = Literal["called", "skipped", "fallback"]
+CandidateOrigin = Literal["llm", "kept", "rules", "generic"]
+"""The origin of candidates: new tips of the LLM, tips of the LLM that are still valid, rules, the generic tip."""
 
 _SQL = queries("serving", "asyncpg")
 _CONTEXTS = queries("contexts", "asyncpg")
 _ACCOUNTS = queries("accounts", "asyncpg")
 
-_DECISION = (
+_READ_USERS: str = _SQL.read_users.sql
+_WRITE_DECISION: str = _SQL.write_decision.sql
+
+_DECISION_COLUMNS = (
     "decision_id", "user_id", "decided_at", "tip_kind", "theme", "context_hash", "candidate_set_id", "source", "llm",
     "materialized_at", "policy_version", "seed", "chosen", "propensities", "features",
 )  # fmt: skip
@@ -29,11 +41,17 @@ _DECISION = (
 
 @dataclass(frozen=True, slots=True)
 class CandidateSet:
-    """Candidates as they are stored. tips: JSON objects; features: float32, a row each, without the clock's part."""
+    """Candidates as they are stored.
+
+    expires_at: from then on only tips that are still valid are used.
+    renew_at: from then on the LLM is called for new tips.
+    tips: JSON objects.
+    features: float32, a row for each tip, without the features of the clock.
+    """
 
     set_id: UUID | None
     context_hash: str
-    author: str
+    author: CandidateOrigin
     expires_at: datetime
     renew_at: datetime
     tips: Sequence[str]
@@ -41,26 +59,56 @@ class CandidateSet:
     themes: Sequence[str]
     features: bytes
 
+    @property
+    def is_by_llm(self) -> bool:
+        """Whether an LLM wrote tips of this set."""
+        return self.author in ("llm", "kept")
+
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """What is known of a user without looking into the context. materialized_at is None where there is no context."""
+class UserState:
+    """The state of a user that a request reads first: time zone, freshness and last candidates, no context text."""
 
     user_id: str
     timezone: str
     materialized_at: datetime | None
     valid_until: datetime | None
     context_hash: str | None
-    last: CandidateSet | None
+    last_candidates: CandidateSet | None
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The user's time zone; UTC if it is unknown."""
+        return _zone(self.timezone)
+
+    def age(self, now: datetime) -> timedelta | None:
+        """The time since the user's signals were fetched; None without a context."""
+        return now - self.materialized_at if self.materialized_at else None
 
     def is_fresh(self, now: datetime, sla: timedelta) -> bool:
         """Whether there is a context that may be used."""
         return self.materialized_at is not None and is_fresh(self.materialized_at, self.valid_until, now, sla)
 
+    def current_candidates(self, now: datetime) -> CandidateSet | None:
+        """The last candidates, if they were made for the stored context and are not yet due for replacement."""
+        last = self.last_candidates
+        if last is None or last.context_hash != self.context_hash or now >= min(last.expires_at, last.renew_at):
+            return None
+        return last
+
+    def with_context(self, stored: StoredContext) -> UserState:
+        """The same user with another context."""
+        return replace(
+            self,
+            materialized_at=stored.materialized_at,
+            valid_until=stored.valid_until,
+            context_hash=stored.context_hash,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A row of `decisions`; see sql/migrations for what each column means."""
+    """A row of `decisions`; sql/migrations describes its columns."""
 
     decision_id: UUID
     user_id: str
@@ -69,8 +117,8 @@ class Decision:
     theme: str
     context_hash: str | None
     candidate_set_id: UUID | None
-    source: str
-    llm: str
+    source: ContextSource
+    llm: LLMStatus
     materialized_at: datetime | None
     policy_version: str
     seed: int
@@ -80,92 +128,97 @@ class Decision:
 
     @property
     def values(self) -> tuple[Any, ...]:
-        return tuple(getattr(self, name) for name in _DECISION)
+        """The values in the order of the statement's columns."""
+        return tuple(getattr(self, name) for name in _DECISION_COLUMNS)
 
 
 class Store:
-    """The tables of the request path behind a pool; `log` is a pool whose commits need not wait for the disk."""
+    """The tables of the request path, read and written through two connection pools."""
 
-    def __init__(self, pool: asyncpg.Pool, log: asyncpg.Pool, *, reaction_days: int = 90) -> None:
+    def __init__(self, pool: asyncpg.Pool, decision_pool: asyncpg.Pool, *, reaction_days: int = 90) -> None:
+        """decision_pool: for the log of decisions; its commits need not wait for the disk.
+
+        reaction_days: number of days of reactions in a context.
+        """
         self.pool = pool
-        self._log = log
+        self._decision_pool = decision_pool
         self._reaction_days = reaction_days
-        self._reads: Batch[str, Known | None] = Batch(self._read_many)
-        self._decisions: Batch[Decision, None] = Batch(self._write_many)
+        self._reads: Batcher[str, UserState | None] = Batcher(self._read_users)
+        self._decisions: Batcher[Decision, None] = Batcher(self._write_decisions)
 
-    async def read(self, user_id: str) -> Known | None:
-        """What is known of a user; None: there is no such user."""
-        return await self._reads.ask(user_id)
+    async def read_user(self, user_id: str) -> UserState | None:
+        """A user's state; None if there is no such user."""
+        return await self._reads.submit(user_id)
 
-    async def decide(self, decision: Decision) -> None:
-        """Log a decision; it can be reacted to when this returns."""
-        await self._decisions.ask(decision)
+    async def write_decision(self, decision: Decision) -> None:
+        """Log a decision; when this returns, reactions to it are accepted."""
+        await self._decisions.submit(decision)
 
-    async def context(self, user_id: str) -> StoredContext | None:
-        """A user's row of the store."""
+    async def read_context(self, user_id: str) -> StoredContext | None:
+        """A user's row of `context_store`."""
         row = await _SQL.read_context(self.pool, user_id=user_id)
         return None if row is None else StoredContext(user_id=user_id, **dict(row))
 
-    async def bases(self, candidates: CandidateSet) -> list[str]:
-        """What each tip of a set was about when it was made."""
-        return list(await _SQL.read_bases(self.pool, candidate_set_id=candidates.set_id) or ())
+    async def read_subject_hashes(self, candidates: CandidateSet) -> list[str]:
+        """The subject hash of each tip of a stored set."""
+        return list(await _SQL.read_subject_hashes(self.pool, candidate_set_id=candidates.set_id) or ())
 
-    async def account(self, user_id: str) -> Mapping[str, Any] | None:
-        """user_id, credentials and timezone of an account that may be fetched."""
-        found: Mapping[str, Any] | None = await _SQL.read_account(self.pool, user_id=user_id)
-        return found
+    async def read_account(self, user_id: str) -> Mapping[str, Any] | None:
+        """The user_id, credentials and timezone of an account; None if it must not be fetched."""
+        row: Mapping[str, Any] | None = await _SQL.read_account(self.pool, user_id=user_id)
+        return row
 
     async def save_credentials(self, user_id: str, sealed: str) -> None:
-        """Renewed credentials, before they are used."""
+        """Store renewed credentials."""
         await _ACCOUNTS.save_credentials(self.pool, user_id=user_id, credentials=sealed)
 
-    async def themes(self, user_id: str) -> str:
-        """The groups of the user's tasks as JSON, as of the last clustering; see `contexts.model.Groups`."""
-        return await _SQL.read_themes(self.pool, user_id=user_id) or Groups().to_json()
+    async def read_groups(self, user_id: str) -> str:
+        """The task groups of the last clustering as JSON, see `contexts.assembly.model.TaskGroups`."""
+        return await _SQL.read_groups(self.pool, user_id=user_id) or TaskGroups().to_json()
 
-    async def reactions(self, user_id: str, now: datetime) -> tuple[Reaction, ...]:
-        """What the user made of tips, as far back as matters."""
+    async def read_reactions(self, user_id: str, now: datetime) -> tuple[Reaction, ...]:
+        """The user's reactions to tips that belong in a context assembled at `now`."""
         since = reactions_since(now, self._reaction_days)
         rows = [dict(row) async for row in _CONTEXTS.reactions_since(self.pool, since=since, user_ids=[user_id])]
         return tuple(Reaction(**{name: row[name] for name in row if name != "user_id"}) for row in rows)
 
     async def write_context(self, row: StoredContext, timezone: str) -> bool:
-        """Write a context through, and the zone in which its days begin; False when a newer one was there."""
+        """Store a context and the user's time zone; False if a newer context was stored and stays."""
         await _ACCOUNTS.save_timezone(self.pool, [{"user_id": row.user_id, "timezone": timezone}])
-        written = await _SQL.write_context(
+        is_written = await _SQL.write_context(
             self.pool,
             user_id=row.user_id,
             materialized_at=row.materialized_at,
             context_json=row.context_json,
             context_hash=row.context_hash,
             valid_until=row.valid_until,
-            themes=row.themes,
+            groups_json=row.groups_json,
             row_version=row.row_version,
         )
-        return bool(written)
+        return bool(is_written)
 
     async def write_candidates(
-        self, user_id: str, made: CandidateSet, bases: Sequence[str], made_at: datetime
+        self, user_id: str, candidates: CandidateSet, subject_hashes: Sequence[str], made_at: datetime
     ) -> None:
         """Append a set of candidates."""
         await _SQL.write_candidates(
             self.pool,
-            candidate_set_id=made.set_id,
+            candidate_set_id=candidates.set_id,
             user_id=user_id,
-            context_hash=made.context_hash,
-            author=made.author,
+            context_hash=candidates.context_hash,
+            author=candidates.author,
             made_at=made_at,
-            expires_at=made.expires_at,
-            renew_at=made.renew_at,
-            tips=made.tips,
-            bases=bases,
-            kinds=made.kinds,
-            themes=made.themes,
-            features=made.features,
+            expires_at=candidates.expires_at,
+            renew_at=candidates.renew_at,
+            tips=candidates.tips,
+            subject_hashes=subject_hashes,
+            kinds=candidates.kinds,
+            themes=candidates.themes,
+            features=candidates.features,
         )
 
-    async def write_llm_call(self, user_id: str, set_id: UUID | None, usage: Usage, called_at: datetime) -> None:
-        """Record what a call of the LLM took."""
+    async def write_llm_call(self, user_id: str, set_id: UUID | None, usage: LLMUsage, called_at: datetime) -> None:
+        """Record one call of the LLM. set_id: the candidates that it wrote; None if there are none."""
         await _SQL.write_llm_call(
             self.pool,
             called_at=called_at,
@@ -181,48 +234,46 @@ class Store:
         )
 
     async def remove_user(self, user_id: str) -> bool:
-        """Remove a user with all that hangs on them; False: there was none."""
+        """Delete a user with every row that belongs to them; False if there is no such user."""
         async with self.pool.acquire() as connection, connection.transaction():
             await _ACCOUNTS.remove_context(connection, user_id=user_id)
             return bool(await _SQL.remove_user(connection, user_id=user_id))
 
-    async def is_alive(self) -> bool:
+    async def ping(self) -> bool:
         """Whether the database answers."""
-        return bool(await _SQL.alive(self.pool))
+        return bool(await _SQL.ping(self.pool))
 
-    async def _read_many(self, user_ids: Sequence[str]) -> list[Known | None]:
-        rows = await self.pool.fetch(_READ, list(set(user_ids)))
-        found = {row[0]: _known(row) for row in rows}
-        return [found.get(user_id) for user_id in user_ids]
+    async def _read_users(self, user_ids: Sequence[str]) -> list[UserState | None]:
+        rows = await self.pool.fetch(_READ_USERS, list(set(user_ids)))
+        users = {row[0]: _user_state(row) for row in rows}
+        return [users.get(user_id) for user_id in user_ids]
 
-    async def _write_many(self, decisions: Sequence[Decision]) -> list[None]:
-        async with self._log.acquire() as connection:
-            await connection.executemany(_WRITE, [decision.values for decision in decisions])
+    async def _write_decisions(self, decisions: Sequence[Decision]) -> list[None]:
+        async with self._decision_pool.acquire() as connection:
+            await connection.executemany(_WRITE_DECISION, [decision.values for decision in decisions])
         return [None] * len(decisions)
 
 
-_READ: str = _SQL.read_users.sql
-_WRITE: str = _SQL.write_decision.sql
-
-
-def _known(row: Sequence[Any]) -> Known:
+def _user_state(row: Sequence[Any]) -> UserState:
     user_id, timezone, materialized_at, valid_until, context_hash, set_id, made_for, *rest = row
     last = None if set_id is None else CandidateSet(set_id, made_for, *rest)
-    return Known(user_id, timezone, materialized_at, valid_until, context_hash, last)
+    return UserState(user_id, timezone, materialized_at, valid_until, context_hash, last)
 
 
-async def _as_it_is(_: object) -> None:
-    """Nothing here leaves a trace in its connection, so none has to be wiped by another statement."""
+@lru_cache(maxsize=1024)
+def _zone(name: str) -> ZoneInfo:
+    return ZoneInfo(valid_zone(name) or "UTC")
 
 
 @asynccontextmanager
-async def connected(url: str, *, n_connections: int, timeout: float, reaction_days: int = 90) -> AsyncIterator[Store]:
-    """A store over pools of its own. timeout: seconds after which a statement is given up."""
-    patience = {"min_size": 1, "command_timeout": timeout, "timeout": timeout, "reset": _as_it_is}
-    # A decision lost in a crash of the server costs one lesson; waiting for the disk would cost every request.
-    hasty = {"synchronous_commit": "off"}
+async def open_store(
+    url: str, *, n_connections: int, timeout_s: float, reaction_days: int = 90
+) -> AsyncIterator[Store]:
+    """A store with pools of its own. timeout_s: upper bound for each statement."""
+    # A decision lost in a crash of Postgres costs one reward; waiting for the disk would cost every request.
+    asynchronous = {"synchronous_commit": "off"}
     async with (
-        asyncpg.create_pool(url, max_size=n_connections, **patience) as pool,
-        asyncpg.create_pool(url, max_size=1, server_settings=hasty, **patience) as log,
+        create_pool(url, n_connections=n_connections, timeout_s=timeout_s) as pool,
+        create_pool(url, n_connections=1, timeout_s=timeout_s, server_settings=asynchronous) as decision_pool,
     ):
-        yield Store(pool, log, reaction_days=reaction_days)
+        yield Store(pool, decision_pool, reaction_days=reaction_days)

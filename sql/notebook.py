@@ -1,4 +1,4 @@
-"""The main pictures of what nights and requests leave behind. `make notebook` opens it; it runs as a script, too."""
+"""Charts of the main analyses. `make notebook` opens the notebook; it also runs as a script."""
 
 import marimo
 
@@ -11,25 +11,25 @@ def _():
     import matplotlib.pyplot as plt
     import pandas as pd
 
-    from assets.errors import AssetError
-    from assets.session import session_from_environment
+    from assets.analysis.session import session_from_environment
+    from assets.engine.errors import AssetError
 
-    opened = session_from_environment(days=90)  # closed when nobody holds it any more
-    session = opened.__enter__()
-    return AssetError, mo, opened, pd, plt, session
+    session_context = session_from_environment(days=90)  # stays open until it is garbage-collected
+    session = session_context.__enter__()
+    return AssetError, mo, pd, plt, session, session_context
 
 
 @app.cell
 def _(AssetError, mo, plt, session):
-    def picture(name, draw):
-        """What an analysis answers, drawn; a sentence where there is nothing to draw."""
+    def chart(name, draw):
+        """A figure of an analysis, or a message if there is nothing to draw."""
         question = session.question(name)
         try:
             rows = session.sql(f"FROM analysis.{name}").df()
         except AssetError as error:
             return mo.callout(f"{question} {error}", kind="warn")
         if rows.empty:
-            return mo.callout(f"{question} There is nothing to tell yet.", kind="neutral")
+            return mo.callout(f"{question} There is no data yet.", kind="neutral")
         figure, axes = plt.subplots(figsize=(9, 3.2), layout="constrained")
         draw(rows, axes)
         axes.set_title(question, loc="left", fontsize=10)
@@ -37,24 +37,20 @@ def _(AssetError, mo, plt, session):
         return figure
 
     def bars_with_intervals(label):
-        """Shares with the bounds of their 95 % intervals, one bar a row."""
+        """A function that draws shares with their 95 % intervals, one bar per row."""
 
         def draw(rows, axes):
-            shown = rows.dropna(subset=["low"]).head(12).iloc[::-1]
-            reach = [
-                (shown.share_welcome - shown.low).clip(lower=0),
-                (shown.high - shown.share_welcome).clip(lower=0),
-            ]
-            names = [f"{name} ({n})" for name, n in zip(shown[label], shown.n_reacted, strict=True)]
-            axes.barh(
-                names, shown.share_welcome, height=0.6, xerr=reach, color="#8fb4d9", ecolor="#44546a", capsize=3
-            )
+            top_rows = rows.dropna(subset=["share_low"]).head(12).iloc[::-1]
+            shares = top_rows.share_welcome
+            errors = [(shares - top_rows.share_low).clip(lower=0), (top_rows.share_high - shares).clip(lower=0)]
+            names = [f"{name} ({n})" for name, n in zip(top_rows[label], top_rows.n_reacted, strict=True)]
+            axes.barh(names, shares, height=0.6, xerr=errors, color="#8fb4d9", ecolor="#44546a", capsize=3)
             axes.set(xlim=(0, 1), ylim=(-0.7, max(len(names), 4) - 0.3))
-            axes.set_xlabel("share of welcome tips among those with a reaction (their number), 95 % intervals")
+            axes.set_xlabel("share of welcome tips among tips with a reaction (number of tips), 95 % intervals")
 
         return draw
 
-    return bars_with_intervals, picture
+    return bars_with_intervals, chart
 
 
 @app.cell
@@ -62,18 +58,18 @@ def _(mo):
     mo.md("""
     # Tips and the contexts behind them
 
-    Each picture is an analysis of `sql/analysis`, drawn; `make sql` answers the same questions in a terminal.
+    Each chart shows an analysis of `sql/analysis`; `make sql` prints the same analyses in a terminal.
     """)
     return
 
 
 @app.cell
-def _(picture):
+def _(chart):
     def _draw(rows, axes):
-        left = 0
+        bottom = 0
         for name, color in (("stored", "#5b9f6d"), ("inline", "#e8b04b"), ("stale", "#c8553d")):
-            axes.bar(rows.hour, rows[f"share_{name}"], bottom=left, color=color, label=name)
-            left = left + rows[f"share_{name}"]
+            axes.bar(rows.hour, rows[f"share_{name}"], bottom=bottom, color=color, label=name)
+            bottom = bottom + rows[f"share_{name}"]
         ages = axes.twinx()
         ages.plot(rows.hour, rows.median_age_hours, color="#44546a", marker="o")
         ages.set_ylabel("median age, h")
@@ -83,27 +79,27 @@ def _(picture):
         axes.set_ylabel("share of tips")
         axes.legend(ncols=3, frameon=False, loc="lower left")
 
-    freshness = picture("freshness_by_hour", _draw)
+    freshness = chart("freshness_by_hour", _draw)
     freshness
     return (freshness,)
 
 
 @app.cell
-def _(bars_with_intervals, picture):
-    kinds = picture("tip_kinds", bars_with_intervals("tip_kind"))
+def _(bars_with_intervals, chart):
+    kinds = chart("tip_kinds", bars_with_intervals("tip_kind"))
     kinds
     return (kinds,)
 
 
 @app.cell
-def _(bars_with_intervals, picture):
-    themes = picture("welcome_themes", bars_with_intervals("label"))
+def _(bars_with_intervals, chart):
+    themes = chart("welcome_themes", bars_with_intervals("label"))
     themes
     return (themes,)
 
 
 @app.cell
-def _(picture):
+def _(chart):
     def _draw(rows, axes):
         days = rows.day.dt.strftime("%d %b")
         axes.bar(days, rows.n_tips, width=0.6, color="#d5dde5")
@@ -113,15 +109,15 @@ def _(picture):
         shares = axes.twinx()
         shares.plot(days, rows.share_skipped, color="#5b9f6d", marker="o")
         shares.set_ylim(0, 1)
-        shares.set_ylabel("share without a call")
+        shares.set_ylabel("share without an LLM call")
 
-    skips = picture("llm_skips", _draw)
+    skips = chart("llm_skips", _draw)
     skips
     return (skips,)
 
 
 @app.cell
-def _(picture):
+def _(chart):
     def _draw(rows, axes):
         table = rows.pivot(index="day", columns="work", values="seconds").dropna(axis=1, how="all")
         table.index = [day.strftime("%d %b") for day in table.index]
@@ -130,35 +126,36 @@ def _(picture):
         axes.set_ylabel("seconds of work")
         axes.legend(title=None, frameon=False, fontsize=8, bbox_to_anchor=(1, 1), loc="upper left")
 
-    nights = picture("night_cost", _draw)
-    nights
-    return (nights,)
+    costs = chart("pipeline_cost", _draw)
+    costs
+    return (costs,)
 
 
 @app.cell
-def _(picture):
+def _(chart):
     def _draw(rows, axes):
-        axes.bar(rows.fetched, rows.n_users, width=0.6, color="#8fb4d9")
+        axes.bar(rows.signal_age, rows.n_users, width=0.6, color="#8fb4d9")
         axes.set_xlim(-0.7, max(len(rows), 5) - 0.3)
         axes.set_ylabel("active users")
 
-    users = picture("freshness_of_users", _draw)
+    users = chart("freshness_of_users", _draw)
     users
     return (users,)
 
 
 @app.cell
-def _(pd, picture):
+def _(chart, pd):
     def _draw(rows, axes):
-        for model, own in rows.groupby("model"):
-            axes.plot(pd.to_datetime(own.week), own.likeness, marker="o", label=model.rsplit("/", 1)[-1][:40])
+        for model, weeks in rows.groupby("model"):
+            name = model.rsplit("/", 1)[-1][:40]
+            axes.plot(pd.to_datetime(weeks.week), weeks.similarity, marker="o", label=name)
         axes.set_ylim(top=1.02)
         axes.set_xlabel("week in which tasks were added")
-        axes.set_ylabel("cosine with all weeks")
+        axes.set_ylabel("cosine similarity to all weeks")
         axes.legend(frameon=False, fontsize=8)
         axes.tick_params(axis="x", rotation=30)
 
-    drift = picture("embedding_drift", _draw)
+    drift = chart("embedding_drift", _draw)
     drift
     return (drift,)
 

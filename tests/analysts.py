@@ -1,4 +1,4 @@
-"""Tips and calls as the service logs them, and sessions over them, for the tests of what analysts read."""
+"""Test data for analysts: tips and LLM calls as the service logs them, and sessions over a world."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from uuid import UUID, uuid4
 
 from world import NOON, World
 
-from assets.attached import Attached
-from assets.ledger import LEDGER, ledger_table
-from assets.session import Session, session
-from contexts.ledger import Ledger
+from assets.analysis.postgres_tables import PostgresTables
+from assets.analysis.session import Session, open_session
+from assets.step_runs import STEP_RUNS, step_run_table
+from contexts.postgres.run_log import RunLog
 
 LONG_AGO = NOON - timedelta(days=365)
 
 
 @contextmanager
-def opened(world: World, database_url: str | None, *, now: datetime = NOON) -> Iterator[Session]:
-    """A session over a world as of noon."""
-    with session(str(world.root), Attached(database_url, LONG_AGO), now=now) as made:
-        yield made
+def open_world_session(world: World, database_url: str | None, *, now: datetime = NOON) -> Iterator[Session]:
+    """Open a session over a world, as of noon unless `now` is given."""
+    with open_session(str(world.root), PostgresTables(database_url, LONG_AGO), now=now) as session:
+        yield session
 
 
-def tip(
+def log_tip(
     world: World,
     user: str,
     at: datetime,
@@ -36,7 +36,7 @@ def tip(
     age: timedelta | None = timedelta(hours=1),
     **columns: Any,
 ) -> UUID:
-    """A decision as the service logs it, with what the user made of it."""
+    """Insert a decision as the service logs it, and the user's reaction to it."""
     row = {
         "decision_id": uuid4(),
         "user_id": user,
@@ -59,8 +59,8 @@ def tip(
     return row["decision_id"]
 
 
-def llm_call(world: World, user: str, at: datetime, **columns: Any) -> None:
-    """A call of the LLM as the service logs it."""
+def log_llm_call(world: World, user: str, at: datetime, **columns: Any) -> None:
+    """Insert a call of the LLM as the service logs it."""
     row = {
         "called_at": at,
         "user_id": user,
@@ -78,11 +78,11 @@ def llm_call(world: World, user: str, at: datetime, **columns: Any) -> None:
 
 
 def _insert(world: World, table: str, row: dict[str, Any]) -> None:
-    names, marks = ", ".join(row), ", ".join(["%s"] * len(row))
-    world.connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", list(row.values()))
+    columns, placeholders = ", ".join(row), ", ".join(["%s"] * len(row))
+    world.connection.execute(f"INSERT INTO {table} ({columns}) VALUES ({placeholders})", list(row.values()))
 
 
-def store_ledger(world: World) -> None:
-    """Put the ledger beside the assets, as nights do."""
-    pages = Ledger(world.connection).pages(datetime.min.replace(tzinfo=UTC))
-    world.shards.write_beside(LEDGER, ledger_table(pages))
+def write_step_runs(world: World) -> None:
+    """Write the table of step runs next to the assets, as pipeline runs do."""
+    step_runs = RunLog(world.connection).step_runs_since(datetime.min.replace(tzinfo=UTC))
+    world.shards.write_table(STEP_RUNS, step_run_table(step_runs))

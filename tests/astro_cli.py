@@ -1,6 +1,7 @@
-"""What the Astro CLI does with a project without Docker (`airflow/standalone.go` and `settings/settings.go` of 1.45).
+"""The handling of a project by the Astro CLI without Docker.
 
-The CLI itself downloads constraints and packages first, which are here already.
+Source: `airflow/standalone.go` and `settings/settings.go` of version 1.45.
+Unlike the CLI it does not download constraints and packages, which the tests have already.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from typing import Any
 import psutil
 import yaml
 
-from local.airflow import ROOT, Airflow
+from local.airflow_api import Airflow
+from local.paths import ROOT
 
-_STOP_SECONDS = 10
+_STOP_TIMEOUT_S = 10
 
 
 def copy_project(folder: Path, names: list[str] | None = None) -> Path:
-    """The project's files in a folder of their own, links as links; names: these only."""
-    listed = names or tracked()
-    for name in listed:
+    """Copy the project's files to a folder and return it; links stay links. names: the files, by default all."""
+    for name in names or tracked():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, target, follow_symlinks=False)
@@ -33,30 +34,30 @@ def copy_project(folder: Path, names: list[str] | None = None) -> Path:
 
 
 def tracked() -> list[str]:
-    """The files of the project that are, or would be, committed."""
+    """Return the files of the project that are, or would be, committed."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
-    return [name for name in listed if (ROOT / name).exists() or (ROOT / name).is_symlink()]
+    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    return [name for name in names if (ROOT / name).exists() or (ROOT / name).is_symlink()]
 
 
 def runtime_version(project: Path) -> str:
-    """The version of the Runtime, from the first FROM of the Dockerfile: flavours at the tag's end say no version."""
+    """Return the Runtime's version from the first FROM of the Dockerfile, without flavours at the end of the tag."""
     image = re.search(r"^FROM\s+(\S+)", (project / "Dockerfile").read_text(), re.M)
     assert image
     return re.sub(r"(-python-[\d.]+)?(-base|-slim)?$", "", image[1].partition(":")[2])
 
 
 def variables(text: str) -> dict[str, str]:
-    """What a file of variables says, without the quotes around values."""
+    """Read the variables of a .env file, without the quotes around values."""
     lines = [line for line in text.splitlines() if "=" in line and not line.startswith("#")]
     return {name: value.strip("'") for name, value in (line.split("=", 1) for line in lines)}
 
 
 def environment(project: Path, env_file: Path, port: int) -> dict[str, str]:
-    """The variables of `airflow standalone`: inherited ones, above them the file's, above those the CLI's own."""
+    """Return the variables of `airflow standalone`: inherited, overridden by the file's, then by the CLI's."""
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     secret = "feature-to-prompt_0c4f21"
-    critical = {
+    cli_variables = {
         "PATH": f"{project / '.venv' / 'bin'}:{os.environ['PATH']}",
         "PYTHONPATH": str(project),
         "AIRFLOW_HOME": str(project / ".astro" / "standalone"),
@@ -72,45 +73,44 @@ def environment(project: Path, env_file: Path, port: int) -> dict[str, str]:
         "NO_PROXY": "*",
         "no_proxy": "*",
     }
-    return inherited | variables(env_file.read_text()) | critical
+    return inherited | variables(env_file.read_text()) | cli_variables
 
 
 def apply_settings(airflow: Airflow, project: Path) -> list[str]:
-    """Put connections, pools and variables of airflow_settings.yaml into a running Airflow; gives their names."""
-    found: dict[str, list[dict[str, Any]]] = yaml.safe_load((project / "airflow_settings.yaml").read_text())[
-        "airflow"
-    ]
-    assert found.keys() <= {"connections", "pools", "variables"}
-    done = []
-    for pool in found["pools"] or ():
+    """Add the connections, pools and variables of airflow_settings.yaml to a running Airflow; return their names."""
+    document = yaml.safe_load((project / "airflow_settings.yaml").read_text())
+    settings: dict[str, list[dict[str, Any]]] = document["airflow"]
+    assert settings.keys() <= {"connections", "pools", "variables"}
+    names = []
+    for pool in settings["pools"] or ():
         assert pool.keys() == {"pool_name", "pool_slot", "pool_description"}
-        path = f"/api/v2/pools/{pool['pool_name']}"  # `default_pool` is there already: only its slots can be changed
-        sent = {"pool": pool["pool_name"], "slots": pool["pool_slot"], "include_deferred": False}
-        done.append(airflow.request("PATCH", path, params={"update_mask": "slots"}, json=sent)["name"])
-    for row in found["connections"] or ():
+        path = f"/api/v2/pools/{pool['pool_name']}"  # `default_pool` exists, and only its slots can change
+        body = {"pool": pool["pool_name"], "slots": pool["pool_slot"], "include_deferred": False}
+        names.append(airflow.request("PATCH", path, params={"update_mask": "slots"}, json=body)["name"])
+    for row in settings["connections"] or ():
         fields = {name.removeprefix("conn_"): value for name, value in row.items() if value is not None}
-        sent = {"type": "conn_type", "id": "connection_id"}
-        body = {sent.get(name, name): value for name, value in fields.items()}
-        done.append(airflow.request("POST", "/api/v2/connections", json=body)["connection_id"])
-    for row in found["variables"] or ():
+        api_names = {"type": "conn_type", "id": "connection_id"}
+        body = {api_names.get(name, name): value for name, value in fields.items()}
+        names.append(airflow.request("POST", "/api/v2/connections", json=body)["connection_id"])
+    for row in settings["variables"] or ():
         body = {"key": row["variable_name"], "value": row["variable_value"]}
-        done.append(airflow.request("POST", "/api/v2/variables", json=body)["key"])
-    return done
+        names.append(airflow.request("POST", "/api/v2/variables", json=body)["key"])
+    return names
 
 
 def stop(airflow: Airflow) -> None:
-    """`astro dev stop`: SIGTERM to the whole group, SIGKILL to what is left after ten seconds."""
-    group = [each for each in psutil.process_iter() if _group(each.pid) == airflow.pid]
+    """Stop Airflow like `astro dev stop`: SIGTERM to the process group, SIGKILL to the rest after ten seconds."""
+    group = [process for process in psutil.process_iter() if _group_of(process.pid) == airflow.pid]
     os.killpg(airflow.pid, signal.SIGTERM)
-    until = time.monotonic() + _STOP_SECONDS
-    while time.monotonic() < until and psutil.pid_exists(airflow.pid):
+    deadline = time.monotonic() + _STOP_TIMEOUT_S
+    while time.monotonic() < deadline and psutil.pid_exists(airflow.pid):
         psutil.wait_procs(group, timeout=0.5)
-    for left in group:
-        if left.is_running():
-            left.kill()
+    for process in group:
+        if process.is_running():
+            process.kill()
 
 
-def _group(pid: int) -> int | None:
+def _group_of(pid: int) -> int | None:
     try:
         return os.getpgid(pid)
     except (ProcessLookupError, PermissionError):

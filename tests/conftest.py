@@ -1,4 +1,4 @@
-"""What tests share: a real Postgres, a local Todoist, a tiny model on disk, and a night over them."""
+"""Shared fixtures: an embedded Postgres, a local Todoist, and a pipeline over them."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ import psycopg
 import pytest
 from world import World
 
-from contexts.migrate import migrate
-from contexts.sql import connect
-from contexts.todoist import Todoist
+from contexts.postgres.migrate import migrate
+from contexts.postgres.sql import connect
+from contexts.todoist.client import Todoist
 from local import postgres
-from local.todoist import LocalTodoist, running
+from local.todoist import LocalTodoist, running_todoist
 
-_names = itertools.count()
+_database_numbers = itertools.count()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long ones first: what two processes share out ends at about the same time."""
+    """Run the long tests first, so that parallel workers end at about the same time."""
     slow = ("tests/local/test_live.py", "tests/local/test_astro.py", "tests/include/")
     items.sort(key=lambda item: not any(name in item.path.as_posix() for name in slow))
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of an embedded Postgres 18."""
-    with postgres.running(tmp_path_factory.mktemp("postgres") / "data") as url:
+    """Return the URL of an embedded Postgres 18."""
+    with postgres.running_postgres(tmp_path_factory.mktemp("postgres") / "data") as url:
         yield url
 
 
 @pytest.fixture
 def database_url(server: str) -> str:
-    """A fresh database with every migration applied."""
-    url = postgres.create_database(server, f"test_{next(_names)}")
+    """Return the URL of a new database with all migrations applied."""
+    url = postgres.create_database(server, f"test_{next(_database_numbers)}")
     with connect(url) as connection:
         migrate(connection)
     return url
@@ -44,8 +44,8 @@ def database_url(server: str) -> str:
 
 @pytest.fixture
 def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
-    with connect(database_url) as opened:
-        yield opened
+    with connect(database_url) as database_connection:
+        yield database_connection
 
 
 @pytest.fixture
@@ -55,16 +55,16 @@ def todoist() -> LocalTodoist:
 
 @pytest.fixture
 def world(connection: psycopg.Connection[Any], todoist: LocalTodoist, tmp_path: Path) -> Iterator[World]:
-    with running(todoist) as url:
-        yield World(connection, todoist, Todoist(url, patience=5, read_timeout=2), tmp_path / "data")
+    with running_todoist(todoist) as url:
+        yield World(connection, todoist, Todoist(url, total_timeout=5, attempt_timeout=2), tmp_path / "data")
 
 
 @pytest.fixture
 def account() -> Callable[..., dict[str, Any]]:
-    """Makes a full `/sync` answer of items given as contents or as whole objects."""
+    """Return a function that builds a full `/sync` answer from items, given as contents or as whole objects."""
 
-    def make(*items: Any, timezone: str = "UTC", lang: str = "en", **more: Any) -> dict[str, Any]:
-        listed = [
+    def build(*items: Any, timezone: str = "UTC", lang: str = "en", **more: Any) -> dict[str, Any]:
+        item_objects = [
             {"id": f"t{number}", "content": item} if isinstance(item, str) else item
             for number, item in enumerate(items)
         ]
@@ -72,7 +72,7 @@ def account() -> Callable[..., dict[str, Any]]:
         return {
             "full_sync": True,
             "sync_token": "x",
-            "items": listed,
+            "items": item_objects,
             "projects": [],
             "sections": [],
             "labels": [],
@@ -80,4 +80,4 @@ def account() -> Callable[..., dict[str, Any]]:
             **more,
         }
 
-    return make
+    return build

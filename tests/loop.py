@@ -11,7 +11,7 @@ P = ParamSpec("P")
 
 
 def in_a_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Run a test in an event loop of its own, for 20 seconds at most: what hangs has failed."""
+    """Run an async test in an event loop of its own, for at most 20 seconds."""
 
     @wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -21,6 +21,6 @@ def in_a_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]
 
 
 async def settled() -> None:
-    """Everything that can go on without the world outside has gone on."""
+    """Let all tasks run until they wait for something outside of the loop."""
     for _ in range(20):
         await asyncio.sleep(0)

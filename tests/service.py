@@ -1,8 +1,9 @@
-"""The service for tests: over real doors, by a clock that tests move, with counts of what it asked of others."""
+"""The service for tests: over a real database and HTTP stand-ins, with a clock that tests move."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
@@ -11,39 +12,28 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
+from clock import Clock
 from starlette.types import ASGIApp, Receive, Scope, Send
 from world import NOON, World
 
-from contexts.assemble import assemble
-from contexts.mirror import Mirror, fold, open_tasks
-from contexts.model import Signals
-from contexts.sql import connect
-from contexts.store import StoredContext
-from contexts.vault import Vault
-from local.llm import LocalLLM
+from contexts.assembly.assemble import assemble
+from contexts.assembly.model import Signals, TaskGroups
+from contexts.assembly.store import StoredContext
+from contexts.postgres.sql import connect
+from contexts.todoist.credentials import CredentialCipher
+from contexts.todoist.mirror import Mirror, fold, open_tasks
+from local.llm import AnswerFunction, LocalLLM
 from local.todoist import LocalTodoist
-from serving.__main__ import opened
+from serving.__main__ import POLICY, open_app
 from serving.settings import ServingSettings
+from tips.bandit import Posterior
 
+HOURS = timedelta(hours=1)
 TOKEN = "token-of-the-product"
 
 
-class Clock:
-    """Moved by tests alone, but for a microsecond with each look: no two things happen at once."""
-
-    def __init__(self, at: datetime = NOON) -> None:
-        self.at = at
-
-    def __call__(self) -> datetime:
-        self.at += timedelta(microseconds=1)
-        return self.at
-
-    def forward(self, **by: float) -> None:
-        self.at += timedelta(**by)
-
-
-class Switch:
-    """An app that hands over to whichever stand-in a test has: one server serves them all."""
+class SwitchableApp:
+    """An app that forwards to the stand-in of the current test, so that one server serves all tests."""
 
     def __init__(self) -> None:
         self.app: ASGIApp | None = None
@@ -54,8 +44,8 @@ class Switch:
 
 
 @dataclass(frozen=True)
-class Answered:
-    """What a request got. seconds: until it was there."""
+class ServiceResponse:
+    """The response to a request. seconds: until it was complete."""
 
     status: int
     headers: Mapping[str, str]
@@ -64,76 +54,76 @@ class Answered:
     seconds: float
 
     @property
-    def how(self) -> tuple[str, str]:
-        """Where a tip's context came from, and what the LLM had to do."""
+    def origin(self) -> tuple[str, str]:
+        """The source of a tip's context, and the LLM's part in its candidates."""
         return self.body["source"], self.body["llm"]
 
 
 @dataclass(frozen=True)
 class Service:
-    """One service, asked as the product's backend would."""
+    """One service, called as the product's backend calls it."""
 
     client: httpx.AsyncClient
     run: Callable[[Coroutine[Any, Any, Any]], Any]
 
-    def tip(self, user: str = "ann") -> Answered:
-        """A tip that was given."""
-        answered = self.ask("POST", f"/v1/users/{user}/tip")
-        assert answered.status == 200, answered.text
-        return answered
+    def tip(self, user: str = "ann") -> ServiceResponse:
+        """A tip; fails if there is none."""
+        response = self.request("POST", f"/v1/users/{user}/tip")
+        assert response.status == 200, response.text
+        return response
 
-    def react(self, decision_id: str, reaction: str, **body: Any) -> Answered:
-        return self.ask("POST", f"/v1/decisions/{decision_id}/reaction", json={"reaction": reaction, **body})
+    def react(self, decision_id: str, reaction: str, **body: Any) -> ServiceResponse:
+        return self.request("POST", f"/v1/decisions/{decision_id}/reaction", json={"reaction": reaction, **body})
 
     def context(self, user: str = "ann") -> Any:
         """The context as the service shows it."""
-        return self.ask("GET", f"/v1/users/{user}/context").body["context"]
+        return self.request("GET", f"/v1/users/{user}/context").body["context"]
 
     def metric(self, name: str, **labels: str) -> float:
-        """A counter of /metrics; 0 where it has not counted yet."""
-        told = ",".join(f'{key}="{value}"' for key, value in labels.items())
-        wanted = f"{name}{{{told}}} " if told else f"{name} "
-        lines = self.ask("GET", "/metrics").text.splitlines()
-        return sum(float(line.removeprefix(wanted)) for line in lines if line.startswith(wanted))
+        """A counter of /metrics; 0 if it has not counted yet."""
+        label_text = ",".join(f'{key}="{value}"' for key, value in labels.items())
+        prefix = f"{name}{{{label_text}}} " if label_text else f"{name} "
+        lines = self.request("GET", "/metrics").text.splitlines()
+        return sum(float(line.removeprefix(prefix)) for line in lines if line.startswith(prefix))
 
-    def ask(self, method: str, path: str, **options: Any) -> Answered:
-        answered: Answered = self.run(self.asking(method, path, **options))
-        return answered
+    def request(self, method: str, path: str, **options: Any) -> ServiceResponse:
+        response: ServiceResponse = self.run(self.request_async(method, path, **options))
+        return response
 
-    async def asking(self, method: str, path: str, **options: Any) -> Answered:
-        """The same for tests that ask several things at once."""
-        began = time.perf_counter()
-        answer = await self.client.request(method, path, **options)
-        seconds = time.perf_counter() - began
-        is_json = "json" in answer.headers.get("content-type", "")
-        body = answer.json() if is_json else None
-        return Answered(answer.status_code, answer.headers, answer.text, body, seconds)
+    async def request_async(self, method: str, path: str, **options: Any) -> ServiceResponse:
+        """Send a request without blocking, for tests with concurrent requests."""
+        started_at = time.perf_counter()
+        response = await self.client.request(method, path, **options)
+        seconds = time.perf_counter() - started_at
+        is_json = "json" in response.headers.get("content-type", "")
+        body = response.json() if is_json else None
+        return ServiceResponse(response.status_code, response.headers, response.text, body, seconds)
 
-    async def tipping(self, user: str = "ann") -> Answered:
-        return await self.asking("POST", f"/v1/users/{user}/tip")
+    async def tip_async(self, user: str = "ann") -> ServiceResponse:
+        return await self.request_async("POST", f"/v1/users/{user}/tip")
 
 
 @dataclass
-class House:
-    """Postgres, Todoist and an LLM, one clock, and as many services over them as a test opens."""
+class ServiceHarness:
+    """Postgres, Todoist and an LLM, one clock, and any number of services over them."""
 
     world: World
     llm: LocalLLM
     database_url: str
-    todoist_server: Switch
-    clock: Clock = field(default_factory=Clock)
+    todoist_server: SwitchableApp
+    clock: Clock = field(default_factory=lambda: Clock(NOON, tick=timedelta(microseconds=1)))
 
     def __post_init__(self) -> None:
         self.connection = self.world.connection
-        self.let_answer(self.world.todoist)
+        self.use_todoist(self.world.todoist)
         self._runner, self._stack = asyncio.Runner(), AsyncExitStack()
 
     def open(self, database_url: str | None = None, **settings: Any) -> Service:
-        """A service over the house; its settings are those of a production with an LLM, and shorter of breath."""
+        """A service; its settings are those of a production with an LLM, with shorter time-outs."""
         return self.run(self._open(database_url or self.database_url, **settings))  # type: ignore[no-any-return]
 
     async def _open(self, database_url: str, **settings: Any) -> Service:
-        ours: dict[str, Any] = {
+        defaults: dict[str, Any] = {
             "service_tokens": TOKEN,
             "todoist_api_url": self.world.client.base_url,
             "todoist_timeout": 0.5,
@@ -143,7 +133,12 @@ class House:
             "database_connections": 3,
         }
         app = await self._stack.enter_async_context(
-            opened(ServingSettings(**ours | settings), database_url, Vault([self.world.key]), clock=self.clock)
+            open_app(
+                ServingSettings(**defaults | settings),
+                database_url,
+                CredentialCipher([self.world.key]),
+                clock=self.clock,
+            )
         )
         client = httpx.AsyncClient(
             transport=httpx.ASGITransport(app),
@@ -155,7 +150,7 @@ class House:
 
     @contextmanager
     def without_database(self) -> Iterator[None]:
-        """Nobody but the test is connected, and nobody can be, for as long as the block lasts."""
+        """Refuse all connections but that of the test while the block lasts."""
         name, mine = self.connection.info.dbname, self.connection.info.backend_pid
         with connect(self.database_url.replace(f"/{name}?", "/postgres?")) as other:
             other.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS FALSE")
@@ -164,48 +159,66 @@ class House:
             yield
             other.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS TRUE")
 
-    def let_answer(self, todoist: LocalTodoist) -> None:
-        """From now on it is this Todoist that answers."""
+    def use_todoist(self, todoist: LocalTodoist) -> None:
+        """Replace the Todoist that answers."""
         self.todoist, self.todoist_server.app = todoist, todoist.app
 
-    def prepare(self, user: str, document: dict[str, Any], timezone: str = "UTC", at: datetime = NOON) -> None:
-        """A user whose context was made ahead, at `at`, as a night would have made it but for the themes."""
+    def add_with_context(
+        self, user: str, document: dict[str, Any], timezone: str = "UTC", at: datetime = NOON
+    ) -> None:
+        """Add a user with a context assembled at `at`, like that of a pipeline run but without themes."""
         self.world.add(user, document, timezone)
         mirror = fold(Mirror(), document).mirror
         signals = Signals(user, timezone, mirror.directory.language or "en", open_tasks(mirror))
         made = assemble(signals, at, self.world.budget)
-        row = StoredContext(user, at, made.context_json, made.context_hash, made.valid_until, "[]")
+        groups_json = TaskGroups().to_json()
+        row = StoredContext(user, at, made.context_json, made.context_hash, made.valid_until, groups_json)
         self.world.store.put([row])
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Let the services go on until this is done; between two calls of it they stand still."""
+        """Run the services until `work` is done; between two calls they are paused."""
         return self._runner.run(work)
 
     def together(self, *work: Coroutine[Any, Any, Any]) -> list[Any]:
-        """The results of what goes on at once."""
+        """The results of concurrent work."""
 
-        async def all_of_it() -> list[Any]:
+        async def gather() -> list[Any]:
             return await asyncio.gather(*work)
 
-        found: list[Any] = self.run(all_of_it())
-        return found
+        results: list[Any] = self.run(gather())
+        return results
 
-    def until(self, happens: Callable[[], object], seconds: float = 5.0) -> None:
-        """Let the services go on until something is true; fails when it is not after so many seconds."""
+    def until(self, condition: Callable[[], object], timeout_s: float = 5.0) -> None:
+        """Run the services until a condition holds; fails after `timeout_s`."""
 
         async def wait() -> None:
-            async with asyncio.timeout(seconds):
-                while not happens():
+            async with asyncio.timeout(timeout_s):
+                while not condition():
                     await asyncio.sleep(0.01)
 
         self.run(wait())
 
+    def finish_tasks(self, *task_ids: str) -> None:
+        """Check off tasks of ann in Todoist."""
+        self.todoist.advance("ann", {"items": [{"id": task_id, "checked": True} for task_id in task_ids]})
+
+    def candidates(self) -> list[dict[str, Any]]:
+        """The newest candidates, from which the next request would choose."""
+        tips = self.one("SELECT tips FROM candidate_sets ORDER BY made_at DESC LIMIT 1")
+        return [json.loads(tip) for tip in tips]
+
+    def posterior(self) -> Posterior:
+        """The posterior that all processes have learned so far."""
+        columns = "n_features, precision, weighted, n_updates"
+        [row] = self.rows(f"SELECT {columns} FROM policies WHERE policy = %s", POLICY)
+        return Posterior.from_bytes(*row)
+
     def calls(self) -> tuple[int, int]:
-        """How often Todoist and the LLM were asked so far."""
+        """The numbers of calls to Todoist and to the LLM so far."""
         return len(self.todoist.calls), len(self.llm.calls)
 
     def watch_writes(self) -> None:
-        """From now on every write of a context is counted, whoever makes it."""
+        """Count every write of a context from now on."""
         self.connection.execute("CREATE TABLE IF NOT EXISTS writes (user_id TEXT)")
         self.connection.execute("TRUNCATE writes")
         self.connection.execute(
@@ -218,6 +231,7 @@ class House:
         )
 
     def n_writes(self) -> int:
+        """The number of writes of a context since `watch_writes`."""
         return int(self.one("SELECT count(*) FROM writes"))
 
     def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -234,9 +248,36 @@ class House:
 
 
 @contextmanager
-def inhabited(world: World, llm: LocalLLM, database_url: str, todoist_server: Switch) -> Iterator[House]:
-    house = House(world, llm, database_url, todoist_server)
+def service_harness(
+    world: World, llm: LocalLLM, database_url: str, todoist_server: SwitchableApp
+) -> Iterator[ServiceHarness]:
+    harness = ServiceHarness(world, llm, database_url, todoist_server)
     try:
-        yield house
+        yield harness
     finally:
-        house.close()
+        harness.close()
+
+
+def is_problem(response: ServiceResponse, status: int, detail: str) -> bool:
+    """Whether a response is a problem document of RFC 9457 with this status and detail."""
+    assert response.headers["content-type"] == "application/problem+json"
+    assert set(response.body) == {"type", "title", "status", "detail"}
+    assert response.body["status"] == response.status
+    return response.status == status and detail in response.body["detail"]
+
+
+def tip_about(task_id: str, kind: str = "focus", *, only_today: bool = False) -> dict[str, Any]:
+    """An LLM's candidate about one task."""
+    body = "Ten minutes without interruption are enough to begin with."
+    title = f"Take up number {task_id[1:]}"
+    return {"kind": kind, "title": title, "body": body, "task_ids": [task_id], "only_today": only_today}
+
+
+def answering(*candidates: Mapping[str, Any]) -> AnswerFunction:
+    """An LLM that always writes these candidates."""
+    return lambda _: {"candidates": list(candidates)}
+
+
+def task_ids(tips: list[dict[str, Any]]) -> set[str]:
+    """The ids of all tasks in these tips."""
+    return {task_id for tip in tips for task_id in tip["task_ids"]}

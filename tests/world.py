@@ -1,42 +1,49 @@
-"""A machine's worth of pipeline for tests: a night over its doors, in this process."""
+"""A whole pipeline for tests: accounts, a local Todoist, a root, and nights run by the production step runner."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import psycopg
 
 from assets.definitions import GRAPH
-from assets.materialize import materialize
-from assets.parquet import Shards
-from assets.records import Record
-from assets.versions import shard_of
-from contexts.accounts import Accounts
-from contexts.assemble import Budget
-from contexts.cluster import Clusterer
-from contexts.embed import Embedder
-from contexts.history import History
-from contexts.store import ContextStore
-from contexts.todoist import Credentials, Todoist
-from contexts.vault import Vault, new_key
-from contexts.vectors import VectorCache
+from assets.engine.graph import Graph
+from assets.engine.hashing import shard_of
+from assets.engine.materialize import unlocked
+from assets.engine.parquet import Shards
+from assets.engine.results import ShardResult
+from assets.runtime import Runtime
+from assets.steps import RunOptions, StepRunner
+from contexts.assembly.assemble import Budget
+from contexts.assembly.history import History
+from contexts.assembly.store import ContextStore
+from contexts.postgres.run_log import AssetRun, RunLog
+from contexts.settings import Settings
+from contexts.themes.cluster import Clusterer
+from contexts.themes.embed import Embedder
+from contexts.themes.vector_cache import VectorCache
+from contexts.todoist.accounts import Accounts
+from contexts.todoist.client import Todoist
+from contexts.todoist.credentials import CredentialCipher, Credentials, new_key
 from local.todoist import LocalTodoist
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 
 class WordVectors(Embedder):
-    """An embedder with behaviour: texts that share words are alike; counts what it is asked to embed."""
+    """An embedder without a model: texts that share words are similar; records the texts that it embeds."""
 
     def __init__(self, model: str = "word-vectors", dim: int = 32) -> None:
         super().__init__(model, revision="1", dim=dim)
         self.texts: list[str] = []
 
-    def encode(self, texts: Any, done: Any = lambda _: None) -> Any:
+    def encode(self, texts: Any, on_batch: Any = lambda _: None) -> Any:
         self.texts += texts
         rows = [self._vector(text) for text in texts]
         return np.array(rows, np.float32).reshape(len(rows), self.dim)
@@ -50,7 +57,7 @@ class WordVectors(Embedder):
 
 @dataclass
 class World:
-    """One machine's worth of pipeline: its doors, and a night over them in this process."""
+    """One Postgres, one Todoist and one root, and the runs of the pipeline over them."""
 
     connection: psycopg.Connection[Any]
     todoist: LocalTodoist
@@ -61,9 +68,10 @@ class World:
     threshold: float = 0.4
     budget: Budget = field(default_factory=lambda: Budget(2000))
     key: str = field(default_factory=new_key)
+    graph: Graph = GRAPH
 
     def __post_init__(self) -> None:
-        self.accounts = Accounts(self.connection, Vault([self.key]))
+        self.accounts = Accounts(self.connection, CredentialCipher([self.key]))
         self.store = ContextStore(self.connection)
 
     @property
@@ -75,52 +83,73 @@ class World:
         return History(str(self.root), self.connection, lambda user: shard_of(user, self.n_shards))
 
     @property
+    def runtime(self) -> Runtime:
+        """The runtime over this world; its embedder has no model to load."""
+        return Runtime(
+            settings=Settings(data_root=str(self.root), n_shards=self.n_shards),
+            shards=self.shards,
+            accounts=self.accounts,
+            store=self.store,
+            history=self.history,
+            run_log=RunLog(self.connection),
+            todoist=self.client,
+            embedder=self.embedder,
+            vector_cache=VectorCache(self.connection),
+            lock=unlocked,
+        )
+
+    @property
     def resources(self) -> dict[type, object]:
+        """The resources of the runtime, with the world's own threshold and budget."""
         return {
-            Todoist: self.client,
-            Accounts: self.accounts,
-            ContextStore: self.store,
-            History: self.history,
-            Embedder: self.embedder,
-            VectorCache: VectorCache(self.connection),
+            **self.runtime.load_resources(),
             Clusterer: Clusterer(self.embedder.version, self.threshold),
             Budget: self.budget,
         }
 
     def add(self, user: str, document: dict[str, Any], timezone: str = "UTC") -> None:
-        """A user with an account, at Todoist and with us."""
+        """Add a user with an account, both at Todoist and in the context store."""
         token = f"token-of-{user}"
         self.todoist.load(token, document, user=user)
         self.accounts.add(user, email=f"{user}@example.org", timezone=timezone, credentials=Credentials(token))
 
-    def night(self, now: datetime = NOON, **options: Any) -> dict[str, list[Record]]:
-        """Every step in order, as Airflow would run them; the records by asset."""
-        records: list[Record] = []
-        for step, members in GRAPH.steps.items():
-            is_source = step == "fetch_signals"
-            due = self.accounts.due(now, now + timedelta(hours=4))
-            records += materialize(
-                GRAPH,
-                self.shards,
-                resources=self.resources,
-                now=now,
-                users=due if is_source else self.accounts.observed(),
-                select=[member.name for member in members],
-                **options,
-            )
-        return {asset.name: [each for each in records if each.asset == asset.name] for asset in GRAPH}
+    def night(self, now: datetime = NOON, **options: Any) -> dict[str, list[ShardResult]]:
+        """Run every step in order; return the results by asset."""
+        results = self.run(now, RunOptions(**options))
+        return {asset.name: [result for result in results if result.asset == asset.name] for asset in GRAPH}
+
+    def run(
+        self, now: datetime, options: RunOptions, resources: Mapping[type, object] | None = None
+    ) -> list[ShardResult]:
+        """Run every selected step as Airflow's tasks do: plan, materialize shard by shard, finish."""
+        results: list[ShardResult] = []
+        for step in self.graph.steps:
+            runner = StepRunner(self.graph, self.runtime, resources or self.resources, now, options)
+            if runner.members(step):
+                results += run_step(runner, step, f"{step} {uuid4()}")[0]
+        return results
 
     def rows(self, asset: str) -> list[dict[str, Any]]:
-        """All rows of an asset, shard by shard."""
-        found: list[dict[str, Any]] = []
+        """Return all rows of an asset, shard by shard."""
+        rows: list[dict[str, Any]] = []
         for shard in range(self.n_shards):
             with self.shards.open(GRAPH[asset], shard) as opened:
                 if opened:
-                    found += opened.read(GRAPH[asset].schema.names).to_pylist()
-        return found
+                    rows += opened.read(GRAPH[asset].schema.names).to_pylist()
+        return rows
 
     def stored(self) -> dict[str, dict[str, Any]]:
-        """The rows of context_store by user."""
+        """Return the rows of context_store by user."""
         sql = "SELECT user_id, materialized_at, context_json, context_hash FROM context_store ORDER BY user_id"
         names = ("materialized_at", "context_json", "context_hash")
         return {user: dict(zip(names, values, strict=True)) for user, *values in self.connection.execute(sql)}
+
+
+def run_step(runner: StepRunner, step: str, run_id: str) -> tuple[list[ShardResult], list[AssetRun]]:
+    """Run one step as the tasks of its DAG do; return the results of its shards and its rows in the run log."""
+    plan, planner = runner.plan(step)
+    runner.start(step, run_id, runner.now, runner.estimate(plan, planner, runner.members(step)))
+    results = [
+        result for shard, names in plan.by_shard.items() for result in runner.materialize_shard(step, shard, names)
+    ]
+    return results, runner.finish(step, run_id, runner.now, results)

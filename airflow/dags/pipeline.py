@@ -1,4 +1,4 @@
-"""The four DAGs of the night. What they do stands in `assets/definitions`, how they come about in `include`."""
+"""The DAGs of the pipeline: assets are defined in `assets/definitions`, DAGs are compiled in `include`."""
 
 from airflow.sdk import DAG  # noqa: F401  (Airflow looks for this word in files that may hold DAGs)
 

@@ -1,8 +1,9 @@
-"""The DAGs, compiled from the asset graph: plan -> compute (one mapped task a shard) -> collect -> publish."""
+"""Compiles the DAGs from the asset graph: plan -> compute (one mapped task per shard) -> collect -> publish."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import reduce
@@ -16,50 +17,51 @@ from airflow.sdk.definitions.callback import SyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 from airflow.sdk.exceptions import AirflowSkipException
 
-from assets.asset import Asset
-from assets.graph import Graph
-from contexts.accounts import Look
-from contexts.embed import Embedder
+from assets.engine.asset import Asset
+from assets.engine.graph import Graph
 from contexts.settings import Settings
+from contexts.themes.embed import Embedder
+from contexts.todoist.accounts import FetchScope
 from include.policies import HonourRetryAfter, report_late
 
 if TYPE_CHECKING:
-    from assets.night import Order
+    from assets.steps import RunOptions, StepRunner
 
-FULL = {"full": Param(True, type="boolean", description="Fetch every active user, not only the likely ones.")}
-PARAMS = {
-    "select": Param("", type="string", description="Assets of this DAG, with commas; none: all."),
-    "user": Param("", type="string", description="Compute these users only, with commas; none: everybody."),
-    "shards": Param("", type="string", description="These shards only, as 0-3,7; none: all."),
-    "force": Param(False, type="boolean", description="Compute also what is up to date."),
+FULL_PARAM = {
+    "full": Param(True, type="boolean", description="Fetch every active user, not only the users likely to ask.")
 }
-"""What a run that is started by hand may be told; each DAG does its own assets, and wakes what follows."""
+PARAMS = {
+    "select": Param("", type="string", description="Assets of this DAG, comma-separated; empty: all."),
+    "user": Param("", type="string", description="Compute only these users, comma-separated; empty: everybody."),
+    "shards": Param("", type="string", description="Run only these shards, such as 0-3,7; empty: all."),
+    "force": Param(False, type="boolean", description="Compute up-to-date users, too."),
+}
+"""Parameters of a run that is started by hand; each DAG runs its own assets and triggers the downstream DAGs."""
 
 SIGNALS_OBSERVED = "signals_observed"
 GROUP = "feature_to_prompt"
 
 
 def compile_dags(graph: Graph, settings: Settings) -> dict[str, DAG]:
-    """One DAG per step of the graph."""
+    """Return one DAG per step of the graph."""
     return {step: _dag(graph, step, settings) for step in graph.steps}
 
 
 def schedule_of(graph: Graph, step: str, settings: Settings) -> Any:
-    """A cron for the sources; else any of the nearest assets that it reads.
+    """Return a cron expression for the source step, and the triggering Airflow Assets for any other step.
 
-    A step that observes (rows of the store stay fresh when nothing changed) is woken by every fetch, changed or not.
+    A step that observes is triggered by every fetch: unchanged rows of the store become fresh again.
     """
-    members = graph.steps[step]
-    if any(member.is_source for member in members):
+    if graph.is_source_step(step):
         return settings.materialize_schedule
-    wakers = sorted(graph.wakers(step))
-    if any(member.observes for member in members):
-        wakers = [SIGNALS_OBSERVED, *(name for name in wakers if not graph[name].is_source)]
-    return reduce(or_, [_airflow_asset(name) for name in wakers])
+    triggers = sorted(graph.triggers(step))
+    if any(member.observes for member in graph.steps[step]):
+        triggers = [SIGNALS_OBSERVED, *(name for name in triggers if not graph[name].is_source)]
+    return reduce(or_, [_airflow_asset(name) for name in triggers])
 
 
 def _published(graph: Graph, step: str) -> list[str]:
-    """The assets of a step that speak to others: those that the step itself does not read."""
+    """Return the assets that a step publishes: all but those that only the step itself reads."""
     members = graph.steps[step]
     inside = {edge.asset for member in members for edge in member.inputs}
     return [member.name for member in members if member.name not in inside]
@@ -70,8 +72,7 @@ def _airflow_asset(name: str) -> AirflowAsset:
 
 
 def _dag(graph: Graph, step: str, settings: Settings) -> DAG:
-    members = graph.steps[step]
-    is_source = any(member.is_source for member in members)
+    members, is_source = graph.steps[step], graph.is_source_step(step)
     with DAG(
         dag_id=step,
         schedule=schedule_of(graph, step, settings),
@@ -86,7 +87,7 @@ def _dag(graph: Graph, step: str, settings: Settings) -> DAG:
             "retry_delay": timedelta(minutes=1),
             "retry_policy": HonourRetryAfter(),
         },
-        params=PARAMS | (FULL if is_source else {}),
+        params=PARAMS | (FULL_PARAM if is_source else {}),
         deadline=DeadlineAlert(
             reference=DeadlineReference.DAGRUN_QUEUED_AT,
             interval=timedelta(minutes=settings.night_deadline_minutes),
@@ -96,132 +97,138 @@ def _dag(graph: Graph, step: str, settings: Settings) -> DAG:
         collected = _work(step, settings, is_source=is_source, queue=_queue(members, settings))
         _publish(_published(graph, step), collected)
         if is_source:
-            _announce(collected)
+            _publish_observation(collected)
     return dag
 
 
 def _queue(members: Iterable[Asset], settings: Settings) -> dict[str, Any]:
-    """The option that sends a step that embeds to workers of its own, where the settings name their queue."""
+    """Return the task option for the queue of embedding workers, if the step embeds and the settings name a queue."""
     needs_model = any(Embedder in member.resources.values() for member in members)
     return {"queue": settings.embedding_queue} if needs_model and settings.embedding_queue else {}
 
 
 def _work(step: str, settings: Settings, *, is_source: bool, queue: dict[str, Any]) -> Any:
-    """The tasks that make the step's assets; gives what `collect` says of each. queue: of those that compute."""
+    """Add the tasks that run the step; return the output of `collect`. queue: option of the computing task."""
 
-    @task(task_id="plan", doc_md="Which shards run, why, and what that comes to; from footers and Postgres alone.")
+    @task(task_id="plan", doc_md="Plans the shards to run from footers and Postgres, with reasons and an estimate.")
     def plan() -> list[dict[str, Any]]:
-        from assets.bill import brief, details, lines
-        from assets.definitions import GRAPH
-        from assets.night import Night
+        from assets.reports import estimate_note, estimate_table, shard_lines
         from include.notes import write_note
-        from include.resources import open_doors
 
-        now, order, run = datetime.now(UTC), _order(settings), get_current_context()["dag_run"]
-        with open_doors() as doors:
-            night = Night(doors, now, order)
-            found, planner = night.plan(step)
-            bill = night.bill(found, planner, GRAPH.steps[step])
-            night.open(step, run.run_id, run.start_date or now, bill)
-            told = night.bill(*night.forecast(), GRAPH) if is_source else bill
-        for line in (*lines(told), *details(found, planner, GRAPH.steps[step])):
-            print(line)
-        write_note(step, run.run_id, brief(told))
-        common = {"now": now.isoformat(), "look": order.look}
-        return [{**common, "shard": shard, "assets": names} for shard, names in found.shards.items()]
+        now, options, run = datetime.now(UTC), _options(settings), get_current_context()["dag_run"]
+        with _step_runner(now, options) as runner:
+            step_plan, planner = runner.plan(step)
+            members = runner.graph.steps[step]
+            estimates = runner.estimate(step_plan, planner, members)
+            runner.start(step, run.run_id, run.start_date or now, estimates)
+            shown = runner.estimate(*runner.forecast(), runner.graph) if is_source else estimates
+            for line in (*estimate_table(shown), *shard_lines(step_plan, planner, members)):
+                print(line)
+        write_note(step, run.run_id, estimate_note(shown))
+        common = {"now": now.isoformat(), "scope": options.scope}
+        return [{**common, "shard": shard, "assets": names} for shard, names in step_plan.by_shard.items()]
 
     @task(
         task_id="compute",
         **queue,
         map_index_template="shard {{ work['shard'] }}",
-        doc_md="One shard of the assets.",
+        doc_md="Materializes the planned assets of one shard.",
     )
     def compute(work: dict[str, Any]) -> list[dict[str, Any]]:
-        from assets.night import Night
-        from assets.records import to_plain
-        from include.resources import open_doors
+        options = replace(_options(settings), scope=FetchScope(work["scope"]))
+        with _step_runner(datetime.fromisoformat(work["now"]), options) as runner:
+            results = list(runner.materialize_shard(step, work["shard"], work["assets"]))
+        for result in results:
+            print(result)
+        return [result.to_json() for result in results]
 
-        order = replace(_order(settings), look=Look(work["look"]))
-        with open_doors() as doors:
-            night = Night(doors, datetime.fromisoformat(work["now"]), order)
-            records = list(night.compute(step, work["shard"], work["assets"]))
-        for record in records:
-            print(record)
-        return [to_plain(record) for record in records]
-
-    @task(task_id="collect", trigger_rule="all_done", doc_md="Writes the ledger, and says what changed.")
+    @task(task_id="collect", trigger_rule="all_done", doc_md="Records the run and decides which assets to publish.")
     def collect(planned: list[Any] | None, computed: Iterable[Any] | None) -> dict[str, dict[str, Any]]:
-        from assets.night import Night
-        from assets.records import from_plain
-        from include.resources import open_doors
+        from assets.engine.results import ShardResult
 
         if planned is None:
-            raise AirflowSkipException("there is no plan, so nothing was done")
+            raise AirflowSkipException("there is no plan, so nothing ran")
         shards = list(computed or ())
-        records = [from_plain(each) for shard in shards for each in shard or ()]
-        is_whole = len(shards) == len(planned)
+        results = [ShardResult.from_json(result) for shard in shards for result in shard or ()]
+        is_complete = len(shards) == len(planned)
         run, now = get_current_context()["dag_run"], datetime.now(UTC)
-        with open_doors() as doors:
-            night = Night(doors, now)
-            entries = night.close(step, run.run_id, run.start_date or now, records, is_whole=is_whole)
-            behind = night.left_behind(step)
+        with _step_runner(now) as runner:
+            asset_runs = runner.finish(step, run.run_id, run.start_date or now, results, is_complete=is_complete)
+            # `finish` may have calibrated the similarity threshold, which is a resource.
+            runner = replace(runner, resources=runner.runtime.load_resources())
+            needed = runner.unchanged_but_needed(step)
         return {
-            entry.asset: {
-                "speaks": entry.changed or entry.asset in behind,
+            asset_run.asset: {
+                "should_publish": asset_run.changed or asset_run.asset in needed,
                 "extra": {
-                    "data_version": entry.data_version,
-                    "n_shards_run": entry.n_shards_run,
-                    "n_users": entry.n_users,
-                    "n_users_changed": entry.n_users_changed,
-                    "n_rows": entry.n_rows,
-                    **entry.counts,
+                    "data_version": asset_run.data_version,
+                    "n_shards_run": asset_run.n_shards_run,
+                    "n_users": asset_run.n_users,
+                    "n_users_computed": asset_run.n_users_computed,
+                    "n_rows": asset_run.n_rows,
+                    **asset_run.counts,
                 },
             }
-            for entry in entries
+            for asset_run in asset_runs
         }
 
     planned = plan()
     computed = compute.expand(work=planned)
-    # The shards that went well are published, and a leaf that needs all of them fails the run if one did not.
-    computed >> EmptyOperator(task_id="every_shard", trigger_rule="none_failed", doc_md="Fails when a shard failed.")
+    # Successful shards are published even if others failed; this leaf then fails the run.
+    computed >> EmptyOperator(task_id="every_shard", trigger_rule="none_failed", doc_md="Fails if a shard failed.")
     return collect(cast(Any, planned), cast(Any, computed))
 
 
 def _publish(names: Iterable[str], collected: Any) -> None:
-    """For each asset a task with the outlet, skipped when it has nothing to say: no event then.
+    """Add for each asset a task with the outlet, skipped (and so without an event) if there is nothing to publish.
 
-    It speaks when it changed, and when whoever it wakes is behind, as after a failure.
+    An asset is published if it changed, or if a step that it triggers is stale, as after a failure.
     """
     for name in names:
         outlet = _airflow_asset(name)
 
-        @task(task_id=f"publish_{name}", outlets=[outlet], doc_md=f"Wakes what reads {name}, if it changed.")
-        def publish(said: dict[str, Any], *, outlet: AirflowAsset = outlet, outlet_events: Any = None) -> None:
-            if not said[outlet.name]["speaks"]:
-                raise AirflowSkipException(f"{outlet.name} did not change, and nobody is behind")
-            outlet_events[outlet].extra = said[outlet.name]["extra"]
+        @task(
+            task_id=f"publish_{name}",
+            outlets=[outlet],
+            doc_md=f"Triggers the readers of {name} if it changed or one of them is stale.",
+        )
+        def publish(outcome: dict[str, Any], *, outlet: AirflowAsset = outlet, outlet_events: Any = None) -> None:
+            if not outcome[outlet.name]["should_publish"]:
+                raise AirflowSkipException(f"{outlet.name} did not change, and no downstream step is stale")
+            outlet_events[outlet].extra = outcome[outlet.name]["extra"]
 
         publish(collected)
 
 
-def _announce(collected: Any) -> None:
-    """Signals were looked at, changed or not: what is unchanged is fresh again."""
+def _publish_observation(collected: Any) -> None:
+    """Add a task that always publishes: signals were observed, so unchanged rows are fresh again."""
     outlet = _airflow_asset(SIGNALS_OBSERVED)
 
-    @task(task_id=f"publish_{SIGNALS_OBSERVED}", outlets=[outlet], doc_md="Says that signals were looked at.")
-    def publish(said: dict[str, Any], *, outlet_events: Any = None) -> None:
-        outlet_events[outlet].extra = {name: each["extra"] for name, each in said.items()}
+    @task(task_id=f"publish_{SIGNALS_OBSERVED}", outlets=[outlet], doc_md="Reports that signals were observed.")
+    def publish(outcome: dict[str, Any], *, outlet_events: Any = None) -> None:
+        outlet_events[outlet].extra = {name: each["extra"] for name, each in outcome.items()}
 
     publish(collected)
 
 
-def _order(settings: Settings) -> Order:
-    """What the run is to do: a scheduled one fetches by its hour, any other does as its parameters say."""
-    from assets.night import Order
+@contextmanager
+def _step_runner(now: datetime, options: RunOptions | None = None) -> Iterator[StepRunner]:
+    """Open the runtime and yield a runner of the pipeline's graph; imports are late to keep DAG parsing light."""
+    from assets.definitions import GRAPH
+    from assets.steps import RunOptions, StepRunner
+    from include.runtime import open_runtime
+
+    with open_runtime() as runtime:
+        yield StepRunner(GRAPH, runtime, runtime.load_resources(), now, options or RunOptions())
+
+
+def _options(settings: Settings) -> RunOptions:
+    """Return the options of the current run: by its hour if it was scheduled, else by its parameters."""
+    from assets.steps import RunOptions
 
     airflow_context = get_current_context()
     run, params = airflow_context["dag_run"], airflow_context["params"]
     if run.run_type == "scheduled":
-        return Order(Look.NIGHT if settings.is_night(run.run_after) else Look.LIKELY)
-    look = Look.EVERYBODY if params.get("full", True) else Look.LIKELY
-    return Order.read(look, **{name: params[name] for name in PARAMS})
+        return RunOptions(FetchScope.NIGHTLY if settings.is_night(run.run_after) else FetchScope.LIKELY)
+    scope = FetchScope.ALL if params.get("full", True) else FetchScope.LIKELY
+    return RunOptions.parse(scope, **{name: params[name] for name in PARAMS})

@@ -1,4 +1,4 @@
-"""The plan as the note of its DAG run, through Airflow's REST API: tasks have no other way to write one."""
+"""Writes the plan into the note of its DAG run through Airflow's REST API: tasks have no other way to set a note."""
 
 from __future__ import annotations
 
@@ -9,29 +9,31 @@ import httpx
 from airflow.sdk import Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from include.resources import url_of
+from include.runtime import url_of
 
 log = logging.getLogger(__name__)
 
 CONNECTION = "airflow_api"
-_LONGEST = 1000
-_SECONDS = 10
+_MAX_NOTE_CHARS = 1000
+_TIMEOUT_S = 10
 
 
 def write_note(dag_id: str, run_id: str, text: str) -> None:
-    """Set a run's note where the connection `airflow_api` says where Airflow's API is (password: a bearer token;
-    none: the simple auth manager gives one). Where it is missing or refuses, the plan stands in the task's log only.
+    """Set a run's note through the connection `airflow_api`, whose password is a bearer token.
+
+    Without a password the simple auth manager issues a token. If the connection is missing or the API refuses, the
+    plan is in the task's log only.
     """
     try:
         _write(Connection.get(CONNECTION), f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id, safe='')}", text)
     except AirflowNotFoundException:
-        log.info("no note: there is no connection '%s' to Airflow's own API", CONNECTION)
-    except Exception as error:  # whatever is wrong with a note, the run goes on
-        log.warning("no note: connection '%s': %s: %s", CONNECTION, type(error).__name__, error)
+        log.info("no note written: there is no connection '%s' to Airflow's own API", CONNECTION)
+    except Exception as error:  # a note must never fail the run
+        log.warning("no note written: connection '%s': %s: %s", CONNECTION, type(error).__name__, error)
 
 
-def _write(found: Connection, path: str, text: str) -> None:
-    with httpx.Client(base_url=url_of(found, default=""), timeout=_SECONDS, trust_env=False) as client:
-        token = found.password or client.get("/auth/token").raise_for_status().json()["access_token"]
+def _write(connection: Connection, path: str, text: str) -> None:
+    with httpx.Client(base_url=url_of(connection, default=""), timeout=_TIMEOUT_S, trust_env=False) as client:
+        token = connection.password or client.get("/auth/token").raise_for_status().json()["access_token"]
         headers = {"Authorization": f"Bearer {token}"}
-        client.patch(path, json={"note": text[:_LONGEST]}, headers=headers).raise_for_status()
+        client.patch(path, json={"note": text[:_MAX_NOTE_CHARS]}, headers=headers).raise_for_status()

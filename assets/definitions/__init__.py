@@ -1,4 +1,4 @@
-"""The six assets of the night, in reading order."""
+"""The six assets of the pipeline, in reading order."""
 
 from assets.definitions.context_store import context_store
 from assets.definitions.task_clusters import task_clusters
@@ -6,9 +6,11 @@ from assets.definitions.task_embeddings import task_embeddings
 from assets.definitions.tip_reactions import tip_reactions
 from assets.definitions.todoist_tasks import todoist_tasks
 from assets.definitions.user_contexts import user_contexts
-from assets.graph import Graph
+from assets.engine.graph import Graph
 
-GRAPH = Graph.of([todoist_tasks, tip_reactions, task_embeddings, task_clusters, user_contexts, context_store])
+GRAPH = Graph.from_assets(
+    [todoist_tasks, tip_reactions, task_embeddings, task_clusters, user_contexts, context_store]
+)
 
 __all__ = [
     "GRAPH",

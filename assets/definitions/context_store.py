@@ -1,20 +1,20 @@
-"""The rows that the request path reads, in Postgres, and the history of what stood in them."""
+"""The rows of `context_store` in Postgres, which the request path reads, and the history of their versions."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Annotated, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from assets.asset import Output, Users, Work, asset
-from contexts.accounts import Accounts
-from contexts.history import History, Version
-from contexts.store import ContextStore, Seen, StoredContext
+from assets.engine.asset import Output, Users, WorkUnit, asset
+from assets.engine.tables import rows_of_users
+from contexts.assembly.history import ContextVersion, History
+from contexts.assembly.store import ContextStore, ObservedContext, StoredContext
+from contexts.todoist.accounts import Accounts
 
-SCHEMA = pa.schema(
+_SCHEMA = pa.schema(
     [
         pa.field("user_id", pa.string(), nullable=False),
         pa.field("context_hash", pa.string(), nullable=False),
@@ -22,10 +22,15 @@ SCHEMA = pa.schema(
 )
 
 
-@asset(step="compute_context", schema=SCHEMA, code_version="3", work=Work("rows_written", per="user", is_bound=True))
+@asset(
+    step="compute_context",
+    schema=_SCHEMA,
+    code_version="3",
+    work=WorkUnit("rows_written", per="user", is_upper_bound=True),
+)
 def context_store(
     user_contexts: Annotated[
-        pa.Table, "user_id", "context_json", "context_hash", "valid_until", "themes", "row_version"
+        pa.Table, "user_id", "context_json", "context_hash", "valid_until", "groups_json", "row_version"
     ],
     previous: pa.Table,
     users: Users,
@@ -34,54 +39,62 @@ def context_store(
     history: History,
     accounts: Accounts,
 ) -> Output:
-    """Upserts the contexts of users who were ever fetched; the table that it gives says what stood last.
+    """Upserts the contexts of all users ever fetched; the table holds the hash of each user's newest context.
 
-    `users` holds when each user's signals were fetched, and was read before the contexts were: a row is never called
-    fresher than its data. The history comes first, so that no tip is made from a context that it lacks.
+    `users` holds the instants of the last fetches and was read before the contexts, so a row never claims to be
+    fresher than its data. The history is written before the rows, so every tip's context is in the history.
     """
-    current, handed = _of(user_contexts, users), _hashes(previous)
-    waiting = history.waiting(list(users))
-    standing = handed | {version.user_id: version.context_hash for version in waiting}
-    newer = {version.user_id for version in waiting if version.materialized_at > users[version.user_id]}
-    news = [u for u, made in _hashes(current).items() if standing.get(u) != made and u not in newer]
-    history.append([*waiting, *_versions(_of(current, news), users, now)])
-    history.taken(waiting)
-    seen = [
-        Seen(row["user_id"], row["row_version"], users[row["user_id"]])
+    current = rows_of_users(user_contexts, users)
+    newest, n_changed = _extend_history(history, current, previous, users, now)
+    observed = [
+        ObservedContext(row["user_id"], row["row_version"], users[row["user_id"]])
         for row in current.select(["user_id", "row_version"]).to_pylist()
     ]
-    n_written, n_refreshed = store.upsert(seen, lambda wanted: _contexts(_of(current, wanted), users))
-    gone = handed.keys() - set(user_contexts["user_id"].to_pylist())
-    removed = gone - accounts.known(gone)
-    history.forget(removed)
-    stood = {**standing, **_hashes(_of(current, news))}
-    stands = [{"user_id": user, "context_hash": stood[user]} for user in current["user_id"].to_pylist()]
+    n_written, n_refreshed = store.upsert(
+        observed, lambda changed: _stored_contexts(rows_of_users(user_contexts, changed), users)
+    )
+    without_context = set(previous["user_id"].to_pylist()) - set(user_contexts["user_id"].to_pylist())
+    removed = without_context - accounts.existing(without_context)
+    history.erase(removed)
+    kept = set(previous["user_id"].to_pylist()) - without_context - users.keys()
+    rows = [{"user_id": user, "context_hash": newest[user]} for user in current["user_id"].to_pylist()]
     return Output(
-        pa.concat_tables(
-            [_of(previous, handed.keys() - gone - users.keys()), pa.Table.from_pylist(stands, schema=SCHEMA)]
-        ),
+        pa.concat_tables([rows_of_users(previous, kept), pa.Table.from_pylist(rows, schema=_SCHEMA)]),
         counts={
             "rows_written": n_written,
             "rows_refreshed": n_refreshed,
             "rows_removed": store.remove_orphans(removed),
-            "contexts_changed": len(news),
+            "contexts_changed": n_changed,
         },
     )
 
 
-def _of(table: pa.Table, users: Collection[str]) -> pa.Table:
-    return table.filter(pc.is_in(table["user_id"], pa.array(sorted(users), pa.string())))
+def _extend_history(
+    history: History, current: pa.Table, previous: pa.Table, users: Users, now: datetime
+) -> tuple[dict[str, str], int]:
+    """Append pending versions of requests and the changed contexts; return newest hashes and the number of changes.
+
+    A request may have assembled a context from a later fetch than this run's: then its version stays the newest.
+    """
+    pending = history.pending(list(users))
+    newest = _hashes(previous) | {version.user_id: version.context_hash for version in pending}
+    overtaken = {version.user_id for version in pending if version.materialized_at > users[version.user_id]}
+    assembled = {user: hash_ for user, hash_ in _hashes(current).items() if user not in overtaken}
+    changed = [user for user, hash_ in assembled.items() if newest.get(user) != hash_]
+    history.append([*pending, *_versions(rows_of_users(current, changed), users, now)])
+    history.drop_pending(pending)
+    return newest | {user: assembled[user] for user in changed}, len(changed)
 
 
 def _hashes(table: pa.Table) -> dict[str, str]:
     return dict(zip(table["user_id"].to_pylist(), table["context_hash"].to_pylist(), strict=True))
 
 
-def _versions(contexts: pa.Table, users: Users, now: datetime) -> Iterator[Version]:
+def _versions(contexts: pa.Table, users: Users, now: datetime) -> Iterator[ContextVersion]:
     for row in contexts.select(["user_id", "context_hash", "context_json"]).to_pylist():
-        yield Version(assembled_at=now, materialized_at=users[row["user_id"]], author="night", **row)
+        yield ContextVersion(assembled_at=now, materialized_at=users[row["user_id"]], author="pipeline", **row)
 
 
-def _contexts(contexts: pa.Table, users: Users) -> Iterable[StoredContext]:
+def _stored_contexts(contexts: pa.Table, users: Users) -> Iterable[StoredContext]:
     rows: list[dict[str, Any]] = contexts.drop_columns(["row_version"]).to_pylist()
     return [StoredContext(materialized_at=users[row["user_id"]], **row) for row in rows]

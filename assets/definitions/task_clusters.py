@@ -1,4 +1,4 @@
-"""Each user's tasks grouped into themes: DuckDB joins and orders, the linkage runs user by user."""
+"""Each user's tasks clustered into themes: DuckDB joins and orders the rows, the linkage runs user by user."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from assets.asset import Work, asset
-from assets.checks import same_rows_as
-from assets.definitions.vectors import to_matrix
-from contexts.alike import same_as
-from contexts.cluster import Clusterer, centrality, keep_ids, members
-from contexts.tags import ThemeWords, label_of, tags_of
-from contexts.words import words
+from assets.engine.asset import WorkUnit, asset
+from assets.engine.checks import same_rows_as
+from assets.engine.vectors import to_matrix
+from contexts.themes.cluster import Clusterer, centrality, keep_ids, members
+from contexts.themes.duplicates import find_duplicates
+from contexts.themes.tags import ThemeWords, label_of, tags_of
+from contexts.themes.words import split_words
 
-SCHEMA = pa.schema(
+_SCHEMA = pa.schema(
     [
         pa.field("user_id", pa.string(), nullable=False),
         pa.field("task_id", pa.string(), nullable=False),
@@ -28,12 +28,12 @@ SCHEMA = pa.schema(
         pa.field("label", pa.string()),
         pa.field("tags", pa.list_(pa.string())),
         pa.field("n_tasks", pa.int32(), nullable=False),
-        pa.field("same_as", pa.string()),  # the task that says the same, of several the first by id; null: none does
+        pa.field("duplicate_of", pa.string()),  # the first task by id with the same meaning; null: no duplicate
     ]
 )
 
-_JOINED = """
-    SELECT e.user_id, e.task_id, e.text_hash, t.text, t.language, e.position, p.cluster_id AS former
+_JOIN = """
+    SELECT e.user_id, e.task_id, e.text_hash, t.text, t.language, e.position, p.cluster_id AS previous_id
     FROM vectors e
     JOIN todoist_tasks t USING (user_id, task_id)
     LEFT JOIN previous p USING (user_id, task_id)
@@ -43,10 +43,10 @@ _JOINED = """
 
 @asset(
     step="cluster_tasks",
-    schema=SCHEMA,
-    code_version="2",
+    schema=_SCHEMA,
+    code_version="3",
     checks=(same_rows_as("task_embeddings", where="task_id"),),
-    work=Work("users_clustered", per="user"),
+    work=WorkUnit("users_clustered", per="user"),
 )
 def task_clusters(
     task_embeddings: Annotated[pa.Table, "user_id", "task_id", "text_hash", "embedding"],
@@ -54,33 +54,33 @@ def task_clusters(
     previous: pa.Table,
     clusterer: Clusterer,
 ) -> pa.Table:
-    """One row per task with a vector: its theme, with label, tags and size, and the task that says the same."""
+    """One row per task with a vector: its theme with label, tags and size, and the task that it duplicates."""
     if not len(task_embeddings):
-        return SCHEMA.empty_table()
+        return _SCHEMA.empty_table()
     vectors = to_matrix(task_embeddings["embedding"]).astype(np.float32)
     with _database().cursor() as connection:
-        connection.register("vectors", _positions(task_embeddings))
+        connection.register("vectors", _keys_with_positions(task_embeddings))
         connection.register("todoist_tasks", todoist_tasks)
         connection.register("previous", previous)
-        ordered = connection.sql(_JOINED).to_arrow_table()
-    return _grouped(ordered, vectors, clusterer) if len(ordered) else SCHEMA.empty_table()
+        tasks = connection.sql(_JOIN).to_arrow_table()
+    return _cluster(tasks, vectors, clusterer) if len(tasks) else _SCHEMA.empty_table()
 
 
 @cache
 def _database() -> duckdb.DuckDBPyConnection:
-    """One for all shards of a process: opening one takes as long as a shard's joins."""
+    """Return one database for all shards of the process: opening one takes as long as the joins of a shard."""
     return duckdb.connect(config={"threads": 1})
 
 
-def _positions(task_embeddings: pa.Table) -> pa.Table:
-    """The keys without the vectors, which stay where they are and are found by position."""
+def _keys_with_positions(task_embeddings: pa.Table) -> pa.Table:
+    """Return the keys with each row's position, so that DuckDB does not have to move the vectors."""
     keys = task_embeddings.select(["user_id", "task_id", "text_hash"])
     return keys.append_column("position", pa.array(np.arange(len(keys))))
 
 
 @dataclass(frozen=True)
 class _Theme:
-    """rows: where its tasks stand among all."""
+    """One theme of a user. rows: the positions of its tasks in the whole table."""
 
     cluster_id: str
     label: str
@@ -88,68 +88,78 @@ class _Theme:
     words: ThemeWords
 
 
-def _grouped(ordered: pa.Table, vectors: np.ndarray, clusterer: Clusterer) -> pa.Table:
-    """The asset's rows out of tasks ordered by user and id."""
-    names = ("cluster_id", "label", "tags", "same_as")
-    columns: dict[str, list[Any]] = {name: [None] * len(ordered) for name in names}
-    sizes, themes = [1] * len(ordered), list[_Theme]()
-    for user in _users(ordered, vectors):
+def _cluster(tasks: pa.Table, vectors: np.ndarray, clusterer: Clusterer) -> pa.Table:
+    """Return the asset's rows for tasks ordered by user and id."""
+    names = ("cluster_id", "label", "tags", "duplicate_of")
+    columns: dict[str, list[Any]] = {name: [None] * len(tasks) for name in names}
+    sizes, themes = [1] * len(tasks), list[_Theme]()
+    for user in _users(tasks, vectors):
         themes += user.themes(clusterer)
-        for row, first in user.doubles(clusterer):
-            columns["same_as"][row] = first
+        for row, task_id in user.duplicates(clusterer):
+            columns["duplicate_of"][row] = task_id
     for theme, tags in zip(themes, tags_of([theme.words for theme in themes]), strict=True):
         for row in theme.rows:
             columns["cluster_id"][row], columns["label"][row] = theme.cluster_id, theme.label
             columns["tags"][row], sizes[row] = tags, len(theme.rows)
-    keys = {name: ordered[name] for name in ("user_id", "task_id", "text_hash")}
-    made = {name: pa.array(values, SCHEMA.field(name).type) for name, values in columns.items()}
-    return pa.table({**keys, **made, "n_tasks": pa.array(sizes, pa.int32())}).select(SCHEMA.names).cast(SCHEMA)
+    keys = {name: tasks[name] for name in ("user_id", "task_id", "text_hash")}
+    arrays = {name: pa.array(values, _SCHEMA.field(name).type) for name, values in columns.items()}
+    return pa.table({**keys, **arrays, "n_tasks": pa.array(sizes, pa.int32())}).select(_SCHEMA.names).cast(_SCHEMA)
 
 
 @dataclass(frozen=True)
 class _User:
-    """One user's tasks, in order of their ids; `start` is where they stand among all."""
+    """One user's tasks in the order of their ids. start: the position of the first one in the whole table."""
 
     user_id: str
     language: str
     start: int
     task_ids: list[str]
     texts: list[str]
-    former: dict[str, str]
+    previous_ids: dict[str, str]
     vectors: np.ndarray
 
     @cached_property
-    def said(self) -> list[list[str]]:
-        return [words(text) for text in self.texts]
+    def words(self) -> list[list[str]]:
+        """The words of each task."""
+        return [split_words(text) for text in self.texts]
 
     def themes(self, clusterer: Clusterer) -> Iterator[_Theme]:
+        """Cluster the tasks; a cluster keeps its previous id as long as most of its tasks stay."""
         labels = clusterer.labels(self.vectors)
-        ids = keep_ids(labels.tolist(), self.task_ids, self.former)
+        ids = keep_ids(labels.tolist(), self.task_ids, self.previous_ids)
         for rows in members(labels):
-            own = [self.texts[row] for row in rows]
+            texts = [self.texts[row] for row in rows]
             yield _Theme(
                 str(ids[rows[0]]),
-                label_of(own, centrality(self.vectors[rows]), self.language),
+                label_of(texts, centrality(self.vectors[rows]), self.language),
                 (self.start + rows).tolist(),
-                ThemeWords(self.user_id, self.language, [self.said[row] for row in rows]),
+                ThemeWords(self.user_id, self.language, [self.words[row] for row in rows]),
             )
 
-    def doubles(self, clusterer: Clusterer) -> Iterator[tuple[int, str]]:
-        """Where tasks stand that say the same as another, the first one with its own id."""
-        first = same_as(self.said, self.vectors, self.language, clusterer)
-        for row, one in enumerate(first):
-            if row != one:
-                yield self.start + row, self.task_ids[one]
+    def duplicates(self, clusterer: Clusterer) -> Iterator[tuple[int, str]]:
+        """Yield the position of each duplicate in the whole table, with the id of the task that it duplicates."""
+        originals = find_duplicates(self.words, self.vectors, self.language, clusterer)
+        for row, original in enumerate(originals):
+            if row != original:
+                yield self.start + row, self.task_ids[original]
 
 
-def _users(ordered: pa.Table, vectors: np.ndarray) -> Iterator[_User]:
-    users, positions = ordered["user_id"].to_numpy(zero_copy_only=False), ordered["position"].to_numpy()
-    columns = {name: ordered[name].to_pylist() for name in ("task_id", "text", "language", "former")}
+def _users(tasks: pa.Table, vectors: np.ndarray) -> Iterator[_User]:
+    users, positions = tasks["user_id"].to_numpy(zero_copy_only=False), tasks["position"].to_numpy()
+    columns = {name: tasks[name].to_pylist() for name in ("task_id", "text", "language", "previous_id")}
     bounds = np.flatnonzero(users[1:] != users[:-1]) + 1
     for start, stop in zip([0, *bounds.tolist()], [*bounds.tolist(), len(users)], strict=True):
-        own = {name: values[start:stop] for name, values in columns.items()}
-        former = {task: old for task, old in zip(own["task_id"], own["former"], strict=True) if old}
-        language = own["language"][0] or ""
+        user_columns = {name: values[start:stop] for name, values in columns.items()}
+        previous_ids = {
+            task: old for task, old in zip(user_columns["task_id"], user_columns["previous_id"], strict=True) if old
+        }
+        language = user_columns["language"][0] or ""
         yield _User(
-            users[start], language, start, own["task_id"], own["text"], former, vectors[positions[start:stop]]
+            users[start],
+            language,
+            start,
+            user_columns["task_id"],
+            user_columns["text"],
+            previous_ids,
+            vectors[positions[start:stop]],
         )

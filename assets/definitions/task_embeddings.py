@@ -12,19 +12,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from assets.asset import Output, Work, asset
-from assets.checks import changed_users_under, is_unit, same_rows_as, unit_vectors
-from assets.definitions.vectors import to_lists, to_matrix
-from contexts.embed import Embedder
-from contexts.progress import Progress
-from contexts.vectors import VectorCache
+from assets.engine.asset import Output, WorkUnit, asset
+from assets.engine.checks import changed_users_under, is_unit, same_rows_as, unit_vectors
+from assets.engine.vectors import to_lists, to_matrix
+from contexts.progress import ProgressLogger
+from contexts.themes.embed import Embedder
+from contexts.themes.vector_cache import VectorCache
 
 log = logging.getLogger(__name__)
 
-CHUNK = 8192
-"""Texts that are embedded and kept at a time: a run that dies loses no more."""
+CHUNK_TEXTS = 8192
+"""Texts embedded and cached at a time: a run that dies loses at most one chunk."""
 
-SCHEMA = pa.schema(
+_SCHEMA = pa.schema(
     [
         pa.field("user_id", pa.string(), nullable=False),
         pa.field("task_id", pa.string(), nullable=False),
@@ -37,14 +37,14 @@ SCHEMA = pa.schema(
 
 @asset(
     step="embed_tasks",
-    schema=SCHEMA,
+    schema=_SCHEMA,
     code_version="1",
     opaque=("embedding",),
-    work=Work("texts_embedded", per="row"),
+    work=WorkUnit("texts_embedded", per="row"),
     checks=(
         same_rows_as("todoist_tasks", where="task_id"),
         unit_vectors("embedding"),
-        changed_users_under(0.95),  # that so many reword their tasks at once is a fault at the source
+        changed_users_under(0.95),  # if nearly all users reword tasks at once, the source is at fault
     ),
 )
 def task_embeddings(
@@ -54,21 +54,21 @@ def task_embeddings(
     embedder: Embedder,
     cache: VectorCache,
 ) -> Output:
-    """One row per task. A text of which the shard or the cache has the model's vector is not embedded again."""
+    """One row per task. A text is embedded only if neither the shard nor the cache has the model's vector of it."""
     tasks = todoist_tasks.filter(pc.is_valid(todoist_tasks["task_id"]))
-    texts = _Texts.of(tasks, embedder.dim)
-    texts.take(previous.filter(pc.equal(previous["model"], embedder.version)))
+    texts = _Texts.from_tasks(tasks, embedder.dim)
+    texts.fill_from_rows(previous.filter(pc.equal(previous["model"], embedder.version)))
     n_shared, n_embedded, today = 0, 0, now.astimezone(UTC).date()
-    progress = Progress("texts", len(texts.missing()), log.info)
+    progress = ProgressLogger("texts", len(texts.missing()), log.info)
     for chunk in _chunks(texts.missing()):
-        n_shared += texts.put(cache.known(embedder.version, texts.hashes(chunk), today))
-        left = chunk[~texts.is_known[chunk]]
-        progress.add(len(chunk) - len(left))
-        vectors = embedder.encode(texts.texts(left), progress.add).astype(np.float16)
-        sound = is_unit(vectors)  # the check refuses the others, and nobody is to find them in the cache
-        cache.keep(embedder.version, texts.hashes(left[sound]), vectors[sound], today)
-        texts.fill(left, vectors)
-        n_embedded += len(left)
+        n_shared += texts.fill_from_cache(cache.get(embedder.version, texts.hashes(chunk), today))
+        missing = chunk[~texts.has_vector[chunk]]
+        progress.add(len(chunk) - len(missing))
+        vectors = embedder.encode(texts.texts(missing), progress.add).astype(np.float16)
+        is_valid = is_unit(vectors)  # the asset check refuses the others, and no other shard may find them cached
+        cache.add(embedder.version, texts.hashes(missing[is_valid]), vectors[is_valid], today)
+        texts.fill(missing, vectors)
+        n_embedded += len(missing)
     table = pa.table(
         [
             tasks["user_id"],
@@ -77,55 +77,60 @@ def task_embeddings(
             pa.array([embedder.version], pa.string()).take(pa.array(np.zeros(len(tasks), np.int32))),
             to_lists(texts.vectors[texts.of_row]),
         ],
-        schema=SCHEMA,
+        schema=_SCHEMA,
     )
     return Output(table, counts={"texts_embedded": n_embedded, "texts_shared": n_shared})
 
 
 @dataclass(frozen=True)
 class _Texts:
-    """The distinct texts of a table, and what is known of them. of_row: the text of each row; vectors: float16."""
+    """The distinct texts of a table, numbered from 0, with their vectors as far as they are known.
+
+    of_row: the number of each row's text. vectors: float16, shape (texts, dim). has_vector: shape (texts,).
+    """
 
     rows: pa.Table
     of_row: np.ndarray
     vectors: np.ndarray
-    is_known: np.ndarray
+    has_vector: np.ndarray
 
     @classmethod
-    def of(cls, table: pa.Table, dim: int) -> _Texts:
-        """Nothing is known yet."""
-        coded = pc.dictionary_encode(table["text_hash"].combine_chunks())
-        of_row = coded.indices.to_numpy(zero_copy_only=False)
-        n_texts, first = len(coded.dictionary), np.unique(of_row, return_index=True)[1]
-        rows = table.select(["text_hash", "text"]).take(pa.array(first))
+    def from_tasks(cls, tasks: pa.Table, dim: int) -> _Texts:
+        """Number the distinct texts of some tasks; no vector is known yet."""
+        encoded = pc.dictionary_encode(tasks["text_hash"].combine_chunks())
+        of_row = encoded.indices.to_numpy(zero_copy_only=False)
+        n_texts, first_row = len(encoded.dictionary), np.unique(of_row, return_index=True)[1]
+        rows = tasks.select(["text_hash", "text"]).take(pa.array(first_row))
         return cls(rows.combine_chunks(), of_row, np.empty((n_texts, dim), np.float16), np.zeros(n_texts, bool))
 
     def missing(self) -> np.ndarray:
-        """The numbers of the texts without a vector."""
-        return np.flatnonzero(~self.is_known)
+        """Return the numbers of the texts without a vector."""
+        return np.flatnonzero(~self.has_vector)
 
     def hashes(self, numbers: np.ndarray) -> list[str]:
-        found: list[str] = self.rows["text_hash"].take(pa.array(numbers)).to_pylist()
-        return found
+        """Return the hashes of some texts."""
+        hashes: list[str] = self.rows["text_hash"].take(pa.array(numbers)).to_pylist()
+        return hashes
 
     def texts(self, numbers: np.ndarray) -> list[str]:
-        found: list[str] = self.rows["text"].take(pa.array(numbers)).to_pylist()
-        return found
+        """Return some texts."""
+        texts: list[str] = self.rows["text"].take(pa.array(numbers)).to_pylist()
+        return texts
 
     def fill(self, numbers: np.ndarray, vectors: np.ndarray) -> None:
-        """These are the vectors of those texts."""
+        """Set the vectors of some texts."""
         self.vectors[numbers] = vectors
-        self.is_known[numbers] = True
+        self.has_vector[numbers] = True
 
-    def take(self, embedded: pa.Table) -> None:
-        """What rows of `task_embeddings` say of them."""
+    def fill_from_rows(self, embedded: pa.Table) -> None:
+        """Set the vectors found in rows of `task_embeddings`."""
         numbers = pc.index_in(embedded["text_hash"], value_set=self.rows["text_hash"].combine_chunks())
-        asked = embedded.filter(pc.is_valid(numbers))
-        if len(asked):
-            self.fill(pc.drop_null(numbers).to_numpy(), to_matrix(asked["embedding"]))
+        matching = embedded.filter(pc.is_valid(numbers))
+        if len(matching):
+            self.fill(pc.drop_null(numbers).to_numpy(), to_matrix(matching["embedding"]))
 
-    def put(self, vectors: Mapping[str, np.ndarray]) -> int:
-        """What a cache knows, by hash; gives how many."""
+    def fill_from_cache(self, vectors: Mapping[str, np.ndarray]) -> int:
+        """Set cached vectors, given by hash; return their number."""
         if vectors:
             hashes = pa.array(list(vectors), pa.string())
             numbers = pc.index_in(hashes, value_set=self.rows["text_hash"].combine_chunks())
@@ -134,4 +139,4 @@ class _Texts:
 
 
 def _chunks(numbers: np.ndarray) -> Iterator[np.ndarray]:
-    return (numbers[start : start + CHUNK] for start in range(0, len(numbers), CHUNK))
+    return (numbers[start : start + CHUNK_TEXTS] for start in range(0, len(numbers), CHUNK_TEXTS))

@@ -1,4 +1,4 @@
-"""What users made of earlier tips, as far back as matters."""
+"""The reactions of users to earlier tips."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from datetime import datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from assets.asset import Output, Users, Work, asset
-from contexts.accounts import Accounts
-from contexts.store import ContextStore
+from assets.engine.asset import Output, Users, WorkUnit, asset
+from assets.engine.tables import rows_of_users
+from contexts.assembly.store import ContextStore
+from contexts.todoist.accounts import Accounts
 
-SCHEMA = pa.schema(
+_SCHEMA = pa.schema(
     [
         pa.field("user_id", pa.string(), nullable=False),
         pa.field("decision_id", pa.string(), nullable=False),
@@ -23,12 +24,13 @@ SCHEMA = pa.schema(
 )
 
 
-@asset(step="fetch_signals", schema=SCHEMA, code_version="1", work=Work("reactions_read", per="row"))
+@asset(step="fetch_signals", schema=_SCHEMA, code_version="1", work=WorkUnit("reactions_read", per="row"))
 def tip_reactions(previous: pa.Table, users: Users, now: datetime, store: ContextStore, accounts: Accounts) -> Output:
-    """One row per reaction of the last `store.reaction_days` days, as of the last look at its user; users who do not
-    exist any more lose theirs.
+    """One row per reaction of the last `store.reaction_days` days, as of the last observation of its user.
+
+    The rows of removed users are dropped.
     """
-    kept = accounts.known(pc.unique(previous["user_id"]).to_pylist()) - users.keys()
+    kept = accounts.existing(pc.unique(previous["user_id"]).to_pylist()) - users.keys()
     rows = [
         {"user_id": user, **vars(reaction)}
         for user, reactions in store.reactions(users, now).items()
@@ -37,8 +39,8 @@ def tip_reactions(previous: pa.Table, users: Users, now: datetime, store: Contex
     return Output(
         pa.concat_tables(
             [
-                previous.filter(pc.is_in(previous["user_id"], pa.array(sorted(kept), pa.string()))),
-                pa.Table.from_pylist(rows, schema=SCHEMA),
+                rows_of_users(previous, kept),
+                pa.Table.from_pylist(rows, schema=_SCHEMA),
             ]
         ),
         counts={"reactions_read": len(rows)},

@@ -1,4 +1,4 @@
-"""Every user's open Todoist tasks: one `/sync` call per user looked at, folded into what was known."""
+"""Every user's open Todoist tasks: one `/sync` call per observed user, folded into the stored tasks."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from assets.asset import Output, Users, Work, asset
-from contexts.accounts import Accounts
-from contexts.fetch import Failed, Fetched, fetch
-from contexts.mirror import Mirror, TodoistTask, text_hash
-from contexts.todoist import Todoist, TodoistUnavailable, TokenRefused
-from contexts.vectors import VectorCache
+from assets.engine.asset import Output, Users, WorkUnit, asset
+from assets.engine.tables import rows_of_users
+from contexts.themes.vector_cache import VectorCache
+from contexts.todoist.accounts import Accounts
+from contexts.todoist.client import Todoist, TodoistUnavailable, TokenRefused
+from contexts.todoist.fetch import Failed, Fetched, fetch
+from contexts.todoist.mirror import Mirror, TodoistTask, text_hash
 
-SCHEMA = pa.schema(
+_SCHEMA = pa.schema(
     [
         pa.field("user_id", pa.string(), nullable=False),
         pa.field("task_id", pa.string()),  # null in the only row of a user without open tasks
@@ -33,7 +34,7 @@ SCHEMA = pa.schema(
         pa.field("section", pa.string()),
         pa.field("parent_id", pa.string()),
         pa.field("labels", pa.list_(pa.string())),
-        pa.field("priority", pa.int8()),  # Todoist's: 4 is the most urgent
+        pa.field("priority", pa.int8()),  # as in Todoist's API: 4 is the most urgent
         pa.field("due_date", pa.string()),  # a date, a local time, or an instant with Z
         pa.field("due_timezone", pa.string()),
         pa.field("due_string", pa.string()),
@@ -44,53 +45,55 @@ SCHEMA = pa.schema(
     ]
 )
 
-_OUTAGE = 5
-"""Where so many users of a shard fail and none succeeds, it is Todoist that fails."""
+_OUTAGE_USERS = 5
+"""If at least this many users of a shard fail and none succeeds, Todoist itself is down."""
 
-_MIRRORED = [field.name for field in fields(TodoistTask)]
+_TASK_FIELDS = [field.name for field in fields(TodoistTask)]
 
 
-@asset(step="fetch_signals", schema=SCHEMA, code_version="1", work=Work("todoist_calls", per="user"))
+@asset(step="fetch_signals", schema=_SCHEMA, code_version="1", work=WorkUnit("todoist_calls", per="user"))
 def todoist_tasks(
     previous: pa.Table, users: Users, now: datetime, todoist: Todoist, accounts: Accounts, cache: VectorCache
 ) -> Output:
-    """One row per open task; users whose fetch fails keep their rows, users who do not exist any more lose them, and
-    their texts the vectors that are kept for others.
+    """One row per open task, as of the last successful fetch of its user.
 
-    Sync tokens are saved after the rows: a run that dies in between asks for the same delta again.
+    A user whose fetch fails keeps the previous rows. A removed user's rows are dropped, and the vectors of their
+    texts are erased from the cache. Sync tokens are saved after the rows: if a run dies in between, the next one
+    fetches the same delta again.
     """
     stored = set(pc.unique(previous["user_id"]).to_pylist())
-    opened, unreadable = accounts.open(users)
-    mirrors = dict(_mirrors(previous, {account.user_id for account in opened} & stored))
-    outcomes = fetch(todoist, opened, mirrors, accounts.renewed)
-    fetched = [each for each in outcomes if isinstance(each, Fetched)]
-    failed = [each for each in outcomes if isinstance(each, Failed)]
-    if len(failed) >= _OUTAGE and not fetched:
-        _refuse_outage(failed)
-    lost = stored - accounts.known(stored)
-    cache.forget(_texts(previous, lost))
-    replaced = lost | {each.account.user_id for each in fetched}
-    kept = previous.filter(pc.invert(_is_of(previous, replaced)))
-    fresh = pa.Table.from_pylist([row for each in fetched for row in _rows(each)], schema=SCHEMA)
-    refused = [each.account.user_id for each in failed if isinstance(each.error, TokenRefused)]
+    loaded, unreadable = accounts.load(users)
+    mirrors = dict(_mirrors(previous, {account.user_id for account in loaded} & stored))
+    outcomes = fetch(todoist, loaded, mirrors, accounts.save_credentials)
+    fetched = [outcome for outcome in outcomes if isinstance(outcome, Fetched)]
+    failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+    if len(failed) >= _OUTAGE_USERS and not fetched:
+        _raise_if_outage(failed)
+    removed = stored - accounts.existing(stored)
+    cache.erase(_text_hashes(previous, removed))
+    replaced = removed | {outcome.account.user_id for outcome in fetched}
+    kept = rows_of_users(previous, stored - replaced)
+    fresh = pa.Table.from_pylist([row for outcome in fetched for row in _rows(outcome)], schema=_SCHEMA)
+    refused = [outcome.account.user_id for outcome in failed if isinstance(outcome.error, TokenRefused)]
+    states = [outcome.sync_state for outcome in fetched]
     return Output(
         pa.concat_tables([kept, fresh]),
         counts={
-            "todoist_calls": sum(each.n_full + each.n_incremental for each in fetched),
-            "todoist_calls_full": sum(each.n_full for each in fetched),
-            "todoist_calls_incremental": sum(each.n_incremental for each in fetched),
+            "todoist_calls": sum(outcome.n_full + outcome.n_incremental for outcome in fetched),
+            "todoist_calls_full": sum(outcome.n_full for outcome in fetched),
+            "todoist_calls_incremental": sum(outcome.n_incremental for outcome in fetched),
             "users_fetched": len(fetched),
             "users_failed": len(failed) + len(unreadable),
             "users_refused": len(refused),
-            "items_skipped": sum(each.n_skipped for each in fetched),
+            "items_skipped": sum(outcome.n_skipped for outcome in fetched),
         },
-        then=lambda: accounts.save([each.progress for each in fetched], refused, observed_at=now),
+        after_write=lambda: accounts.save_sync_states(states, refused, observed_at=now),
     )
 
 
-def _refuse_outage(failed: Iterable[Failed]) -> None:
-    """Raise when Todoist could not be had for anybody, so that the task is tried again as late as it asked for."""
-    errors = [each.error for each in failed]
+def _raise_if_outage(failed: Iterable[Failed]) -> None:
+    """Raise TodoistUnavailable if Todoist failed for every user, so that the task waits as long as Todoist asks."""
+    errors = [outcome.error for outcome in failed]
     if all(isinstance(error, TodoistUnavailable) for error in errors):
         waits = [error.retry_after for error in errors if isinstance(error, TodoistUnavailable) and error.retry_after]
         raise TodoistUnavailable(
@@ -98,18 +101,18 @@ def _refuse_outage(failed: Iterable[Failed]) -> None:
         )
 
 
-def _rows(each: Fetched) -> Iterator[dict[str, Any]]:
-    directory = each.mirror.directory
-    common = {
-        "user_id": each.account.user_id,
-        "timezone": directory.timezone or each.account.timezone,
+def _rows(outcome: Fetched) -> Iterator[dict[str, Any]]:
+    directory = outcome.mirror.directory
+    user_columns = {
+        "user_id": outcome.account.user_id,
+        "timezone": directory.timezone or outcome.account.timezone,
         "language": directory.language or "en",
     }
-    if not each.mirror.tasks:
-        yield common
-    for task in each.mirror.tasks.values():
+    if not outcome.mirror.tasks:
+        yield user_columns
+    for task in outcome.mirror.tasks.values():
         yield (
-            common
+            user_columns
             | vars(task)
             | {
                 "text": task.text,
@@ -120,25 +123,20 @@ def _rows(each: Fetched) -> Iterator[dict[str, Any]]:
         )
 
 
-def _is_of(table: pa.Table, users: Collection[str]) -> pa.ChunkedArray:
-    return pc.is_in(table["user_id"], pa.array(sorted(users), pa.string()))
-
-
-def _texts(table: pa.Table, users: Collection[str]) -> set[str]:
-    """The hashes of these users' texts."""
-    rows = table.filter(_is_of(table, users))
+def _text_hashes(table: pa.Table, users: Collection[str]) -> set[str]:
+    rows = rows_of_users(table, users)
     return set(pc.drop_null(rows["text_hash"]).to_pylist())
 
 
 def _mirrors(previous: pa.Table, users: set[str]) -> Iterator[tuple[str, Mirror]]:
-    """The tasks stored for some users; their directories stand with their sync tokens."""
+    """Yield the stored tasks of some users; their directories are stored with the sync tokens."""
     tasks: dict[str, dict[str, TodoistTask]] = {user: {} for user in users}
-    rows = previous.filter(_is_of(previous, users))
-    for row in rows.select(["user_id", *_MIRRORED]).to_pylist():
+    rows = rows_of_users(previous, users)
+    for row in rows.select(["user_id", *_TASK_FIELDS]).to_pylist():
         if row["task_id"] is not None:
             tasks[row["user_id"]][row["task_id"]] = _task(row)
-    return ((user, Mirror(tasks=each)) for user, each in tasks.items())
+    return ((user, Mirror(tasks=user_tasks)) for user, user_tasks in tasks.items())
 
 
 def _task(row: Mapping[str, Any]) -> TodoistTask:
-    return TodoistTask(**{name: row[name] for name in _MIRRORED if name != "labels"}, labels=tuple(row["labels"]))
+    return TodoistTask(**{name: row[name] for name in _TASK_FIELDS if name != "labels"}, labels=tuple(row["labels"]))

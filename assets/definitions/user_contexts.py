@@ -8,32 +8,32 @@ from typing import Annotated, Any
 
 import pyarrow as pa
 
-from assets.asset import Work, asset
-from assets.checks import users_of
-from contexts.assemble import Budget, assemble
-from contexts.model import Groups, Reaction, Signals, Task, Theme
-from contexts.store import row_version
+from assets.engine.asset import WorkUnit, asset
+from assets.engine.checks import users_of
+from contexts.assembly.assemble import Budget, assemble
+from contexts.assembly.model import Reaction, Signals, Task, TaskGroups, Theme
+from contexts.assembly.store import row_version
 
-SCHEMA = pa.schema(
+_SCHEMA = pa.schema(
     [
         pa.field("user_id", pa.string(), nullable=False),
         pa.field("context_json", pa.string(), nullable=False),
         pa.field("context_hash", pa.string(), nullable=False),
-        pa.field("valid_until", pa.timestamp("us", "UTC")),  # the midnight at which it becomes another one by itself
-        pa.field("themes", pa.string(), nullable=False),  # JSON: see `contexts.model.Groups`; whatever is shown
-        pa.field("row_version", pa.string(), nullable=False),  # hash of the last three: of all that the store keeps
+        pa.field("valid_until", pa.timestamp("us", "UTC")),  # the midnight at which the context changes by itself
+        pa.field("groups_json", pa.string(), nullable=False),  # all themes and duplicates, shown or not: TaskGroups
+        pa.field("row_version", pa.string(), nullable=False),  # hash of context_hash, valid_until and groups_json
     ]
 )
 
-Rows = dict[str, list[dict[str, Any]]]
+_Rows = dict[str, list[dict[str, Any]]]
 
 
 @asset(
     step="compute_context",
-    schema=SCHEMA,
-    code_version="4",
+    schema=_SCHEMA,
+    code_version="5",
     checks=(users_of("todoist_tasks"),),
-    work=Work("contexts_assembled", per="user"),
+    work=WorkUnit("contexts_assembled", per="user"),
 )
 def user_contexts(
     todoist_tasks: Annotated[
@@ -52,47 +52,46 @@ def user_contexts(
         "deadline_date",
         "duration_minutes",
     ],
-    task_clusters: Annotated[pa.Table, "user_id", "task_id", "cluster_id", "label", "tags", "same_as"],
+    task_clusters: Annotated[pa.Table, "user_id", "task_id", "cluster_id", "label", "tags", "duplicate_of"],
     tip_reactions: Annotated[pa.Table, "user_id", "decision_id", "tip_kind", "theme", "reaction", "reacted_at"],
     now: datetime,
     budget: Budget,
 ) -> pa.Table:
-    """One row per user, users without open tasks too."""
+    """One row per user, including users without open tasks."""
     tasks, clusters, reactions = map(_by_user, (todoist_tasks, task_clusters, tip_reactions))
     rows = []
-    for user, own in tasks.items():
-        signals = _signals(user, own, clusters.get(user, ()), reactions.get(user, ()))
-        made, themes = assemble(signals, now, budget), signals.groups.to_json()
-        version = row_version(made.context_hash, made.valid_until, themes)
-        rows.append({"user_id": user, **vars(made), "themes": themes, "row_version": version})
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
+    for user, user_tasks in tasks.items():
+        signals = _signals(user, user_tasks, clusters.get(user, ()), reactions.get(user, ()))
+        assembled, groups_json = assemble(signals, now, budget), signals.groups.to_json()
+        version = row_version(assembled.context_hash, assembled.valid_until, groups_json)
+        rows.append({"user_id": user, **vars(assembled), "groups_json": groups_json, "row_version": version})
+    return pa.Table.from_pylist(rows, schema=_SCHEMA)
 
 
-def _by_user(table: pa.Table) -> Rows:
-    rows: Rows = {}
+def _by_user(table: pa.Table) -> _Rows:
+    rows: _Rows = {}
     for row in table.to_pylist():
         rows.setdefault(row.pop("user_id"), []).append(row)
     return rows
 
 
 def _signals(
-    user: str, tasks: list[dict[str, Any]], clusters: Sequence[dict[str, Any]], reactions: Iterable[dict[str, Any]]
+    user: str, rows: list[dict[str, Any]], clusters: Sequence[dict[str, Any]], reactions: Iterable[dict[str, Any]]
 ) -> Signals:
-    first = tasks[0]
-    own = tuple(_task(row) for row in tasks if row["task_id"] is not None)
+    tasks = tuple(_task(row) for row in rows if row["task_id"] is not None)
     return Signals(
         user_id=user,
-        timezone=first["timezone"],
-        language=first["language"],
-        tasks=own,
-        groups=Groups(tuple(_themes(clusters)), tuple(_alike(clusters, own))),
+        timezone=rows[0]["timezone"],
+        language=rows[0]["language"],
+        tasks=tasks,
+        groups=TaskGroups(tuple(_themes(clusters)), tuple(_duplicates(clusters, tasks))),
         reactions=tuple(Reaction(**row) for row in reactions),
     )
 
 
 def _task(row: dict[str, Any]) -> Task:
-    plain = {name: value for name, value in row.items() if name not in ("timezone", "language")}
-    return Task(**plain | {"labels": tuple(row["labels"])})
+    fields = {name: value for name, value in row.items() if name not in ("timezone", "language")}
+    return Task(**fields | {"labels": tuple(row["labels"])})
 
 
 def _themes(clusters: Iterable[dict[str, Any]]) -> Iterator[Theme]:
@@ -104,12 +103,13 @@ def _themes(clusters: Iterable[dict[str, Any]]) -> Iterator[Theme]:
         yield Theme(theme_id, rows[0]["label"], tuple(rows[0]["tags"]), tuple(row["task_id"] for row in rows))
 
 
-def _alike(clusters: Iterable[dict[str, Any]], tasks: Iterable[Task]) -> Iterator[tuple[tuple[str, str], ...]]:
-    """Tasks that say the same, each time with the first of them."""
-    content = {task.task_id: task.content_hash for task in tasks}
-    doubles: dict[str, list[str]] = {}
+def _duplicates(clusters: Iterable[dict[str, Any]], tasks: Iterable[Task]) -> Iterator[tuple[tuple[str, str], ...]]:
+    """Yield the groups of duplicate tasks, each task as its id and content hash, the original first."""
+    content_hashes = {task.task_id: task.content_hash for task in tasks}
+    groups: dict[str, list[str]] = {}
     for row in clusters:
-        if row["same_as"] is not None:
-            doubles.setdefault(row["same_as"], []).append(row["task_id"])
-    for first, others in doubles.items():
-        yield tuple((task_id, content[task_id]) for task_id in (first, *others) if task_id in content)
+        if row["duplicate_of"] is not None:
+            groups.setdefault(row["duplicate_of"], []).append(row["task_id"])
+    for original, duplicates in groups.items():
+        task_ids = (original, *duplicates)
+        yield tuple((task_id, content_hashes[task_id]) for task_id in task_ids if task_id in content_hashes)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.week`: what a week of requests costs with this system, and with assembly on demand."""
+"""`python -m benchmarks.week`: cost of a week of requests with this system and with assembly on demand."""
 
 from __future__ import annotations
 
@@ -6,51 +6,56 @@ import asyncio
 import shutil
 import sys
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.week import ahead, doors, on_demand
-from benchmarks.week.picture import draw
-from benchmarks.week.report import Result, save, show, title
-from benchmarks.week.service import name_llm
-from benchmarks.week.workload import workload
+from benchmarks.output import LOCAL_FOLDER
+from benchmarks.week.ahead_of_time import simulate_ahead_of_time
+from benchmarks.week.chart import save_chart
+from benchmarks.week.on_demand import paged_fetcher, simulate_on_demand, sync_fetcher
+from benchmarks.week.report import Comparison, print_comparison, save_comparison, title_of
+from benchmarks.week.service import set_llm_url
+from benchmarks.week.stand_ins import running_llm_stand_in
+from benchmarks.week.workload import generate_workload
 
-LOCAL = Path(__file__).parents[2] / ".local"
-FOLDER = LOCAL / "week"
+_FOLDER = LOCAL_FOLDER / "week"
 
-console = Console(highlight=False)
+_console = Console(highlight=False)
 
 
 def main() -> int:
-    """Play the week three times, print the table, write `.local/week.json` and `.local/week.png`."""
+    """Simulate the week three times, print the table, write `.local/week.json` and `.local/week.png`."""
     options = _options()
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir(parents=True)
+    shutil.rmtree(_FOLDER, ignore_errors=True)
+    _FOLDER.mkdir(parents=True)
     try:
-        result = asyncio.run(_result(options))
+        comparison = asyncio.run(_simulate(options))
     finally:
-        shutil.rmtree(FOLDER, ignore_errors=True)
-    save(result, LOCAL / "week.json")
-    draw(result.weeks, title(result), LOCAL / "week.png")
-    show(result, console)
-    say("The figures: .local/week.json   the picture: .local/week.png")
+        shutil.rmtree(_FOLDER, ignore_errors=True)
+    save_comparison(comparison, LOCAL_FOLDER / "week.json")
+    save_chart(comparison.weeks, title_of(comparison), LOCAL_FOLDER / "week.png")
+    print_comparison(comparison, _console)
+    _print_line("Figures: .local/week.json   chart: .local/week.png")
     return 0
 
 
-async def _result(options: Namespace) -> Result:
-    played = workload(options.users, options.days, seed=options.seed)
-    say(f"{played.n_requests} requests, {len(played.changes)} changes of tasks")
-    with doors.llm() as llm_url:
-        name_llm(llm_url)
-        say("This system")
-        ours = await ahead.play(played, FOLDER, say)
-        say("On demand, one /sync call a request")
-        timed = options.timed_days
-        sync = await on_demand.play("on demand, one /sync", on_demand.by_sync, played, say, timed_days=timed)
-        say("On demand, paged reads")
-        paged = await on_demand.play("on demand, paged reads", on_demand.by_pages, played, say, timed_days=timed)
-    return Result(options.days, played.n_days_asked, played.people, ours, sync, paged)
+async def _simulate(options: Namespace) -> Comparison:
+    workload = generate_workload(options.users, options.days, seed=options.seed)
+    _print_line(f"{workload.n_requests} requests, {len(workload.changes)} changes of tasks")
+    with running_llm_stand_in() as llm_url:
+        set_llm_url(llm_url)
+        _print_line("This system")
+        ahead = await simulate_ahead_of_time(workload, _FOLDER, _print_line)
+        _print_line("On demand, one /sync call per request")
+        n_days = options.timed_days
+        sync = await simulate_on_demand(
+            "on demand, one /sync", sync_fetcher, workload, _print_line, n_timed_days=n_days
+        )
+        _print_line("On demand, paged reads")
+        paged = await simulate_on_demand(
+            "on demand, paged reads", paged_fetcher, workload, _print_line, n_timed_days=n_days
+        )
+    return Comparison(options.days, workload.n_first_requests, workload.people, ahead, sync, paged)
 
 
 def _options() -> Namespace:
@@ -58,13 +63,12 @@ def _options() -> Namespace:
     parser.add_argument("--users", type=int, default=300)
     parser.add_argument("--days", type=int, default=7)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--timed-days", type=int, default=1, help="days on which answers on demand are timed")
+    parser.add_argument("--timed-days", type=int, default=1, help="days on which on-demand answers are timed")
     return parser.parse_args()
 
 
-def say(text: str) -> None:
-    """One line of progress, at once."""
-    console.print(text, markup=False)
+def _print_line(text: str) -> None:
+    _console.print(text, markup=False)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Why the LLM was called or not, and whose tips were shown, told by what the service wrote down."""
+"""Causes of LLM calls and of saved calls, and authors of the shown tips, from the tables of the service."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import psycopg
 
 from benchmarks.week.workload import MONDAY
 
-_CALLED = """
-    SELECT CASE WHEN l.renew_at < l.expires_at AND l.renew_at <= c.called_at THEN 'tried again after a failure'
-                WHEN l.expires_at > c.called_at THEN 'changed, and too few stood'
-                WHEN l.renew_at > c.called_at THEN 'another day, and too few stood'
-                ELSE 'too old, or none there' END AS cause, count(*)
+_LLM_CALLS = """
+    SELECT CASE WHEN l.renew_at < l.expires_at AND l.renew_at <= c.called_at THEN 'retry after a failure'
+                WHEN l.expires_at > c.called_at THEN 'changed, too few valid'
+                WHEN l.renew_at > c.called_at THEN 'new day, too few valid'
+                ELSE 'too old, or none stored' END AS cause, count(*)
     FROM llm_calls c LEFT JOIN LATERAL (
         SELECT expires_at, renew_at FROM candidate_sets s
         WHERE s.user_id = c.user_id AND s.made_at <= c.called_at
@@ -22,11 +22,11 @@ _CALLED = """
     WHERE c.called_at >= %s GROUP BY 1 ORDER BY 2 DESC
 """
 
-_SPARED = """
-    SELECT CASE WHEN d.llm = 'fallback' THEN 'made by rules'
-                WHEN d.nth > 1 THEN 'the same context'
-                WHEN l.expires_at > d.decided_at THEN 'changed, and enough stood'
-                ELSE 'another day, and enough stood' END AS cause, count(*)
+_SAVED_CALLS = """
+    SELECT CASE WHEN d.llm = 'fallback' THEN 'fallback to rules'
+                WHEN d.nth > 1 THEN 'same context'
+                WHEN l.expires_at > d.decided_at THEN 'changed, enough valid'
+                ELSE 'new day, enough valid' END AS cause, count(*)
     FROM (
         SELECT *, row_number() OVER (PARTITION BY candidate_set_id ORDER BY decided_at) AS nth FROM decisions
     ) d LEFT JOIN LATERAL (
@@ -39,24 +39,27 @@ _SPARED = """
 """
 
 _AUTHORS = """
-    SELECT CASE WHEN s.bases[d.chosen + 1] <> '' THEN 'llm' ELSE 'rules' END AS author, count(*)
+    SELECT CASE WHEN s.subject_hashes[d.chosen + 1] <> '' THEN 'llm' ELSE 'rules' END AS author, count(*)
     FROM decisions d LEFT JOIN candidate_sets s USING (candidate_set_id)
     WHERE d.decided_at >= %s GROUP BY 1 ORDER BY 2 DESC
 """
 
 
-def called(connection: psycopg.Connection[Any]) -> dict[str, int]:
-    """Calls of the LLM in the week, by cause."""
-    return _counts(connection, _CALLED)
+def llm_calls_by_cause(connection: psycopg.Connection[Any]) -> dict[str, int]:
+    """The LLM calls of the week by cause."""
+    return _counts(connection, _LLM_CALLS)
 
 
-def spared(connection: psycopg.Connection[Any]) -> dict[str, int]:
-    """Requests of the week without one, by what spared it: a set's first decision is the one that it was made for."""
-    return _counts(connection, _SPARED)
+def saved_calls_by_cause(connection: psycopg.Connection[Any]) -> dict[str, int]:
+    """The requests of the week without an LLM call, by the reason that saved the call.
+
+    A candidate set is written for its first decision; later decisions had the same context.
+    """
+    return _counts(connection, _SAVED_CALLS)
 
 
-def authors(connection: psycopg.Connection[Any]) -> dict[str, int]:
-    """Whose tips were shown in the week: where too few of an LLM's still stand, rules add theirs."""
+def tips_by_author(connection: psycopg.Connection[Any]) -> dict[str, int]:
+    """The shown tips of the week by author: the rules fill a set with too few valid tips of the LLM."""
     return _counts(connection, _AUTHORS)
 
 

@@ -1,11 +1,11 @@
-"""How people's tasks change while the week goes by. Pure, the same for the same seed.
+"""Changes of users' tasks during the week. Pure, the same for the same seed.
 
-Nobody publishes how often Todoist's tasks change. Its own default is a goal of five completed tasks a day
-(`daily_goal` of the user object), which few people reach every day; here it is 3 on a weekday. 2 are added: what
-recurs comes back by itself, so lists neither grow nor run dry. 1 is reworded, given another priority or moved to
-another day. Half as much at the weekend. People differ by a log-normal factor: one in ten does twice as much and
-more, the busiest of 300 about seven times. Each change comes by itself at any waking minute; in truth many come in
-one sitting, which would leave fewer different contexts.
+There are no published rates of changes in Todoist. Its default goal is five completed tasks a day (`daily_goal` of
+the user object), which few people reach every day; the simulation completes 3 on a weekday. It adds only 2: recurring
+tasks return, and the lists neither grow nor shrink. It rewords, reprioritises or moves 1. On weekends all rates are
+halved. Users differ by a log-normal factor: one in ten is at least twice as active as the average, the most active of
+300 about seven times. Changes are spread independently over the waking hours; real users often make several at once,
+and would have fewer different contexts.
 """
 
 from __future__ import annotations
@@ -17,47 +17,51 @@ from random import Random
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from benchmarks.week.habits import at_minute, uneven_minutes
+from benchmarks.week.habits import instant_at, random_minutes
 from local.samples import SampleUser, sample_texts
 from local.samples.draw import Draw
-from local.samples.items import Item, Shelf, new_item
+from local.samples.items import Item, ProjectContents, new_item
 from local.samples.texts import Recurrence, Topic, topics_by_project, topics_of
 
-A_DAY = {"complete": 3.0, "add": 2.0, "edit": 1.0}
-AT_WEEKENDS = 0.5
-SPREAD = 0.8
-"""Standard deviation of the logarithm of a person's factor, whose mean is 1."""
+_CHANGES_PER_DAY = {"complete": 3.0, "add": 2.0, "edit": 1.0}
+_WEEKEND_FACTOR = 0.5
+_ACTIVITY_SIGMA = 0.8
+"""Standard deviation of the logarithm of a user's activity; the mean activity is 1."""
 
-_PRESSING = 0.7
-"""So often what is completed is due, today or since long, where anything is; else it is any task."""
+_DUE_RATE = 0.7
+"""Rate at which a completed task is one that is due or overdue, if there is any; otherwise it is a random task."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """An incremental `/sync` answer, and when it came about."""
+    """A change of a user's tasks.
+
+    delta: an incremental `/sync` answer.
+    """
 
     at: datetime
     user_id: str
     delta: Mapping[str, Any]
 
 
-def changes(user: SampleUser, days: Iterable[date], *, seed: int) -> Iterator[Change]:
-    """What happens to a user's tasks on some days of their own calendar, in order."""
-    factor = Random(f"{seed}:activity:{user.user_id}").lognormvariate(-(SPREAD**2) / 2, SPREAD)
+def changes_of(user: SampleUser, days: Iterable[date], *, seed: int) -> Iterator[Change]:
+    """The changes of a user's tasks on local days, in order."""
+    mu = -(_ACTIVITY_SIGMA**2) / 2
+    activity = Random(f"{seed}:activity:{user.user_id}").lognormvariate(mu, _ACTIVITY_SIGMA)
     account = _Account(user.document, {item["id"]: item for item in user.document["items"]})
     for day in days:
         rng = Random(f"{seed}:changes:{user.user_id}:{day}")
         draw = Draw(rng, day, user.document["user"]["id"], ZoneInfo(user.timezone), max_age=timedelta(days=1))
-        n_a_day = sum(A_DAY.values()) * factor * (AT_WEEKENDS if day.weekday() >= 5 else 1.0)
-        for minute in uneven_minutes(rng, n_a_day):
+        n_per_day = sum(_CHANGES_PER_DAY.values()) * activity * (_WEEKEND_FACTOR if day.weekday() >= 5 else 1.0)
+        for minute in random_minutes(rng, n_per_day):
             if item := account.change(draw):
                 delta = {"sync_token": draw.new_sync_token(), "full_sync": False, "items": [item]}
-                yield Change(at_minute(day, minute, draw.zone), user.user_id, delta)
+                yield Change(instant_at(day, minute, draw.zone), user.user_id, delta)
 
 
 @dataclass
 class _Account:
-    """The open tasks of one user as they change."""
+    """The current open tasks of one user."""
 
     document: Mapping[str, Any]
     items: dict[str, Item]
@@ -67,8 +71,8 @@ class _Account:
         self.topics = topics_by_project(self.document)
 
     def change(self, draw: Draw) -> Item | None:
-        """Let one thing happen; the task as it is afterwards, None where there is no task that it could happen to."""
-        kind = draw.rng.choices(list(A_DAY), list(A_DAY.values()))[0]
+        """Make one random change and return the changed task; None if there is no suitable task."""
+        kind = draw.rng.choices(list(_CHANGES_PER_DAY), list(_CHANGES_PER_DAY.values()))[0]
         item = self._add(draw) if kind == "add" else self._edit(draw) if kind == "edit" else self._complete(draw)
         if item and item["checked"]:
             del self.items[item["id"]]
@@ -79,19 +83,19 @@ class _Account:
     def _complete(self, draw: Draw) -> Item | None:
         parents = {item["parent_id"] for item in self.items.values()}
         leaves = [item for item in self.items.values() if item["id"] not in parents]
-        pressing = [item for item in leaves if item["due"] and item["due"]["date"][:10] <= draw.today.isoformat()]
-        chosen = _any(draw, pressing if pressing and draw.chance(_PRESSING) else leaves)
-        return chosen and _completed(chosen, draw)
+        due = [item for item in leaves if item["due"] and item["due"]["date"][:10] <= draw.today.isoformat()]
+        item = _choose(draw, due if due and draw.chance(_DUE_RATE) else leaves)
+        return item and _completed(item, draw)
 
     def _edit(self, draw: Draw) -> Item | None:
-        """Half of the edits move a task to another day, a third reword it, the others change its priority."""
-        item = _any(draw, list(self.items.values()))
+        """Edit a task: half of the edits move it to a later day, a third reword it, the rest change its priority."""
+        item = _choose(draw, list(self.items.values()))
         if item is None:
             return None
-        lot = draw.rng.random()
-        if lot < 1 / 2 and item["due"]:
+        random_share = draw.rng.random()
+        if random_share < 1 / 2 and item["due"]:
             return _moved(item, draw)
-        if lot < 5 / 6:
+        if random_share < 5 / 6:
             endings = sample_texts().rewordings.get(self.document["user"]["lang"], sample_texts().rewordings["en"])
             return item | {"content": item["content"] + draw.rng.choice(endings)}
         return item | {"priority": item["priority"] % 4 + 1}
@@ -100,35 +104,38 @@ class _Account:
         project_id = draw.rng.choice(self.document["projects"])["id"]
         lang = self.document["user"]["lang"]
         topic = self.topics.get(project_id) or draw.rng.choice(topics_of(lang) or topics_of("en"))
-        here = [item for item in self.items.values() if item["project_id"] == project_id]
-        sections = tuple(each["id"] for each in self.document["sections"] if each["project_id"] == project_id)
+        siblings = [item for item in self.items.values() if item["project_id"] == project_id]
+        sections = tuple(
+            section["id"] for section in self.document["sections"] if section["project_id"] == project_id
+        )
         labels = topic.labels if project_id in self.topics else ()
-        return new_item(draw, Shelf(project_id, sections, labels, here), topic, self._text(draw, topic))
+        contents = ProjectContents(project_id, sections, labels, siblings)
+        return new_item(draw, contents, topic, self._new_text(draw, topic))
 
-    def _text(self, draw: Draw, topic: Topic) -> str:
-        """A text that the account does not have, or any of the topic when it has them all."""
-        there = {item["content"] for item in self.items.values()}
-        return draw.rng.choice([text for text in topic.texts if text not in there] or topic.texts)
+    def _new_text(self, draw: Draw, topic: Topic) -> str:
+        """A text of the topic that the account does not have yet, or any if it has them all."""
+        used = {item["content"] for item in self.items.values()}
+        return draw.rng.choice([text for text in topic.texts if text not in used] or topic.texts)
 
 
-def _any(draw: Draw, items: Sequence[Item]) -> Item | None:
+def _choose(draw: Draw, items: Sequence[Item]) -> Item | None:
     return draw.rng.choice(items) if items else None
 
 
 def _completed(item: Item, draw: Draw) -> Item:
-    """A task that is done; a recurring one only moves on to its next day."""
+    """The completed task; a recurring task stays open and moves to its next date."""
     due = item["due"]
     if not (due and due["is_recurring"]):
         return item | {"checked": True, "completed_by_uid": draw.owner}
-    known = (rule for rule in sample_texts().recurrences if due["string"] in rule.texts.values())
-    rule = next(known, Recurrence(days=7, texts={}))
+    matching = (rule for rule in sample_texts().recurrences if due["string"] in rule.texts.values())
+    rule = next(matching, Recurrence(days=7, texts={}))
     old = date.fromisoformat(due["date"][:10])
     new = rule.next_after(old, max(old, draw.today))
     return item | {"due": due | {"date": new.isoformat() + due["date"][10:]}}
 
 
 def _moved(item: Item, draw: Draw) -> Item:
-    """A task with its date put off by one day to two weeks."""
+    """The task with a due date one day to two weeks later."""
     old = date.fromisoformat(item["due"]["date"][:10])
     new = max(old, draw.today) + timedelta(days=draw.rng.randint(1, 14))
     return item | {"due": item["due"] | {"date": new.isoformat() + item["due"]["date"][10:]}}

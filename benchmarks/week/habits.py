@@ -1,4 +1,4 @@
-"""When people ask for a tip: at their own hours, at any hour, or not at all. Pure, the same for the same seed."""
+"""Users' habits and the times of their requests for tips. Pure, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -10,73 +10,82 @@ from zoneinfo import ZoneInfo
 
 from local.samples import SampleUser
 
-WAKING_FROM = 7 * 60
-WAKING_MINUTES = 16 * 60
-"""Everybody is awake from 7 to 23 o'clock; all times of a day here are minutes after its midnight."""
+_WAKING_FROM = 7 * 60
+"""Minute after the local midnight at which all users wake up."""
 
-MOST_A_DAY = 6
+_WAKING_MINUTES = 16 * 60
+"""Length of a waking day."""
 
-_IDLE = 0.1
-_IRREGULAR = 1 / 6
-_SKIPPED = 0.1
-_UNPUNCTUAL = 10.0
-"""Standard deviation of a habit's minute from day to day; it is late by more than half an hour once in 750 days."""
+_MAX_REQUESTS_PER_DAY = 6
+
+_IDLE_SHARE = 0.1
+_IRREGULAR_SHARE = 1 / 6
+"""Share of the active users without habits."""
+
+_SKIP_RATE = 0.1
+_JITTER_MINUTES = 10.0
+"""Standard deviation of a habit's time from day to day; deviations over half an hour occur once in about 370 days."""
 
 
 @dataclass(frozen=True)
 class Person:
-    """Who asks `n_a_day` times a day: at `habits`, each left out one day in ten; without any, at random times."""
+    """A user who sends `n_per_day` requests a day.
+
+    habits: times of the requests in minutes after midnight, each skipped on one day in ten; empty for random times.
+    """
 
     user_id: str
     zone: ZoneInfo
-    n_a_day: int
+    n_per_day: int
     habits: tuple[int, ...]
 
     @property
     def is_idle(self) -> bool:
-        return self.n_a_day == 0
+        """Whether the user sends no requests."""
+        return self.n_per_day == 0
 
 
-def people(users: Sequence[SampleUser], *, seed: int) -> list[Person]:
-    """One in ten is idle, one in six of the others irregular; 1 to 6 requests a day, each as likely."""
+def draw_people(users: Sequence[SampleUser], *, seed: int) -> list[Person]:
+    """The habits of each user: one in ten is idle, one in six of the others irregular; 1 to 6 requests a day."""
     rng = Random(f"{seed}:people")
     order = rng.sample(range(len(users)), len(users))
-    n_idle = round(_IDLE * len(users))
-    idle, irregular = set(order[:n_idle]), set(order[n_idle:][: round(_IRREGULAR * (len(users) - n_idle))])
-    return [_person(user, rng, n in idle, n in irregular) for n, user in enumerate(users)]
+    n_idle = round(_IDLE_SHARE * len(users))
+    n_irregular = round(_IRREGULAR_SHARE * (len(users) - n_idle))
+    idle, irregular = set(order[:n_idle]), set(order[n_idle:][:n_irregular])
+    return [_draw_person(user, rng, n in idle, n in irregular) for n, user in enumerate(users)]
 
 
-def requests(person: Person, days: Iterable[date], *, seed: int) -> Iterator[datetime]:
-    """The instants (UTC) at which a person asks on some days of their own calendar, in order."""
+def request_times(person: Person, days: Iterable[date], *, seed: int) -> Iterator[datetime]:
+    """The instants (UTC) of a person's requests on local days, in order."""
     for day in days:
         rng = Random(f"{seed}:requests:{person.user_id}:{day}")
-        minutes = _habitual(person, rng) if person.habits else uneven_minutes(rng, person.n_a_day)
-        yield from (at_minute(day, minute, person.zone) for minute in sorted(minutes))
+        minutes = _habitual_minutes(person, rng) if person.habits else random_minutes(rng, person.n_per_day)
+        yield from (instant_at(day, minute, person.zone) for minute in sorted(minutes))
 
 
-def at_minute(day: date, minute: float, zone: ZoneInfo) -> datetime:
-    """The instant at which a clock in `zone` is so many minutes after the midnight that begins `day`."""
+def instant_at(day: date, minute: float, zone: ZoneInfo) -> datetime:
+    """The instant (UTC) of a local time, given in minutes after the midnight at the start of `day`."""
     return (datetime.combine(day, time(), zone) + timedelta(minutes=minute)).astimezone(UTC)
 
 
-def uneven_minutes(rng: Random, n_a_day: float) -> Iterator[float]:
-    """Minutes of waking hours, drawn as a Poisson process: `n_a_day` on average, none remembering another."""
+def random_minutes(rng: Random, n_per_day: float) -> Iterator[float]:
+    """Minutes of waking hours, drawn as a Poisson process with `n_per_day` on average."""
     minute = 0.0
-    while n_a_day and (minute := minute + rng.expovariate(n_a_day / WAKING_MINUTES)) < WAKING_MINUTES:
-        yield WAKING_FROM + minute
+    while n_per_day and (minute := minute + rng.expovariate(n_per_day / _WAKING_MINUTES)) < _WAKING_MINUTES:
+        yield _WAKING_FROM + minute
 
 
-def _person(user: SampleUser, rng: Random, is_idle: bool, is_irregular: bool) -> Person:
-    n_a_day = rng.randint(1, MOST_A_DAY)
-    habits = rng.sample(range(WAKING_FROM, WAKING_FROM + WAKING_MINUTES), n_a_day)
+def _draw_person(user: SampleUser, rng: Random, is_idle: bool, is_irregular: bool) -> Person:
+    n_per_day = rng.randint(1, _MAX_REQUESTS_PER_DAY)
+    habits = rng.sample(range(_WAKING_FROM, _WAKING_FROM + _WAKING_MINUTES), n_per_day)
     has_habits = not (is_idle or is_irregular)
     return Person(
         user_id=user.user_id,
         zone=ZoneInfo(user.timezone),
-        n_a_day=0 if is_idle else n_a_day,
+        n_per_day=0 if is_idle else n_per_day,
         habits=tuple(sorted(habits)) if has_habits else (),
     )
 
 
-def _habitual(person: Person, rng: Random) -> list[float]:
-    return [minute + rng.gauss(0, _UNPUNCTUAL) for minute in person.habits if rng.random() >= _SKIPPED]
+def _habitual_minutes(person: Person, rng: Random) -> list[float]:
+    return [minute + rng.gauss(0, _JITTER_MINUTES) for minute in person.habits if rng.random() >= _SKIP_RATE]

@@ -1,7 +1,7 @@
-"""The week of a product without this system: all of the context is fetched and assembled in every request.
+"""The week without this system: every request fetches all signals and assembles the context.
 
-Answers are timed on the first days, with few under way at once, so that they do not slow each other down; Todoist
-calls are then counted over the whole week, with nobody waiting for anything.
+Answers are timed on the first days, with few requests at once, to keep them from slowing each other down. Todoist
+calls are counted over the whole week in a second simulation without delays.
 """
 
 from __future__ import annotations
@@ -18,36 +18,37 @@ from zoneinfo import ZoneInfo
 
 import httpx
 
-from benchmarks.week import doors
-from benchmarks.week.measured import Answered, Week
+from benchmarks.output import PrintLine
+from benchmarks.week.measurements import TimedAnswer, WeekResult
 from benchmarks.week.service import LLM_MODEL
-from benchmarks.week.timeline import Clock, Crowd, Say, Timeline
-from benchmarks.week.workload import MONDAY, Request, Workload
-from contexts.assemble import Budget, assemble
-from contexts.mirror import Mirror, fold, open_tasks
-from contexts.model import Signals, UserContext
-from contexts.todoist import Todoist
+from benchmarks.week.stand_ins import TodoistControl, running_todoist_stand_in
+from benchmarks.week.timeline import SimulatedClock, Timeline, WaitingUsers
+from benchmarks.week.workload import MONDAY, TipRequest, Workload
+from contexts.assembly.assemble import Budget, assemble
+from contexts.assembly.model import Signals, UserContext
+from contexts.todoist.client import Todoist
+from contexts.todoist.mirror import Mirror, fold, open_tasks
 from local.samples import SampleUser
-from serving.llm import LLM
+from tips.generator import LLMGenerator
 
-AT_MOST = 8
-BUDGET = Budget(2000)
+_MAX_WAITING_USERS = 8
+_BUDGET = Budget(2000)
 
-_PAGE = 50
-_PAGED = ("projects", "sections", "labels", "tasks")
-_PATIENCE = 30.0
+_PAGE_SIZE = 50
+_PAGED_KINDS = ("projects", "sections", "labels", "tasks")
+_TIMEOUT_S = 30.0
 
 Fetch = Callable[[str], Awaitable[Mapping[str, Any]]]
-"""From a user's token to a document such as a full answer of `/sync`."""
+"""Returns a user's account in the format of a full `/sync` answer, given the user's token."""
 
-Form = Callable[[str], AbstractAsyncContextManager[Fetch]]
-"""From Todoist's address to a way to fetch."""
+Fetcher = Callable[[str], AbstractAsyncContextManager[Fetch]]
+"""Opens a `Fetch` over a session with Todoist, given Todoist's URL."""
 
 
 @asynccontextmanager
-async def by_sync(url: str) -> AsyncIterator[Fetch]:
-    """One `/sync` call."""
-    async with Todoist(url, concurrency=AT_MOST).session() as session:
+async def sync_fetcher(url: str) -> AsyncIterator[Fetch]:
+    """Fetches an account with one `/sync` call."""
+    async with Todoist(url, concurrency=_MAX_WAITING_USERS).session() as session:
 
         async def fetch(token: str) -> Mapping[str, Any]:
             return (await session.sync(token, None)).document
@@ -56,114 +57,120 @@ async def by_sync(url: str) -> AsyncIterator[Fetch]:
 
 
 @asynccontextmanager
-async def by_pages(url: str) -> AsyncIterator[Fetch]:
-    """The reads of the official Python SDK (4.0), one after another as it makes them: the user, then every page of
-    each kind, 50 objects a page.
+async def paged_fetcher(url: str) -> AsyncIterator[Fetch]:
+    """Fetches an account with the reads of the official Python SDK (4.0), one after the other.
+
+    They are the user, then every page of each kind, 50 objects per page.
     """
-    async with httpx.AsyncClient(base_url=url, timeout=_PATIENCE) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S) as client:
 
         async def fetch(token: str) -> Mapping[str, Any]:
             headers = {"Authorization": f"Bearer {token}"}
             user = (await client.get("/api/v1/user", headers=headers)).raise_for_status().json()
-            found = {kind: await _pages(client, kind, headers) for kind in _PAGED}
-            return {"full_sync": True, "user": user, "items": found.pop("tasks"), **found}
+            objects = {kind: await _read_pages(client, kind, headers) for kind in _PAGED_KINDS}
+            return {"full_sync": True, "user": user, "items": objects.pop("tasks"), **objects}
 
         yield fetch
 
 
-async def _pages(client: httpx.AsyncClient, kind: str, headers: Mapping[str, str]) -> list[Any]:
+async def _read_pages(client: httpx.AsyncClient, kind: str, headers: Mapping[str, str]) -> list[Any]:
     results: list[Any] = []
-    query: dict[str, Any] = {"limit": _PAGE}
+    query: dict[str, Any] = {"limit": _PAGE_SIZE}
     while True:
-        answer = await client.get(f"/api/v1/{kind}", params=query, headers=headers)
-        page = answer.raise_for_status().json()
+        response = await client.get(f"/api/v1/{kind}", params=query, headers=headers)
+        page = response.raise_for_status().json()
         results += page["results"]
         if page["next_cursor"] is None:
             return results
         query["cursor"] = page["next_cursor"]
 
 
-async def play(name: str, form: Form, workload: Workload, say: Say, *, timed_days: int) -> Week:
-    """Play the week to one form of it."""
-    answers = await _timed(form, workload, MONDAY + timedelta(days=timed_days), say)
-    say("  the whole week, calls only")
-    by_user = await _counted(form, workload)
-    return Week(
+async def simulate_on_demand(
+    name: str, fetcher: Fetcher, workload: Workload, print_line: PrintLine, *, n_timed_days: int
+) -> WeekResult:
+    """Simulate the week with one way to fetch."""
+    answers = await _time_answers(fetcher, workload, MONDAY + timedelta(days=n_timed_days), print_line)
+    print_line("  the whole week, calls only")
+    by_user = await _count_calls(fetcher, workload)
+    return WeekResult(
         name=name,
         n_requests=workload.n_requests,
         answers=answers,
         todoist={"requests": sum(by_user.values())},
         llm={"every request": workload.n_requests},
-        spared={},
+        saved={},
         authors={"llm": workload.n_requests},
         by_user=by_user,
     )
 
 
-async def _timed(form: Form, workload: Workload, until: datetime, say: Say) -> list[Answered]:
-    with doors.todoist(workload.users) as tasks:
-        async with form(tasks.url) as fetch:
-            tips = _Tips(fetch, LLM(LLM_MODEL, seconds=_PATIENCE))
-            await _play(workload, tasks, tips.answer, until, say)
+async def _time_answers(
+    fetcher: Fetcher, workload: Workload, until: datetime, print_line: PrintLine
+) -> list[TimedAnswer]:
+    with running_todoist_stand_in(workload.users) as todoist:
+        async with fetcher(todoist.url) as fetch:
+            tips = _OnDemandTips(fetch, LLMGenerator(LLM_MODEL, timeout_s=_TIMEOUT_S))
+            await _simulate(workload, todoist, tips.answer, until, print_line)
     return tips.answers
 
 
-async def _counted(form: Form, workload: Workload) -> Mapping[str, int]:
-    """Todoist calls of the whole week, by user."""
-    with doors.todoist(workload.users, seconds=(0.0, 0.0)) as tasks:
-        async with form(tasks.url) as fetch:
+async def _count_calls(fetcher: Fetcher, workload: Workload) -> Mapping[str, int]:
+    """The Todoist calls of the whole week by user."""
+    with running_todoist_stand_in(workload.users, answer_seconds=(0.0, 0.0)) as todoist:
+        async with fetcher(todoist.url) as fetch:
 
-            async def only_fetch(user: SampleUser, _: datetime) -> None:
+            async def fetch_only(user: SampleUser, _: datetime) -> None:
                 await fetch(user.api_token)
 
-            await _play(workload, tasks, only_fetch, workload.until, lambda _: None)
-        return await tasks.calls()
+            await _simulate(workload, todoist, fetch_only, workload.until, lambda _: None)
+        return await todoist.calls_by_user()
 
 
 @dataclass
-class _Tips:
-    """A tip on demand. Without a store there are neither themes nor reactions: it does less than the system."""
+class _OnDemandTips:
+    """Answers requests without a store, and therefore without themes and reactions, which is less work."""
 
     fetch: Fetch
-    author: LLM
-    answers: list[Answered] = field(default_factory=list)
+    generator: LLMGenerator
+    answers: list[TimedAnswer] = field(default_factory=list)
 
     async def answer(self, user: SampleUser, now: datetime) -> None:
-        """Fetch, assemble, have it written, and note how long it took."""
-        began = time.perf_counter()
-        is_written = await self._write(user, now)
-        seconds = time.perf_counter() - began
-        self.answers.append(Answered(now, user.user_id, seconds, "on demand", "called" if is_written else "fallback"))
+        """Fetch, assemble, generate tips, and record the time."""
+        started = time.perf_counter()
+        has_tips = await self._generate(user, now)
+        seconds = time.perf_counter() - started
+        llm = "called" if has_tips else "fallback"
+        self.answers.append(TimedAnswer(now, user.user_id, seconds, "on demand", llm))
 
-    async def _write(self, user: SampleUser, now: datetime) -> bool:
+    async def _generate(self, user: SampleUser, now: datetime) -> bool:
         mirror = fold(Mirror(), await self.fetch(user.api_token)).mirror
         directory = mirror.directory
         signals = Signals(user.user_id, directory.timezone or "UTC", directory.language or "en", open_tasks(mirror))
-        context = UserContext.model_validate_json(assemble(signals, now, BUDGET).context_json)
+        context = UserContext.model_validate_json(assemble(signals, now, _BUDGET).context_json)
         today = now.astimezone(ZoneInfo(signals.timezone)).date()
-        return bool((await self.author.write(context, today, within=_PATIENCE)).tips)
+        return bool((await self.generator.generate(context, today, timeout_s=_TIMEOUT_S)).tips)
 
 
-async def _play(
+async def _simulate(
     workload: Workload,
-    tasks: doors.Tasks,
+    todoist: TodoistControl,
     answer: Callable[[SampleUser, datetime], Coroutine[Any, Any, None]],
     until: datetime,
-    say: Say,
+    print_line: PrintLine,
 ) -> None:
-    """Let tasks change and people ask in their order, from the week's beginning on."""
+    """Run the changes of tasks and the requests of the week in order."""
     users = {user.user_id: user for user in workload.users}
-    timeline = Timeline(Clock(workload.changes[0].at), say)
+    timeline = Timeline(SimulatedClock(workload.changes[0].at), print_line)
 
-    async def asked(crowd: Crowd, request: Request) -> None:
-        await crowd.ask(request.user_id, request.at, partial(answer, users[request.user_id], request.at))
+    async def ask(waiting_users: WaitingUsers, request: TipRequest) -> None:
+        await waiting_users.ask(request.user_id, request.at, partial(answer, users[request.user_id], request.at))
 
     async with asyncio.TaskGroup() as group:
-        crowd = Crowd(group, at_most=AT_MOST, span=timedelta(days=1), patience=0)
+        waiting_users = WaitingUsers(group, max_users=_MAX_WAITING_USERS, max_wait=timedelta(days=1), head_start_s=0)
         for change in workload.changes:
             if change.at < until:
-                timeline.plan(change.at, partial(tasks.change, change))
+                timeline.schedule(change.at, partial(todoist.apply, change))
         for request in workload.requests:
             if MONDAY <= request.at < until:
-                timeline.plan(request.at, partial(asked, crowd, request))
-        await timeline.play(crowd)
+                timeline.schedule(request.at, partial(ask, waiting_users, request))
+        await timeline.run(waiting_users)

@@ -1,4 +1,4 @@
-"""The service in a process of its own, by a clock that is set from outside."""
+"""The service as a process of its own, with the simulated clock."""
 
 from __future__ import annotations
 
@@ -15,57 +15,62 @@ import uvicorn
 import uvloop
 from pydantic import SecretStr
 
-from benchmarks.week.timeline import Clock
-from contexts.vault import Vault
-from serving.__main__ import opened
+from benchmarks.week.timeline import SimulatedClock
+from contexts.todoist.credentials import CredentialCipher
+from serving.__main__ import open_app
 from serving.settings import ServingSettings
 
-TOKEN = "the-benchmark-of-a-week"
+SERVICE_TOKEN = "the-benchmark-of-a-week"
 LLM_MODEL = "openai-chat:local"
 
 
 @dataclass(frozen=True)
-class Places:
-    """What the service stands upon. key: that users' tokens are encrypted with."""
+class ServiceConnections:
+    """The addresses that the service connects to.
+
+    key: encrypts the users' credentials.
+    """
 
     database_url: str
     todoist_url: str
     key: str
 
 
-def name_llm(url: str) -> None:
-    """Tell this process and those that it starts where the LLM is."""
+def set_llm_url(url: str) -> None:
+    """Set the LLM's URL in the environment of this process and of its child processes."""
     os.environ.update({"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": "none is needed"})
 
 
-def told(todoist_url: str) -> ServingSettings:
-    """What the service is told, and nothing by chance: its defaults are the world's."""
-    return ServingSettings(service_tokens=(SecretStr(TOKEN),), todoist_api_url=todoist_url, llm_model=LLM_MODEL)
+def service_settings(todoist_url: str) -> ServingSettings:
+    """The settings of the service: the defaults, independent of the environment."""
+    return ServingSettings(
+        service_tokens=(SecretStr(SERVICE_TOKEN),), todoist_api_url=todoist_url, llm_model=LLM_MODEL
+    )
 
 
 @contextmanager
-def serving(places: Places, clock: Clock) -> Iterator[str]:
-    """Serve over real doors; yields the address, and the process has ended afterwards."""
+def running_week_service(connections: ServiceConnections, clock: SimulatedClock) -> Iterator[str]:
+    """Run the service in a child process and yield its URL; the process ends with the block."""
     context = get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(places, clock, theirs), daemon=True)
+    parent_end, child_end = context.Pipe()
+    process = context.Process(target=_run, args=(connections, clock, child_end), daemon=True)
     process.start()
-    theirs.close()
+    child_end.close()
     try:
-        yield ours.recv()
+        yield parent_end.recv()
     finally:
         process.terminate()
         process.join()
 
 
-def _serve(places: Places, clock: Clock, parent: Connection) -> None:
+def _run(connections: ServiceConnections, clock: SimulatedClock, parent: Connection) -> None:
     logging.basicConfig(level=logging.WARNING, format="service: %(message)s")
-    uvloop.run(_answer(places, clock, parent))
+    uvloop.run(_serve(connections, clock, parent))
 
 
-async def _answer(places: Places, clock: Clock, parent: Connection) -> None:
-    settings, vault = told(places.todoist_url), Vault([places.key])
-    async with opened(settings, places.database_url, vault, clock=clock.now) as app:
+async def _serve(connections: ServiceConnections, clock: SimulatedClock, parent: Connection) -> None:
+    settings, cipher = service_settings(connections.todoist_url), CredentialCipher([connections.key])
+    async with open_app(settings, connections.database_url, cipher, clock=clock.now) as app:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             parent.send(f"http://127.0.0.1:{listener.getsockname()[1]}")
             server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_config=None))

@@ -1,4 +1,4 @@
-"""This system on one machine: Postgres, the night in this process, the service in another one."""
+"""This system on one machine: Postgres, the pipeline in this process, and the service in a child process."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ import httpx
 import psycopg
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.night import Pipeline
-from benchmarks.week import service
-from benchmarks.week.timeline import Clock
-from benchmarks.week.words import Words
+from benchmarks.pipeline import Pipeline
+from benchmarks.week.service import SERVICE_TOKEN, ServiceConnections, running_week_service, service_settings
+from benchmarks.week.timeline import SimulatedClock
+from benchmarks.week.word_embedder import WordEmbedder
 from benchmarks.week.workload import MONDAY, WARM_UP, Workload
-from contexts.accounts import Look
-from contexts.migrate import migrate
+from contexts.postgres.migrate import migrate
+from contexts.postgres.sql import connect
 from contexts.settings import Settings, read_settings
-from contexts.sql import connect
-from contexts.todoist import Credentials, Todoist
-from contexts.vault import new_key
+from contexts.todoist.accounts import FetchScope
+from contexts.todoist.client import Todoist
+from contexts.todoist.credentials import Credentials, new_key
 from local import postgres
 from serving.__main__ import POLICY
 from serving.learn import Learner
@@ -34,111 +34,118 @@ from serving.metrics import Metrics
 from serving.settings import ServingSettings
 
 _N_SHARDS = 4
-_FETCHES_AT_ONCE = 32
+_FETCH_CONCURRENCY = 32
 
 
 @dataclass(frozen=True)
-class Run:
-    """A scheduled run, and the Todoist calls that it made."""
+class ScheduledRun:
+    """A scheduled run of the pipeline and the number of its Todoist calls."""
 
     at: datetime
-    look: Look
-    n_calls: int
+    scope: FetchScope
+    n_todoist_calls: int
 
 
 @dataclass(frozen=True)
 class System:
-    """What the week is played to."""
+    """The running system.
+
+    learner: marks ignored tips, in place of the service's own periodic task.
+    """
 
     connection: psycopg.Connection[Any]
     pipeline: Pipeline
     client: httpx.AsyncClient
     learner: Learner
     settings: Settings
-    serving: ServingSettings
+    serving_settings: ServingSettings
 
-    def runs(self, since: datetime, until: datetime) -> Iterator[datetime]:
-        """When the schedule has runs, after `since` and before `until`."""
+    def run_times(self, since: datetime, until: datetime) -> Iterator[datetime]:
+        """The instants of the schedule after `since` and before `until`."""
         at = since
         while (at := self.settings.next_run(at)) < until:
             yield at
 
-    async def run(self, at: datetime) -> Run:
-        """The steps that Airflow runs at an instant of the schedule, with the users that it would fetch."""
-        look = Look.NIGHT if self.settings.is_night(at) else Look.LIKELY
-        night, until = self.pipeline.night, self.settings.next_run(at)
-        costs = await asyncio.to_thread(night, at, _silent, look=look, until=until)
+    async def run_pipeline(self, at: datetime) -> ScheduledRun:
+        """Run the pipeline as Airflow does at an instant of the schedule, with the same scope."""
+        scope = FetchScope.NIGHTLY if self.settings.is_night(at) else FetchScope.LIKELY
+        run, next_run_at = self.pipeline.run, self.settings.next_run(at)
+        costs = await asyncio.to_thread(run, at, _print_nothing, scope=scope, next_run_at=next_run_at)
         counts = {name: n for cost in costs for name, n in cost.counts.items()}
-        return Run(at, look, counts.get("todoist_calls_full", 0) + counts.get("todoist_calls_incremental", 0))
+        n_calls = counts.get("todoist_calls_full", 0) + counts.get("todoist_calls_incremental", 0)
+        return ScheduledRun(at, scope, n_calls)
 
     async def tip(self, user_id: str) -> Mapping[str, Any]:
-        """What the service answers."""
+        """Request a tip and return the service's answer."""
         return await self._post(f"/v1/users/{user_id}/tip")
 
     async def react(self, decision_id: str, reaction: str) -> None:
-        """Tell the service what somebody made of a tip."""
+        """Send a user's reaction to a tip."""
         await self._post(f"/v1/decisions/{decision_id}/reaction", json={"reaction": reaction})
 
-    async def ignore(self) -> None:
-        """What the service does every five minutes by the clock on the wall, for which a compressed week is short."""
-        await self.learner.ignore(self.serving.ignored_after)
+    async def mark_ignored_tips(self) -> None:
+        """Mark ignored tips; the service itself does it every five real minutes, too rarely for a compressed week."""
+        await self.learner.ignore(self.serving_settings.ignored_after)
 
     async def n_todoist_calls(self) -> int:
-        """How many Todoist calls the service made, by its own count."""
-        page = (await self.client.get("/metrics")).text
-        samples = (sample for family in text_string_to_metric_families(page) for sample in family.samples)
+        """The number of the service's Todoist calls so far, from its metrics."""
+        text = (await self.client.get("/metrics")).text
+        samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
         return round(sum(sample.value for sample in samples if sample.name == "todoist_calls_total"))
 
     async def _post(self, path: str, **options: Any) -> Mapping[str, Any]:
-        answer = await self.client.post(path, **options)
-        found: Mapping[str, Any] = answer.raise_for_status().json()
-        return found
+        response = await self.client.post(path, **options)
+        body: Mapping[str, Any] = response.raise_for_status().json()
+        return body
 
 
 @asynccontextmanager
-async def opened(workload: Workload, todoist_url: str, clock: Clock, folder: Path) -> AsyncIterator[System]:
-    """The system with its users, who are known of old and were all fetched as the warm-up begins."""
+async def running_system(
+    workload: Workload, todoist_url: str, clock: SimulatedClock, folder: Path
+) -> AsyncIterator[System]:
+    """Run the system with existing users, all of whom are fetched at the start of the warm-up."""
     key = new_key()
-    with postgres.running(folder / "postgres") as url, connect(url) as connection:
+    with postgres.running_postgres(folder / "postgres") as url, connect(url) as connection:
         migrate(connection)
-        todoist = Todoist(todoist_url, concurrency=_FETCHES_AT_ONCE)
-        pipeline = Pipeline(connection, todoist, Words(), folder / "data", _N_SHARDS, key)
-        _settle(workload, connection, pipeline)
-        await asyncio.to_thread(pipeline.night, MONDAY - WARM_UP, _silent)
-        with service.serving(service.Places(url, todoist_url, key), clock) as address:
-            async with _client(address) as client, _learner(url, clock) as learner:
+        todoist = Todoist(todoist_url, concurrency=_FETCH_CONCURRENCY)
+        pipeline = Pipeline(connection, todoist, WordEmbedder(), folder / "data", _N_SHARDS, key)
+        _add_users(workload, connection, pipeline)
+        await asyncio.to_thread(pipeline.run, MONDAY - WARM_UP, _print_nothing)
+        with running_week_service(ServiceConnections(url, todoist_url, key), clock) as service_url:
+            async with _open_client(service_url) as client, _open_learner(url, clock) as learner:
                 yield System(
                     connection=connection,
                     pipeline=pipeline,
                     client=client,
                     learner=learner,
                     settings=read_settings(Settings),
-                    serving=service.told(todoist_url),
+                    serving_settings=service_settings(todoist_url),
                 )
 
 
-def _client(address: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=address, headers={"Authorization": f"Bearer {service.TOKEN}"}, timeout=30)
+def _open_client(service_url: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=service_url, headers={"Authorization": f"Bearer {SERVICE_TOKEN}"}, timeout=30)
 
 
 @asynccontextmanager
-async def _learner(url: str, clock: Clock) -> AsyncIterator[Learner]:
-    """Another process of the service, as far as its posterior goes."""
+async def _open_learner(url: str, clock: SimulatedClock) -> AsyncIterator[Learner]:
+    """A learner over the same posterior as the service, like that of a second service process."""
     async with asyncpg.create_pool(url, min_size=1, max_size=2) as pool:
         learner = Learner(pool, POLICY, Metrics(), clock.now)
         await learner.refresh()
         yield learner
 
 
-def _settle(workload: Workload, connection: psycopg.Connection[Any], pipeline: Pipeline) -> None:
+def _add_users(workload: Workload, connection: psycopg.Connection[Any], pipeline: Pipeline) -> None:
+    """Add the users with their accounts and the requests of the history."""
     for user in workload.users:
         credentials = Credentials(user.api_token)
         pipeline.accounts.add(user.user_id, email=user.email, timezone=user.timezone, credentials=credentials)
     connection.execute("UPDATE users SET created_at = %s", [MONDAY - timedelta(days=90)])
-    rows = [(UUID(int=n), each.user_id, each.at) for n, each in enumerate(workload.history)]
+    rows = [(UUID(int=n), request.user_id, request.at) for n, request in enumerate(workload.history)]
     with connection.cursor() as cursor:
         cursor.executemany("INSERT INTO decisions (decision_id, user_id, decided_at) VALUES (%s, %s, %s)", rows)
 
 
-def _silent(_: str) -> None:
-    """Nobody is told how a night goes on."""
+def _print_nothing(_: str) -> None:
+    """Discard the progress lines of a run."""

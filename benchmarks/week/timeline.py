@@ -1,4 +1,4 @@
-"""A week compressed: what happens is done in its order, and a clock shows when it happened."""
+"""A compressed week: events run in order, as fast as possible, under a simulated clock."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ from itertools import count
 from multiprocessing import get_context
 from typing import Any
 
-Act = Callable[[], Awaitable[None]]
-Say = Callable[[str], None]
+from benchmarks.output import PrintLine
+
+Action = Callable[[], Awaitable[None]]
+"""Runs one event."""
 
 
-class Clock:
-    """A clock that several processes read and one sets; it never goes back."""
+class SimulatedClock:
+    """A clock that one process sets and several processes read; it never goes back."""
 
     def __init__(self, at: datetime) -> None:
         self._seconds = get_context("spawn").Value("d", at.timestamp())
 
     def now(self) -> datetime:
+        """The simulated time, aware UTC."""
         return datetime.fromtimestamp(self._seconds.value, UTC)
 
     def advance(self, at: datetime) -> None:
-        """Let it show `at`, if that is later than what it shows."""
+        """Set the clock to `at`, unless it is later already."""
         self._seconds.value = max(self._seconds.value, at.timestamp())
 
 
@@ -33,70 +36,81 @@ class Clock:
 class _Event:
     at: datetime
     number: int
-    act: Act = field(compare=False)
+    action: Action = field(compare=False)
 
 
 class Timeline:
-    """What is to happen; of equal instants, what was planned first comes first. say: is told each day's name."""
+    """Events in order of time; events at the same instant run in the order in which they were scheduled.
 
-    def __init__(self, clock: Clock, say: Say) -> None:
+    print_line: prints the name of each day.
+    """
+
+    def __init__(self, clock: SimulatedClock, print_line: PrintLine) -> None:
         self._clock = clock
-        self._say = say
+        self._print_line = print_line
         self._events: list[_Event] = []
         self._numbers = count()
 
-    def plan(self, at: datetime, act: Act) -> None:
-        heappush(self._events, _Event(at, next(self._numbers), act))
+    def schedule(self, at: datetime, action: Action) -> None:
+        """Add an event."""
+        heappush(self._events, _Event(at, next(self._numbers), action))
 
-    async def play(self, crowd: Crowd) -> None:
-        """Do it all, also what is planned meanwhile; whoever asked long ago is answered before the clock goes on."""
-        while self._events or crowd.is_waiting:
+    async def run(self, waiting_users: WaitingUsers) -> None:
+        """Run all events, including events that are added meanwhile.
+
+        Requests that are older than `waiting_users.max_wait` are answered before the clock advances.
+        """
+        while self._events or waiting_users.is_waiting:
             if not self._events:
-                await crowd.answered()
+                await waiting_users.wait()
                 continue
-            await crowd.answered(asked_before=self._events[0].at - crowd.span)
+            await waiting_users.wait(asked_before=self._events[0].at - waiting_users.max_wait)
             event = heappop(self._events)
             if event.at.date() > self._clock.now().date():
-                self._say(f"  {event.at:%A}")
+                self._print_line(f"  {event.at:%A}")
             self._clock.advance(event.at)
-            await event.act()
+            await event.action()
 
 
-class Crowd:
-    """Those who wait for an answer, at most so many at once and each for one answer only.
+class WaitingUsers:
+    """Users with a request in progress, a limited number at once and one request each.
 
-    span: of the timeline, in which they asked; patience: seconds for which nobody else asks. A quick answer is given
-    to one person alone, as in life, where the next request comes minutes later; whoever waits for an LLM does so
-    beside others.
+    In production the next request comes minutes later. Therefore the next user waits a moment for a quick answer to
+    the previous one, but slow answers, which need an LLM, overlap.
+
+    max_users: maximum number of requests in progress.
+    max_wait: maximum age of a request in progress, in simulated time.
+    head_start_s: seconds for which a new request runs before the next one.
     """
 
-    def __init__(self, group: asyncio.TaskGroup, *, at_most: int, span: timedelta, patience: float) -> None:
-        self.span = span
+    def __init__(self, group: asyncio.TaskGroup, *, max_users: int, max_wait: timedelta, head_start_s: float) -> None:
+        self.max_wait = max_wait
         self._group = group
-        self._gate = asyncio.Semaphore(at_most)
-        self._patience = patience
-        self._waiting: dict[str, tuple[datetime, asyncio.Task[None]]] = {}
+        self._semaphore = asyncio.Semaphore(max_users)
+        self._head_start_s = head_start_s
+        self._requests: dict[str, tuple[datetime, asyncio.Task[None]]] = {}
 
     @property
     def is_waiting(self) -> bool:
-        return bool(self._waiting)
+        """Whether any request is in progress."""
+        return bool(self._requests)
 
-    async def ask(self, user_id: str, at: datetime, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Let a user ask, as soon as there is room and an earlier request of theirs is answered."""
-        if user_id in self._waiting:
-            await asyncio.wait({self._waiting[user_id][1]})
-        await self._gate.acquire()
-        task = self._group.create_task(work())
-        self._waiting[user_id] = at, task
-        task.add_done_callback(lambda _: self._leave(user_id))
-        await asyncio.wait({task}, timeout=self._patience)
+    async def ask(self, user_id: str, at: datetime, request: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start a user's request when a place is free and the user's previous request is answered."""
+        if user_id in self._requests:
+            await asyncio.wait({self._requests[user_id][1]})
+        await self._semaphore.acquire()
+        task = self._group.create_task(request())
+        self._requests[user_id] = at, task
+        task.add_done_callback(lambda _: self._remove(user_id))
+        await asyncio.wait({task}, timeout=self._head_start_s)
 
-    async def answered(self, asked_before: datetime | None = None) -> None:
-        """Wait until all are answered, or all who asked before an instant."""
-        tasks = {task for at, task in self._waiting.values() if asked_before is None or at < asked_before}
+    async def wait(self, asked_before: datetime | None = None) -> None:
+        """Wait until all requests are answered, or all requests from before an instant."""
+        tasks = {task for at, task in self._requests.values() if asked_before is None or at < asked_before}
         if tasks:
             await asyncio.wait(tasks)
 
-    def _leave(self, user_id: str) -> None:
-        del self._waiting[user_id]
-        self._gate.release()
+    def _remove(self, user_id: str) -> None:
+        del self._requests[user_id]
+        self._semaphore.release()

@@ -1,4 +1,4 @@
-"""The week as it is played to every competitor: people, what they ask and how their tasks change."""
+"""The workload of the week, the same for every system: users, their requests and the changes of their tasks."""
 
 from __future__ import annotations
 
@@ -6,25 +6,27 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-from benchmarks.week.changes import Change, changes
-from benchmarks.week.habits import Person, people, requests
+from benchmarks.week.changes import Change, changes_of
+from benchmarks.week.habits import Person, draw_people, request_times
 from local.samples import SampleUser, sample_users
 
 MONDAY = datetime(2026, 11, 23, tzinfo=UTC)
-"""The week begins here; before it lies the warm-up."""
+"""The start of the week, and the end of the warm-up."""
 
 WARM_UP = timedelta(days=2)
-"""Played to the system and not counted: else many would find no candidates when the week begins. Candidates live for
-up to two days; as every other user asks on the second of these days only, not all of them are renewed on the same.
+"""Duration of the warm-up, which is simulated but not counted: without it few users would have candidates on Monday.
+
+Candidates live for up to two days. Every other user sends requests only on the second day of the warm-up, so that not
+all candidates are renewed on the same day.
 """
 
 HISTORY = timedelta(days=9)
-"""So long before the week people had their habits already; the schedule knows what they asked then."""
+"""Time before the week from which requests are in the database, so that the schedule knows the users' habits."""
 
 
 @dataclass(frozen=True)
-class Request:
-    """Somebody asks for a tip."""
+class TipRequest:
+    """A user's request for a tip."""
 
     at: datetime
     user_id: str
@@ -32,49 +34,57 @@ class Request:
 
 @dataclass(frozen=True)
 class Workload:
-    """All of it, in order of time. requests and changes: from the warm-up on; history: what is not played of them."""
+    """All events in order of time.
+
+    history: earlier requests, which are not simulated.
+    requests, changes: from the start of the warm-up on.
+    """
 
     seed: int
     until: datetime
     users: Sequence[SampleUser]
     people: Sequence[Person]
-    history: Sequence[Request]
-    requests: Sequence[Request]
+    history: Sequence[TipRequest]
+    requests: Sequence[TipRequest]
     changes: Sequence[Change]
 
     @property
     def n_requests(self) -> int:
-        """How many there are in the week itself."""
+        """The number of requests in the week, without the warm-up."""
         return sum(request.at >= MONDAY for request in self.requests)
 
     @property
-    def n_days_asked(self) -> int:
-        """How many of them are the first of a user's own day."""
+    def n_first_requests(self) -> int:
+        """The number of requests in the week that are the first of the user's local day."""
         zones = {person.user_id: person.zone for person in self.people}
-        asked = [(each.user_id, each.at, each.at.astimezone(zones[each.user_id]).date()) for each in self.requests]
-        firsts = {(user_id, day): at for user_id, at, day in reversed(asked)}
-        return sum(at >= MONDAY for at in firsts.values())
+        first_requests: dict[tuple[str, date], datetime] = {}
+        for request in self.requests:
+            local_day = request.at.astimezone(zones[request.user_id]).date()
+            first_requests.setdefault((request.user_id, local_day), request.at)
+        return sum(at >= MONDAY for at in first_requests.values())
 
 
-def workload(n_users: int, n_days: int, *, seed: int) -> Workload:
-    """A week (or some days of it) of so many users."""
-    began, until = MONDAY - WARM_UP, MONDAY + timedelta(days=n_days)
-    users = sample_users(n_users, today=began.date())
-    persons = people(users, seed=seed)
-    # A day of somebody's calendar begins up to 14 hours before UTC's and ends up to 12 after it.
+def generate_workload(n_users: int, n_days: int, *, seed: int) -> Workload:
+    """A week, or its first `n_days`, of `n_users` users."""
+    start, until = MONDAY - WARM_UP, MONDAY + timedelta(days=n_days)
+    users = sample_users(n_users, today=start.date())
+    people = draw_people(users, seed=seed)
+    # A local day starts up to 14 hours before the UTC day and ends up to 12 hours after it.
     days = list(_days((MONDAY - HISTORY).date() - timedelta(days=1), until.date()))
-    asked = [Request(at, each.user_id) for each in persons for at in requests(each, days, seed=seed)]
-    played_from = {each.user_id: began + n % 2 * WARM_UP / 2 for n, each in enumerate(persons)}
-    lived = [day for day in days if day >= began.date() - timedelta(days=1)]
-    changed = [each for user in users for each in changes(user, lived, seed=seed)]
+    requests = [TipRequest(at, person.user_id) for person in people for at in request_times(person, days, seed=seed)]
+    simulated_from = {person.user_id: start + n % 2 * WARM_UP / 2 for n, person in enumerate(people)}
+    simulated_days = [day for day in days if day >= start.date() - timedelta(days=1)]
+    changes = [change for user in users for change in changes_of(user, simulated_days, seed=seed)]
     return Workload(
         seed=seed,
         until=until,
         users=users,
-        people=persons,
-        history=_ordered(each for each in asked if MONDAY - HISTORY <= each.at < played_from[each.user_id]),
-        requests=_ordered(each for each in asked if played_from[each.user_id] <= each.at < until),
-        changes=sorted((each for each in changed if began <= each.at < until), key=lambda each: each.at),
+        people=people,
+        history=_by_time(
+            request for request in requests if MONDAY - HISTORY <= request.at < simulated_from[request.user_id]
+        ),
+        requests=_by_time(request for request in requests if simulated_from[request.user_id] <= request.at < until),
+        changes=sorted((change for change in changes if start <= change.at < until), key=lambda change: change.at),
     )
 
 
@@ -82,5 +92,5 @@ def _days(first: date, last: date) -> Iterator[date]:
     return (first + timedelta(days=n) for n in range((last - first).days + 1))
 
 
-def _ordered(requests: Iterable[Request]) -> list[Request]:
-    return sorted(requests, key=lambda each: each.at)
+def _by_time(requests: Iterable[TipRequest]) -> list[TipRequest]:
+    return sorted(requests, key=lambda request: request.at)

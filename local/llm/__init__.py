@@ -1,7 +1,7 @@
-"""A stand-in for an OpenAI-compatible LLM on loopback: it writes tips honestly, badly, or as a task title orders."""
+"""A stand-in for an OpenAI-compatible LLM: writes faithful, invalid or injected tips, or fails."""
 
-from local.llm.behaviours import Behaviour, Saying
-from local.llm.form import Candidate
-from local.llm.stand_in import Call, LocalLLM, running
+from local.llm.answer_schema import Candidate
+from local.llm.behaviours import AnswerFunction, Behaviour
+from local.llm.stand_in import LLMCall, LocalLLM, running_llm
 
-__all__ = ["Behaviour", "Call", "Candidate", "LocalLLM", "Saying", "running"]
+__all__ = ["AnswerFunction", "Behaviour", "Candidate", "LLMCall", "LocalLLM", "running_llm"]

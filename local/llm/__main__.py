@@ -1,15 +1,16 @@
-"""`python -m local.llm`: print the address, and serve until stdin closes."""
+"""`python -m local.llm`: print the base URL and serve until stdin is closed."""
 
 import sys
 from argparse import ArgumentParser
 
-from local.llm import LocalLLM, running
+from local.llm import LocalLLM, running_llm
 
 
 def main() -> None:
+    """Serve until stdin is closed."""
     parser = ArgumentParser(prog="python -m local.llm", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=0.0, help="how long an answer takes")
-    with running(LocalLLM(seconds=parser.parse_args().seconds)) as url:
+    parser.add_argument("--seconds", type=float, default=0.0, help="seconds before each answer")
+    with running_llm(LocalLLM(seconds=parser.parse_args().seconds)) as url:
         print(url, flush=True)
         for _ in sys.stdin:
             pass

@@ -1,4 +1,4 @@
-"""The addresses of the stand-in for an LLM."""
+"""The endpoints of the stand-in for an LLM."""
 
 from typing import TYPE_CHECKING
 
@@ -7,21 +7,23 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from local.wire import WireResponse
+from local.faulty_http import FaultyResponse
 
 if TYPE_CHECKING:
     from local.llm import LocalLLM
 
 
-def build_app(llm: "LocalLLM") -> Starlette:
+def build_llm_app(llm: "LocalLLM") -> Starlette:
+    """The ASGI application of a stand-in."""
+
     async def chat(request: Request) -> Response:
-        return WireResponse(llm.chat(await request.body()), llm.now())
+        return FaultyResponse(llm.chat(await request.body()), llm.now())
 
     async def models(request: Request) -> Response:
-        return WireResponse(llm.models(), llm.now())
+        return FaultyResponse(llm.models(), llm.now())
 
     async def calls(request: Request) -> Response:
-        """How many calls there were: all that another process needs to know."""
+        """The number of calls, for other processes."""
         return JSONResponse({"count": len(llm.calls)})
 
     return Starlette(

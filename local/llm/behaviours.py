@@ -1,4 +1,4 @@
-"""The ways in which the stand-in for an LLM answers, and what it writes in each."""
+"""The behaviours of the stand-in for an LLM, and the text that it writes for each."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -7,14 +7,14 @@ from enum import StrEnum
 from random import Random
 from typing import Any
 
-from local.llm.asked import Asked
-from local.llm.author import cut, honest
+from local.llm.answer_schema import AnswerSchema, Candidate, read_answer_schema
 from local.llm.context import Context, context_in
-from local.llm.form import Candidate, Form, form_of
-from local.llm.servant import obedient
+from local.llm.faithful_author import faithful_tips, truncated
+from local.llm.injected_author import injected_tips
+from local.llm.request import CompletionRequest
 
-Saying = Callable[[Mapping[str, Any]], Mapping[str, Any] | str]
-"""From a request to what is answered: an object, written as JSON, or a text that stands as it is."""
+AnswerFunction = Callable[[Mapping[str, Any]], Mapping[str, Any] | str]
+"""Maps the body of a request to the answer: an object that is sent as JSON, or the text itself."""
 
 GARBAGE = 'Sure! Here are some tips for you:\n\n{"candidates": [{"kind": "focus", "title": "Beg'
 REFUSAL = "I'm sorry, but I can't help with that."
@@ -28,69 +28,69 @@ LINKS = (
 
 
 class Behaviour(StrEnum):
-    """How a call is answered; what goes wrong on the wire is at the end."""
+    """The way a call is answered."""
 
     GOOD = "good"
-    """Honest tips on the context in the prompt."""
+    """Valid tips about the context in the prompt."""
     SLOW = "slow"
-    """Honest tips, late."""
+    """Valid tips after a delay."""
     WRONG_IDS = "wrong_ids"
-    """Honest tips with ids of tasks that the context does not show."""
+    """Valid tips, but with ids of tasks that are not in the context."""
     LINKS = "links"
-    """Honest tips with links and markup in the bodies."""
-    OBEDIENT = "obedient"
-    """Whatever the user's texts order."""
+    """Valid tips, but with links and markup in the bodies."""
+    INJECTED = "injected"
+    """Tips that follow the instructions in the user's texts."""
     EMPTY = "empty"
-    """No candidate at all."""
+    """An empty list of candidates."""
     GARBAGE = "garbage"
-    """No JSON."""
+    """Invalid JSON."""
     REFUSING = "refusing"
     """A refusal in the model's words."""
     FILTERED = "filtered"
-    """Nothing: a content filter took the answer."""
+    """An answer that was emptied by a content filter."""
     RATE_LIMITED = "rate_limited"
     """429 with Retry-After."""
     SERVER_ERROR = "server_error"
     """500."""
-    CUT = "cut"
-    """The connection closes without an answer."""
+    DISCONNECT = "disconnect"
+    """The connection is closed without an answer."""
     HANG = "hang"
-    """No answer for as long as the client waits."""
+    """No answer until the client gives up."""
 
 
-def written(behaviour: Behaviour | Saying, asked: Asked, seed: int) -> str:
-    """What stands in the answer; of the same context with the same seed always the same."""
+def answer_text(behaviour: Behaviour | AnswerFunction, request: CompletionRequest, seed: int) -> str:
+    """The text of the answer; the same for the same context and seed."""
     if not isinstance(behaviour, Behaviour):
-        said = behaviour(asked.body)
-        return said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
+        answer = behaviour(request.body)
+        return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
     if behaviour is Behaviour.GARBAGE:
         return GARBAGE
-    form = form_of(asked.schema)
-    candidates = _candidates(behaviour, context_in(asked.prompt), form, seed)
-    return json.dumps(form.filled(candidates), ensure_ascii=False)
+    schema = read_answer_schema(request.schema)
+    candidates = _candidates(behaviour, context_in(request.prompt), schema, seed)
+    return json.dumps(schema.answer_with(candidates), ensure_ascii=False)
 
 
-def _candidates(behaviour: Behaviour, context: Context, form: Form, seed: int) -> Sequence[Candidate]:
+def _candidates(behaviour: Behaviour, context: Context, schema: AnswerSchema, seed: int) -> Sequence[Candidate]:
     rng = Random(f"{seed}/{context}")
     match behaviour:
         case Behaviour.EMPTY:
             return []
-        case Behaviour.OBEDIENT:
-            return obedient(context, form)
+        case Behaviour.INJECTED:
+            return injected_tips(context, schema)
         case Behaviour.WRONG_IDS:
-            return [_with_wrong_ids(each, rng) for each in honest(context, form, rng)]
+            return [_with_wrong_ids(candidate, rng) for candidate in faithful_tips(context, schema, rng)]
         case Behaviour.LINKS:
-            tips = honest(context, form, rng)
-            return [_with_link(each, LINKS[n % len(LINKS)], form.body) for n, each in enumerate(tips)]
+            tips = faithful_tips(context, schema, rng)
+            return [_with_link(tip, LINKS[n % len(LINKS)], schema.max_body_chars) for n, tip in enumerate(tips)]
         case _:
-            return honest(context, form, rng)
+            return faithful_tips(context, schema, rng)
 
 
 def _with_wrong_ids(candidate: Candidate, rng: Random) -> Candidate:
-    """As many ids as before, and one where there was none."""
-    ids = tuple(f"6{rng.getrandbits(60):015x}" for _ in candidate.task_ids or [""])
-    return replace(candidate, task_ids=ids)
+    """The candidate with all task ids replaced, and one added if it has none."""
+    task_ids = tuple(f"6{rng.getrandbits(60):015x}" for _ in candidate.task_ids or [""])
+    return replace(candidate, task_ids=task_ids)
 
 
-def _with_link(candidate: Candidate, link: str, length: int) -> Candidate:
-    return replace(candidate, body=f"{cut(candidate.body, length - len(link) - 1)} {link}")
+def _with_link(candidate: Candidate, link: str, max_chars: int) -> Candidate:
+    return replace(candidate, body=f"{truncated(candidate.body, max_chars - len(link) - 1)} {link}")

@@ -1,4 +1,4 @@
-"""What the stand-in for an LLM reads out of a prompt: the JSON objects in it, and a user's context among them."""
+"""The user's context as the stand-in for an LLM reads it from a prompt."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -6,16 +6,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 BUCKETS = ("overdue", "today", "this_week", "later", "someday")
-"""Most pressing first."""
+"""Due date buckets, most urgent first."""
 
-_KEYS = ("counts", "tasks")
+_REQUIRED_KEYS = ("counts", "tasks")
 
 _decoder = json.JSONDecoder(strict=False)
 
 
 @dataclass(frozen=True)
 class Context:
-    """A user's context, as far as the stand-in uses it; with the defaults, one of nobody's."""
+    """The parts of a user's context that the stand-in uses; empty by default.
+
+    Its repr seeds the tips: different names here result in different tips.
+    """
 
     counts: Mapping[str, int] = field(default_factory=dict)
     tasks: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -23,21 +26,26 @@ class Context:
     reactions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
-    def shown(self) -> list[dict[str, Any]]:
-        """All tasks that it shows, most pressing first."""
+    def shown_tasks(self) -> list[dict[str, Any]]:
+        """All tasks in the context, most urgent first."""
         return [task for bucket in BUCKETS for task in self.tasks.get(bucket, ())]
 
     @property
     def task_ids(self) -> tuple[str, ...]:
-        return tuple(task["id"] for task in self.shown)
+        """The ids of all tasks in the context, most urgent first."""
+        return tuple(task["id"] for task in self.shown_tasks)
 
 
 def context_in(prompt: str) -> Context:
-    """The largest object of the prompt that has the keys of a context, wherever it stands."""
-    found = [each for each in objects_in(prompt) if all(isinstance(each.get(key), dict) for key in _KEYS)]
-    if not found:
+    """The context in a prompt: the largest JSON object with the keys of a context, or an empty one."""
+    contexts = [
+        document
+        for document in json_objects_in(prompt)
+        if all(isinstance(document.get(key), dict) for key in _REQUIRED_KEYS)
+    ]
+    if not contexts:
         return Context()
-    largest = max(found, key=lambda each: len(json.dumps(each)))
+    largest = max(contexts, key=lambda document: len(json.dumps(document)))
     return Context(
         counts=largest["counts"],
         tasks=largest["tasks"],
@@ -46,31 +54,31 @@ def context_in(prompt: str) -> Context:
     )
 
 
-def objects_in(text: str) -> Iterator[dict[str, Any]]:
-    """Every JSON object that stands in `text` and in no other one."""
-    at = text.find("{")
-    while at >= 0:
+def json_objects_in(text: str) -> Iterator[dict[str, Any]]:
+    """Every outermost JSON object in a text."""
+    position = text.find("{")
+    while position >= 0:
         try:
-            value, end = _decoder.raw_decode(text, at)
+            value, end = _decoder.raw_decode(text, position)
         except (ValueError, RecursionError):
-            end = at + 1
+            end = position + 1
         else:
             yield value
-        at = text.find("{", end)
+        position = text.find("{", end)
 
 
-def words_of(context: Context) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Every text that a user could have written, with the ids of the tasks that it is about."""
-    for task in context.shown:
+def user_texts(context: Context) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Every text that may come from the user, with the ids of the tasks that it describes."""
+    for task in context.shown_tasks:
         yield from ((text, (task["id"],)) for text in _texts(task, ("title", "project", "section", "labels")))
     for theme in context.themes:
-        ids = tuple(theme.get("task_ids", ()))[:3]
-        yield from ((text, ids) for text in _texts(theme, ("label", "tags")))
+        task_ids = tuple(theme.get("task_ids", ()))[:3]
+        yield from ((text, task_ids) for text in _texts(theme, ("label", "tags")))
     for tally in context.reactions.values():
         yield from ((text, ()) for text in tally)
 
 
-def _texts(of: Mapping[str, Any], keys: Iterable[str]) -> Iterator[str]:
+def _texts(document: Mapping[str, Any], keys: Iterable[str]) -> Iterator[str]:
     for key in keys:
-        value = of.get(key)
+        value = document.get(key)
         yield from [value] if isinstance(value, str) else value or ()

@@ -1,10 +1,10 @@
-"""A stand-in for an OpenAI-compatible LLM: seeded, with an injected clock and whatever behaviour a test needs."""
+"""The stand-in for an OpenAI-compatible LLM: seeded, with an injected clock and a configurable behaviour."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from math import inf
 from random import Random
@@ -12,22 +12,30 @@ from threading import RLock
 
 from starlette.applications import Starlette
 
-from local.llm.app import build_app
-from local.llm.asked import Asked, read_asked
-from local.llm.behaviours import REFUSAL, Behaviour, Saying, written
-from local.llm.completions import answer, completion, filtered, rate_limited, refusal, server_error
-from local.server import serving
-from local.wire import RefusedError, Reply, json_reply
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
+from local.clock import utc_now
+from local.faulty_http import RefusedError, Reply, json_reply
+from local.llm.app import build_llm_app
+from local.llm.behaviours import REFUSAL, AnswerFunction, Behaviour, answer_text
+from local.llm.completions import (
+    answer_choice,
+    completion,
+    filtered_choice,
+    rate_limited,
+    refusal_choice,
+    server_error,
+)
+from local.llm.request import CompletionRequest, read_completion_request
+from local.server import running_server
 
 
 @dataclass(frozen=True)
-class Call:
-    """A call to write. behaviour: its name, or "refused" for a request that was none; prompt: all message texts;
-    status 0 means that no answer came."""
+class LLMCall:
+    """A call to /v1/chat/completions.
+
+    behaviour: its name; "function" for an AnswerFunction, "refused" for an invalid request.
+    prompt: all message texts.
+    status: 0 if the connection was closed without an answer.
+    """
 
     at: datetime
     model: str
@@ -37,16 +45,17 @@ class Call:
 
 
 class LocalLLM:
-    """One model that answers every call, at once or after `seconds`; many calls wait side by side.
+    """A stand-in for one model; all its methods are thread-safe.
 
-    `behaviour` and `seconds` may be set while it is served. `slow_seconds` come on top for a SLOW answer, and
-    `retry_after` is what a RATE_LIMITED one asks for. Tokens are taken as 4 bytes each.
+    behaviour, seconds: may be set while it is served; `seconds` delays every answer, without blocking others.
+    slow_seconds: additional delay of Behaviour.SLOW.
+    retry_after: seconds in the Retry-After header of Behaviour.RATE_LIMITED.
     """
 
     def __init__(
         self,
         *,
-        behaviour: Behaviour | Saying = Behaviour.GOOD,
+        behaviour: Behaviour | AnswerFunction = Behaviour.GOOD,
         seconds: float = 0.0,
         slow_seconds: float = 5.0,
         retry_after: int = 1,
@@ -56,86 +65,91 @@ class LocalLLM:
     ) -> None:
         self.behaviour = behaviour
         self.seconds = seconds
-        self.calls: list[Call] = []
+        self.calls: list[LLMCall] = []
         self._slow_seconds = slow_seconds
         self._retry_after = retry_after
         self._model = model
         self._seed = seed
         self._clock = clock
-        self._next: deque[Behaviour | Saying] = deque()
+        self._queue: deque[Behaviour | AnswerFunction] = deque()
         self._ids = Random(f"{seed}/ids")
         self._lock = RLock()
 
     @cached_property
     def app(self) -> Starlette:
-        return build_app(self)
+        """The ASGI application."""
+        return build_llm_app(self)
 
     def now(self) -> datetime:
+        """The current time of the injected clock."""
         return self._clock()
 
-    def next(self, *behaviours: Behaviour | Saying) -> None:
-        """Queue behaviours, one for each coming call; after them it is `behaviour` again."""
+    def next(self, *behaviours: Behaviour | AnswerFunction) -> None:
+        """Queue behaviours, one per call; `behaviour` applies again once the queue is empty."""
         with self._lock:
-            self._next.extend(behaviours)
+            self._queue.extend(behaviours)
 
     def chat(self, body: bytes) -> Reply:
         """Answer a call to /v1/chat/completions."""
         with self._lock:
             try:
-                asked = read_asked(body)
+                request = read_completion_request(body)
             except RefusedError as refused:
-                self.calls.append(Call(self.now(), "", "refused", "", refused.reply.status))
+                self.calls.append(LLMCall(self.now(), "", "refused", "", refused.reply.status))
                 return refused.reply
-            behaviour = self._next.popleft() if self._next else self.behaviour
-            reply = self._reply(behaviour, asked)
-            self.calls.append(Call(self.now(), asked.model, _name(behaviour), asked.prompt, reply.status))
-            return replace(reply, before=reply.before + self.seconds)
+            behaviour = self._queue.popleft() if self._queue else self.behaviour
+            reply = self._reply(behaviour, request)
+            self.calls.append(LLMCall(self.now(), request.model, _name(behaviour), request.prompt, reply.status))
+            return replace(reply, delay_s=reply.delay_s + self.seconds)
 
     def models(self) -> Reply:
         """Answer a call to /v1/models."""
         model = {"id": self._model, "object": "model", "created": 0, "owned_by": "local"}
         return json_reply({"object": "list", "data": [model]})
 
-    def _reply(self, behaviour: Behaviour | Saying, asked: Asked) -> Reply:
+    def _reply(self, behaviour: Behaviour | AnswerFunction, request: CompletionRequest) -> Reply:
         match behaviour:
             case Behaviour.RATE_LIMITED:
                 return rate_limited(self._retry_after)
             case Behaviour.SERVER_ERROR:
                 return server_error()
-            case Behaviour.CUT:
-                return Reply(0, b"", cut="unanswered")
+            case Behaviour.DISCONNECT:
+                return Reply(0, b"", disconnect="before_headers")
             case Behaviour.HANG:
-                return Reply(0, b"", before=inf, cut="unanswered")
+                return Reply(0, b"", delay_s=inf, disconnect="before_headers")
             case Behaviour.SLOW:
-                return replace(self._completion(behaviour, asked), before=self._slow_seconds)
+                return replace(self._completion(behaviour, request), delay_s=self._slow_seconds)
             case _:
-                return self._completion(behaviour, asked)
+                return self._completion(behaviour, request)
 
-    def _completion(self, behaviour: Behaviour | Saying, asked: Asked) -> Reply:
+    def _completion(self, behaviour: Behaviour | AnswerFunction, request: CompletionRequest) -> Reply:
         match behaviour:
             case Behaviour.REFUSING:
-                text, choice = REFUSAL, refusal(REFUSAL)
+                text, choice = REFUSAL, refusal_choice(REFUSAL)
             case Behaviour.FILTERED:
-                text, choice = "", filtered()
+                text, choice = "", filtered_choice()
             case _:
-                text = written(behaviour, asked, self._seed)
-                choice = answer(text, asked.tool, self._id("call"))
+                text = answer_text(behaviour, request, self._seed)
+                choice = answer_choice(text, request.tool, self._id("call"))
         created = int(self.now().timestamp())
         id = self._id("chatcmpl")
         return json_reply(
-            completion(choice, id=id, model=asked.model, created=created, prompt=asked.prompt, text=text)
+            completion(choice, id=id, model=request.model, created=created, prompt=request.prompt, text=text)
         )
 
     def _id(self, kind: str) -> str:
         return f"{kind}-{self._ids.getrandbits(96):024x}"
 
 
-def _name(behaviour: Behaviour | Saying) -> str:
-    return behaviour.value if isinstance(behaviour, Behaviour) else "saying"
+def _name(behaviour: Behaviour | AnswerFunction) -> str:
+    return behaviour.value if isinstance(behaviour, Behaviour) else "function"
 
 
 @contextmanager
-def running(llm: LocalLLM, port: int = 0) -> Iterator[str]:
-    """Serve on 127.0.0.1 from a thread, on any free port for 0, and yield the base URL; clients add /v1."""
-    with serving(llm.app, port) as base_url:
+def running_llm(llm: LocalLLM, port: int = 0) -> Iterator[str]:
+    """Serve on 127.0.0.1 from a thread and yield the base URL, to which clients add /v1.
+
+    port: 0 for any free port.
+    """
+    with running_server(llm.app, port) as base_url:
         yield base_url

@@ -1,6 +1,6 @@
-"""Sample Todoist accounts: whole `/sync` answers and what changes overnight, the same for the same seed.
+"""Sample Todoist accounts as full `/sync` answers, and their changes per night; the same for the same seed.
 
-The task texts are this project's own and stand in `tasks.toml`.
+The task texts in `tasks.toml` were written for this project.
 """
 
 from local.samples.nights import changed_users, night_changes

@@ -1,4 +1,4 @@
-"""The seeded draws that every sample needs: ids, tokens and times."""
+"""Seeded random ids, tokens and times."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ _TOKEN_LETTERS = _ID_LETTERS + "-_"
 
 @dataclass(frozen=True)
 class Draw:
-    """What every drawn task needs: chance, the day, the account, and how old the oldest task may be."""
+    """Random values for one account.
+
+    owner: id of the user.
+    max_age: age of the oldest task.
+    """
 
     rng: Random
     today: date
@@ -22,16 +26,19 @@ class Draw:
     max_age: timedelta
 
     def chance(self, share: float) -> bool:
+        """True at a rate of `share` (0 to 1)."""
         return self.rng.random() < share
 
     def new_id(self) -> str:
+        """A new object id in Todoist's format."""
         return "6" + "".join(self.rng.choices(_ID_LETTERS, k=15))
 
     def new_sync_token(self) -> str:
+        """A new sync token."""
         return "".join(self.rng.choices(_TOKEN_LETTERS, k=64))
 
     def instant(self, seconds_ago: int) -> str:
-        """An instant before today's midnight, as Todoist writes it: with microseconds or without."""
+        """An instant before today's midnight in Todoist's format, with or without microseconds."""
         at = datetime.combine(self.today, time()) - timedelta(seconds=seconds_ago)
         if self.chance(0.5):
             return f"{at.isoformat(timespec='seconds')}Z"

@@ -1,4 +1,4 @@
-"""One task: where it stands in its project, with its due date, deadline and duration."""
+"""Generates one task with its place in a project, due date, deadline and duration."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Item = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Shelf:
-    """One project's place for tasks: its sections, the labels in use there and the tasks that it has."""
+class ProjectContents:
+    """A project's sections, labels and tasks."""
 
     project_id: str
     section_ids: tuple[str, ...]
@@ -23,25 +23,26 @@ class Shelf:
     items: list[Item]
 
 
-def new_item(draw: Draw, shelf: Shelf, topic: Topic, text: str) -> Item:
+def new_item(draw: Draw, contents: ProjectContents, topic: Topic, text: str) -> Item:
+    """A new task with the given text, as an item of `/sync`; it is not added to `contents`."""
     rng = draw.rng
     age = rng.randrange(60, int(draw.max_age.total_seconds()))
     due = _due(draw, topic, text, not_before=draw.today - timedelta(seconds=age))
-    parent = _parent(draw, shelf)
+    parent = _parent(draw, contents)
     return {
         "id": draw.new_id(),
         "user_id": draw.owner,
-        "project_id": shelf.project_id,
+        "project_id": contents.project_id,
         "content": text,
         "description": rng.choice(sample_texts().descriptions[topic.lang]) if draw.chance(0.15) else "",
-        "section_id": parent["section_id"] if parent else _section_id(draw, shelf),
+        "section_id": parent["section_id"] if parent else _section_id(draw, contents),
         "parent_id": parent["id"] if parent else None,
-        "labels": _item_labels(draw, shelf),
+        "labels": _item_labels(draw, contents),
         "priority": rng.choices((1, 2, 3, 4), weights=(70, 12, 10, 8))[0],
         "due": due,
         "deadline": _deadline(draw, topic.lang) if draw.chance(0.05) else None,
         "duration": _duration(draw, due),
-        "child_order": len(shelf.items) + 1,
+        "child_order": len(contents.items) + 1,
         "day_order": -1,
         "is_collapsed": False,
         "checked": False,
@@ -57,30 +58,30 @@ def new_item(draw: Draw, shelf: Shelf, topic: Topic, text: str) -> Item:
     }
 
 
-def _item_labels(draw: Draw, shelf: Shelf) -> list[str]:
-    if not shelf.labels or not draw.chance(0.3):
+def _item_labels(draw: Draw, contents: ProjectContents) -> list[str]:
+    if not contents.labels or not draw.chance(0.3):
         return []
-    return draw.rng.sample(shelf.labels, draw.rng.randint(1, min(2, len(shelf.labels))))
+    return draw.rng.sample(contents.labels, draw.rng.randint(1, min(2, len(contents.labels))))
 
 
-def _section_id(draw: Draw, shelf: Shelf) -> str | None:
-    return draw.rng.choice(shelf.section_ids) if shelf.section_ids and draw.chance(0.75) else None
+def _section_id(draw: Draw, contents: ProjectContents) -> str | None:
+    return draw.rng.choice(contents.section_ids) if contents.section_ids and draw.chance(0.75) else None
 
 
-def _parent(draw: Draw, shelf: Shelf) -> Item | None:
-    roots = [item for item in shelf.items if item["parent_id"] is None]
+def _parent(draw: Draw, contents: ProjectContents) -> Item | None:
+    roots = [item for item in contents.items if item["parent_id"] is None]
     return draw.rng.choice(roots) if roots and draw.chance(0.1) else None
 
 
 def _due(draw: Draw, topic: Topic, text: str, not_before: date) -> dict[str, Any] | None:
-    """Habits recur; of the other tasks about half have a date, in one of Todoist's three forms."""
+    """A recurring date for habits; for other tasks, in about half of the cases, a date in one of three forms."""
     if text in topic.habits:
         return _recurring(draw, topic.lang, not_before)
     if not draw.chance(0.54):
         return None
     day = max(not_before, draw.today + timedelta(days=round(draw.rng.triangular(-19, 59, 4))))
-    form = draw.rng.choices((_whole_day, _floating, _fixed), weights=(5, 3, 2))[0]
-    return form(draw, day, date_lang(topic.lang))
+    new_due = draw.rng.choices((_whole_day, _floating, _fixed), weights=(5, 3, 2))[0]
+    return new_due(draw, day, date_lang(topic.lang))
 
 
 def _recurring(draw: Draw, lang: str, not_before: date) -> dict[str, Any]:
@@ -108,8 +109,8 @@ def _fixed(draw: Draw, day: date, lang: str) -> dict[str, Any]:
     return due | {"timezone": draw.zone.key}
 
 
-def _due_object(when: str, words: str, lang: str, *, is_recurring: bool = False) -> dict[str, Any]:
-    return {"date": when, "timezone": None, "string": words, "lang": lang, "is_recurring": is_recurring}
+def _due_object(date_text: str, words: str, lang: str, *, is_recurring: bool = False) -> dict[str, Any]:
+    return {"date": date_text, "timezone": None, "string": words, "lang": lang, "is_recurring": is_recurring}
 
 
 def _local_time(draw: Draw, day: date) -> datetime:
@@ -126,7 +127,7 @@ def _deadline(draw: Draw, lang: str) -> dict[str, str]:
 
 
 def _duration(draw: Draw, due: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Todoist knows durations for tasks with a date only, in minutes only where there is a time."""
+    """A duration for some tasks with a date: in minutes if the date has a time, else in days."""
     if due is None or not draw.chance(0.12):
         return None
     if "T" in due["date"]:

@@ -1,4 +1,4 @@
-"""The changes of a night: which accounts change, and what happens in each of them."""
+"""Generates the changes of a night: the accounts that change, and the changes of each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from local.samples.accounts import objects_by_type
 from local.samples.draw import Draw
-from local.samples.items import Item, Shelf, new_item
+from local.samples.items import Item, ProjectContents, new_item
 from local.samples.texts import Recurrence, Topic, sample_texts, topics_by_project, topics_of
 from local.samples.users import SampleUser
 
@@ -18,10 +18,12 @@ from local.samples.users import SampleUser
 def night_changes(
     user: SampleUser, document: Mapping[str, Any], *, today: date, night: int, seed: int = 7
 ) -> dict[str, Any]:
-    """What happened to the account `document` on the day before `today`, as an incremental `/sync` answer.
+    """The changes to an account on the day before `today`, as an incremental `/sync` answer.
 
-    One to three new tasks, one completed, one reworded, one with its due date moved: at most what the account
-    has. `document` stays as it is.
+    One to three tasks are added, one is completed, one is reworded, and one is moved to a later day, as far as the
+    account has suitable tasks.
+
+    document: the account before the changes, as a full `/sync` answer; it is not modified.
     """
     rng = Random(f"{seed}:{user.user_id}:night:{night}")
     draw = Draw(rng, today, document["user"]["id"], ZoneInfo(user.timezone), max_age=timedelta(days=1))
@@ -48,22 +50,22 @@ def changed_users(
     night: int,
     seed: int = 7,
 ) -> list[SampleUser]:
-    """The `share` (0 to 1) of `users` whose accounts change in this `night`, at least one, in their order."""
+    """A random share (0 to 1) of the users, but at least one, whose accounts change in a night; in their order."""
     n_changed = min(len(users), max(1, round(share * len(users))))
     indices = Random(f"{seed}:changed:{night}").sample(range(len(users)), n_changed)
     return [users[index] for index in sorted(indices)]
 
 
 def _take(pool: list[Item], candidates: Iterable[Item]) -> list[Item]:
-    """The first candidate, taken out of `pool` so that no task changes twice; none where there is none."""
-    taken = list(candidates)[:1]
-    for item in taken:
+    """Remove the first candidate from `pool`, because no task changes twice, and return it; [] without candidates."""
+    first = list(candidates)[:1]
+    for item in first:
         pool.remove(item)
-    return taken
+    return first
 
 
 def _leaves(pool: Iterable[Item]) -> list[Item]:
-    """Tasks without open sub-tasks: completing any other would complete those as well."""
+    """Tasks without open sub-tasks, because completing a task also completes its sub-tasks."""
     items = list(pool)
     parents = {item["parent_id"] for item in items}
     return [item for item in items if item["id"] not in parents]
@@ -79,7 +81,7 @@ def _touch(draw: Draw, item: Item, **changed: Any) -> Item:
 
 
 def _complete(draw: Draw, item: Item) -> Item:
-    """A task that is done; a recurring one only moves on to its next day."""
+    """The completed task; a recurring task stays open and moves to its next date."""
     if item["due"] and item["due"]["is_recurring"]:
         return _touch(draw, item, due=_next_due(item["due"], draw.today))
     done = _touch(draw, item, checked=True, completed_by_uid=draw.owner)
@@ -87,8 +89,8 @@ def _complete(draw: Draw, item: Item) -> Item:
 
 
 def _next_due(due: Mapping[str, Any], today: date) -> dict[str, Any]:
-    known = (rule for rule in sample_texts().recurrences if due["string"] in rule.texts.values())
-    rule = next(known, Recurrence(days=7, texts={}))
+    matching = (rule for rule in sample_texts().recurrences if due["string"] in rule.texts.values())
+    rule = next(matching, Recurrence(days=7, texts={}))
     old = date.fromisoformat(due["date"][:10])
     new = rule.next_after(old, max(old, today))
     return {**due, "date": new.isoformat() + due["date"][10:]}
@@ -112,15 +114,15 @@ def _new_items(
     topics: Mapping[str, Topic],
     pool: list[Item],
 ) -> list[Item]:
-    """One to three tasks in the account's projects, under none of those that change in this night."""
+    """One to three new tasks in random projects; their parents are in `pool`, among the unchanged tasks."""
     projects = [p for p in document["projects"] if not (p["is_archived"] or p["is_deleted"])]
-    seen = {item["content"] for item in document["items"]}
+    used = {item["content"] for item in document["items"]}
     new: list[Item] = []
     for project in draw.rng.choices(projects, k=draw.rng.randint(1, 3)) if projects else []:
         topic = topics.get(project["id"]) or draw.rng.choice(_account_topics(document, topics))
-        text = _fresh_text(draw, topic, seen)
-        seen.add(text)
-        new.append(new_item(draw, _shelf_of(document, project["id"], topics, pool), topic, text))
+        text = _unused_text(draw, topic, used)
+        used.add(text)
+        new.append(new_item(draw, _contents_of(document, project["id"], topics, pool), topic, text))
     return new
 
 
@@ -128,20 +130,20 @@ def _account_topics(document: Mapping[str, Any], topics: Mapping[str, Topic]) ->
     return list(topics.values()) or topics_of(document["user"]["lang"]) or topics_of("en")
 
 
-def _fresh_text(draw: Draw, topic: Topic, seen: Iterable[str]) -> str:
-    """A text that the account does not have, or any of the topic when it has them all."""
-    return draw.rng.choice([text for text in topic.texts if text not in seen] or topic.texts)
+def _unused_text(draw: Draw, topic: Topic, used: Iterable[str]) -> str:
+    """A text of the topic that the account does not have, or any text of the topic if it has all of them."""
+    return draw.rng.choice([text for text in topic.texts if text not in used] or topic.texts)
 
 
-def _shelf_of(
+def _contents_of(
     document: Mapping[str, Any], project_id: str, topics: Mapping[str, Topic], pool: Iterable[Item]
-) -> Shelf:
+) -> ProjectContents:
     sections = (s for s in document["sections"] if not (s["is_archived"] or s["is_deleted"]))
     names = {label["name"] for label in document["labels"] if not label["is_deleted"]}
-    wanted = topics[project_id].labels if project_id in topics else ()
-    return Shelf(
+    topic_labels = topics[project_id].labels if project_id in topics else ()
+    return ProjectContents(
         project_id=project_id,
         section_ids=tuple(s["id"] for s in sections if s["project_id"] == project_id),
-        labels=tuple(label for label in wanted if label in names),
+        labels=tuple(label for label in topic_labels if label in names),
         items=[item for item in pool if item["project_id"] == project_id],
     )

@@ -1,4 +1,4 @@
-"""One project with its sections, and the labels of an account."""
+"""Generates projects, their sections, and the labels of an account."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ _COLORS = ("berry_red", "orange", "olive_green", "teal", "sky_blue", "grape", "c
 
 
 def new_project(draw: Draw, name: str, order: int) -> dict[str, Any]:
+    """A project as in `/sync`."""
     created_at = draw.instant(86_400 * draw.rng.randint(200, 900))
     return {
         "id": draw.new_id(),
@@ -36,6 +37,7 @@ def new_project(draw: Draw, name: str, order: int) -> dict[str, Any]:
 
 
 def new_sections(draw: Draw, project_id: str, topic: Topic) -> list[dict[str, Any]]:
+    """The sections of a project, for about 60 % of the projects."""
     names = topic.sections if draw.chance(0.6) else ()
     return [_section(draw, project_id, name, order) for order, name in enumerate(names, start=1)]
 
@@ -57,6 +59,7 @@ def _section(draw: Draw, project_id: str, name: str, order: int) -> dict[str, An
 
 
 def new_labels(draw: Draw, topics: Sequence[Topic]) -> list[dict[str, Any]]:
+    """The labels of all topics of an account."""
     names = dict.fromkeys(label for topic in topics for label in topic.labels)
     return [_label(draw, name, order) for order, name in enumerate(names, start=1)]
 

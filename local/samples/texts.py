@@ -1,4 +1,4 @@
-"""The texts of `tasks.toml` by topic and language, and the rules by which due dates repeat."""
+"""The texts of `tasks.toml` by topic and language, and the rules of recurring due dates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Topic:
-    """What one kind of project holds in one language; `habits` are those of its `texts` that recur."""
+    """A kind of project in one language.
+
+    texts: of all its tasks, recurring ones included.
+    habits: texts of recurring tasks.
+    """
 
     key: str
     lang: str
@@ -26,7 +30,11 @@ class Topic:
 
 @dataclass(frozen=True)
 class Recurrence:
-    """A repeating due date: its words per language, and the days on which it falls."""
+    """A rule of recurring due dates.
+
+    days: from one date to the next, if weekday and month_day are None; else the minimum.
+    texts: the rule in words, by language.
+    """
 
     days: int
     texts: Mapping[str, str]
@@ -35,13 +43,15 @@ class Recurrence:
     time: str | None = None
 
     def fits(self, day: date) -> bool:
+        """Whether the rule allows a day."""
         return self.weekday in (None, day.weekday()) and self.month_day in (None, day.day)
 
     def on_or_after(self, day: date) -> date:
+        """The first allowed day, beginning with `day`."""
         return next(d for d in (day + timedelta(days=n) for n in range(32)) if self.fits(d))
 
     def next_after(self, due: date, today: date) -> date:
-        """The first occurrence after `due` that lies after `today`."""
+        """The first due date after both `due` and `today`."""
         while due <= today:
             due = self.on_or_after(due + timedelta(days=self.days))
         return due
@@ -49,7 +59,7 @@ class Recurrence:
 
 @dataclass(frozen=True)
 class SampleTexts:
-    """Everything that `tasks.toml` says."""
+    """The contents of `tasks.toml`."""
 
     topics: tuple[Topic, ...]
     recurrences: tuple[Recurrence, ...]
@@ -59,7 +69,7 @@ class SampleTexts:
 
 @cache
 def sample_texts() -> SampleTexts:
-    """The texts of `tasks.toml`, read once."""
+    """The texts of `tasks.toml`, cached."""
     raw = tomllib.loads(Path(__file__).with_name("tasks.toml").read_text(encoding="utf-8"))
     topics = (_topic(key, lang, raw) for key, langs in raw["topics"].items() for lang, raw in langs.items())
     return SampleTexts(
@@ -83,14 +93,16 @@ def _topic(key: str, lang: str, raw: Mapping[str, Any]) -> Topic:
 
 
 def topics_of(lang: str) -> list[Topic]:
+    """The topics in a language."""
     return [topic for topic in sample_texts().topics if topic.lang == lang]
 
 
 def topics_by_project(document: Mapping[str, Any]) -> dict[str, Topic]:
+    """The topics of an account's projects by project id; projects with other names are left out."""
     by_name = {topic.project: topic for topic in sample_texts().topics}
     return {p["id"]: by_name[p["name"]] for p in document["projects"] if p["name"] in by_name}
 
 
 def date_lang(lang: str) -> str:
-    """The language of the dates: English where Todoist reads none in `lang`, as in Arabic."""
+    """The language of due dates: `lang`, or English if Todoist does not support dates in it, for example Arabic."""
     return lang if lang in sample_texts().recurrences[0].texts else "en"

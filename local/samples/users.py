@@ -1,4 +1,4 @@
-"""The made-up people: where they live, what they write in, and the account of each."""
+"""Sample users with their time zones, languages and accounts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from local.samples.accounts import new_account
 from local.samples.draw import Draw
 
 _HOMES = (
+    # time zone, languages (repeated by weight)
     ("Europe/Berlin", ("de", "de", "en")),
     ("America/New_York", ("en", "en", "es")),
     ("Asia/Tokyo", ("ja", "ja", "en")),
@@ -31,7 +32,10 @@ _HOMES = (
 
 @dataclass(frozen=True)
 class SampleUser:
-    """One made-up person with a Todoist account; `document` is the account as a full `/sync` answer."""
+    """A fictional Todoist user.
+
+    document: the account as a full `/sync` answer.
+    """
 
     user_id: str
     email: str
@@ -41,7 +45,7 @@ class SampleUser:
 
 
 def sample_users(n: int, *, today: date, seed: int = 7) -> list[SampleUser]:
-    """`n` users with 20-60 open tasks each, dates around `today`; user k is the same whatever `n` is."""
+    """`n` users with 20 to 60 open tasks each and due dates around `today`; user k does not depend on `n`."""
     homes = list(_HOMES)
     Random(f"{seed}:homes").shuffle(homes)
     return [_sample_user(index, homes[index % len(homes)], today, seed) for index in range(n)]

@@ -1,6 +1,6 @@
-"""A stand-in for Todoist's API v1 on loopback, faithful enough that the client needs no special case."""
+"""A stand-in for Todoist's API v1 on loopback, close enough to the API that the client needs no special case."""
 
 from local.todoist.faults import Fault, FaultKind
-from local.todoist.stand_in import Call, LocalTodoist, running
+from local.todoist.stand_in import LocalTodoist, TodoistCall, running_todoist
 
-__all__ = ["Call", "Fault", "FaultKind", "LocalTodoist", "running"]
+__all__ = ["Fault", "FaultKind", "LocalTodoist", "TodoistCall", "running_todoist"]

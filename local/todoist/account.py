@@ -1,4 +1,4 @@
-"""One user of the stand-in for Todoist: objects, sync tokens, limits and the faults to come."""
+"""One user of the stand-in for Todoist: objects, sync tokens, rate limits and queued faults."""
 
 import string
 from collections import deque
@@ -9,66 +9,73 @@ from math import ceil
 from random import Random
 from typing import Any, Literal
 
+from local.faulty_http import RefusedError
 from local.todoist.faults import Fault
 from local.todoist.objects import Objects
 from local.todoist.replies import invalid_argument
 from local.todoist.requests import SyncRequest
-from local.wire import RefusedError
 
-WINDOW = timedelta(minutes=15)
+LIMIT_WINDOW = timedelta(minutes=15)
 TOKEN_CHARACTERS = string.ascii_letters + string.digits + "-_"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Calls per user in any 15 minutes."""
+    """Allowed calls per user within 15 minutes."""
 
     full: int
     incremental: int
 
 
 class Account:
-    """Tokens and faults are drawn per user: in what order different users call changes nothing."""
+    """One user's account.
+
+    Tokens and faults are drawn per user, independently of the order in which users call.
+    """
 
     def __init__(self, user: str, seed: int, limits: Limits) -> None:
         self.objects = Objects()
         self.faults: deque[Fault] = deque()
-        self._sync_tokens: dict[str, int] = {}
+        self._revision_of_token: dict[str, int] = {}
         self._limits = limits
         self._admitted: dict[bool, deque[datetime]] = {True: deque(), False: deque()}
-        self._tokens = Random(f"{seed}/sync tokens/{user}")
-        self._chance = Random(f"{seed}/faults/{user}")
+        self._token_rng = Random(f"{seed}/sync tokens/{user}")
+        self._fault_rng = Random(f"{seed}/faults/{user}")
 
     def admit(self, full: bool, now: datetime) -> int:
-        """Count a call and return 0, or return the seconds after which there is room for it."""
+        """Count a call and return 0, or return the seconds until the rate limit allows it."""
         calls = self._admitted[full]
-        while calls and calls[0] <= now - WINDOW:
+        while calls and calls[0] <= now - LIMIT_WINDOW:
             calls.popleft()
         if len(calls) < (self._limits.full if full else self._limits.incremental):
             calls.append(now)
             return 0
         oldest = calls[0] if calls else now
-        return ceil((oldest + WINDOW - now).total_seconds())
+        return ceil((oldest + LIMIT_WINDOW - now).total_seconds())
 
     def next_fault(self, rate: float, faults: Sequence[Fault]) -> Fault | None:
-        """The next queued fault; without one, any of `faults` in a share `rate` of the calls."""
+        """The next queued fault; if there is none, a random one of `faults` at a rate from 0 to 1."""
         if self.faults:
             return self.faults.popleft()
-        return self._chance.choice(faults) if self._chance.random() < rate else None
+        return self._fault_rng.choice(faults) if self._fault_rng.random() < rate else None
 
     def answer(
         self,
         request: SyncRequest,
         now: datetime,
         *,
-        dead_token: Literal["full", "refuse"],
-        unasked_full: bool,
+        unknown_sync_token: Literal["full", "refuse"],
+        force_full: bool,
     ) -> Mapping[str, Any]:
-        """The body of an answer; a sync token that is not this user's may raise RefusedError (400)."""
-        since = self._sync_tokens.get(request.sync_token)
-        if since is None and not request.full and dead_token == "refuse":
+        """The body of a /sync response.
+
+        unknown_sync_token: "full" for a full answer, "refuse" for RefusedError (400).
+        force_full: answer in full, whatever the sync token is.
+        """
+        since = self._revision_of_token.get(request.sync_token)
+        if since is None and not request.is_full and unknown_sync_token == "refuse":
             raise RefusedError(invalid_argument("sync_token", "a sync token of this user, or *"))
-        if since is None or since < self.objects.replaced_at or unasked_full:
+        if since is None or since < self.objects.replaced_at or force_full:
             return self.full_answer(request.resource_types, now)
         return {
             "full_sync": False,
@@ -77,6 +84,7 @@ class Account:
         }
 
     def full_answer(self, resource_types: Sequence[str], now: datetime) -> Mapping[str, Any]:
+        """The body of a full /sync response: all active objects of these types."""
         at = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return {
             "full_sync": True,
@@ -86,9 +94,10 @@ class Account:
         }
 
     def forget_sync_tokens(self) -> None:
-        self._sync_tokens.clear()
+        """Make all issued sync tokens unknown."""
+        self._revision_of_token.clear()
 
     def _envelope(self) -> Mapping[str, Any]:
-        token = "".join(self._tokens.choices(TOKEN_CHARACTERS, k=60))
-        self._sync_tokens[token] = self.objects.revision
+        token = "".join(self._token_rng.choices(TOKEN_CHARACTERS, k=60))
+        self._revision_of_token[token] = self.objects.revision
         return {"sync_token": token, "temp_id_mapping": {}}

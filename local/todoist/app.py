@@ -1,4 +1,4 @@
-"""The addresses of the stand-in for Todoist."""
+"""The endpoints of the stand-in for Todoist, and its controls for other processes."""
 
 import json
 from collections import Counter
@@ -12,28 +12,29 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
+from local.faulty_http import FaultyResponse
 from local.todoist.faults import fault_from
 from local.todoist.pages import KINDS
 from local.todoist.replies import gone
 from local.todoist.requests import read_body
-from local.wire import WireResponse
 
 if TYPE_CHECKING:
     from local.todoist import LocalTodoist
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-EVERY_METHOD = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+ALL_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
-def build_app(todoist: "LocalTodoist") -> Starlette:
+def build_todoist_app(todoist: "LocalTodoist") -> Starlette:
+    """The ASGI application of a stand-in."""
     return Starlette(
         routes=[
             Route("/api/v1/sync", _sync(todoist), methods=["POST"]),
             *(Route(f"/api/v1/{name}", _read(todoist, name), methods=["GET"]) for name in [*KINDS, "user"]),
             Route("/oauth/access_token", _exchange(todoist), methods=["POST"]),
-            Route("/rest/v2/{rest:path}", _gone(todoist), methods=EVERY_METHOD),
-            Route("/sync/v9/{rest:path}", _gone(todoist), methods=EVERY_METHOD),
-            Mount("/_control", routes=_controls(todoist)),
+            Route("/rest/v2/{rest:path}", _gone(todoist), methods=ALL_METHODS),
+            Route("/sync/v9/{rest:path}", _gone(todoist), methods=ALL_METHODS),
+            Mount("/_control", routes=_control_routes(todoist)),
         ]
     )
 
@@ -41,7 +42,7 @@ def build_app(todoist: "LocalTodoist") -> Starlette:
 def _sync(todoist: "LocalTodoist") -> Endpoint:
     async def sync(request: Request) -> Response:
         arguments = read_body(request.headers.get("content-type", ""), await request.body())
-        return WireResponse(todoist.sync(request.url.path, _token(request), arguments), todoist.now())
+        return FaultyResponse(todoist.sync(request.url.path, _token(request), arguments), todoist.now())
 
     return sync
 
@@ -49,7 +50,8 @@ def _sync(todoist: "LocalTodoist") -> Endpoint:
 def _read(todoist: "LocalTodoist", resource: str) -> Endpoint:
     async def read(request: Request) -> Response:
         arguments = dict(request.query_params)
-        return WireResponse(todoist.read(request.url.path, _token(request), resource, arguments), todoist.now())
+        reply = todoist.read(request.url.path, _token(request), resource, arguments)
+        return FaultyResponse(reply, todoist.now())
 
     return read
 
@@ -57,14 +59,14 @@ def _read(todoist: "LocalTodoist", resource: str) -> Endpoint:
 def _exchange(todoist: "LocalTodoist") -> Endpoint:
     async def exchange(request: Request) -> Response:
         arguments = read_body(request.headers.get("content-type", ""), await request.body())
-        return WireResponse(todoist.exchange(request.url.path, arguments), todoist.now())
+        return FaultyResponse(todoist.exchange(request.url.path, arguments), todoist.now())
 
     return exchange
 
 
 def _gone(todoist: "LocalTodoist") -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        return WireResponse(todoist.refuse(request.url.path, _token(request), gone()), todoist.now())
+        return FaultyResponse(todoist.refuse(request.url.path, _token(request), gone()), todoist.now())
 
     return endpoint
 
@@ -74,25 +76,28 @@ def _token(request: Request) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else None
 
 
-def _controls(todoist: "LocalTodoist") -> list[Route]:
+def _control_routes(todoist: "LocalTodoist") -> list[Route]:
     return [
         Route("/load", _control(lambda body: todoist.load(**body)), methods=["POST"]),
         Route("/advance", _control(lambda body: todoist.advance(**body)), methods=["POST"]),
         Route("/faults", _control(lambda body: _set_faults(todoist, **body)), methods=["POST"]),
         Route("/revoke", _control(lambda body: todoist.revoke(**body)), methods=["POST"]),
         Route("/authorize", _control(lambda body: {"code": todoist.authorize(**body)}), methods=["POST"]),
-        Route("/forget_sync_tokens", _control(lambda b: todoist.forget_sync_tokens(**b)), methods=["POST"]),
+        Route("/forget_sync_tokens", _control(lambda body: todoist.forget_sync_tokens(**body)), methods=["POST"]),
         Route("/clock", _control(lambda body: _set_clock(todoist, **body)), methods=["POST"]),
         Route("/calls", _control(lambda body: _calls(todoist, **body)), methods=["GET"]),
     ]
 
 
-def _control(act: Callable[[dict[str, Any]], Any]) -> Endpoint:
-    """A JSON object or a query in, as arguments by name; the result as JSON out, or 400 and what was wrong."""
+def _control(action: Callable[[dict[str, Any]], Any]) -> Endpoint:
+    """An endpoint that calls `action` with the arguments of a JSON object or a query.
+
+    It responds with the result as JSON, or with 400 and the error.
+    """
 
     async def control(request: Request) -> Response:
         try:
-            result = act({**request.query_params, **json.loads(await request.body() or b"{}")})
+            result = action({**request.query_params, **json.loads(await request.body() or b"{}")})
         except (LookupError, TypeError, ValueError) as error:
             return JSONResponse({"error": str(error)}, 400)
         return JSONResponse({} if result is None else result)
@@ -103,14 +108,14 @@ def _control(act: Callable[[dict[str, Any]], Any]) -> Endpoint:
 def _set_faults(
     todoist: "LocalTodoist", faults: list[dict[str, Any]], user: str | None = None, rate: float | None = None
 ) -> None:
-    """Faults for one user's next calls, or at a rate for everybody's."""
+    """Queue faults for one user, or set faults at a rate for all users."""
     if (user is None) == (rate is None):
-        raise ValueError("faults are for either a user or a rate: give one of the two")
-    made = [fault_from(fault) for fault in faults]
+        raise ValueError("faults need either a user or a rate: give exactly one of them")
+    parsed = [fault_from(fault) for fault in faults]
     if user is not None:
-        todoist.fail(user, *made)
+        todoist.fail(user, *parsed)
     elif rate is not None:
-        todoist.fail_at_rate(rate, *made)
+        todoist.fail_at_rate(rate, *parsed)
 
 
 def _set_clock(todoist: "LocalTodoist", at: str) -> dict[str, str]:
@@ -119,7 +124,7 @@ def _set_clock(todoist: "LocalTodoist", at: str) -> dict[str, str]:
 
 
 def _calls(todoist: "LocalTodoist", count: str = "0") -> list[dict[str, Any]] | dict[str, Any]:
-    """All calls, or with count=1 how many there were, in all and by user."""
+    """All calls; with count=1, only their number, in total and by user."""
     calls = list(todoist.calls)
     if count != "1":
         return [{**asdict(call), "at": call.at.isoformat()} for call in calls]

@@ -1,4 +1,4 @@
-"""The ways in which one call to Todoist's /sync can go wrong."""
+"""Faults of Todoist's /sync, one per call."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -8,8 +8,8 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import Any, Literal, Self
 
-from local.todoist.replies import LIMITS_REACHED, invalid_token, limits_reached
-from local.wire import Reply, json_reply, text_reply
+from local.faulty_http import Reply, json_reply, text_reply
+from local.todoist.replies import LIMITS_REACHED_MESSAGE, invalid_token, limits_reached
 
 HTML = "text/html; charset=utf-8"
 SAMPLE_ITEM: Mapping[str, Any] = {
@@ -27,13 +27,13 @@ SAMPLE_ITEM: Mapping[str, Any] = {
 
 
 class FaultKind(StrEnum):
-    """Each value is also the name of the constructor of `Fault` that makes it."""
+    """The kinds of faults; each value is also the name of a constructor of `Fault`."""
 
     RATE_LIMITED = "rate_limited"
     SERVER_ERROR = "server_error"
     INVALID_TOKEN = "invalid_token"
     SLOW = "slow"
-    CUT = "cut"
+    DISCONNECT = "disconnect"
     TRUNCATED_JSON = "truncated_json"
     HTML_PAGE = "html_page"
     EMPTY_OBJECT = "empty_object"
@@ -42,14 +42,14 @@ class FaultKind(StrEnum):
     WRONG_PRIORITY = "wrong_priority"
     SAME_ITEM_TWICE = "same_item_twice"
     EMPTY_SYNC_TOKEN = "empty_sync_token"
-    UNASKED_FULL_SYNC = "unasked_full_sync"
+    UNEXPECTED_FULL_SYNC = "unexpected_full_sync"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that goes wrong with one /sync call; made by the constructors below.
+    """A fault of one /sync call; use the constructors below.
 
-    `before` and `inside` (seconds) delay any fault: `replace(Fault.server_error(503), before=0.2)`.
+    delay_s, body_delay_s: see `Reply`. Any fault can be delayed: `replace(Fault.server_error(503), delay_s=0.2)`.
     """
 
     kind: FaultKind
@@ -60,8 +60,8 @@ class Fault:
     body: Literal["json", "text"] = "json"
     priority: int = 0
     in_body: bool = False
-    before: float = 0.0
-    inside: float = 0.0
+    delay_s: float = 0.0
+    body_delay_s: float = 0.0
 
     @classmethod
     def rate_limited(
@@ -72,7 +72,11 @@ class Fault:
         header_after: int | None = None,
         body: Literal["json", "text"] = "json",
     ) -> Self:
-        """429; the body says `retry_after` seconds, the header the same or `header_after`."""
+        """A 429 response with `retry_after` seconds in the body, and in the header the same or `header_after`.
+
+        header: the format of Retry-After; "none" omits it.
+        body: "text" for plain text instead of JSON.
+        """
         return cls(
             FaultKind.RATE_LIMITED,
             429,
@@ -84,72 +88,72 @@ class Fault:
 
     @classmethod
     def server_error(cls, status: int = 503) -> Self:
-        """500, 502, 503 or 504 with an HTML page."""
+        """A 500, 502, 503 or 504 response with an HTML page."""
         return cls(FaultKind.SERVER_ERROR, status)
 
     @classmethod
     def invalid_token(cls) -> Self:
-        """403 AUTH_INVALID_TOKEN, though the token is valid."""
+        """A 403 response AUTH_INVALID_TOKEN, although the token is valid."""
         return cls(FaultKind.INVALID_TOKEN, 403)
 
     @classmethod
-    def slow(cls, before: float = 0.0, inside: float = 0.0) -> Self:
-        """The right answer, after `before` seconds and with `inside` seconds between its halves."""
-        return cls(FaultKind.SLOW, before=before, inside=inside)
+    def slow(cls, delay_s: float = 0.0, body_delay_s: float = 0.0) -> Self:
+        """The correct answer, with a delay before the headers or between the halves of the body."""
+        return cls(FaultKind.SLOW, delay_s=delay_s, body_delay_s=body_delay_s)
 
     @classmethod
-    def cut(cls, *, in_body: bool = False) -> Self:
-        """The connection closes with no answer at all, or in the middle of the body."""
-        return cls(FaultKind.CUT, 200 if in_body else 0, in_body=in_body)
+    def disconnect(cls, *, in_body: bool = False) -> Self:
+        """The connection is closed before the headers, or in the middle of the body."""
+        return cls(FaultKind.DISCONNECT, 200 if in_body else 0, in_body=in_body)
 
     @classmethod
     def truncated_json(cls) -> Self:
-        """A complete HTTP answer that holds the first half of the JSON."""
+        """A complete HTTP response with only the first half of the JSON."""
         return cls(FaultKind.TRUNCATED_JSON)
 
     @classmethod
     def html_page(cls) -> Self:
-        """200 with a web page."""
+        """A 200 response with an HTML page."""
         return cls(FaultKind.HTML_PAGE)
 
     @classmethod
     def empty_object(cls) -> Self:
-        """`{}`"""
+        """The body `{}`."""
         return cls(FaultKind.EMPTY_OBJECT)
 
     @classmethod
     def null_items(cls) -> Self:
-        """`"items": null`"""
+        """An answer with `"items": null`."""
         return cls(FaultKind.NULL_ITEMS)
 
     @classmethod
     def item_without_id(cls) -> Self:
-        """The first item lacks its id."""
+        """An answer without the id of its first item."""
         return cls(FaultKind.ITEM_WITHOUT_ID)
 
     @classmethod
     def wrong_priority(cls, priority: int = 0) -> Self:
-        """The first item has a priority outside 1..4."""
+        """An answer with a first item whose priority is outside 1..4."""
         return cls(FaultKind.WRONG_PRIORITY, priority=priority)
 
     @classmethod
     def same_item_twice(cls) -> Self:
-        """The first item stands there twice."""
+        """An answer with its first item twice."""
         return cls(FaultKind.SAME_ITEM_TWICE)
 
     @classmethod
     def empty_sync_token(cls) -> Self:
-        """`"sync_token": ""`"""
+        """An answer with `"sync_token": ""`."""
         return cls(FaultKind.EMPTY_SYNC_TOKEN)
 
     @classmethod
-    def unasked_full_sync(cls) -> Self:
-        """A full answer, `full_sync: true`, to a valid sync token."""
-        return cls(FaultKind.UNASKED_FULL_SYNC)
+    def unexpected_full_sync(cls) -> Self:
+        """A full answer to a valid sync token."""
+        return cls(FaultKind.UNEXPECTED_FULL_SYNC)
 
 
 def fault_from(document: Mapping[str, Any]) -> Fault:
-    """Read {"kind": name of a constructor, ...its arguments}; ValueError or TypeError if there is no such."""
+    """Parse {"kind": name of a constructor, ...its arguments}; raises ValueError or TypeError if it is invalid."""
     arguments = dict(document)
     kind = FaultKind(arguments.pop("kind", None))
     fault: Fault = getattr(Fault, kind)(**arguments)
@@ -157,46 +161,47 @@ def fault_from(document: Mapping[str, Any]) -> Fault:
 
 
 def faulty_reply(fault: Fault, answer: Mapping[str, Any], now: datetime) -> Reply:
-    """What the client gets instead of `answer`."""
-    reply = _instead(fault, now) or _damaged(fault, answer)
-    return replace(reply, before=fault.before, inside=fault.inside)
+    """The reply with the fault, based on the correct answer."""
+    reply = _error_reply(fault, now) or _answer_reply(fault, answer)
+    return replace(reply, delay_s=fault.delay_s, body_delay_s=fault.body_delay_s)
 
 
-def _instead(fault: Fault, now: datetime) -> Reply | None:
+def _error_reply(fault: Fault, now: datetime) -> Reply | None:
+    """The reply of a fault that does not depend on the answer, or None."""
     match fault.kind:
         case FaultKind.RATE_LIMITED:
             return _rate_limited(fault, now)
         case FaultKind.SERVER_ERROR:
-            return text_reply(_page(f"{fault.status} {HTTPStatus(fault.status).phrase}"), fault.status, HTML)
+            return text_reply(_html_page(f"{fault.status} {HTTPStatus(fault.status).phrase}"), fault.status, HTML)
         case FaultKind.INVALID_TOKEN:
             return invalid_token()
         case FaultKind.HTML_PAGE:
-            return text_reply(_page("Todoist"), 200, HTML)
+            return text_reply(_html_page("Todoist"), 200, HTML)
         case _:
             return None
 
 
 def _rate_limited(fault: Fault, now: datetime) -> Reply:
     seconds = fault.retry_after if fault.header_after is None else fault.header_after
-    until = (now + timedelta(seconds=seconds)).astimezone(UTC)
-    value = {"seconds": str(seconds), "date": format_datetime(until, usegmt=True)}
-    headers = {} if fault.header == "none" else {"Retry_After": value[fault.header]}
+    retry_at = (now + timedelta(seconds=seconds)).astimezone(UTC)
+    values = {"seconds": str(seconds), "date": format_datetime(retry_at, usegmt=True)}
+    headers = {} if fault.header == "none" else {"Retry_After": values[fault.header]}
     reply = limits_reached(fault.retry_after, **headers)
     if fault.body == "text":
-        return replace(text_reply(LIMITS_REACHED, 429), headers=reply.headers)
+        return replace(text_reply(LIMITS_REACHED_MESSAGE, 429), headers=reply.headers)
     return reply
 
 
-def _damaged(fault: Fault, answer: Mapping[str, Any]) -> Reply:
-    reply = json_reply(_damage(fault, answer))
+def _answer_reply(fault: Fault, answer: Mapping[str, Any]) -> Reply:
+    reply = json_reply(_damaged_answer(fault, answer))
     if fault.kind is FaultKind.TRUNCATED_JSON:
         return replace(reply, body=reply.body[: len(reply.body) // 2])
-    if fault.kind is FaultKind.CUT:
-        return replace(reply, status=fault.status, cut="in_body" if fault.in_body else "unanswered")
+    if fault.kind is FaultKind.DISCONNECT:
+        return replace(reply, status=fault.status, disconnect="in_body" if fault.in_body else "before_headers")
     return reply
 
 
-def _damage(fault: Fault, answer: Mapping[str, Any]) -> Mapping[str, Any]:
+def _damaged_answer(fault: Fault, answer: Mapping[str, Any]) -> Mapping[str, Any]:
     match fault.kind:
         case FaultKind.EMPTY_OBJECT:
             return {}
@@ -205,7 +210,7 @@ def _damage(fault: Fault, answer: Mapping[str, Any]) -> Mapping[str, Any]:
         case FaultKind.EMPTY_SYNC_TOKEN:
             return {**answer, "sync_token": ""}
         case FaultKind.ITEM_WITHOUT_ID:
-            return _with_first_item(answer, lambda item: [{k: v for k, v in item.items() if k != "id"}])
+            return _with_first_item(answer, lambda item: [{key: value for key, value in item.items() if key != "id"}])
         case FaultKind.WRONG_PRIORITY:
             return _with_first_item(answer, lambda item: [{**item, "priority": fault.priority}])
         case FaultKind.SAME_ITEM_TWICE:
@@ -217,13 +222,13 @@ def _damage(fault: Fault, answer: Mapping[str, Any]) -> Mapping[str, Any]:
 def _with_first_item(
     answer: Mapping[str, Any], damage: Callable[[dict[str, Any]], list[dict[str, Any]]]
 ) -> Mapping[str, Any]:
-    """An answer without items gets a sample item, so that the fault shows in an empty delta too."""
+    """Damage the first item; without items, add a damaged sample, because an empty delta must show the fault too."""
     items = list(answer.get("items") or [])
-    at = next((at for at, item in enumerate(items) if isinstance(item, dict)), None)
-    if at is None:
+    index = next((index for index, item in enumerate(items) if isinstance(item, dict)), None)
+    if index is None:
         return {**answer, "items": items + damage(dict(SAMPLE_ITEM))}
-    return {**answer, "items": items[:at] + damage(items[at]) + items[at + 1 :]}
+    return {**answer, "items": items[:index] + damage(items[index]) + items[index + 1 :]}
 
 
-def _page(title: str) -> str:
+def _html_page(title: str) -> str:
     return f"<!DOCTYPE html><html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>"

@@ -1,4 +1,4 @@
-"""Access tokens, rotating refresh tokens and authorization codes of the stand-in for Todoist."""
+"""OAuth grants of the stand-in for Todoist: access tokens, rotating refresh tokens and authorization codes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -6,64 +6,71 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Any
 
+from local.faulty_http import RefusedError
 from local.todoist.replies import invalid_token, oauth_error, unauthorized
-from local.wire import RefusedError
 
 ACCESS_LIFETIME = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
-class Access:
+class AccessToken:
+    """An access token; it does not expire if `expires_at` is None."""
+
     user: str
     expires_at: datetime | None = None
     revoked: bool = False
 
 
 @dataclass(frozen=True)
-class Consumed:
+class ConsumedToken:
+    """A refresh token that was used at `at`, and the response to that request."""
+
     user: str
     at: datetime
-    answer: Mapping[str, Any]
+    body: Mapping[str, Any]
 
 
 class Grants:
-    """Who may call, with which tokens. Source of the rules: API v1, "Refreshing access tokens"."""
+    """All current and previous tokens and codes. Source of the rules: API v1, "Refreshing access tokens".
 
-    def __init__(self, random: Random, refresh_grace: timedelta) -> None:
-        self._random = random
-        self._grace = refresh_grace
-        self._access: dict[str, Access] = {}
+    refresh_grace: time in which a used refresh token gets its access token again.
+    """
+
+    def __init__(self, rng: Random, refresh_grace: timedelta) -> None:
+        self._rng = rng
+        self._refresh_grace = refresh_grace
+        self._access: dict[str, AccessToken] = {}
         self._refresh: dict[str, str] = {}
-        self._consumed: dict[str, Consumed] = {}
+        self._consumed: dict[str, ConsumedToken] = {}
         self._codes: dict[str, str] = {}
 
     def add(self, user: str, token: str, refresh_token: str | None) -> None:
-        """A token given from outside lives until it is revoked."""
-        self._access[token] = Access(user)
+        """Add an access token, valid until it is revoked, and optionally a refresh token."""
+        self._access[token] = AccessToken(user)
         if refresh_token is not None:
             self._refresh[refresh_token] = user
 
     def authorize(self, user: str) -> str:
-        """The one-time code that Todoist hands over when `user` agrees."""
+        """A new one-time code, as Todoist issues it when a user agrees."""
         code = self._secret()
         self._codes[code] = user
         return code
 
     def revoke(self, user: str) -> None:
-        """Take back all that `user` ever granted."""
+        """Revoke all tokens and codes of a user."""
         for token, access in self._access.items():
             if access.user == user:
                 self._access[token] = replace(access, revoked=True)
         self._refresh = {token: owner for token, owner in self._refresh.items() if owner != user}
         self._codes = {code: owner for code, owner in self._codes.items() if owner != user}
 
-    def bearer(self, token: str | None) -> str | None:
-        """Whose access token it is or was, valid or not."""
+    def owner(self, token: str | None) -> str | None:
+        """The user of an access token, also if it is revoked or expired; None if it is unknown."""
         access = self._access.get(token or "")
         return access.user if access else None
 
     def check(self, token: str | None, now: datetime) -> str:
-        """The user of a valid access token; raises RefusedError (401, or 403 when revoked)."""
+        """The user of a valid access token; raises RefusedError (403 if it is revoked, else 401)."""
         access = self._access.get(token or "")
         if access is None or (access.expires_at is not None and access.expires_at <= now):
             raise RefusedError(unauthorized())
@@ -71,8 +78,8 @@ class Grants:
             raise RefusedError(invalid_token())
         return access.user
 
-    def applicant(self, arguments: Mapping[str, Any]) -> str | None:
-        """Whose code or refresh token stands in a request for tokens."""
+    def requester(self, arguments: Mapping[str, Any]) -> str | None:
+        """The user of the code or refresh token in a token request, or None."""
         consumed = self._consumed.get(arguments.get("refresh_token", ""))
         return (
             self._codes.get(arguments.get("code", ""))
@@ -81,7 +88,7 @@ class Grants:
         )
 
     def exchange(self, arguments: Mapping[str, Any], now: datetime) -> Mapping[str, Any]:
-        """The answer of /oauth/access_token; raises RefusedError (400)."""
+        """The body of a token response; raises RefusedError (400) if the grant is invalid."""
         if not arguments.get("client_id"):
             raise RefusedError(oauth_error("invalid_client"))
         match arguments.get("grant_type", "authorization_code"):
@@ -100,24 +107,24 @@ class Grants:
 
     def _rotate(self, token: str, now: datetime) -> Mapping[str, Any]:
         if token in self._consumed:
-            return self._again(self._consumed[token], now)
+            return self._answer_reuse(self._consumed[token], now)
         user = self._refresh.pop(token, None)
         if user is None:
             raise RefusedError(oauth_error("invalid_grant"))
-        answer = self._issue(user, now)
-        self._consumed[token] = Consumed(user, now, answer)
-        return answer
+        body = self._issue(user, now)
+        self._consumed[token] = ConsumedToken(user, now, body)
+        return body
 
-    def _again(self, consumed: Consumed, now: datetime) -> Mapping[str, Any]:
-        """In the grace time the same access token without a refresh token; later, a replay that ends all."""
-        if now - consumed.at < self._grace:
-            return {key: value for key, value in consumed.answer.items() if key != "refresh_token"}
+    def _answer_reuse(self, consumed: ConsumedToken, now: datetime) -> Mapping[str, Any]:
+        """Answer a used refresh token: with the same access token within the grace time, else revoke all grants."""
+        if now - consumed.at < self._refresh_grace:
+            return {key: value for key, value in consumed.body.items() if key != "refresh_token"}
         self.revoke(consumed.user)
         raise RefusedError(oauth_error("invalid_grant"))
 
     def _issue(self, user: str, now: datetime) -> Mapping[str, Any]:
         access_token, refresh_token = self._secret(), self._secret()
-        self._access[access_token] = Access(user, now + ACCESS_LIFETIME)
+        self._access[access_token] = AccessToken(user, now + ACCESS_LIFETIME)
         self._refresh[refresh_token] = user
         return {
             "access_token": access_token,
@@ -128,4 +135,4 @@ class Grants:
         }
 
     def _secret(self) -> str:
-        return f"{self._random.getrandbits(160):040x}"
+        return f"{self._rng.getrandbits(160):040x}"

@@ -1,4 +1,4 @@
--- How fresh are contexts when they are used, by hour of the day (UTC), and where do they come from?
+-- How fresh are contexts when a tip uses them, by hour of the day (UTC), and what is their source?
 SELECT hour(decided_at) AS hour,
        count(*) AS n_tips,
        avg((source = 'stored')::INTEGER) AS share_stored,

@@ -1,4 +1,4 @@
--- For how many tips was the LLM spared, by day?
+-- How many tips needed no LLM call, by day?
 SELECT decided_at::DATE AS day,
        count(*) AS n_tips,
        count(*) FILTER (WHERE llm = 'called') AS n_called,

@@ -1,9 +1,9 @@
--- Who is overdue, with how many tasks, and for how long?
+-- Which users have overdue tasks, how many, and for how long?
 SELECT user_id,
        count(*) AS n_open,
        count(*) FILTER (WHERE due < today) AS n_overdue,
        n_overdue / n_open AS share_overdue,
-       max(today - due) AS days_at_most
+       max(today - due) AS max_days_overdue
 FROM (
     SELECT user_id, due_day(due_date, timezone) AS due, local_time(as_of(), timezone)::DATE AS today
     FROM todoist_tasks WHERE task_id IS NOT NULL

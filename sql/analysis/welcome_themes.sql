@@ -1,12 +1,12 @@
--- Tips on which themes are welcome?
--- Themes of different users that are called alike count as one; of those that have no task any more no name is known.
+-- On which themes are tips welcome?
+-- Themes of different users with the same label count as one; a theme without open tasks has no label: '(gone)'.
 SELECT coalesce(label, '(gone)') AS label,
        count(DISTINCT user_id) AS n_users,
        count(reaction) AS n_reacted,
        count(*) FILTER (WHERE is_welcome(reaction)) AS n_welcome,
        n_welcome / n_reacted AS share_welcome,
-       share_low(n_welcome, n_reacted) AS low,
-       share_high(n_welcome, n_reacted) AS high
+       share_low(n_welcome, n_reacted) AS share_low,
+       share_high(n_welcome, n_reacted) AS share_high
 FROM decisions d
 JOIN reactions USING (decision_id)
 LEFT JOIN (
@@ -14,4 +14,4 @@ LEFT JOIN (
 ) themes USING (user_id, theme)
 WHERE theme IS NOT NULL
 GROUP BY ALL
-ORDER BY low DESC, label
+ORDER BY share_low DESC, label

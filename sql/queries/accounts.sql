@@ -1,20 +1,20 @@
 -- name: add_user!
--- A user, or new particulars of one.
+-- Add a user, or replace an existing user's email and time zone and activate the user.
 INSERT INTO users (user_id, email, timezone) VALUES (:user_id, :email, :timezone)
 ON CONFLICT (user_id) DO UPDATE SET email = excluded.email, timezone = excluded.timezone, active = TRUE;
 
 -- name: add_account!
--- A Todoist account with new credentials: what was synced under the old ones is asked for again.
+-- Add a Todoist account, or replace its credentials; replaced credentials discard the sync token.
 INSERT INTO todoist_accounts (user_id, credentials) VALUES (:user_id, :credentials)
 ON CONFLICT (user_id) DO UPDATE
 SET credentials = excluded.credentials, sync_token = NULL, auth_failures = 0, connected = TRUE;
 
 -- name: remove_user!
--- A user with account, decisions and reactions.
+-- Delete a user with the account, decisions and reactions.
 DELETE FROM users WHERE user_id = :user_id;
 
 -- name: remove_context!
--- A user's row of the store.
+-- Delete a user's row of the context store.
 DELETE FROM context_store WHERE user_id = :user_id;
 
 -- name: list_users
@@ -24,16 +24,17 @@ FROM users u LEFT JOIN todoist_accounts a USING (user_id)
 ORDER BY u.user_id;
 
 -- name: set_active!
--- Whether a user is fetched at all.
+-- Include a user in fetches, or exclude the user from them.
 UPDATE users SET active = :active WHERE user_id = :user_id;
 
 -- name: users_due
--- Active users to fetch in the run at :now, when the next one comes at :until. First, whoever was not looked at since
--- :rested_since (those who did not ask since :idle_since: since :idle_rested_since); nobody where these are NULL. Second, whoever is likely to ask
--- before :until, going by the last week's requests at that time of their day, and would then find a context older
--- than :sla, half an hour of unpunctuality allowed for. A context that a midnight before that request changes is left
--- alone: fetching now would not help.
--- Of one shard of :n_shards, or of all where :shard is NULL.
+-- Active, connected users to fetch in the run at :now, if the next run is at :next_run_at. A user is due in two cases:
+-- 1. The user was never fetched, or last fetched before :refetch_before (before :idle_refetch_before if the user was
+--    created, and last asked for a tip, before :idle_since). If both are NULL, this case is off.
+-- 2. The user is likely to ask before :next_run_at, because of a request at that local time in the last seven days, and
+--    the context would then be older than :sla, with a tolerance of 30 minutes. A context that becomes invalid before
+--    that request, at the user's midnight, is left out: a fetch now would not help.
+-- The users of one shard of :n_shards, or of all shards if :shard is NULL.
 SELECT u.user_id, a.observed_at
 FROM users u JOIN todoist_accounts a USING (user_id) LEFT JOIN context_store c USING (user_id)
 WHERE u.active AND a.connected
@@ -41,12 +42,12 @@ WHERE u.active AND a.connected
   AND (coalesce(a.observed_at, '-infinity') < CASE
       WHEN u.created_at >= :idle_since
            OR EXISTS (SELECT FROM decisions d WHERE d.user_id = u.user_id AND d.decided_at >= :idle_since)
-      THEN :rested_since::TIMESTAMPTZ ELSE :idle_rested_since::TIMESTAMPTZ END
+      THEN :refetch_before::TIMESTAMPTZ ELSE :idle_refetch_before::TIMESTAMPTZ END
     OR EXISTS (
       SELECT FROM decisions d, next_ask(d.decided_at, :now, u.timezone) AS likely_at
       WHERE d.user_id = u.user_id
         AND d.decided_at >= :now - INTERVAL '7 days' AND d.decided_at < :now
-        AND likely_at < :until
+        AND likely_at < :next_run_at
         AND likely_at + INTERVAL '30 minutes' > coalesce(
             greatest(c.materialized_at, a.observed_at) + :sla::INTERVAL, '-infinity')
         AND (c.valid_until IS NULL OR c.valid_until <= :now OR c.valid_until > likely_at)
@@ -54,45 +55,45 @@ WHERE u.active AND a.connected
 ORDER BY u.user_id;
 
 -- name: users_observed
--- Every user whose signals were ever fetched, with the instant of the last fetch, and whether the row is older.
--- Of one shard of :n_shards, or of all where :shard is NULL.
-SELECT a.user_id, a.observed_at, a.observed_at > coalesce(c.materialized_at, '-infinity') AS is_news
+-- Every user that was ever fetched: the instant of the last fetch, and whether it is newer than the stored context.
+-- The users of one shard of :n_shards, or of all shards if :shard is NULL.
+SELECT a.user_id, a.observed_at, a.observed_at > coalesce(c.materialized_at, '-infinity') AS is_newer
 FROM todoist_accounts a JOIN users u USING (user_id) LEFT JOIN context_store c USING (user_id)
 WHERE a.observed_at IS NOT NULL
   AND (:shard::INTEGER IS NULL OR mod(u.shard_key, :n_shards) = :shard)
 ORDER BY a.user_id;
 
--- name: known_users
--- Which of these users still exist.
+-- name: existing_users
+-- The existing users among :user_ids.
 SELECT user_id FROM users WHERE user_id = ANY(:user_ids);
 
 -- name: sync_states
--- What a fetch needs of these users' accounts.
+-- The credentials and the starting point of the next fetch of some users.
 SELECT a.user_id, a.credentials, a.sync_token, a.directory, u.timezone
 FROM todoist_accounts a JOIN users u USING (user_id)
 WHERE a.user_id = ANY(:user_ids);
 
 -- name: all_credentials
--- Every account's credentials, locked while keys are rotated.
+-- Every account's credentials, locked while they are encrypted with a new key.
 SELECT user_id, credentials FROM todoist_accounts ORDER BY user_id FOR UPDATE;
 
 -- name: save_credentials!
--- Renewed or re-encrypted credentials.
+-- Store renewed or re-encrypted credentials.
 UPDATE todoist_accounts SET credentials = :credentials WHERE user_id = :user_id;
 
 -- name: save_observation*!
--- After the data is stored: where the next fetch goes on, and that this one went well.
+-- Store the starting point of the next fetch, after the data of a successful fetch are stored.
 UPDATE todoist_accounts
 SET sync_token = :sync_token, directory = :directory, observed_at = greatest(observed_at, :observed_at),
     auth_failures = 0
 WHERE user_id = :user_id;
 
 -- name: save_timezone*!
--- The time zone that Todoist gives for a user.
+-- Store a user's time zone from Todoist.
 UPDATE users SET timezone = :timezone WHERE user_id = :user_id AND timezone <> :timezone;
 
 -- name: save_refusal*!
--- Todoist refused the token in the run at :refused_at: at the second run in a row the account is disconnected.
+-- Count a token that Todoist refused in the run at :refused_at; a second refusal in a row disconnects the account.
 UPDATE todoist_accounts
 SET auth_failures = auth_failures + 1, connected = auth_failures + 1 < 2, refused_at = :refused_at
 WHERE user_id = :user_id AND refused_at IS DISTINCT FROM :refused_at;

@@ -1,32 +1,32 @@
 -- name: users
--- Who there is, where their account stands, and how fresh their row of context_store is.
+-- All users, the state of their accounts, and the freshness of their rows of context_store.
 SELECT u.user_id, u.timezone, u.active, u.created_at, a.connected, a.observed_at, a.refused_at, c.materialized_at
 FROM users u LEFT JOIN todoist_accounts a USING (user_id) LEFT JOIN context_store c USING (user_id);
 
 -- name: decisions
--- Requests for a tip that were answered since an instant.
-SELECT d.decision_id::TEXT, d.user_id, d.decided_at, d.tip_kind, nullif(d.theme, '') AS theme, d.source, d.llm, s.author, d.materialized_at,
-       d.context_hash, d.candidate_set_id::TEXT, d.policy_version,
+-- Decisions (answered requests for a tip) since an instant.
+SELECT d.decision_id::TEXT, d.user_id, d.decided_at, d.tip_kind, nullif(d.theme, '') AS theme, d.source, d.llm,
+       s.author, d.materialized_at, d.context_hash, d.candidate_set_id::TEXT, d.policy_version,
        cardinality(d.propensities) AS n_candidates, d.propensities[d.chosen + 1] AS propensity
 FROM decisions d LEFT JOIN candidate_sets s USING (candidate_set_id)
 WHERE d.decided_at >= $1;
 
 -- name: reactions
--- What users made of the tips of those decisions.
+-- Reactions of users to the tips of decisions since an instant.
 SELECT r.decision_id::TEXT, r.reaction, r.reacted_at, r.reward
 FROM reactions r JOIN decisions d USING (decision_id)
 WHERE d.decided_at >= $1;
 
 -- name: llm_calls
--- Calls of the LLM since an instant.
+-- LLM calls since an instant.
 SELECT called_at, user_id, candidate_set_id::TEXT, model, outcome, n_requests, input_tokens, output_tokens, cost_usd,
        seconds
 FROM llm_calls
 WHERE called_at >= $1;
 
--- name: materializations
--- What each run of a step since an instant did to each asset.
-SELECT run_id, step, asset, started_at, finished_at, n_shards, n_shards_run, n_users, n_users_changed, n_rows,
+-- name: asset_runs
+-- Results for each asset of the runs that began since an instant.
+SELECT run_id, step, asset, started_at, finished_at, n_shards, n_shards_run, n_users, n_users_computed, n_rows,
        data_version, changed, counts::TEXT
-FROM materializations
+FROM asset_runs
 WHERE started_at >= $1;

@@ -1,6 +1,6 @@
 -- name: refresh
--- Same content, looked at again: only the freshness moves, and only forward; gives the users of whom it did.
--- ANY says again what the join says: it keeps a shard's few users from being looked for in a scan of all rows.
+-- Set a newer materialized_at on rows with unchanged content, never an older one. Returns their users.
+-- ANY repeats the join's condition: without it Postgres would scan the whole table for the few users of a shard.
 UPDATE context_store c
 SET materialized_at = n.materialized_at
 FROM unnest(:user_ids::TEXT[], :versions::TEXT[], :instants::TIMESTAMPTZ[]) AS n (user_id, row_version, materialized_at)
@@ -9,35 +9,35 @@ WHERE c.user_id = ANY(:user_ids::TEXT[])
 RETURNING c.user_id;
 
 -- name: stored_versions
--- The versions of the rows that these users have.
+-- Read the versions of these users' rows.
 SELECT user_id, row_version FROM context_store WHERE user_id = ANY(:user_ids::TEXT[]);
 
 -- name: write!
--- Whole rows, never over a newer one.
-INSERT INTO context_store (user_id, materialized_at, context_json, context_hash, valid_until, themes, row_version)
+-- Write whole rows, never over a newer one.
+INSERT INTO context_store (user_id, materialized_at, context_json, context_hash, valid_until, groups_json, row_version)
 SELECT * FROM unnest(:user_ids::TEXT[], :instants::TIMESTAMPTZ[], :contexts::TEXT[], :hashes::TEXT[],
-                     :valid_until::TIMESTAMPTZ[], :themes::TEXT[], :versions::TEXT[])
+                     :valid_until::TIMESTAMPTZ[], :groups_json::TEXT[], :versions::TEXT[])
 ON CONFLICT (user_id) DO UPDATE
 SET materialized_at = excluded.materialized_at, context_json = excluded.context_json,
-    context_hash = excluded.context_hash, valid_until = excluded.valid_until, themes = excluded.themes,
+    context_hash = excluded.context_hash, valid_until = excluded.valid_until, groups_json = excluded.groups_json,
     row_version = excluded.row_version
 WHERE context_store.materialized_at <= excluded.materialized_at;
 
--- name: take_themes!
--- Of rows that somebody wrote meanwhile from newer tasks, the themes: those of the night are newer than the ones kept.
--- Without a version they are written whole as soon as their tasks are fetched again.
-UPDATE context_store c SET themes = n.themes, row_version = NULL
-FROM unnest(:user_ids::TEXT[], :instants::TIMESTAMPTZ[], :themes::TEXT[]) AS n (user_id, materialized_at, themes)
+-- name: update_groups!
+-- Replace the groups of rows that a request wrote meanwhile from newer tasks: the pipeline's groups are newer.
+-- These rows lose their version, so that the next run that fetches their tasks writes them as a whole.
+UPDATE context_store c SET groups_json = n.groups_json, row_version = NULL
+FROM unnest(:user_ids::TEXT[], :instants::TIMESTAMPTZ[], :groups_json::TEXT[]) AS n (user_id, materialized_at, groups_json)
 WHERE c.user_id = ANY(:user_ids::TEXT[])
-  AND c.user_id = n.user_id AND c.materialized_at > n.materialized_at AND c.themes <> n.themes;
+  AND c.user_id = n.user_id AND c.materialized_at > n.materialized_at AND c.groups_json <> n.groups_json;
 
 -- name: remove_orphans!
--- Rows of users who do not exist any more.
+-- Delete rows of users who no longer exist.
 DELETE FROM context_store c
 WHERE c.user_id = ANY(:user_ids) AND NOT EXISTS (SELECT FROM users u WHERE u.user_id = c.user_id);
 
 -- name: reactions_since
--- What users made of their tips since an instant.
+-- Read the users' reactions to tips since an instant.
 SELECT d.user_id, d.decision_id::TEXT AS decision_id, coalesce(d.tip_kind, '') AS tip_kind,
        coalesce(d.theme, '') AS theme, r.reaction, r.reacted_at
 FROM reactions r JOIN decisions d USING (decision_id)
@@ -45,18 +45,18 @@ WHERE r.reacted_at >= :since AND d.user_id = ANY(:user_ids)
 ORDER BY d.user_id, r.reacted_at, d.decision_id;
 
 -- name: threshold^
--- The similarity threshold of a model.
+-- Read the similarity threshold of a model.
 SELECT threshold FROM cluster_thresholds WHERE model = :model;
 
--- name: keep_threshold!
--- A model's calibration stays, but for one of few texts when there are ten times as many.
+-- name: set_threshold_if_better!
+-- Write a calibration unless the model has one; one from fewer than 1,000 texts is replaced by one from ten times as many.
 INSERT INTO cluster_thresholds AS t (model, threshold, n_texts) VALUES (:model, :threshold, :n_texts)
 ON CONFLICT (model) DO UPDATE
 SET threshold = excluded.threshold, n_texts = excluded.n_texts, calibrated_at = now()
 WHERE t.n_texts < 1000 AND excluded.n_texts >= 10 * t.n_texts;
 
 -- name: set_threshold!
--- A calibration that somebody asked for.
+-- Write a calibration, whether the model has one or not.
 INSERT INTO cluster_thresholds AS t (model, threshold, n_texts) VALUES (:model, :threshold, :n_texts)
 ON CONFLICT (model) DO UPDATE
 SET threshold = excluded.threshold, n_texts = excluded.n_texts, calibrated_at = now();

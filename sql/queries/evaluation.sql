@@ -1,5 +1,5 @@
--- name: decided
--- Decisions of a policy between two instants, oldest first, with the reaction and its reward where there are any.
+-- name: decisions_between
+-- Decisions of policies between two instants, oldest first, with the reaction and its reward if there is one.
 SELECT regexp_replace(d.policy_version, '@[^@]*$', '') AS policy, d.user_id, d.features, d.propensities, d.chosen,
        r.reaction, r.reward
 FROM decisions d LEFT JOIN reactions r USING (decision_id)

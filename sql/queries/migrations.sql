@@ -1,17 +1,17 @@
 -- name: lock_migrations
--- One migrator at a time, until the transaction ends.
+-- Allow one migrator at a time, until the transaction ends.
 SELECT pg_advisory_xact_lock(7402031);
 
--- name: create_log#
--- Which migrations were applied.
+-- name: create_migrations_table#
+-- Create the table of applied migrations.
 CREATE TABLE IF NOT EXISTS schema_migrations (
     name TEXT PRIMARY KEY, applied_at TIMESTAMPTZ NOT NULL DEFAULT now()
 );
 
 -- name: applied
--- Names of the migrations applied so far.
+-- Read the names of the applied migrations.
 SELECT name FROM schema_migrations;
 
--- name: log_migration!
--- One more.
+-- name: add_migration!
+-- Add an applied migration.
 INSERT INTO schema_migrations (name) VALUES (:name);

@@ -1,4 +1,4 @@
--- What there is to query, and how fresh it is. {folder} is where the files of the moment stand.
+-- Descriptions, versions and freshness of all views. {folder} is the folder of the snapshot.
 
 CREATE VIEW shards AS
 SELECT footer ->> 'asset' AS asset,

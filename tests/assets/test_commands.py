@@ -1,4 +1,4 @@
-"""`python -m assets` over real doors: what it plans it runs, and it can say afterwards what happened and why."""
+"""The commands of `python -m assets` over a real runtime: plan, materialize, runs, why, calibrate and map."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from world import World
 
 from assets.__main__ import main
 from assets.definitions import GRAPH
-from assets.parquet import Shards
+from assets.engine.parquet import Shards
 from local.checkpoint import save_tiny_nomic
 
-Say = Callable[..., str]
+RunCommand = Callable[..., str]
 
 
 @pytest.fixture
-def said(
+def run_command(
     world: World, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], account: Any
-) -> Say:
-    """Runs a command over the world's doors and a tiny model; gives what it printed. Ann (in shard 0) and cem (in
-    shard 1) have two tasks each.
+) -> RunCommand:
+    """Return a function that runs a command over the world and a tiny model and returns its output.
+
+    Ann (in shard 0) and cem (in shard 1) have two tasks each.
     """
     for name, value in {
         "DATA_ROOT": str(world.root),
@@ -40,115 +41,115 @@ def said(
     world.add("ann", account("call the dentist", "buy milk"))
     world.add("cem", account("mend the bicycle", "write a letter"))
 
-    def say(*arguments: str, fails: bool = False) -> str:
+    def run(*arguments: str, fails: bool = False) -> str:
         status = main(list(arguments))
         output = capsys.readouterr()
         assert status == int(fails), output.err
         return output.err if fails else output.out
 
-    return say
+    return run
 
 
 def lines_of(text: str) -> dict[str, str]:
-    """The lines of a bill by asset."""
+    """Return the lines of an estimate by asset."""
     return {
         line.split()[0]: " ".join(line.split()[1:]) for line in text.splitlines() if line.split()[0] in GRAPH.assets
     }
 
 
-def test_a_first_plan(said: Say, world: World) -> None:
-    """Before anything was fetched the plan names the calls and bounds what it cannot know yet; nothing changes."""
-    found = lines_of(said("plan"))
-    assert found.keys() == set(GRAPH.assets)
-    assert "observe 2 of 2 2 todoist calls" in found["todoist_tasks"]
-    assert "at most 2 of 2 at most 2 users clustered" in found["task_clusters"]
-    assert "texts embedded: not known yet" in found["task_embeddings"]
+def test_a_first_plan(run_command: RunCommand, world: World) -> None:
+    """Before the first fetch the plan estimates the calls and upper bounds for later steps, and changes nothing."""
+    lines = lines_of(run_command("plan"))
+    assert lines.keys() == set(GRAPH.assets)
+    assert "observe 2 of 2 2 todoist calls" in lines["todoist_tasks"]
+    assert "at most 2 of 2 at most 2 users clustered" in lines["task_clusters"]
+    assert "texts embedded: not known yet" in lines["task_embeddings"]
     assert not world.root.exists()
     assert world.todoist.calls == []
 
 
-def test_a_night_in_this_process(said: Say, world: World) -> None:
-    """`materialize` runs all steps, says what each did, and fills the store; a plan then has only looking to do."""
-    told = said("materialize")
-    assert "embed_tasks: 2 shards, 2 users, 4 texts embedded" in told
-    assert "2 rows written" in told
+def test_a_night_in_this_process(run_command: RunCommand, world: World) -> None:
+    """`materialize` runs and summarises all steps and fills the store; a plan afterwards has nothing to compute."""
+    output = run_command("materialize")
+    assert "embed_tasks: 2 shards, 2 users, 4 texts embedded" in output
+    assert "2 rows written" in output
     assert set(world.stored()) == {"ann", "cem"}
-    found = lines_of(said("plan", "--look", "likely"))
-    assert all("nothing to do" in each for each in found.values())
-    found = lines_of(said("plan", "--select", "task_embeddings+"))
-    assert all("nothing to do" in found[each] for each in ("task_embeddings", "task_clusters", "user_contexts"))
+    lines = lines_of(run_command("plan", "--scope", "likely"))
+    assert all("up to date" in line for line in lines.values())
+    lines = lines_of(run_command("plan", "--select", "task_embeddings+"))
+    assert all("up to date" in line for line in lines.values())
 
 
-def test_the_plan_bounds_and_guesses(said: Say, world: World) -> None:
-    """After some nights the plan says how much it will probably come to, and how long that takes."""
-    said("materialize")
+def test_the_plan_estimates_from_past_runs(run_command: RunCommand, world: World) -> None:
+    """After some runs the plan also shows the likely amount of work and its duration."""
+    run_command("materialize")
     for _ in range(3):
-        said("materialize")
-    found = lines_of(said("plan"))
-    assert "at most 4 texts embedded, likely 0" in found["task_embeddings"]
-    assert re.search(r"2 todoist calls .*~\d", found["todoist_tasks"])
+        run_command("materialize")
+    lines = lines_of(run_command("plan"))
+    assert "at most 4 texts embedded, likely 0" in lines["task_embeddings"]
+    assert re.search(r"2 todoist calls .*~\d", lines["todoist_tasks"])
 
 
-def test_another_model(said: Say, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another model plans all embeddings for that reason, and what follows at most; a run does just that."""
-    said("materialize")
+def test_a_different_model(run_command: RunCommand, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a different model the plan has all embeddings, an upper bound for later steps, and a run does the same."""
+    run_command("materialize")
     monkeypatch.setenv("EMBEDDING_DIM", "16")
-    found = lines_of(said("plan", "--select", "task_embeddings+"))
-    assert "2 of 2 model 2 of 2 at most 4 texts embedded" in found["task_embeddings"]
-    assert "at most 2 of 2 model at most 2 of 2 at most 2 users clustered" in found["task_clusters"]
-    told = said("materialize", "--select", "task_embeddings+")
-    assert "2 users, 4 texts embedded" in told
+    lines = lines_of(run_command("plan", "--select", "task_embeddings+"))
+    assert "2 of 2 model 2 of 2 at most 4 texts embedded" in lines["task_embeddings"]
+    assert "at most 2 of 2 model at most 2 of 2 at most 2 users clustered" in lines["task_clusters"]
+    output = run_command("materialize", "--select", "task_embeddings+")
+    assert "2 users, 4 texts embedded" in output
     assert len(world.todoist.calls) == 2
 
 
-def test_forced_for_one_user(said: Say, world: World) -> None:
-    """`--force --user` plans and computes that user alone."""
-    said("materialize")
-    found = lines_of(said("plan", "--force", "--user", "ann", "--select", "task_embeddings,task_clusters"))
-    assert found["task_embeddings"].startswith("1 of 2 forced 1 of 2")
-    told = said("materialize", "--force", "--user", "ann", "--select", "task_clusters")
-    assert "cluster_tasks: 1 shards, 1 users" in told
+def test_forced_for_one_user(run_command: RunCommand, world: World) -> None:
+    """`--force --user` plans and computes only this user."""
+    run_command("materialize")
+    lines = lines_of(run_command("plan", "--force", "--user", "ann", "--select", "task_embeddings,task_clusters"))
+    assert lines["task_embeddings"].startswith("1 of 2 forced 1 of 2")
+    output = run_command("materialize", "--force", "--user", "ann", "--select", "task_clusters")
+    assert "cluster_tasks: 1 shard, 1 user" in output
 
 
-def test_a_backfill_over_shards(said: Say, world: World) -> None:
-    """`--shards` leaves the others for a later run."""
-    said("materialize", "--shards", "0")
+def test_a_backfill_over_shards(run_command: RunCommand, world: World) -> None:
+    """`--shards` restricts a run to some shards; a later run computes the others."""
+    run_command("materialize", "--shards", "0")
     shards = Shards(str(world.root), world.n_shards)
-    assert all([footer.shard for footer in shards.footers(each)] == [0] for each in GRAPH)
-    said("materialize", "--shards", "0-1")
+    assert all([footer.shard for footer in shards.footers(asset)] == [0] for asset in GRAPH)
+    run_command("materialize", "--shards", "0-1")
     assert set(world.stored()) == {"ann", "cem"}
 
 
 @pytest.mark.parametrize(
-    ("arguments", "wanted"),
+    ("arguments", "message"),
     [
         (["plan", "--user", "anna"], "there is no user 'anna'"),
-        (["plan", "--shards", "1-x"], "'1-x' is no shard and no range of shards. Write them as 0-3,7"),
+        (["plan", "--shards", "1-x"], "'1-x' is neither a shard nor a range of shards. Write them as 0-3,7"),
         (["plan", "--select", "task_embedings"], "Did you mean 'task_embeddings'?"),
         (["why", "--decision", "nonsense"], "nonsense"),
     ],
 )
-def test_a_mistake_is_one_sentence(said: Say, arguments: list[str], wanted: str) -> None:
-    """What cannot be read, or is not there, ends with 1 and a sentence that names it."""
-    assert wanted in said(*arguments, fails=True)
+def test_a_mistake_is_one_sentence(run_command: RunCommand, arguments: list[str], message: str) -> None:
+    """An unknown or malformed argument ends the command with status 1 and a sentence that names it."""
+    assert message in run_command(*arguments, fails=True)
 
 
-def test_the_ledger_proves_it(said: Say, world: World) -> None:
-    """The ledger has a page for each step and run: planned, done, saved; DuckDB sees the same."""
-    said("materialize")
+def test_runs_shows_saved_work(run_command: RunCommand, world: World) -> None:
+    """`runs` shows planned, done and saved work for each run of a step, and DuckDB has the same numbers."""
+    run_command("materialize")
     world.todoist.advance("ann", {"items": [{"id": "t0", "content": "call the doctor"}]})
-    said("materialize")
-    told = said("ledger")
-    assert re.search(r"texts embedded +planned 2, done 1, saved 3", told)
-    assert re.search(r"users clustered +planned 1, done 1, saved 1", told)
-    assert re.search(r"rows written +planned 1, done 1, saved 1", told)
-    sql = "SELECT sum(done)::INT AS done, sum(saved)::INT AS saved FROM ledger WHERE work = 'texts_embedded'"
-    assert re.search(r"5\W+3\W", said("sql", sql))
+    run_command("materialize")
+    output = run_command("runs")
+    assert re.search(r"texts embedded +planned 2, done 1, saved 3", output)
+    assert re.search(r"users clustered +planned 1, done 1, saved 1", output)
+    assert re.search(r"rows written +planned 1, done 1, saved 1", output)
+    sql = "SELECT sum(done)::INT AS done, sum(saved)::INT AS saved FROM step_runs WHERE work = 'texts_embedded'"
+    assert re.search(r"5\W+3\W", run_command("sql", sql))
 
 
-def test_requests_are_in_the_ledger(said: Say, world: World) -> None:
-    """The request path's day is a page: tips, calls of the LLM and tokens, and those that were spared."""
-    said("materialize")
+def test_runs_shows_requests(run_command: RunCommand, world: World) -> None:
+    """`runs` shows each day of the request path: tips, and LLM calls and tokens, done and saved."""
+    run_command("materialize")
     now = datetime.now(UTC)
     for llm in ("called", "skipped", "skipped"):
         world.connection.execute(
@@ -159,67 +160,97 @@ def test_requests_are_in_the_ledger(said: Say, world: World) -> None:
     world.connection.execute(
         "INSERT INTO llm_calls VALUES (%s, 'ann', NULL, 'm', 'answered', 1, 900, 100, 0, 1)", [now]
     )
-    said("materialize")
-    told = said("ledger")
-    assert re.search(r"tips +done 3", told)
-    assert re.search(r"llm calls +done 1, saved 2", told)
-    assert re.search(r"llm tokens +done 1,000, saved 2,000", told)
-    assert re.search(r"todoist calls +done 0, saved 3", told)
+    run_command("materialize")
+    output = run_command("runs")
+    assert re.search(r"tips +done 3", output)
+    assert re.search(r"llm calls +done 1, saved 2", output)
+    assert re.search(r"llm tokens +done 1,000, saved 2,000", output)
+    assert re.search(r"todoist calls +done 0, saved 3", output)
 
 
-def test_why_a_context_changed(said: Say, world: World) -> None:
-    """`why USER` tells each version with what changed in it, in words."""
+def test_why_a_context_changed(run_command: RunCommand, world: World) -> None:
+    """`why USER` shows each version of a context with its changes in words."""
     today = datetime.now(UTC).date()
-    said("materialize")
+    run_command("materialize")
     item = {"id": "t0", "content": "call the dentist", "due": {"date": today.isoformat()}}
     world.todoist.advance("ann", {"items": [item]})
-    said("materialize")
+    run_command("materialize")
     world.todoist.advance("ann", {"items": [item | {"due": {"date": (today + timedelta(days=40)).isoformat()}}]})
     world.todoist.advance("ann", {"items": [{"id": "t1", "content": "buy milk", "checked": True}]})
-    said("materialize")
-    told = said("why", "ann")
-    assert "3 versions" in told
-    assert "first context: 2 open tasks" in told
-    assert re.search(r"'call the dentist'.*today", told)
-    assert "buy milk" in told
-    assert told.index("first context") < told.index("'buy milk'")
-    assert "no context is known" in said("why", "nobody")
+    run_command("materialize")
+    output = run_command("why", "ann")
+    assert "3 versions" in output
+    assert "first context: 2 open tasks" in output
+    assert re.search(r"'call the dentist'.*today", output)
+    assert "buy milk" in output
+    assert output.index("first context") < output.index("'buy milk'")
+    assert "no context is stored" in run_command("why", "nobody")
 
 
-def test_versions_are_open_to_sql(said: Say, world: World) -> None:
-    """The history is a view: one row per version, so that any tip's context can be looked up by its hash."""
-    said("materialize")
+def test_versions_in_sql(run_command: RunCommand, world: World) -> None:
+    """The view context_history has one row per version with its hash."""
+    run_command("materialize")
     stored = world.stored()["ann"]["context_hash"]
     sql = f"SELECT user_id, author FROM context_history WHERE context_hash = '{stored}' AND user_id = 'ann'"
-    assert re.search(r"ann\W+night", said("sql", sql))
+    assert re.search(r"ann\W+pipeline", run_command("sql", sql))
 
 
-def test_unchanged_nights_write_no_history(said: Say, world: World) -> None:
-    """A night without changes adds no version of a context."""
-    said("materialize")
+def test_unchanged_nights_write_no_history(run_command: RunCommand, world: World) -> None:
+    """A run without changes adds no version of a context."""
+    run_command("materialize")
     before = {path: path.stat().st_mtime_ns for path in (world.root / "context_history").rglob("*.parquet")}
-    said("materialize")
+    run_command("materialize")
     assert before == {path: path.stat().st_mtime_ns for path in (world.root / "context_history").rglob("*.parquet")}
 
 
-def test_calibrate(said: Say, world: World, account: Any) -> None:
-    """The threshold of themes is chosen once; another replaces it only when asked for, and all are clustered anew."""
-    assert "no vectors" in said("calibrate", fails=True)
-    said("materialize")
-    kept = re.search(r"kept is (\S+):.*--force", said("calibrate"))
+def test_calibrate(run_command: RunCommand, world: World, account: Any) -> None:
+    """The similarity threshold is kept unless `--force` replaces it, and then all users are clustered again."""
+    assert "no vectors" in run_command("calibrate", fails=True)
+    run_command("materialize")
+    kept = re.search(r"kept the stored (\S+):.*--force", run_command("calibrate"))
     assert kept is not None
     world.add("dan", account("sweep the yard", "rake the leaves", "oil the gate"))
-    said("materialize")
-    told = said("calibrate", "--force")
-    assert "clusters everybody" in told
-    assert kept[1] not in told.splitlines()[0]
-    assert lines_of(said("plan", "--select", "task_clusters"))["task_clusters"].startswith("2 of 2 model 3 of 3")
+    run_command("materialize")
+    output = run_command("calibrate", "--force")
+    assert "clusters all users" in output
+    assert kept[1] not in output.splitlines()[0]
+    assert lines_of(run_command("plan", "--select", "task_clusters"))["task_clusters"].startswith(
+        "2 of 2 model 3 of 3"
+    )
 
 
-def test_map(said: Say, world: World, tmp_path: Path) -> None:
-    """A user's tasks are drawn as a picture of the kind that its name says; whoever has none is told what to do."""
-    said("materialize")
+def test_map(run_command: RunCommand, world: World, tmp_path: Path) -> None:
+    """`map` draws a user's tasks in the format of the file's name, and fails for a user without clustered tasks."""
+    run_command("materialize")
     for name, begins in (("ann.png", b"\x89PNG"), ("ann.svg", b"<?xml")):
-        assert "2 tasks" in said("map", "ann", str(tmp_path / name))
+        assert "2 tasks" in run_command("map", "ann", str(tmp_path / name))
         assert (tmp_path / name).read_bytes().startswith(begins)
-    assert "no clustered tasks" in said("map", "nobody", fails=True)
+    assert "no clustered tasks" in run_command("map", "nobody", fails=True)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["erase", "ann"], ["rebuild", "todoist_tasks", "--shard", "1"], ["materialize"], ["why", "ann"]]
+)
+def test_a_wrong_number_of_shards_is_refused(
+    run_command: RunCommand, world: World, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    """A command with another N_SHARDS than the files' is refused before it changes anything."""
+    run_command("materialize")
+    files = {path: path.read_bytes() for path in world.root.rglob("*") if path.is_file()}
+    monkeypatch.setenv("N_SHARDS", "5")
+    assert "N_SHARDS=2, but it is 5 now" in run_command(*arguments, fails=True)
+    assert {path: path.read_bytes() for path in world.root.rglob("*") if path.is_file()} == files
+    assert world.accounts.existing(["ann"]) == {"ann"}
+
+
+def test_a_missing_migration_is_named(run_command: RunCommand, world: World) -> None:
+    """A command over a database that lacks a migration names the migration and the command that applies it."""
+    world.connection.execute("DELETE FROM schema_migrations WHERE name = '0010_plain_names'")
+    message = run_command("runs", fails=True)
+    assert "0010_plain_names" in message
+    assert "python -m contexts migrate" in message
+
+
+def test_sql_may_begin_with_a_comment(run_command: RunCommand) -> None:
+    """A statement that begins with a comment, as every file of sql/analysis does, is not taken for an option."""
+    assert "42" in run_command("sql", "-- The answer?\nSELECT 41 + 1 AS n")

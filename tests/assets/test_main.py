@@ -1,3 +1,5 @@
+"""The command line of `python -m assets`: shards, sql and rebuild over real files, and its errors."""
+
 from __future__ import annotations
 
 import io
@@ -13,9 +15,9 @@ import pytest
 
 from assets.__main__ import main
 from assets.definitions import GRAPH
-from assets.errors import ShardUnreadable
-from assets.index import Index
-from assets.parquet import Footer, Shards
+from assets.engine.errors import ShardUnreadable
+from assets.engine.index import Index
+from assets.engine.parquet import Footer, Shards
 
 NIGHT = datetime(2026, 11, 23, 2, 5, tzinfo=UTC)
 ROOT = Path(__file__).parents[2]
@@ -24,28 +26,28 @@ ASSET = GRAPH["todoist_tasks"]
 
 @pytest.fixture
 def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shards:
-    """The shards that the command line finds: DATA_ROOT and N_SHARDS say where."""
+    """Two shards of one asset at the place that DATA_ROOT and N_SHARDS name."""
     monkeypatch.setenv("DATA_ROOT", f"file://{tmp_path}")
     monkeypatch.setenv("N_SHARDS", "4")
     shards = Shards(str(tmp_path), 4)
     for shard in (1, 3):
-        users = [f"user-of-{shard}", f"user-of-{shard}", f"another-of-{shard}"]
+        users = [f"user-of-{shard}", f"user-of-{shard}", f"third-of-{shard}"]
         table = pa.Table.from_pylist([{"user_id": user} for user in sorted(users)], schema=ASSET.schema)
-        index = Index.of(table, ASSET.plain)
-        footer = Footer.of(ASSET, shard, 4, index, {"code": "1", "model": "m1"}, {}, materialized_at=NIGHT)
+        index = Index.from_table(table, ASSET.versioned)
+        footer = Footer.from_index(ASSET, shard, 4, index, {"code": "1", "model": "m1"}, {}, materialized_at=NIGHT)
         shards.write(ASSET, table, footer)
     return shards
 
 
-def test_graph_tells_what_reads_what(capsys: pytest.CaptureFixture[str]) -> None:
-    """`graph` lists every step with its assets and what these read; sources read the world outside."""
+def test_graph_lists_steps_and_inputs(capsys: pytest.CaptureFixture[str]) -> None:
+    """`graph` lists every step with its assets and their inputs; sources read the outside world."""
     assert main(["graph"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if not line.startswith(" ")] == list(GRAPH.steps)
-    said = dict(line.split(" reads ") for line in lines if " reads " in line)
-    assert {name.strip(): reads for name, reads in said.items()} == {
-        "todoist_tasks": "the world outside",
-        "tip_reactions": "the world outside",
+    inputs = dict(line.split(" reads ") for line in lines if " reads " in line)
+    assert {name.strip(): names for name, names in inputs.items()} == {
+        "todoist_tasks": "the outside world",
+        "tip_reactions": "the outside world",
         "task_embeddings": "todoist_tasks",
         "task_clusters": "task_embeddings, todoist_tasks",
         "user_contexts": "todoist_tasks, task_clusters, tip_reactions",
@@ -53,8 +55,8 @@ def test_graph_tells_what_reads_what(capsys: pytest.CaptureFixture[str]) -> None
     }
 
 
-def test_shards_tells_each_footer(shards: Shards, capsys: pytest.CaptureFixture[str]) -> None:
-    """`shards` prints a line for each shard that there is: users, rows, time, versions."""
+def test_shards_prints_each_footer(shards: Shards, capsys: pytest.CaptureFixture[str]) -> None:
+    """`shards` prints a line for each existing shard with its users, rows, time and versions."""
     assert main(["shards", "todoist_tasks"]) == 0
     first, second = capsys.readouterr().out.splitlines()
     footer = shards.footer(ASSET, 1)
@@ -65,14 +67,14 @@ def test_shards_tells_each_footer(shards: Shards, capsys: pytest.CaptureFixture[
         assert part in first
 
 
-def test_shards_of_an_asset_never_made(shards: Shards, capsys: pytest.CaptureFixture[str]) -> None:
-    """`shards` of an asset without any prints nothing and is no error."""
+def test_shards_of_an_asset_without_files(shards: Shards, capsys: pytest.CaptureFixture[str]) -> None:
+    """`shards` of an asset without files prints nothing and succeeds."""
     assert main(["shards", "user_contexts"]) == 0
     assert capsys.readouterr() == ("", "")
 
 
-def test_the_command_in_the_error_mends_it(shards: Shards, capsys: pytest.CaptureFixture[str]) -> None:
-    """The command that a broken shard's error names sets that file aside, and only that one."""
+def test_the_command_in_the_error_fixes_it(shards: Shards, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command in the error of a broken shard sets aside the file of this shard only."""
     broken = Path(shards.path("todoist_tasks", 3))
     broken.write_bytes(broken.read_bytes()[:100])
     with pytest.raises(ShardUnreadable) as raised:
@@ -80,34 +82,34 @@ def test_the_command_in_the_error_mends_it(shards: Shards, capsys: pytest.Captur
     command = re.search(r"python -m assets (.*)$", str(raised.value))
     assert command
     assert main(shlex.split(command[1])) == 0
-    said = capsys.readouterr().out
-    assert "the next run of fetch_signals makes shard 3 anew" in said
+    output = capsys.readouterr().out
+    assert "the next run of fetch_signals rebuilds shard 3" in output
     assert shards.footer(ASSET, 3) is None
     assert shards.footer(ASSET, 1) is not None
-    assert Path(said.split(" is what was there")[0]).stat().st_size == 100
+    assert Path(re.search(r"moved the file to (\S+);", output)[1]).stat().st_size == 100
 
 
-def test_a_broken_shard_is_told_on_stderr(shards: Shards, capsys: pytest.CaptureFixture[str]) -> None:
-    """`shards` over a broken file ends with 1 and the mend on stderr, not with a traceback."""
+def test_a_broken_shard_is_reported(shards: Shards, capsys: pytest.CaptureFixture[str]) -> None:
+    """`shards` over a broken file ends with status 1 and the fix on stderr, without a traceback."""
     Path(shards.path("todoist_tasks", 1)).write_text("nothing")
     assert main(["shards", "todoist_tasks"]) == 1
     assert "python -m assets rebuild todoist_tasks --shard 1" in capsys.readouterr().err
 
 
-def test_query_answers_over_all_shards(shards: Shards, capsys: pytest.CaptureFixture[str]) -> None:
-    """`sql` runs SQL over a view per asset, with the shard as a column; assets never made are empty."""
+def test_sql_reads_all_shards(shards: Shards, capsys: pytest.CaptureFixture[str]) -> None:
+    """`sql` queries a view per asset with the shard as a column; the view of an asset without files is empty."""
     sql = "SELECT DISTINCT user_id, shard, (SELECT count(*) FROM user_contexts) AS n FROM todoist_tasks"
     assert main(["sql", sql]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for row in (r"user-of-1\W+1\W+0\W", r"user-of-3\W+3\W+0\W"):
-        assert re.search(row, said)
+        assert re.search(row, output)
 
 
 @pytest.mark.parametrize(("text", "status"), [("SELECT 41 + 1 AS n", 0), ("FROM nobody; SELECT 42;", 1)])
 def test_statements_of_a_file(
     shards: Shards, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: str, status: int
 ) -> None:
-    """`sql` without statements reads them from its input where that is no terminal; the first mistake ends it."""
+    """`sql` without an argument reads statements from a piped stdin and stops at the first error."""
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
     assert main(["sql"]) == status
     output = capsys.readouterr()
@@ -115,14 +117,14 @@ def test_statements_of_a_file(
     assert ("nobody" in output.err) == (status == 1)
 
 
-def test_a_wrong_query_is_told_on_stderr(shards: Shards, capsys: pytest.CaptureFixture[str]) -> None:
-    """`sql` of a column that is not there ends with 1 and DuckDB's sentence on stderr."""
+def test_a_wrong_query_is_reported(shards: Shards, capsys: pytest.CaptureFixture[str]) -> None:
+    """`sql` with an unknown table ends with status 1 and DuckDB's error on stderr."""
     assert main(["sql", "SELECT user FROM todoist_task"]) == 1
     assert "todoist_task" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["shards", "todoist_task"], "there is no asset 'todoist_task'. Did you mean 'todoist_tasks'?"),
         (["rebuild", "user_context", "--shard", "1"], "Did you mean 'user_contexts'?"),
@@ -131,12 +133,12 @@ def test_a_wrong_query_is_told_on_stderr(shards: Shards, capsys: pytest.CaptureF
     ],
 )
 def test_a_mistake_is_one_sentence(
-    shards: Shards, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+    shards: Shards, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
-    """An asset or shard that is not there ends with 1 and one sentence on stderr; nothing is moved."""
+    """An unknown asset or shard ends the command with status 1 and a sentence on stderr; no file is moved."""
     assert main(arguments) == 1
     output = capsys.readouterr()
-    assert said in output.err
+    assert message in output.err
     assert output.out == ""
     assert [footer.shard for footer in shards.footers(ASSET)] == [1, 3]
 
@@ -144,44 +146,42 @@ def test_a_mistake_is_one_sentence(
 def test_a_wrong_setting_is_named(
     shards: Shards, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A setting that cannot be is named on stderr with what it is for."""
+    """An invalid setting is named on stderr."""
     monkeypatch.setenv("N_SHARDS", "none")
     assert main(["shards", "todoist_tasks"]) == 1
     assert "N_SHARDS: " in capsys.readouterr().err
 
 
-def test_another_spread_is_told(
+def test_a_different_number_of_shards_is_reported(
     shards: Shards, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Shards written with another N_SHARDS end with 1 and both numbers on stderr."""
+    """If the files were written with a different N_SHARDS, the status is 1 and stderr has both numbers."""
     monkeypatch.setenv("N_SHARDS", "8")
     assert main(["shards", "todoist_tasks"]) == 1
-    assert "N_SHARDS=4, now it is 8" in capsys.readouterr().err
+    assert "N_SHARDS=4, but it is 8 now" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     "arguments", [[], ["rebuild", "todoist_tasks"], ["rebuild", "todoist_tasks", "--shard", "x"]]
 )
-def test_half_a_command_is_refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
-    """Without a command, or a shard's number, the usage is shown and the exit status is 2."""
-    with pytest.raises(SystemExit) as raised:
-        main(arguments)
-    assert raised.value.code == 2
-    assert "usage: python -m assets" in capsys.readouterr().err
+def test_an_incomplete_command_is_refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    """A missing command or shard number ends with status 2 and the usage on stderr."""
+    assert main(arguments) == 2
+    assert "Usage: python -m assets" in capsys.readouterr().err
 
 
 def test_python_dash_m(shards: Shards) -> None:
-    """`python -m assets` is the same command, and gives its result as exit status."""
+    """`python -m assets` runs the same commands and exits with their status."""
     command = [sys.executable, "-m", "assets", "rebuild", "todoist_tasks", "--shard"]
     done = subprocess.run([*command, "3"], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert "makes shard 3 anew" in done.stdout
+    assert "rebuilds shard 3" in done.stdout
     again = subprocess.run([*command, "3"], capture_output=True, text=True, cwd=ROOT)
     assert (again.returncode, again.stdout) == (1, "")
     assert "does not exist" in again.stderr
 
 
-def test_a_reader_may_stop_reading(shards: Shards) -> None:
-    """Where the other end of a pipe closes early, the command ends without a traceback."""
+def test_a_closed_pipe(shards: Shards) -> None:
+    """If the reader of a pipe closes it early, the command ends without a traceback."""
     command = f"{sys.executable} -m assets graph | head -n 0"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")

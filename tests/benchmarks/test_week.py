@@ -1,4 +1,4 @@
-"""The week that competitors are measured by: who asks when, how tasks change, and that time goes on in order."""
+"""The simulated week: requests, changes of tasks, reactions, and the timeline."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from functools import partial
 
 import pytest
 
-from benchmarks.week.changes import changes
-from benchmarks.week.habits import Person, people, requests
-from benchmarks.week.reactions import AFTER, reaction
-from benchmarks.week.timeline import Clock, Crowd, Timeline
-from benchmarks.week.workload import MONDAY, WARM_UP, workload
-from contexts.mirror import Mirror, fold
+from benchmarks.week.changes import changes_of
+from benchmarks.week.habits import Person, draw_people, request_times
+from benchmarks.week.reactions import REACTION_RATES, draw_reaction
+from benchmarks.week.timeline import SimulatedClock, Timeline, WaitingUsers
+from benchmarks.week.workload import MONDAY, WARM_UP, generate_workload
+from contexts.todoist.mirror import Mirror, fold
 from local.samples import SampleUser, sample_users
 
 DAY = date(2026, 11, 23)
@@ -26,36 +26,38 @@ def users() -> list[SampleUser]:
     return sample_users(60, today=DAY)
 
 
-def test_who_has_habits(users: list[SampleUser]) -> None:
-    """One in ten asks nothing, one in six of the others has no habits, and all others keep to theirs."""
-    found = people(users, seed=1)
-    assert sum(person.is_idle for person in found) == 6
-    assert sum(not person.is_idle and not person.habits for person in found) == 9
-    assert all(len(person.habits) == person.n_a_day for person in found if person.habits)
-    assert {person.n_a_day for person in found} == set(range(7))
+def test_kinds_of_people(users: list[SampleUser]) -> None:
+    """One user in ten is idle, one in six of the others has no habits, and all others have a habit per request."""
+    people = draw_people(users, seed=1)
+    assert sum(person.is_idle for person in people) == 6
+    assert sum(not person.is_idle and not person.habits for person in people) == 9
+    assert all(len(person.habits) == person.n_per_day for person in people if person.habits)
+    assert {person.n_per_day for person in people} == set(range(7))
 
 
 def test_habits_are_kept(users: list[SampleUser]) -> None:
-    """Whoever has habits asks within half an hour of them, nine times in ten."""
-    found = [person for person in people(users, seed=1) if person.habits]
-    lateness = [min(abs(_minute(at, each) - habit) for habit in each.habits) for each in found for at in _week(each)]
-    assert sum(late <= 30 for late in lateness) / len(lateness) > 0.98
-    assert len(lateness) / (7 * sum(person.n_a_day for person in found)) == pytest.approx(0.9, abs=0.03)
+    """Users with habits send a request within half an hour of each habit, and skip one in ten."""
+    people = [person for person in draw_people(users, seed=1) if person.habits]
+    deviations = [
+        min(abs(_minute(at, person) - habit) for habit in person.habits) for person in people for at in _week(person)
+    ]
+    assert sum(minutes <= 30 for minutes in deviations) / len(deviations) > 0.98
+    assert len(deviations) / (7 * sum(person.n_per_day for person in people)) == pytest.approx(0.9, abs=0.03)
 
 
-def test_others_ask_at_any_waking_hour(users: list[SampleUser]) -> None:
-    """Whoever has no habits asks as often on average, in waking hours only."""
-    found = [person for person in people(users, seed=1) if not person.habits and not person.is_idle]
-    asked = [(person, at) for person in found for at in _week(person)]
-    assert len(asked) / (7 * sum(person.n_a_day for person in found)) == pytest.approx(1.0, abs=0.2)
-    assert all(7 * 60 <= _minute(at, person) < 23 * 60 for person, at in asked)
+def test_irregular_requests(users: list[SampleUser]) -> None:
+    """Users without habits send their number of requests on average, in waking hours only."""
+    people = [person for person in draw_people(users, seed=1) if not person.habits and not person.is_idle]
+    requests = [(person, at) for person in people for at in _week(person)]
+    assert len(requests) / (7 * sum(person.n_per_day for person in people)) == pytest.approx(1.0, abs=0.2)
+    assert all(7 * 60 <= _minute(at, person) < 23 * 60 for person, at in requests)
 
 
 def test_changes_can_be_folded(users: list[SampleUser]) -> None:
-    """Every change is of a task that is open, new or done; a list neither runs dry nor grows without end."""
+    """Every change adds, edits or completes an open task, and the number of tasks stays about the same."""
     mirror = fold(Mirror(), users[0].document).mirror
     n_before = len(mirror.tasks)
-    for change in changes(users[0], WEEK, seed=1):
+    for change in changes_of(users[0], WEEK, seed=1):
         [item] = change.delta["items"]
         assert not item["checked"] or item["id"] in mirror.tasks
         folded = fold(mirror, change.delta)
@@ -65,77 +67,83 @@ def test_changes_can_be_folded(users: list[SampleUser]) -> None:
 
 
 def test_rates_of_change(users: list[SampleUser]) -> None:
-    """Six changes a user and weekday, half as many at the weekend; the users' documents stay as they were."""
+    """A user has six changes per weekday and half as many on weekends; the users' documents are not modified."""
     before = [len(user.document["items"]) for user in users]
-    days = Counter(change.at.date().weekday() >= 5 for user in users for change in changes(user, WEEK, seed=1))
+    days = Counter(change.at.date().weekday() >= 5 for user in users for change in changes_of(user, WEEK, seed=1))
     assert days[False] / 5 / len(users) == pytest.approx(6, rel=0.35)
     assert days[True] / 2 / (days[False] / 5) == pytest.approx(0.5, abs=0.15)
     assert [len(user.document["items"]) for user in users] == before
 
 
 def test_reactions_depend_on_the_kind() -> None:
-    """Most tips are not reacted to; a quick win is done more often than a plan; nobody reacts to an unknown kind."""
-    made = {kind: [reaction(kind, "ann", n, seed=1) for n in range(1000)] for kind in (*AFTER, "generic")}
-    done = {kind: sum(each is not None and each.name == "done" for each in found) for kind, found in made.items()}
-    assert all(found.count(None) > 500 for found in made.values())
-    assert done["quick_win"] > done["plan"] > 0
-    assert made["generic"] == [None] * 1000
+    """Most tips get no reaction, quick wins are done more often than plans, and an unknown kind gets no reaction."""
+    reactions = {
+        kind: [draw_reaction(kind, "ann", n, seed=1) for n in range(1000)] for kind in (*REACTION_RATES, "generic")
+    }
+    n_done = {
+        kind: sum(reaction is not None and reaction.name == "done" for reaction in drawn)
+        for kind, drawn in reactions.items()
+    }
+    assert all(drawn.count(None) > 500 for drawn in reactions.values())
+    assert n_done["quick_win"] > n_done["plan"] > 0
+    assert reactions["generic"] == [None] * 1000
 
 
-def test_a_workload_is_the_same_again() -> None:
-    """Equal seeds give equal weeks; every other user's warm-up is half as long, and history goes on into it."""
-    one, same, other = (workload(12, 2, seed=seed) for seed in (1, 1, 2))
-    assert one == same
-    assert one.requests != other.requests
-    assert MONDAY - WARM_UP <= one.requests[0].at < one.history[-1].at < MONDAY - WARM_UP / 2
-    assert not {(each.user_id, each.at) for each in one.history} & {(each.user_id, each.at) for each in one.requests}
-    assert one.n_requests == sum(MONDAY <= request.at < one.until for request in one.requests)
+def test_a_workload_is_reproducible() -> None:
+    """Equal seeds give equal weeks; the history of every other user extends into the first half of the warm-up."""
+    first, same, other = (generate_workload(12, 2, seed=seed) for seed in (1, 1, 2))
+    assert first == same
+    assert first.requests != other.requests
+    assert MONDAY - WARM_UP <= first.requests[0].at < first.history[-1].at < MONDAY - WARM_UP / 2
+    history, simulated = ({(each.user_id, each.at) for each in part} for part in (first.history, first.requests))
+    assert not history & simulated
+    assert first.n_requests == sum(MONDAY <= request.at < first.until for request in first.requests)
 
 
-def test_time_goes_on_in_order() -> None:
-    """Events happen by their instants, also those planned meanwhile; the clock shows each, days are told."""
-    clock, seen, told = Clock(MONDAY), list[tuple[str, datetime]](), list[str]()
-    timeline = Timeline(clock, told.append)
+def test_events_run_in_order() -> None:
+    """Events run in order of time, including events added meanwhile; the clock shows each, and days are printed."""
+    clock, events, lines = SimulatedClock(MONDAY), list[tuple[str, datetime]](), list[str]()
+    timeline = Timeline(clock, lines.append)
 
-    async def note(name: str) -> None:
-        seen.append((name, clock.now()))
+    async def record(name: str) -> None:
+        events.append((name, clock.now()))
         if name == "first":
-            timeline.plan(MONDAY + timedelta(hours=2), lambda: note("between"))
+            timeline.schedule(MONDAY + timedelta(hours=2), lambda: record("between"))
 
-    async def play() -> None:
-        timeline.plan(MONDAY + timedelta(hours=25), lambda: note("last"))
-        timeline.plan(MONDAY + timedelta(hours=1), lambda: note("first"))
+    async def simulate() -> None:
+        timeline.schedule(MONDAY + timedelta(hours=25), lambda: record("last"))
+        timeline.schedule(MONDAY + timedelta(hours=1), lambda: record("first"))
         async with asyncio.TaskGroup() as group:
-            await timeline.play(Crowd(group, at_most=1, span=timedelta(hours=1), patience=0))
+            await timeline.run(WaitingUsers(group, max_users=1, max_wait=timedelta(hours=1), head_start_s=0))
 
-    asyncio.run(play())
-    assert seen == [(name, MONDAY + timedelta(hours=n)) for n, name in ((1, "first"), (2, "between"), (25, "last"))]
-    assert told == ["  Tuesday"]
+    asyncio.run(simulate())
+    assert events == [(name, MONDAY + timedelta(hours=n)) for n, name in ((1, "first"), (2, "between"), (25, "last"))]
+    assert lines == ["  Tuesday"]
 
 
-def test_a_crowd_waits_for_whoever_asked_long_ago() -> None:
-    """The clock stands still while somebody waits who asked more than the span ago; others wait side by side."""
-    clock, ended = Clock(MONDAY), dict[str, datetime]()
+def test_the_clock_waits_for_old_requests() -> None:
+    """The clock does not advance past the maximum wait of a request in progress; newer requests run concurrently."""
+    clock, ended = SimulatedClock(MONDAY), dict[str, datetime]()
     timeline = Timeline(clock, str)
 
-    async def slow(user: str, seconds: float) -> None:
+    async def answer(user: str, seconds: float) -> None:
         await asyncio.sleep(seconds)
         ended[user] = clock.now()
 
-    async def play() -> None:
+    async def simulate() -> None:
         async with asyncio.TaskGroup() as group:
-            crowd = Crowd(group, at_most=2, span=timedelta(minutes=30), patience=0)
+            waiting_users = WaitingUsers(group, max_users=2, max_wait=timedelta(minutes=30), head_start_s=0)
             for minute, user, seconds in ((0, "ann", 0.05), (20, "bob", 0.2), (40, "cid", 0.0)):
-                at, work = MONDAY + timedelta(minutes=minute), partial(slow, user, seconds)
-                timeline.plan(at, partial(crowd.ask, user, at, work))
-            await timeline.play(crowd)
+                at, request = MONDAY + timedelta(minutes=minute), partial(answer, user, seconds)
+                timeline.schedule(at, partial(waiting_users.ask, user, at, request))
+            await timeline.run(waiting_users)
 
-    asyncio.run(play())
+    asyncio.run(simulate())
     assert ended == {user: MONDAY + timedelta(minutes=n) for user, n in (("ann", 20), ("bob", 40), ("cid", 40))}
 
 
 def _week(person: Person) -> list[datetime]:
-    return list(requests(person, WEEK, seed=1))
+    return list(request_times(person, WEEK, seed=1))
 
 
 def _minute(at: datetime, person: Person) -> float:

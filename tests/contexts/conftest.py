@@ -1,4 +1,4 @@
-"""One database a module for the tests of `contexts`, emptied before each: making one for each test takes longer."""
+"""One database per module for the tests of `contexts`, emptied before each test, which is faster than a new one."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import psycopg
 import pytest
 
-from contexts.migrate import migrate
-from contexts.sql import connect
+from contexts.postgres.migrate import migrate
+from contexts.postgres.sql import connect
 from local import postgres
 
 
 @pytest.fixture(scope="module")
 def database_url(server: str, request: pytest.FixtureRequest) -> str:
-    """A database with every migration applied, of the module alone."""
+    """A database for one module with all migrations applied."""
     url = postgres.create_database(server, request.path.stem)
     with connect(url) as connection:
         migrate(connection)
@@ -24,7 +24,7 @@ def database_url(server: str, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """A connection to it; no test finds what another one left."""
+    """A connection to the empty database of the module."""
     with connect(database_url) as opened:
-        opened.execute("TRUNCATE users, context_store, cluster_thresholds, materializations, text_vectors CASCADE")
+        opened.execute("TRUNCATE users, context_store, cluster_thresholds, asset_runs, text_vectors CASCADE")
         yield opened

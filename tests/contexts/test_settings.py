@@ -1,37 +1,41 @@
-"""Settings: read from the environment, and refused with a sentence."""
+"""Settings, read from the environment."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
 from contexts.settings import (
     NOMIC_REVISION,
+    CredentialSettings,
     DatabaseSettings,
     Settings,
     SettingsError,
-    VaultSettings,
     read_settings,
 )
 
+REPOSITORY = Path(__file__).parents[2]
 CANARY = "canary-4711"
 Refused = Callable[..., str]
 
 
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the machine's own environment gets into these tests."""
-    for kind in (Settings, DatabaseSettings, VaultSettings):
+    """Removes the settings of the machine's own environment."""
+    for kind in (Settings, DatabaseSettings, CredentialSettings):
         for name in kind.model_fields:
             monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch) -> Refused:
-    """Gives the message for an environment that is refused."""
+    """Returns the error message of an invalid environment."""
 
     def message(kind: type = Settings, **environment: str) -> str:
         for name, value in environment.items():
@@ -47,22 +51,34 @@ def at(hour: int, minute: int = 0, second: int = 0, microsecond: int = 0) -> dat
     return datetime(2026, 11, 23, hour, minute, second, microsecond, tzinfo=UTC)
 
 
+def test_import_loads_no_client() -> None:
+    """Importing the settings loads neither httpx nor stamina, and no other module of ours."""
+    code = (
+        "import sys, contexts.settings;"
+        "print(sorted(name for name in sys.modules if name in ('httpx', 'stamina') or name.startswith('contexts.')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "['contexts.settings']\n"
+
+
 class TestSettings:
     def test_empty_environment(self) -> None:
-        """The night runs without a single variable: at two o'clock, every four hours, over sixteen shards."""
-        found = read_settings(Settings)
-        assert (found.n_shards, found.night_hour) == (16, 2)
-        assert {found.next_run(at(hour)).hour for hour in range(24)} == {2, 6, 10, 14, 18, 22}
+        """All settings of the pipeline have defaults: six runs a day, the nightly run at 02:00, sixteen shards."""
+        settings = read_settings(Settings)
+        assert (settings.n_shards, settings.night_hour) == (16, 2)
+        assert {settings.next_run(at(hour)).hour for hour in range(24)} == {2, 6, 10, 14, 18, 22}
 
     def test_from_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Each field is the environment variable of its name in capitals."""
+        """Each field is read from the environment variable of its name in capitals."""
         monkeypatch.setenv("N_SHARDS", "3")
         monkeypatch.setenv("DATA_ROOT", "s3://bucket/data")
         monkeypatch.setenv("TODOIST_CLIENT_SECRET", CANARY)
-        found = read_settings(Settings)
-        assert (found.n_shards, found.data_root) == (3, "s3://bucket/data")
-        assert found.todoist_client_secret == SecretStr(CANARY)
-        assert CANARY not in repr(found)
+        settings = read_settings(Settings)
+        assert (settings.n_shards, settings.data_root) == (3, "s3://bucket/data")
+        assert settings.todoist_client_secret == SecretStr(CANARY)
+        assert CANARY not in repr(settings)
 
     @pytest.mark.parametrize(
         ("name", "value"),
@@ -80,36 +96,36 @@ class TestSettings:
         ],
     )
     def test_wrong_value(self, refused: Refused, name: str, value: str) -> None:
-        """A wrong value is refused with the variable's name and what it is for."""
+        """An invalid value is reported with the variable's name and description."""
         message = refused(**{name: value})
         assert message.startswith(f"{name}: ")
         assert Settings.model_fields[name.lower()].description in message
 
     def test_every_wrong_value_at_once(self, refused: Refused) -> None:
-        """All that is wrong is said in one go, a line for each."""
+        """All invalid values are reported at once, one per line."""
         assert refused(N_SHARDS="0", NIGHT_HOUR="-1").count("\n") == 1
 
     def test_night_without_a_run(self, refused: Refused) -> None:
-        """A schedule that never reaches the night hour is refused: nobody would ever be fetched."""
+        """A schedule without a run in the night hour is rejected, because idle users would never be fetched."""
         message = refused(MATERIALIZE_SCHEDULE="0 4,16 * * *")
         assert "NIGHT_HOUR=2" in message
         assert "[4, 16]" in message
 
     @pytest.mark.parametrize("schedule", ["0 * * * *", "*/30 1-3 * * *", "0 2 * * 1-5"])
     def test_other_schedules(self, monkeypatch: pytest.MonkeyPatch, schedule: str) -> None:
-        """Any cron expression that reaches the night hour is taken."""
+        """Any cron expression with a run in the night hour is valid."""
         monkeypatch.setenv("MATERIALIZE_SCHEDULE", schedule)
         assert read_settings(Settings).materialize_schedule == schedule
 
     @pytest.mark.parametrize("schedule", ["0 2 * * * *", "0 2 * * * * *"])
     def test_more_than_five_fields(self, refused: Refused, schedule: str) -> None:
-        """A cron expression of more than five fields is refused, as its message says."""
+        """A cron expression with more than five fields is rejected."""
         assert "five fields" in refused(MATERIALIZE_SCHEDULE=schedule)
 
-    def test_full_night(self) -> None:
-        """The run at two o'clock fetches everybody, the others do not."""
-        found = read_settings(Settings)
-        assert [hour for hour in (2, 6, 10, 14, 18, 22) if found.is_night(at(hour))] == [2]
+    def test_nightly_run(self) -> None:
+        """The nightly run is the one at two o'clock."""
+        settings = read_settings(Settings)
+        assert [hour for hour in (2, 6, 10, 14, 18, 22) if settings.is_night(at(hour))] == [2]
 
     @pytest.mark.parametrize(
         ("now", "then"),
@@ -129,11 +145,11 @@ class TestSettings:
 
     @pytest.mark.parametrize("now", [at(5, 59, 59), at(5, 59, 59, 500_000)], ids=str)
     def test_next_run_of_the_last_second(self, now: datetime) -> None:
-        """The last second before a run does not leave it out."""
+        """In the last second before a run, that run is the next one."""
         assert read_settings(Settings).next_run(now) == at(6)
 
     def test_pinned_model(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The default model is pinned to a commit, another one only if a commit is given."""
+        """The default model is pinned to a commit; a different model only has the commit of EMBEDDING_REVISION."""
         assert read_settings(Settings).revision == NOMIC_REVISION
         monkeypatch.setenv("EMBEDDING_MODEL", "someone/else")
         assert read_settings(Settings).revision is None
@@ -144,31 +160,31 @@ class TestSettings:
 class TestDatabase:
     @pytest.mark.parametrize("scheme", ["postgres", "postgresql"])
     def test_url(self, monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
-        """A URL of Postgres is taken as it is."""
+        """A URL of Postgres is returned unchanged."""
         monkeypatch.setenv("DATABASE_URL", f"{scheme}://u:p@host/db")
         assert read_settings(DatabaseSettings).database_url == f"{scheme}://u:p@host/db"
 
     def test_missing(self, refused: Refused) -> None:
-        """Without DATABASE_URL the message shows how one is written."""
+        """Without DATABASE_URL the message has an example of one."""
         assert "DATABASE_URL: " in (message := refused(DatabaseSettings))
         assert "postgresql://user:password@host/name" in message
 
     def test_other_database(self, refused: Refused) -> None:
-        """Another database is refused, and the password does not get into the message."""
+        """A URL of a different database is rejected, and the message does not contain its password."""
         message = refused(DatabaseSettings, DATABASE_URL=f"mysql://u:{CANARY}@host/db")
         assert message.startswith("DATABASE_URL: ")
         assert CANARY not in message
 
 
-class TestVaultKeys:
+class TestCredentialKeys:
     def test_keys(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Keys stand with commas between them, in order, and are not shown."""
+        """Keys are comma-separated, keep their order, and do not appear in the representation."""
         monkeypatch.setenv("CREDENTIALS_KEYS", f" {CANARY} , second,")
-        found = read_settings(VaultSettings)
-        assert [key.get_secret_value() for key in found.credentials_keys] == [CANARY, "second"]
-        assert CANARY not in repr(found)
+        settings = read_settings(CredentialSettings)
+        assert [key.get_secret_value() for key in settings.credentials_keys] == [CANARY, "second"]
+        assert CANARY not in repr(settings)
 
     @pytest.mark.parametrize("environment", [{}, {"CREDENTIALS_KEYS": ""}, {"CREDENTIALS_KEYS": " , "}])
     def test_no_key(self, refused: Refused, environment: dict[str, str]) -> None:
-        """Without a key the message says how to make one."""
-        assert "python -m contexts.accounts new-key" in refused(VaultSettings, **environment)
+        """Without a key the message names the command that creates one."""
+        assert "python -m contexts accounts new-key" in refused(CredentialSettings, **environment)

@@ -1,4 +1,4 @@
-"""The DAGs as Airflow parses and runs them."""
+"""The DAGs as parsed and run by Airflow."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from world import World
 from assets.definitions import GRAPH
 from contexts.settings import Settings
 from local import postgres
-from local.airflow import ROOT
 from local.checkpoint import save_tiny_nomic
+from local.paths import ROOT
 
 PARSE = """
 import json, sys
 from airflow.dag_processing.dagbag import DagBag
 def names(condition):
-    return [condition.name] if hasattr(condition, "name") else [n for each in condition.objects for n in names(each)]
+    if hasattr(condition, "name"):
+        return [condition.name]
+    return [name for part in condition.objects for name in names(part)]
 bag = DagBag(dag_folder=sys.argv[1])
 print("RESULT", json.dumps({
     "errors": {str(k): v for k, v in bag.import_errors.items()},
@@ -47,25 +49,25 @@ from airflow.dag_processing.dagbag import DagBag
 bag = DagBag(dag_folder=sys.argv[1])
 for dag_id in sys.argv[2:]:
     dag = bag.dags[dag_id]
-    dag.deadline = None  # `dag.test()` of Airflow 3.3 cannot store a deadline: it looks for its row by the definition
+    dag.deadline = None  # `dag.test()` of Airflow 3.3 cannot store a deadline: it finds no row for its definition
     run = dag.test(run_conf=json.loads(os.environ.get("CONF", "{}")))
-    states = {f"{each.task_id}[{each.map_index}]": str(each.state) for each in run.get_task_instances()}
+    states = {f"{task.task_id}[{task.map_index}]": str(task.state) for task in run.get_task_instances()}
     print("RESULT", json.dumps([dag_id, str(run.state), states]))
 """
 
 
 def python(code: str, *arguments: str, environment: dict[str, str]) -> list[Any]:
-    """Run code in a fresh interpreter; gives what it printed after RESULT, line by line."""
-    done = subprocess.run(
+    """Run code in a new interpreter and return the JSON of each printed line that begins with RESULT."""
+    process = subprocess.run(
         [sys.executable, "-c", code, *arguments], env={**os.environ, **environment}, capture_output=True, text=True
     )
-    found = [json.loads(line[7:]) for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    assert done.returncode == 0, done.stderr[-3000:]
-    return found
+    results = [json.loads(line[7:]) for line in process.stdout.splitlines() if line.startswith("RESULT ")]
+    assert process.returncode == 0, process.stderr[-3000:]
+    return results
 
 
 def airflow_environment(home: Path) -> dict[str, str]:
-    """An Airflow with its files in a folder of its own and no connection at all."""
+    """Return the variables of an Airflow with its own folder and without connections."""
     return {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "airflow" / "dags"),
@@ -81,14 +83,14 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return python(PARSE, str(ROOT / "airflow" / "dags"), environment=environment)[0]
 
 
-def test_parsing_needs_nothing(parsed: Any) -> None:
-    """The DAGs are parsed without a database, a connection or the model's libraries."""
+def test_parsing_needs_no_services(parsed: Any) -> None:
+    """The DAGs can be parsed without a database or connections, and without importing the model's libraries."""
     assert parsed["errors"] == {}
     assert parsed["heavy"] == []
 
 
-def test_the_graph_in_the_ui(parsed: Any) -> None:
-    """Schedules and published assets read like the design's table of the night."""
+def test_schedules_and_outlets(parsed: Any) -> None:
+    """Each DAG has the schedule and the published assets of the design."""
     table = {dag_id: (dag["schedule"], dag["outlets"]) for dag_id, dag in parsed["dags"].items()}
     assert table == {
         "fetch_signals": (Settings().materialize_schedule, ["signals_observed", "tip_reactions", "todoist_tasks"]),
@@ -98,8 +100,8 @@ def test_the_graph_in_the_ui(parsed: Any) -> None:
     }
 
 
-def test_every_dag_is_kept_as_operators_expect(parsed: Any) -> None:
-    """One run at a time, two retries or more by our policy, an owner, tags, docs and a deadline, for each DAG."""
+def test_conventions_of_every_dag(parsed: Any) -> None:
+    """Each DAG has one run at a time, two or more retries by our policy, an owner, tags, docs and a deadline."""
     for dag in parsed["dags"].values():
         assert dag["runs"] == 1
         assert dag["retries"] >= 2
@@ -110,46 +112,46 @@ def test_every_dag_is_kept_as_operators_expect(parsed: Any) -> None:
         assert dag["policies"] == ["HonourRetryAfter"]
 
 
-def test_embedding_has_workers_of_its_own(parsed: Any, tmp_path: Path) -> None:
-    """With EMBEDDING_QUEUE the shards of `embed_tasks` are computed by that queue's workers, and nothing else is."""
+def test_embedding_queue(parsed: Any, tmp_path: Path) -> None:
+    """EMBEDDING_QUEUE is the queue of the shards of `embed_tasks` and of no other tasks."""
     environment = airflow_environment(tmp_path) | {"EMBEDDING_QUEUE": "embed"}
-    found = python(PARSE, str(ROOT / "airflow" / "dags"), environment=environment)[0]
-    assert found["errors"] == {}
-    for dag_id, dag in found["dags"].items():
-        usual = parsed["dags"][dag_id]["queues"]
-        assert set(usual.values()) == {"default"}
-        assert dag["queues"] == usual | ({"compute": "embed"} if dag_id == "embed_tasks" else {})
+    with_queue = python(PARSE, str(ROOT / "airflow" / "dags"), environment=environment)[0]
+    assert with_queue["errors"] == {}
+    for dag_id, dag in with_queue["dags"].items():
+        default_queues = parsed["dags"][dag_id]["queues"]
+        assert set(default_queues.values()) == {"default"}
+        assert dag["queues"] == default_queues | ({"compute": "embed"} if dag_id == "embed_tasks" else {})
 
 
-def test_a_wrong_setting_is_an_import_error_that_names_it(tmp_path: Path) -> None:
-    """A wrong setting shows as an import error with its name and what is allowed."""
+def test_an_invalid_setting_is_an_import_error(tmp_path: Path) -> None:
+    """An invalid setting is shown as an import error with its name."""
     environment = airflow_environment(tmp_path) | {"MATERIALIZE_SCHEDULE": "every night"}
-    found = python(PARSE, str(ROOT / "airflow" / "dags"), environment=environment)[0]
-    assert "MATERIALIZE_SCHEDULE" in str(found["errors"])
+    result = python(PARSE, str(ROOT / "airflow" / "dags"), environment=environment)[0]
+    assert "MATERIALIZE_SCHEDULE" in str(result["errors"])
 
 
 def test_there_is_no_package_named_airflow() -> None:
-    """The folder airflow/ holds no __init__.py, which would hide Apache Airflow itself."""
+    """The folder airflow/ has no __init__.py, which would hide Apache Airflow itself."""
     assert not list((ROOT / "airflow").rglob("__init__.py"))
 
 
 @pytest.fixture
 def environment(world: World, database_url: str, server: str, tmp_path: Path) -> dict[str, str]:
-    """An Airflow with a migrated database, whose connections lead to the world."""
+    """The variables of an Airflow with a migrated database and connections to the world."""
     metadata = postgres.create_database(server, f"airflow_{tmp_path.name[:40]}")
-    made = airflow_environment(tmp_path) | {
+    variables = airflow_environment(tmp_path) | {
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": metadata.replace("postgresql://", "postgresql+psycopg2://"),
         "AIRFLOW_CONN_CONTEXT_STORE": database_url,
         "AIRFLOW_CONN_TODOIST": world.client.base_url,
         **world_settings(world),
     }
-    migrated = [sys.executable, "-m", "airflow", "db", "migrate"]
-    subprocess.run(migrated, env={**os.environ, **made}, check=True, capture_output=True)
-    return made
+    command = [sys.executable, "-m", "airflow", "db", "migrate"]
+    subprocess.run(command, env={**os.environ, **variables}, check=True, capture_output=True)
+    return variables
 
 
 def test_each_dag_runs(world: World, account: Any, environment: dict[str, str]) -> None:
-    """`dag.test()` of all four in order brings a user from Todoist to context_store, by Airflow's connections."""
+    """All four DAGs, run in order, bring a user from Todoist to context_store over Airflow's connections."""
     world.add("ann", account("call the dentist", "buy milk"))
     runs = python(RUN, str(ROOT / "airflow" / "dags"), *GRAPH.steps, environment=environment)
     assert {dag_id: state for dag_id, state, _ in runs} == dict.fromkeys(GRAPH.steps, "success")
@@ -160,8 +162,8 @@ def test_each_dag_runs(world: World, account: Any, environment: dict[str, str]) 
     assert again[0][2]["publish_task_embeddings[-1]"] == "skipped"
 
 
-def test_a_run_by_hand_takes_parameters(world: World, account: Any, environment: dict[str, str]) -> None:
-    """A run that is given a user, shards or force does that and no more; a name that is not there fails it."""
+def test_parameters_of_a_manual_run(world: World, account: Any, environment: dict[str, str]) -> None:
+    """The parameters user, shards, select and force restrict a manual run; an unknown name fails it."""
     for user in ("ann", "cem"):  # in shard 0 and in shard 1
         world.add(user, account("call the dentist"))
     world.night()
@@ -180,10 +182,8 @@ def test_a_run_by_hand_takes_parameters(world: World, account: Any, environment:
     assert (state, tasks["plan[-1]"]) == ("failed", "failed")
 
 
-def test_a_failed_shard_fails_the_run_and_silences_nobody(
-    world: World, account: Any, environment: dict[str, str]
-) -> None:
-    """When one shard cannot be read its task fails, and so does the run; what the others made is published."""
+def test_a_failed_shard_does_not_stop_the_others(world: World, account: Any, environment: dict[str, str]) -> None:
+    """An unreadable shard fails its task and the run, but the assets of the other shards are published."""
     for number in range(6):
         world.add(f"user-{number}", account("call the dentist"))
     world.night()
@@ -191,12 +191,15 @@ def test_a_failed_shard_fails_the_run_and_silences_nobody(
     path.write_bytes(path.read_bytes()[:100])
     [[_, state, tasks]] = python(RUN, str(ROOT / "airflow" / "dags"), "fetch_signals", environment=environment)
     assert state == "failed"
-    assert sorted(each for name, each in tasks.items() if name.startswith("compute")) == ["failed", "success"]
+    assert sorted(task_state for name, task_state in tasks.items() if name.startswith("compute")) == [
+        "failed",
+        "success",
+    ]
     assert tasks["collect[-1]"] == tasks["publish_signals_observed[-1]"] == "success"
 
 
 def world_settings(world: World) -> dict[str, str]:
-    """The settings that make Airflow's tasks work on the world's data, with the tiny checkpoint as the model."""
+    """Return the settings with which Airflow's tasks use the world's data and a tiny model."""
     return {
         "DATA_ROOT": str(world.root),
         "N_SHARDS": str(world.n_shards),

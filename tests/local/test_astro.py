@@ -1,4 +1,4 @@
-"""The Astro CLI's standalone mode: Airflow without Docker, beside `make services`."""
+"""The Astro CLI's standalone mode: Airflow without Docker, with `make services`."""
 
 from __future__ import annotations
 
@@ -16,28 +16,32 @@ import psycopg
 import pytest
 
 from assets.definitions import GRAPH
-from contexts.ledger import Ledger
-from local import airflow, nights
+from contexts.postgres.run_log import RunLog
+from local.airflow import airflow_process
+from local.clock import utc_now
+from local.nights import run_night
+from local.processes import free_port
 
 VENV = Path(sys.executable).parent.parent
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project as somebody has it who cloned it, with a virtual environment where the CLI makes it."""
-    made = astro_cli.copy_project(tmp_path_factory.mktemp("project"))
-    (made / ".venv").symlink_to(VENV)
-    return made
+    """A clone of the project, with a virtual environment in the CLI's place."""
+    clone = astro_cli.copy_project(tmp_path_factory.mktemp("project"))
+    (clone / ".venv").symlink_to(VENV)
+    return clone
 
 
-def test_requirements_stand_beside_the_runtimes_airflow(project: Path) -> None:
-    """`requirements.txt` and exact versions of Airflow can be installed in one go, as the CLI does: what the lock has
-    is all that they ask for, and its Airflow is the Runtime's.
+def test_requirements_fit_the_runtimes_airflow(project: Path) -> None:
+    """`requirements.txt` and exact versions of Airflow can be installed together, as the CLI does.
+
+    The locked packages fulfil them, and the locked Airflow is the Runtime's.
     """
-    found = {name: version(name) for name in ("apache-airflow", "apache-airflow-task-sdk")}
-    assert astro_cli.runtime_version(project).split("-")[0] == ".".join(found["apache-airflow"].split(".")[:2])
+    installed = {name: version(name) for name in ("apache-airflow", "apache-airflow-task-sdk")}
+    assert astro_cli.runtime_version(project).split("-")[0] == ".".join(installed["apache-airflow"].split(".")[:2])
     command = ["uv", "pip", "install", "--dry-run", "--offline", "--python", str(project / ".venv/bin/python")]
-    pinned = [f"{name}=={number}" for name, number in found.items()]
+    pinned = [f"{name}=={number}" for name, number in installed.items()]
     path = f"{VENV / 'bin'}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         [*command, "-r", "requirements.txt", *pinned],
@@ -52,7 +56,7 @@ def test_requirements_stand_beside_the_runtimes_airflow(project: Path) -> None:
 
 @pytest.fixture
 def services(project: Path) -> Iterator[dict[str, str]]:
-    """`make services` in the project, for five users; gives what it wrote for Airflow."""
+    """`make services` in the project for five users; yields the variables that it wrote for Airflow."""
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "local.services"],
         cwd=project,
@@ -61,47 +65,49 @@ def services(project: Path) -> Iterator[dict[str, str]]:
         text=True,
     )
     assert process.stdout
-    told = []
+    printed = []
     for line in process.stdout:
-        told.append(line)
+        printed.append(line)
         if "astro dev start --standalone" in line:
             break
     try:
-        assert process.poll() is None, told
+        assert process.poll() is None, printed
         yield astro_cli.variables((project / ".local/astro.env").read_text())
     finally:
         process.terminate()
-        process.terminate()  # somebody who has no patience
+        process.terminate()  # an impatient second signal
         assert process.wait(30) == 0
-        left = [each.info["cmdline"] for each in psutil.process_iter(["cmdline"])]
-        assert not [command for command in left if command and str(project / ".local/postgres") in command]
+        commands = [each.info["cmdline"] for each in psutil.process_iter(["cmdline"])]
+        assert not [command for command in commands if command and str(project / ".local/postgres") in command]
 
 
 @pytest.mark.live
 def test_a_night_in_standalone_mode(project: Path, services: dict[str, str]) -> None:
-    """Started as `astro dev start --standalone` starts it, Airflow takes our settings file, runs a night into the
-    context store, and is gone after `astro dev stop`; all files lie inside the project.
+    """A night runs in an Airflow that is started as `astro dev start --standalone` starts it.
+
+    Airflow accepts the settings file, writes to the context store, and ends with `astro dev stop`; all files are
+    inside the project.
     """
-    port, env_file = airflow.free_port(), project / ".local/astro.env"
+    port, env_file = free_port(), project / ".local/astro.env"
     (project / ".astro/standalone").mkdir(parents=True)
-    found = astro_cli.environment(project, env_file, port) | {
-        f"AIRFLOW__LOGGING__{each}_LOG_SERVER_PORT": str(airflow.free_port()) for each in ("WORKER", "TRIGGER")
+    environment = astro_cli.environment(project, env_file, port) | {
+        f"AIRFLOW__LOGGING__{each}_LOG_SERVER_PORT": str(free_port()) for each in ("WORKER", "TRIGGER")
     }
     log_file = project / ".astro/standalone/airflow.log"
     command = [str(project / ".venv/bin/airflow"), "standalone"]
     steps = tuple(GRAPH.steps)
-    with airflow.started(
-        command, found, f"http://localhost:{port}", log_file, steps, print, folder=project
-    ) as running:
-        assert astro_cli.apply_settings(running, project) == ["default_pool", "todoist"]
+    url = f"http://localhost:{port}"
+    with airflow_process(command, environment, url, log_file, steps, print, folder=project) as airflow:
+        assert astro_cli.apply_settings(airflow, project) == ["default_pool", "todoist"]
         with psycopg.connect(services["DATABASE_URL"], autocommit=True) as connection:
-            night = nights.run_night(running, Ledger(connection), airflow.now(), print)
+            night = run_night(airflow, RunLog(connection), utc_now(), print)
             rows: Any = connection.execute("SELECT count(*), min(context_hash) FROM context_store").fetchone()
         assert night.succeeded
         assert (night.users, night.rows_written) == (5, 5)
         assert rows[0] == 5
-        astro_cli.stop(running)
-    left = [each.info["cmdline"] for each in psutil.process_iter(["cmdline"])]
-    assert not [command for command in left if command and str(project) in " ".join(command) and "airflow" in command]
+        astro_cli.stop(airflow)
+    commands = [each.info["cmdline"] for each in psutil.process_iter(["cmdline"])]
+    ours = [command for command in commands if command and str(project) in " ".join(command)]
+    assert not [command for command in ours if "airflow" in command]
     assert (project / ".local/data/user_contexts").is_dir()
     assert (project / ".astro/standalone/airflow.db").exists()

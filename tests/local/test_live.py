@@ -1,4 +1,4 @@
-"""Whole nights under a real Airflow, as `make run` runs them."""
+"""Whole nights in a real Airflow, as in `make run`."""
 
 from __future__ import annotations
 
@@ -17,18 +17,22 @@ import pytest
 from world import World
 
 from assets.definitions import GRAPH
-from contexts.ledger import Ledger
-from local import airflow, nights, postgres
-from local.airflow import ROOT, Airflow
+from contexts.postgres.run_log import RunLog
+from local import nights, postgres
+from local.airflow import running_airflow
+from local.airflow_api import Airflow
 from local.checkpoint import save_tiny_nomic
-from local.todoist import LocalTodoist, running
+from local.clock import utc_now
+from local.paths import ROOT
+from local.todoist import LocalTodoist, running_todoist
 
 pytestmark = pytest.mark.live
 
 
 @pytest.fixture
 def live(world: World, server: str, database_url: str, tmp_path: Path) -> Iterator[Airflow]:
-    """An Airflow over the world's Postgres, Todoist and folder, with the tiny checkpoint as the model."""
+    """An Airflow with the world's Postgres, Todoist and folder, and the tiny model."""
+    scheduled_hour = (utc_now().hour + 12) % 24
     environment = {
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.create_database(server, "airflow_live").replace(
             "postgresql://", "postgresql+psycopg2://"
@@ -38,28 +42,28 @@ def live(world: World, server: str, database_url: str, tmp_path: Path) -> Iterat
         "DATA_ROOT": str(world.root),
         "N_SHARDS": str(world.n_shards),
         "CREDENTIALS_KEYS": world.key,
-        "MATERIALIZE_SCHEDULE": f"0 {(airflow.now().hour + 12) % 24} * * *",
-        "NIGHT_HOUR": str((airflow.now().hour + 12) % 24),
+        "MATERIALIZE_SCHEDULE": f"0 {scheduled_hour} * * *",
+        "NIGHT_HOUR": str(scheduled_hour),
         "EMBEDDING_MODEL": str(save_tiny_nomic(tmp_path / "model")),
         "EMBEDDING_DIM": "32",
         "EMBEDDING_DEVICE": "cpu",
     }
-    with airflow.running(tmp_path / "airflow", environment, tuple(GRAPH.steps), print) as started:
-        yield started
+    with running_airflow(tmp_path / "airflow", environment, tuple(GRAPH.steps), print) as airflow:
+        yield airflow
 
 
-def run_night(live: Airflow, world: World) -> tuple[Counter[str], Counter[str], nights.Night]:
-    """A night; gives how often each step ran, how often each asset's event came, and the figures."""
-    began: datetime = airflow.now()
-    night = nights.run_night(live, Ledger(world.connection), began, print)
-    runs = Counter(run["dag_id"] for run in live.runs_since(began))
-    return runs, Counter(event["name"] for event in live.events_since(began)), night
+def run_night(live: Airflow, world: World) -> tuple[Counter[str], Counter[str], nights.NightFigures]:
+    """Run a night; returns the number of runs of each step, the number of events of each asset, and the figures."""
+    started_at = utc_now()
+    night = nights.run_night(live, RunLog(world.connection), started_at, print)
+    runs = Counter(run["dag_id"] for run in live.runs_since(started_at))
+    return runs, Counter(event["name"] for event in live.events_since(started_at)), night
 
 
-def test_three_nights_wake_exactly_what_changed(live: Airflow, world: World, account: Any) -> None:
-    """Steps run and events come only for what changed: all, then only a due date's context, then nothing.
+def test_three_nights_run_only_stale_steps(live: Airflow, world: World, account: Any) -> None:
+    """Steps run and assets emit events only after changes: all at first, then for one due date, then none.
 
-    Each run's note says what it planned.
+    The note of each run has the plan of its assets.
     """
     for user in ("ann", "bob", "cem"):
         world.add(user, account(f"call the dentist of {user}", f"buy milk for {user}"))
@@ -87,10 +91,10 @@ def test_three_nights_wake_exactly_what_changed(live: Airflow, world: World, acc
 
 
 def test_own_account(tmp_path: Path, account: Any) -> None:
-    """`make run ONCE=1` with TODOIST_API_TOKEN ends by itself with status 0 and its figures, and leaves nothing."""
+    """`make run ONCE=1` with TODOIST_API_TOKEN ends with status 0 and its figures, and leaves no process."""
     todoist = LocalTodoist()
     todoist.load("my-own-token", account("water the plants", "buy soil"), user="whoever")
-    with running(todoist) as url:
+    with running_todoist(todoist) as url:
         done = subprocess.run(
             [sys.executable, "-m", "local", "--folder", str(tmp_path / "local")],
             cwd=ROOT,
@@ -107,5 +111,5 @@ def test_own_account(tmp_path: Path, account: Any) -> None:
     logs = "".join(path.read_text(errors="replace") for path in (tmp_path / "local").rglob("*.log"))
     assert "my-own-token" not in logs
     assert "water the plants" not in logs
-    left = [each.info["cmdline"] for each in psutil.process_iter(["cmdline"])]
-    assert not [line for line in left if str(tmp_path) in " ".join(line or ())]
+    commands = [process.info["cmdline"] for process in psutil.process_iter(["cmdline"])]
+    assert not [command for command in commands if str(tmp_path) in " ".join(command or ())]

@@ -39,25 +39,25 @@ def dues_of(users: Iterable[SampleUser]) -> list[dict[str, Any]]:
 
 
 def applied(document: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The account after the changes, as the next full answer would show it."""
+    """The account after the changes, as in the next full answer."""
     by_id = {item["id"]: item for item in [*document["items"], *changes["items"]]}
     open_items = [item for item in by_id.values() if not (item["checked"] or item["is_deleted"])]
     return {**document, "items": open_items}
 
 
 def test_the_same_seed_gives_the_same_users() -> None:
-    """Two calls with equal arguments give equal users, another seed gives other ones."""
+    """Equal arguments give equal users; a different seed gives different users."""
     assert sample_users(5, today=TODAY, seed=3) == sample_users(5, today=TODAY, seed=3)
     assert sample_users(5, today=TODAY, seed=3) != sample_users(5, today=TODAY, seed=4)
 
 
-def test_a_user_does_not_depend_on_how_many_there_are() -> None:
-    """Asking for more users leaves the first ones as they were."""
+def test_a_user_does_not_depend_on_the_number_of_users() -> None:
+    """The first users are the same if more users are generated."""
     assert sample_users(9, today=TODAY)[:4] == sample_users(4, today=TODAY)
 
 
-def test_a_user_is_named_by_its_place_and_carries_a_token() -> None:
-    """The first user is user-0001 at example.org, with 40 hex characters as token, in the account too."""
+def test_ids_and_tokens_of_users() -> None:
+    """The first user is user-0001 at example.org; the token has 40 hex characters and is in the account too."""
     user = sample_users(1, today=TODAY)[0]
     assert (user.user_id, user.email) == ("user-0001", "user-0001@example.org")
     assert re.fullmatch(r"[0-9a-f]{40}", user.api_token)
@@ -65,21 +65,21 @@ def test_a_user_is_named_by_its_place_and_carries_a_token() -> None:
 
 
 def test_a_document_is_a_full_sync_answer(users: list[SampleUser]) -> None:
-    """A document has the keys of a full `/sync` answer, and each user its own sync token."""
-    wanted = {"sync_token", "full_sync", "full_sync_date_utc"}
-    wanted |= {"items", "projects", "sections", "labels", "user"}
-    assert all(set(user.document) == wanted and user.document["full_sync"] is True for user in users)
+    """A document has the keys of a full `/sync` answer; each user has a different sync token."""
+    keys = {"sync_token", "full_sync", "full_sync_date_utc"}
+    keys |= {"items", "projects", "sections", "labels", "user"}
+    assert all(set(user.document) == keys and user.document["full_sync"] is True for user in users)
     assert len({user.document["sync_token"] for user in users}) == len(users)
 
 
 def test_every_user_has_twenty_to_sixty_open_tasks(users: list[SampleUser]) -> None:
-    """No account is smaller than 20 tasks or larger than 60, and all of them are open."""
+    """Every account has 20 to 60 tasks, all of them open."""
     assert all(20 <= len(user.document["items"]) <= 60 for user in users)
     assert not any(item["checked"] or item["is_deleted"] or item["completed_at"] for item in items_of(users))
 
 
 def test_every_item_has_the_fields_of_the_api(users: list[SampleUser]) -> None:
-    """An item has every documented key, a text and a priority from 1 to 4, mostly 1."""
+    """Every item has the documented keys, a text, and a priority from 1 to 4, mostly 1."""
     items = items_of(users)
     assert all(item.keys() >= ITEM_KEYS and item["content"].strip() for item in items)
     priorities = Counter(item["priority"] for item in items)
@@ -88,15 +88,15 @@ def test_every_item_has_the_fields_of_the_api(users: list[SampleUser]) -> None:
 
 
 def test_ids_are_unique_across_users(users: list[SampleUser]) -> None:
-    """No two objects of any kind, in any account, share an id."""
+    """All objects of all kinds and accounts have different ids."""
     kinds = ("items", "projects", "sections", "labels")
     ids = [obj["id"] for user in users for kind in kinds for obj in user.document[kind]]
     ids += [user.document["user"]["id"] for user in users]
     assert len(ids) == len(set(ids))
 
 
-def test_items_point_only_into_their_own_account(users: list[SampleUser]) -> None:
-    """What an item names exists in its account, its section and its parent in its own project."""
+def test_items_refer_only_to_their_own_account(users: list[SampleUser]) -> None:
+    """An item's project and labels exist in its account, its section and its parent in its project."""
     for document in (user.document for user in users):
         projects = {project["id"] for project in document["projects"]}
         sections = {(section["id"], section["project_id"]) for section in document["sections"]}
@@ -111,7 +111,7 @@ def test_items_point_only_into_their_own_account(users: list[SampleUser]) -> Non
 
 
 def test_every_user_has_an_inbox_and_two_to_five_topics(users: list[SampleUser]) -> None:
-    """An account has one Inbox with a few loose tasks, and two to five projects with a name of their own."""
+    """An account has one Inbox with a few tasks, and two to five other projects."""
     for document in (user.document for user in users):
         inbox = [project for project in document["projects"] if project["inbox_project"]]
         assert [p["id"] for p in inbox] == [document["user"]["inbox_project_id"]]
@@ -120,17 +120,17 @@ def test_every_user_has_an_inbox_and_two_to_five_topics(users: list[SampleUser])
 
 
 def test_users_differ_in_topic_zone_and_language() -> None:
-    """Thirty users are enough for ten topics, eight time zones and five languages."""
-    few = sample_users(30, today=TODAY)
+    """Thirty users have at least ten topics, eight time zones and five languages."""
+    users = sample_users(30, today=TODAY)
     by_name = {topic.project: topic for topic in sample_texts().topics}
-    names = {project["name"] for user in few for project in user.document["projects"]} - {"Inbox"}
+    names = {project["name"] for user in users for project in user.document["projects"]} - {"Inbox"}
     assert len({by_name[name].key for name in names}) >= 10
-    assert len({user.timezone for user in few}) >= 8
-    assert len({user.document["user"]["lang"] for user in few}) >= 5
+    assert len({user.timezone for user in users}) >= 8
+    assert len({user.document["user"]["lang"] for user in users}) >= 5
 
 
 def test_most_users_write_one_language_and_some_two(users: list[SampleUser]) -> None:
-    """More than half of the accounts have projects in the user's language only; some have one in another."""
+    """More than half of the accounts have projects in one language only; some have one in a second language."""
     by_name = {topic.project: topic.lang for topic in sample_texts().topics}
     n_mixed = 0
     for document in (user.document for user in users):
@@ -140,7 +140,7 @@ def test_most_users_write_one_language_and_some_two(users: list[SampleUser]) -> 
 
 
 def test_due_dates_come_in_all_three_forms(users: list[SampleUser]) -> None:
-    """Whole-day, floating and fixed dates all occur; only a fixed one names a zone, which is the user's."""
+    """Whole-day, floating and fixed dates all occur; only fixed dates have a zone, the user's."""
     for user in users:
         for due in dues_of([user]):
             assert due["timezone"] == (user.timezone if FIXED.fullmatch(due["date"]) else None)
@@ -151,15 +151,15 @@ def test_due_dates_come_in_all_three_forms(users: list[SampleUser]) -> None:
     assert any("." in d for d in dates)
 
 
-def test_due_dates_lie_around_today_and_some_are_missing(users: list[SampleUser]) -> None:
-    """Dates lie from 20 days before today to 60 after it, and about two in five tasks have none."""
+def test_due_dates_are_around_today_and_some_are_missing(users: list[SampleUser]) -> None:
+    """Dates are from 20 days before today to 60 days after it; about two in five tasks have none."""
     days = [(date.fromisoformat(due["date"][:10]) - TODAY).days for due in dues_of(users)]
     assert -20 <= min(days) < 0 < max(days) <= 60
     assert 0.3 < 1 - len(days) / len(items_of(users)) < 0.5
 
 
-def test_about_a_tenth_of_the_tasks_recur_on_the_day_that_they_say(users: list[SampleUser]) -> None:
-    """A recurring date has its rule's words in its language, and falls on a day that the rule allows."""
+def test_about_a_tenth_of_the_tasks_recur_on_a_day_of_their_rule(users: list[SampleUser]) -> None:
+    """A recurring date has its rule in words of its language, and is on a day that the rule allows."""
     recurring = [due for due in dues_of(users) if due["is_recurring"]]
     assert 0.05 < len(recurring) / len(items_of(users)) < 0.2
     for due in recurring:
@@ -175,8 +175,8 @@ def test_the_rare_fields_occur(users: list[SampleUser]) -> None:
     assert {item["duration"]["unit"] for item in items if item["duration"]} == {"minute", "day"}
 
 
-def test_timestamps_come_in_both_forms_and_lie_in_the_past(users: list[SampleUser]) -> None:
-    """`added_at` has microseconds or not, `updated_at` may be null and is never before it or after today."""
+def test_timestamps_are_in_both_formats_and_in_the_past(users: list[SampleUser]) -> None:
+    """`added_at` has microseconds in some items; `updated_at` is null or between `added_at` and today."""
     items = items_of(users)
     assert {"." in item["added_at"] for item in items} == {True, False}
     assert {item["updated_at"] is None for item in items} == {True, False}
@@ -186,29 +186,32 @@ def test_timestamps_come_in_both_forms_and_lie_in_the_past(users: list[SampleUse
 
 
 @pytest.mark.parametrize(("zone", "gmt"), [("Asia/Kolkata", "+05:30"), ("America/New_York", "-05:00")])
-def test_the_user_object_tells_the_zone(users: list[SampleUser], zone: str, gmt: str) -> None:
-    """`tz_info` gives the zone with its offset on that day, hours signed."""
+def test_the_user_object_has_the_zone(users: list[SampleUser], zone: str, gmt: str) -> None:
+    """`tz_info` has the zone with its offset on that day, and signed hours."""
     tz_info = next(user.document["user"]["tz_info"] for user in users if user.timezone == zone)
     hours, minutes = gmt.split(":")
-    wanted = {"timezone": zone, "gmt_string": gmt, "hours": int(hours), "minutes": int(minutes), "is_dst": 0}
-    assert tz_info == wanted
+    expected = {"timezone": zone, "gmt_string": gmt, "hours": int(hours), "minutes": int(minutes), "is_dst": 0}
+    assert tz_info == expected
 
 
-def test_every_zone_is_known(users: list[SampleUser]) -> None:
-    """Every user's zone is an IANA name that the zone database has."""
+def test_every_zone_exists(users: list[SampleUser]) -> None:
+    """Every user's zone is in the IANA database."""
     assert all(ZoneInfo(user.timezone).utcoffset(datetime(2026, 12, 1)) is not None for user in users)
 
 
-def test_five_hundred_users_are_quick() -> None:
-    """Five hundred users are made within five seconds, all with names of their own."""
+def test_five_hundred_users_are_generated_quickly() -> None:
+    """Five hundred users, all with different ids and tokens, are generated within five seconds."""
     started = time.perf_counter()
-    many = sample_users(500, today=TODAY)
+    users = sample_users(500, today=TODAY)
     assert time.perf_counter() - started < 5
-    assert len({user.user_id for user in many}) == len({user.api_token for user in many}) == 500
+    assert len({user.user_id for user in users}) == len({user.api_token for user in users}) == 500
 
 
-def test_the_texts_are_many_and_told_apart() -> None:
-    """At least 18 topics with 16 English texts each, 8 of them in another language, and no text twice."""
+def test_there_are_enough_texts_and_no_duplicates() -> None:
+    """At least 18 topics have 16 English texts each, at least 8 topics have texts in a different language too.
+
+    No text occurs twice.
+    """
     topics = sample_texts().topics
     texts = [text for topic in topics for text in topic.texts]
     english = [topic for topic in topics if topic.lang == "en"]
@@ -220,16 +223,16 @@ def test_the_texts_are_many_and_told_apart() -> None:
     assert len({topic.project for topic in topics}) == len(topics)
 
 
-def test_some_texts_carry_links_and_some_run_right_to_left() -> None:
+def test_some_texts_have_links_and_some_run_right_to_left() -> None:
     """Markdown links, emoji and Arabic are among the texts."""
-    everything = " ".join(text for topic in sample_texts().topics for text in topic.texts)
-    assert re.search(r"\[[^]]+\]\(https://example\.org/[^)]+\)", everything)
-    assert re.search("[\u0600-\u06ff]", everything)
-    assert re.search("[\U0001f300-\U0001faff]", everything)
+    texts = " ".join(text for topic in sample_texts().topics for text in topic.texts)
+    assert re.search(r"\[[^]]+\]\(https://example\.org/[^)]+\)", texts)
+    assert re.search("[\u0600-\u06ff]", texts)
+    assert re.search("[\U0001f300-\U0001faff]", texts)
 
 
-def test_a_night_is_the_same_twice_and_leaves_the_document_alone(users: list[SampleUser]) -> None:
-    """The same night gives the same changes, another night others; the given document is not touched."""
+def test_a_night_is_deterministic_and_does_not_modify_the_document(users: list[SampleUser]) -> None:
+    """The same night gives the same changes, a different night different ones; the document is not modified."""
     user = users[0]
     before = copy.deepcopy(user.document)
     first = night_changes(user, user.document, today=NIGHT, night=1)
@@ -239,7 +242,7 @@ def test_a_night_is_the_same_twice_and_leaves_the_document_alone(users: list[Sam
 
 
 def test_a_night_is_an_incremental_answer(users: list[SampleUser]) -> None:
-    """Changes come with `full_sync` false, a new sync token and a list for every type."""
+    """Changes have `full_sync` false, a new sync token and a list of every type."""
     for user in users:
         changes = night_changes(user, user.document, today=NIGHT, night=1)
         assert set(changes) == {"sync_token", "full_sync", "items", "projects", "sections", "labels"}
@@ -248,7 +251,7 @@ def test_a_night_is_an_incremental_answer(users: list[SampleUser]) -> None:
 
 
 def test_a_night_adds_completes_rewords_and_moves(users: list[SampleUser]) -> None:
-    """A night brings one to three new tasks, and one each completed, reworded and moved to a later day."""
+    """A night adds one to three tasks, and completes one, rewords one and moves one to a later day."""
     for user in users:
         old = {item["id"]: item for item in user.document["items"]}
         changed = night_changes(user, user.document, today=NIGHT, night=1)["items"]
@@ -263,7 +266,7 @@ def test_a_night_adds_completes_rewords_and_moves(users: list[SampleUser]) -> No
 
 
 def test_completing_a_recurring_task_only_moves_its_date(users: list[SampleUser]) -> None:
-    """A recurring task that was done stays open, with its next day after today and its words unchanged."""
+    """A completed recurring task stays open; its next date is after today, and its rule is unchanged."""
     n_recurring = 0
     for user in users:
         old = {item["id"]: item for item in user.document["items"]}
@@ -280,25 +283,25 @@ def test_completing_a_recurring_task_only_moves_its_date(users: list[SampleUser]
 
 
 def test_a_completed_task_has_no_open_sub_task(users: list[SampleUser]) -> None:
-    """What a night completes is nobody's parent, neither before nor among the new tasks."""
+    """A completed task is not the parent of any task, old or new."""
     for user in users:
         changed = night_changes(user, user.document, today=NIGHT, night=1)["items"]
         parents = {item["parent_id"] for item in [*user.document["items"], *changed]}
         assert not any(item["checked"] and item["id"] in parents for item in changed)
 
 
-def test_thirty_nights_in_a_row_keep_the_account_whole(users: list[SampleUser]) -> None:
-    """Each night builds on the one before: new ids stay new, projects and parents stay the account's."""
+def test_thirty_nights_in_a_row_keep_the_account_consistent(users: list[SampleUser]) -> None:
+    """After each night, new ids are unique over all nights, and projects and parents exist in the account."""
     for user in users[:20]:
         document: dict[str, Any] = user.document
-        ever = {item["id"] for item in document["items"]}
+        all_ids = {item["id"] for item in document["items"]}
         for night in range(1, 31):
             today = TODAY + timedelta(days=night)
             changes = night_changes(user, document, today=today, night=night)
-            known = {item["id"] for item in document["items"]}
-            new = {item["id"] for item in changes["items"]} - known
-            assert not new & ever
-            ever |= new
+            before = {item["id"] for item in document["items"]}
+            new = {item["id"] for item in changes["items"]} - before
+            assert not new & all_ids
+            all_ids |= new
             document = applied(document, changes)
             ids = {item["id"] for item in document["items"]}
             assert {item["parent_id"] for item in document["items"]} <= ids | {None}
@@ -306,36 +309,36 @@ def test_thirty_nights_in_a_row_keep_the_account_whole(users: list[SampleUser]) 
 
 
 @pytest.mark.parametrize("n_items", [0, 1, 2])
-def test_a_night_asks_no_more_than_the_account_has(users: list[SampleUser], n_items: int) -> None:
-    """An account with fewer tasks than changes gets fewer changes, each to a task that is there or is new."""
+def test_small_accounts_change_less(users: list[SampleUser], n_items: int) -> None:
+    """An account with fewer tasks than changes gets fewer changes to existing tasks, and new ones as always."""
     document = {**users[0].document, "items": users[0].document["items"][:n_items]}
-    known = {item["id"] for item in document["items"]}
+    existing = {item["id"] for item in document["items"]}
     changed = night_changes(users[0], document, today=NIGHT, night=1)["items"]
-    assert sum(item["id"] in known for item in changed) <= n_items
-    assert 1 <= sum(item["id"] not in known for item in changed) <= 3
+    assert sum(item["id"] in existing for item in changed) <= n_items
+    assert 1 <= sum(item["id"] not in existing for item in changed) <= 3
 
 
-def test_an_account_without_projects_gets_nothing_new(users: list[SampleUser]) -> None:
-    """Where there is no project there is no place for a task, so nothing changes."""
+def test_an_account_without_projects_gets_no_new_tasks(users: list[SampleUser]) -> None:
+    """Without projects there is no place for new tasks, and an empty account does not change."""
     empty = {**users[0].document, "items": [], "projects": [], "sections": [], "labels": []}
     assert night_changes(users[0], empty, today=NIGHT, night=1)["items"] == []
 
 
 @pytest.mark.parametrize(("share", "n_changed"), [(0.0, 1), (0.001, 1), (0.25, 30), (1.0, 120)])
-def test_the_share_says_how_many_users_change(users: list[SampleUser], share: float, n_changed: int) -> None:
-    """The share is rounded to whole users, at least one, each once and in their order."""
+def test_the_share_of_changed_users(users: list[SampleUser], share: float, n_changed: int) -> None:
+    """The share is rounded to a number of users, at least one; each changes once, and their order is kept."""
     changed = changed_users(users, share=share, night=1)
     assert len(changed) == n_changed
     ids = [user.user_id for user in changed]
     assert ids == sorted(set(ids))
 
 
-def test_another_night_changes_other_users(users: list[SampleUser]) -> None:
-    """Which users change is fixed by the night, and differs between nights."""
+def test_a_different_night_changes_different_users(users: list[SampleUser]) -> None:
+    """The changed users depend only on the night."""
     assert changed_users(users, share=0.2, night=1) == changed_users(users, share=0.2, night=1)
     assert changed_users(users, share=0.2, night=1) != changed_users(users, share=0.2, night=2)
 
 
-def test_nobody_changes_where_there_is_nobody() -> None:
-    """No users, no changed users."""
+def test_no_users() -> None:
+    """Without users, no user changes."""
     assert changed_users([], share=0.5, night=1) == []

@@ -10,9 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
+from clock import Clock
 
-from benchmarks.todoist import standing_in
-from local.todoist import Call, Fault, FaultKind, LocalTodoist, running
+from benchmarks.todoist import todoist_process
+from local.todoist import Fault, FaultKind, LocalTodoist, TodoistCall, running_todoist
 from local.todoist.faults import fault_from
 from local.todoist.requests import RESOURCE_TYPES
 
@@ -20,19 +21,8 @@ TYPES = ["items", "projects", "sections", "labels", "user"]
 NIGHT = datetime(2026, 11, 24, 2, 0, tzinfo=UTC)
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.at = NIGHT
-
-    def __call__(self) -> datetime:
-        return self.at
-
-    def forward(self, **by: float) -> None:
-        self.at += timedelta(**by)
-
-
 class Client:
-    """A user's view of a running stand-in."""
+    """One user's client of a running stand-in."""
 
     def __init__(self, http: httpx.Client, user: str, token: str) -> None:
         self.http, self.user, self.token = http, user, token
@@ -75,7 +65,7 @@ def ids(values: list[Any]) -> set[str]:
 
 @pytest.fixture(scope="module")
 def clock() -> Clock:
-    return Clock()
+    return Clock(NIGHT)
 
 
 @pytest.fixture(scope="module")
@@ -85,18 +75,18 @@ def todoist(clock: Clock) -> LocalTodoist:
 
 @pytest.fixture(scope="module")
 def http(todoist: LocalTodoist) -> Iterator[httpx.Client]:
-    with running(todoist) as base_url, httpx.Client(base_url=base_url) as client:
+    with running_todoist(todoist) as base_url, httpx.Client(base_url=base_url) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def connect(todoist: LocalTodoist, http: httpx.Client) -> Connect:
-    """A new user per call, since all that goes wrong or runs out does so per user."""
+    """Adds a new user per call, because faults and limits apply per user."""
     numbers = count(1)
 
-    def connect(held: Mapping[str, Any] | None = None, **kwargs: Any) -> Client:
+    def connect(initial: Mapping[str, Any] | None = None, **kwargs: Any) -> Client:
         user = f"user-{next(numbers)}"
-        todoist.load(f"token-{user}", held or document(item("1"), item("2")), user=user, **kwargs)
+        todoist.load(f"token-{user}", initial or document(item("1"), item("2")), user=user, **kwargs)
         return Client(http, user, f"token-{user}")
 
     return connect
@@ -104,7 +94,7 @@ def connect(todoist: LocalTodoist, http: httpx.Client) -> Connect:
 
 class TestRequests:
     def test_full_answer_has_the_shape_of_the_api(self, connect: Connect) -> None:
-        """`*` gives every asked key, full_sync, the time in UTC and a sync token of the server's own."""
+        """The answer to `*` has every requested key, full_sync, the time in UTC, and a sync token of the stand-in."""
         answer = connect().sync()
         assert ids(answer["items"]) == {"1", "2"}
         assert answer["user"]["tz_info"] == {"timezone": "Europe/Berlin"}
@@ -113,8 +103,8 @@ class TestRequests:
         assert len(answer["sync_token"]) == 60
         assert set(answer) == {*TYPES, "full_sync", "full_sync_date_utc", "sync_token", "temp_id_mapping"}
 
-    def test_json_body_is_as_good_as_a_form(self, connect: Connect) -> None:
-        """The same call as a JSON object is answered the same."""
+    def test_json_body(self, connect: Connect) -> None:
+        """The arguments may be a JSON object instead of a form."""
         client = connect()
         body = {"sync_token": "*", "resource_types": ["items"]}
         answer = client.http.post("/api/v1/sync", json=body, headers=client.auth).json()
@@ -122,17 +112,17 @@ class TestRequests:
 
     @pytest.mark.parametrize("body", ["{", "[]", '{"sync_token": 1, "resource_types": []}'])
     def test_bad_json_is_refused(self, connect: Connect, body: str) -> None:
-        """A JSON body that is no object, or whose sync_token is no string, is a 400."""
+        """A JSON body that is not an object, or has a sync_token that is not a string, gets a 400."""
         client = connect()
         headers = {**client.auth, "Content-Type": "application/json"}
         assert client.http.post("/api/v1/sync", content=body, headers=headers).status_code == 400
 
     def test_get_is_not_allowed(self, http: httpx.Client) -> None:
-        """/sync takes POST only: GET gets 405."""
+        """/sync accepts POST only: GET gets a 405."""
         assert http.get("/api/v1/sync").status_code == 405
 
     def test_unknown_resource_type_is_refused(self, connect: Connect) -> None:
-        """A resource type that Todoist does not have is a 400 INVALID_ARGUMENT_VALUE."""
+        """An unknown resource type gets a 400 INVALID_ARGUMENT_VALUE."""
         response = connect().call(types=["items", "tasks"])
         assert response.status_code == 400
         assert response.json()["error_tag"] == "INVALID_ARGUMENT_VALUE"
@@ -141,31 +131,31 @@ class TestRequests:
 
     @pytest.mark.parametrize("types", ['["items"', "items", '{"items": 1}', "[1]"])
     def test_resource_types_must_be_a_list_of_names(self, connect: Connect, types: str) -> None:
-        """resource_types that is no JSON list of strings is a 400."""
+        """resource_types that is not a JSON list of strings gets a 400."""
         client = connect()
         form = {"sync_token": "*", "resource_types": types}
         assert client.http.post("/api/v1/sync", data=form, headers=client.auth).status_code == 400
 
     @pytest.mark.parametrize("given", ["sync_token", "resource_types"])
     def test_both_arguments_are_required(self, connect: Connect, given: str) -> None:
-        """A call without sync_token or without resource_types is a 400 ARGUMENT_MISSING."""
+        """A call without sync_token or without resource_types gets a 400 ARGUMENT_MISSING."""
         client = connect()
         response = client.http.post("/api/v1/sync", data={given: "[]"}, headers=client.auth)
         assert (response.status_code, response.json()["error_tag"]) == (400, "ARGUMENT_MISSING")
 
     def test_other_types_of_todoist_are_empty_lists(self, connect: Connect) -> None:
-        """Types that Todoist has and nobody loaded are answered with []."""
+        """Resource types that were not loaded are empty lists."""
         answer = connect().sync(types=["notes", "filters", "workspaces"])
         assert [answer[kind] for kind in ("notes", "filters", "workspaces")] == [[], [], []]
 
     def test_all_types_but_one(self, connect: Connect) -> None:
-        """`all` stands for every type and a leading - takes one away."""
+        """`all` includes every type, and a leading - excludes one."""
         answer = connect().sync(types=["all", "-labels"])
         assert set(RESOURCE_TYPES) - set(answer) == {"labels"}
 
     @pytest.mark.parametrize("given", [None, "Bearer nobody", "Basic x"])
     def test_missing_or_unknown_token_is_unauthorized(self, http: httpx.Client, given: str | None) -> None:
-        """Without a known bearer token the answer is 401 UNAUTHORIZED with a challenge."""
+        """Without a known bearer token the response is 401 UNAUTHORIZED with a challenge."""
         headers = {"Authorization": given} if given else {}
         response = http.post("/api/v1/sync", data={"sync_token": "*"}, headers=headers)
         assert response.status_code == 401
@@ -173,7 +163,7 @@ class TestRequests:
         assert response.headers["WWW-Authenticate"].startswith("Bearer")
 
     def test_revoked_token_gets_the_recorded_403(self, todoist: LocalTodoist, connect: Connect) -> None:
-        """After a revocation the answer is HTTP 403 with error_code 401 and a meaningless retry_after."""
+        """A revoked token gets HTTP 403 with error_code 401 and a meaningless retry_after."""
         client = connect()
         todoist.revoke(client.user)
         response = client.call()
@@ -188,72 +178,72 @@ class TestRequests:
 
     @pytest.mark.parametrize("path", ["/rest/v2/tasks", "/sync/v9/sync"])
     def test_removed_apis_are_gone(self, connect: Connect, path: str) -> None:
-        """REST v2 and Sync v9 answer 410 in plain text to any method."""
+        """REST v2 and Sync v9 respond with 410 in plain text to any method."""
         client = connect()
         for method in ("GET", "POST"):
             response = client.http.request(method, path, headers=client.auth)
             assert response.status_code == 410
             assert response.headers["Content-Type"].startswith("text/plain")
 
-    def test_answers_are_dated_by_the_injected_clock(self, connect: Connect) -> None:
-        """The Date header follows the clock, so that a Retry-After date can be compared with it."""
+    def test_responses_have_the_date_of_the_injected_clock(self, connect: Connect) -> None:
+        """The Date header follows the injected clock, because clients compare a Retry-After date with it."""
         response = connect().call()
         assert parsedate_to_datetime(response.headers["Date"]) == NIGHT
 
 
 class TestObjects:
     def test_full_answer_holds_active_objects_only(self, connect: Connect) -> None:
-        """What is completed, deleted or archived stays out of a full answer."""
-        held = document(
+        """A full answer has no completed, deleted or archived objects."""
+        loaded = document(
             item("1"),
             item("2", checked=True),
             item("3", is_deleted=True),
             projects=[project("p1"), project("p2", is_archived=True)],
         )
-        answer = connect(held).sync()
+        answer = connect(loaded).sync()
         assert ids(answer["items"]) == {"1"}
         assert ids(answer["projects"]) == {"p1"}
 
     def test_archived_project_keeps_its_tasks(self, todoist: LocalTodoist, connect: Connect) -> None:
-        """The tasks and sections of an archived project stay out of a full answer, and come back with the project."""
-        held = document(
+        """The tasks and sections of an archived project are not in a full answer until the project is unarchived."""
+        loaded = document(
             item("1", project_id="p1"),
             item("2", project_id="p2"),
             projects=[project("p1"), project("p2", is_archived=True)],
             sections=[{"id": "s2", "project_id": "p2", "name": "Now"}],
         )
-        client = connect(held)
+        client = connect(loaded)
         answer = client.sync()
         assert (ids(answer["items"]), ids(answer["sections"])) == ({"1"}, set())
         todoist.advance(client.user, {"projects": [project("p2", is_archived=False)]})
         assert ids(client.sync()["items"]) == {"1", "2"}
 
     def test_broken_objects_are_served_as_they_are(self, connect: Connect) -> None:
-        """A loaded document comes back with its oddities: no id, wrong priority, null, twice."""
+        """Broken objects are served as loaded: without id, with a wrong priority, null, twice."""
         odd = [{"content": "no id"}, item("1", priority=0), item("2", content=None), None, "text", item("1")]
         assert connect(document(*odd)).sync()["items"] == odd
 
     @pytest.mark.parametrize("items", [None, {}, "text"])
-    def test_kinds_that_are_no_lists_load_as_empty(self, connect: Connect, items: Any) -> None:
-        """A document whose items are null or no list loads, with no items."""
+    def test_invalid_lists_load_as_empty(self, connect: Connect, items: Any) -> None:
+        """A document with items that are null or not a list loads without items."""
         assert connect({"items": items, "user": None}).sync()["items"] == []
 
     def test_the_document_is_copied(self, todoist: LocalTodoist, connect: Connect) -> None:
-        """The stand-in holds a copy of what was loaded, and document() gives one."""
-        held = document(item("1"))
-        client = connect(held)
-        held["items"][0]["content"] = todoist.document(client.user)["items"][0]["content"] = "Mine"
+        """load() and document() copy the document."""
+        loaded = document(item("1"))
+        client = connect(loaded)
+        loaded["items"][0]["content"] = todoist.document(client.user)["items"][0]["content"] = "Mine"
         assert client.sync()["items"] == [item("1")]
 
     def test_document_is_a_full_answer(self, todoist: LocalTodoist, connect: Connect) -> None:
-        """document() has what a full call brings, and loads into another user unchanged."""
+        """document() equals a full answer, and can be loaded into a second user unchanged."""
         client = connect()
-        held = todoist.document(client.user)
-        assert {**held, "sync_token": ""} == {**client.sync(), "sync_token": ""}
-        assert connect(held).sync()["items"] == held["items"]
+        loaded = todoist.document(client.user)
+        assert {**loaded, "sync_token": ""} == {**client.sync(), "sync_token": ""}
+        assert connect(loaded).sync()["items"] == loaded["items"]
 
-    def test_delta_holds_what_changed(self, todoist: LocalTodoist, connect: Connect) -> None:
-        """A known token brings the objects with a later revision, whole, with every asked key but user."""
+    def test_delta_has_changed_objects(self, todoist: LocalTodoist, connect: Connect) -> None:
+        """A known sync token gets the complete objects with a later revision, and every requested key but user."""
         client = connect()
         token = client.sync()["sync_token"]
         changed = item("2", content="Changed")
@@ -265,8 +255,8 @@ class TestObjects:
         assert "user" not in delta
         assert "full_sync_date_utc" not in delta
 
-    def test_delta_brings_the_user_when_it_changed(self, todoist: LocalTodoist, connect: Connect) -> None:
-        """`user` stands in a delta only after a change of the user."""
+    def test_delta_has_the_user_if_it_changed(self, todoist: LocalTodoist, connect: Connect) -> None:
+        """A delta has `user` only after a change of the user object."""
         client = connect()
         token = client.sync()["sync_token"]
         todoist.advance(client.user, {"user": document()["user"]})
@@ -275,7 +265,7 @@ class TestObjects:
         assert client.sync(token)["user"]["tz_info"] == {"timezone": "Asia/Tokyo"}
 
     def test_a_token_may_be_repeated(self, todoist: LocalTodoist, connect: Connect) -> None:
-        """An old token stays valid and brings all that came after it, each time; a new one brings nothing."""
+        """An old sync token stays valid and gets all later changes each time; a new one gets none."""
         client = connect()
         token = client.sync()["sync_token"]
         todoist.advance(client.user, {"items": [item("3")]})
@@ -285,8 +275,8 @@ class TestObjects:
         assert client.sync(first["sync_token"])["items"] == []
 
     @pytest.mark.parametrize("mark", ["checked", "is_deleted"])
-    def test_tombstones_come_whole(self, todoist: LocalTodoist, connect: Connect, mark: str) -> None:
-        """A completed or deleted item is whole in deltas, however little was said, and in no full answer."""
+    def test_tombstones_are_complete(self, todoist: LocalTodoist, connect: Connect, mark: str) -> None:
+        """A completed or deleted item has all its fields in deltas, and is not in full answers."""
         client = connect()
         token = client.sync()["sync_token"]
         todoist.advance(client.user, {"items": [{"id": "1", mark: True}]})
@@ -294,14 +284,14 @@ class TestObjects:
         assert ids(client.sync()["items"]) == {"2"}
 
     def test_recurring_task_moves_when_completed(self, todoist: LocalTodoist, connect: Connect) -> None:
-        """Completing a recurring task is an item with a later date that stays active."""
+        """A completed recurring task stays active, with a later date."""
         daily = {"date": "2026-11-24", "string": "every day", "lang": "en", "is_recurring": True}
         client = connect(document(item("1", due=daily)))
         todoist.advance(client.user, {"items": [item("1", due={**daily, "date": "2026-11-25"})]})
         assert client.sync()["items"][0]["due"]["date"] == "2026-11-25"
 
     def test_full_delta_replaces_everything(self, todoist: LocalTodoist, connect: Connect) -> None:
-        """A delta that says full_sync is all there is, and older tokens get a full answer."""
+        """A delta with full_sync replaces all objects, and older sync tokens get a full answer."""
         client = connect()
         token = client.sync()["sync_token"]
         todoist.advance(client.user, document(item("9")))
@@ -309,8 +299,8 @@ class TestObjects:
         assert answer["full_sync"] is True
         assert ids(answer["items"]) == {"9"}
 
-    def test_broken_objects_of_a_delta_are_seen(self, todoist: LocalTodoist, connect: Connect) -> None:
-        """An item without id that a delta brings is served to tokens from before it, not to later ones."""
+    def test_broken_objects_of_a_delta_are_served(self, todoist: LocalTodoist, connect: Connect) -> None:
+        """An item without id in a delta is served to older sync tokens, not to later ones."""
         client = connect()
         token = client.sync()["sync_token"]
         todoist.advance(client.user, {"items": [{"content": "no id"}, 7, {"id": [], "content": "odd"}]})
@@ -320,19 +310,19 @@ class TestObjects:
 
     @pytest.mark.parametrize("mark", ["checked", "is_deleted"])
     def test_sub_tasks_follow_their_task(self, todoist: LocalTodoist, connect: Connect, mark: str) -> None:
-        """Deleting or completing an item does the same to its sub-tasks at any depth, and to no others."""
+        """Deleting or completing an item also deletes or completes its sub-tasks at any depth, but no other items."""
         gone = item("5", parent_id="1", is_deleted=True)
-        held = document(item("1"), item("2", parent_id="1"), item("3", parent_id="2"), item("4"), gone)
-        client = connect(held)
+        loaded = document(item("1"), item("2", parent_id="1"), item("3", parent_id="2"), item("4"), gone)
+        client = connect(loaded)
         token = client.sync()["sync_token"]
         todoist.advance(client.user, {"items": [item("1", **{mark: True})]})
         changed = client.sync(token)["items"]
         assert ids(changed) == {"1", "2", "3"}
-        assert all(found[mark] for found in changed)
+        assert all(each[mark] for each in changed)
         assert ids(client.sync()["items"]) == {"4"}
 
-    def test_deleted_project_takes_all_that_is_in_it(self, todoist: LocalTodoist, connect: Connect) -> None:
-        """Deleting a project deletes its sub-projects, sections and items, broken and completed ones too."""
+    def test_deleted_project_deletes_its_contents(self, todoist: LocalTodoist, connect: Connect) -> None:
+        """Deleting a project deletes its sub-projects, sections and items, including broken and completed ones."""
         client = connect(
             document(
                 item("1"),
@@ -349,26 +339,26 @@ class TestObjects:
         todoist.advance(client.user, {"projects": [project("p1", is_deleted=True)]})
         delta, full = client.sync(token), client.sync()
         assert len(delta["items"]) == 4
-        assert all(found["is_deleted"] for kind in TYPES[:3] for found in delta[kind])
+        assert all(each["is_deleted"] for kind in TYPES[:3] for each in delta[kind])
         assert full["items"] == [item("3", project_id="p3"), None]
         assert (ids(full["projects"]), full["sections"]) == ({"p3"}, [])
 
-    def test_deleted_section_takes_its_items(self, todoist: LocalTodoist, connect: Connect) -> None:
-        """Deleting a section deletes the items in it."""
+    def test_deleted_section_deletes_its_items(self, todoist: LocalTodoist, connect: Connect) -> None:
+        """Deleting a section deletes its items."""
         section = {"id": "s1", "project_id": "p1", "name": "S", "is_deleted": False}
         client = connect(document(item("1", section_id="s1"), item("2"), sections=[section]))
         todoist.advance(client.user, {"sections": [{**section, "is_deleted": True}]})
         assert ids(client.sync()["items"]) == {"2"}
 
-    def test_item_moved_out_in_time_survives(self, todoist: LocalTodoist, connect: Connect) -> None:
-        """An item that the same delta moves to another project is not deleted with its old one."""
+    def test_item_moved_to_a_different_project_survives(self, todoist: LocalTodoist, connect: Connect) -> None:
+        """An item is not deleted with its old project if the same delta moves it to a different one."""
         client = connect(document(item("1"), projects=[project("p1"), project("p2")]))
         delta = {"projects": [project("p1", is_deleted=True)], "items": [item("1", project_id="p2")]}
         todoist.advance(client.user, delta)
         assert ids(client.sync()["items"]) == {"1"}
 
-    def test_deleted_label_leaves_the_items(self, todoist: LocalTodoist, connect: Connect) -> None:
-        """Deleting a label changes the items that had it, and only those."""
+    def test_deleted_label_is_removed_from_items(self, todoist: LocalTodoist, connect: Connect) -> None:
+        """Deleting a label changes only the items with that label."""
         label = {"id": "l1", "name": "home", "item_order": 1, "is_deleted": False}
         items = [item("1", labels=["home", "now"]), item("2", labels=["now"]), item("3", labels=None)]
         client = connect(document(*items, labels=[label]))
@@ -378,15 +368,15 @@ class TestObjects:
         assert delta["items"] == [item("1", labels=["now"])]
         assert delta["labels"] == [{**label, "is_deleted": True}]
 
-    def test_whole_numbers_are_ids(self, todoist: LocalTodoist, connect: Connect) -> None:
-        """Exports from before the API v1, whose ids are numbers, can be loaded and advanced."""
+    def test_integers_are_valid_ids(self, todoist: LocalTodoist, connect: Connect) -> None:
+        """Exports from before API v1, with integers as ids, can be loaded and advanced."""
         client = connect({"items": [{"id": 1, "content": "old"}, {"id": 0, "content": "older"}]})
         todoist.advance(client.user, {"items": [{"id": 1, "content": "new"}]})
-        assert {found["id"]: found["content"] for found in client.sync()["items"]} == {0: "older", 1: "new"}
+        assert {each["id"]: each["content"] for each in client.sync()["items"]} == {0: "older", 1: "new"}
 
 
 class TestReads:
-    """The paged reads of the REST part, which the official Python SDK uses."""
+    """The paged reads, as used by the official Python SDK."""
 
     PATHS = ("tasks", "projects", "sections", "labels", "user")
 
@@ -402,24 +392,24 @@ class TestReads:
             cursor = answer.json()["next_cursor"]
         return pages
 
-    def test_pages_hold_all_that_is_active(self, connect: Connect) -> None:
-        """Following next_cursor brings every active object once, in the order of a full answer."""
+    def test_pages_have_all_active_objects(self, connect: Connect) -> None:
+        """Following next_cursor gets every active object once, in the order of a full answer."""
         items = [item(str(n), checked=n % 4 == 0) for n in range(10)]
         client = connect(document(*items))
         pages = self.pages(client, "tasks", limit=3)
         assert [len(page) for page in pages] == [3, 3, 1]
-        assert [each for page in pages for each in page] == client.sync()["items"]
+        assert [result for page in pages for result in page] == client.sync()["items"]
 
     @pytest.mark.parametrize(
         ("query", "sizes"), [({}, [50, 50, 20]), ({"limit": 200}, [120]), ({"limit": 60}, [60, 60])]
     )
     def test_sizes_of_pages(self, connect: Connect, query: dict[str, int], sizes: list[int]) -> None:
-        """A page has 50 objects, or up to 200 if asked; no empty page follows a full last one."""
+        """A page has 50 objects, or up to 200 on request; no empty page follows a full last page."""
         client = connect(document(*(item(str(n)) for n in range(120))))
         assert [len(page) for page in self.pages(client, "tasks", **query)] == sizes
 
     def test_every_kind_and_the_user(self, connect: Connect) -> None:
-        """Projects, sections and labels come as pages too, the user as the object itself."""
+        """Projects, sections and labels are paged too; the user is returned as an object."""
         kinds = {"sections": [{"id": "s1", "name": "S"}], "labels": [{"id": "l1", "name": "L", "is_deleted": True}]}
         client = connect(document(**kinds))
         assert self.pages(client, "projects") == [[project("p1")]]
@@ -428,7 +418,7 @@ class TestReads:
         assert self.get(client, "user").json() == document()["user"]
 
     def test_labels_have_an_order(self, connect: Connect) -> None:
-        """What /sync calls the item_order of a label is its order in a read."""
+        """The field item_order of a label in /sync is called order in a read."""
         client = connect(document(labels=[{"id": "l1", "name": "L", "item_order": 3}]))
         assert self.pages(client, "labels") == [[{"id": "l1", "name": "L", "order": 3}]]
 
@@ -437,59 +427,61 @@ class TestReads:
         [("limit", "0"), ("limit", "201"), ("limit", "x"), ("cursor", "x"), ("cursor", "é"), ("project_id", "p1")],
     )
     def test_bad_arguments_are_refused(self, connect: Connect, argument: str, value: str) -> None:
-        """A limit outside 1 to 200, a made-up cursor and a filter, which the stand-in has not, are a 400."""
+        """A limit outside 1 to 200, an invalid cursor, and a filter, which is not supported, get a 400."""
         response = self.get(connect(), "tasks", **{argument: value})
         assert (response.status_code, response.json()["error_tag"]) == (400, "INVALID_ARGUMENT_VALUE")
         assert response.json()["error_extra"]["argument"] == argument
 
-    def test_a_cursor_is_of_one_kind(self, connect: Connect) -> None:
-        """The cursor of tasks is none of projects."""
+    def test_a_cursor_belongs_to_one_resource(self, connect: Connect) -> None:
+        """A cursor of tasks is refused for projects."""
         client = connect()
         cursor = self.get(client, "tasks", limit=1).json()["next_cursor"]
         assert ids(self.get(client, "tasks", cursor=cursor).json()["results"]) == {"2"}
         assert self.get(client, "projects", cursor=cursor).status_code == 400
 
     @pytest.mark.parametrize("name", PATHS)
-    def test_only_who_may(self, todoist: LocalTodoist, connect: Connect, name: str) -> None:
-        """An unknown token gets 401, a revoked one 403, and any method but GET 405."""
+    def test_only_valid_tokens_may_read(self, todoist: LocalTodoist, connect: Connect, name: str) -> None:
+        """An unknown token gets a 401, a revoked token a 403, and any method but GET a 405."""
         client = connect()
         assert client.http.get(f"/api/v1/{name}", headers={"Authorization": "Bearer x"}).status_code == 401
         assert client.http.post(f"/api/v1/{name}", headers=client.auth).status_code == 405
         todoist.revoke(client.user)
         assert self.get(client, name).status_code == 403
 
-    def test_reads_are_calls(self, todoist: LocalTodoist, connect: Connect) -> None:
-        """Each page and each refusal stands in the log; pages use up the limit of incremental calls."""
+    def test_reads_are_logged_and_limited(self, todoist: LocalTodoist, connect: Connect) -> None:
+        """Each page and each refusal is logged; pages count against the limit of incremental calls."""
         client = connect()
         assert [self.get(client, name).status_code for name in [*self.PATHS, *self.PATHS]] == [200] * 8 + [429] * 2
-        mine = [call for call in todoist.calls if call.user == client.user]
-        assert [call.path for call in mine] == [f"/api/v1/{name}" for name in [*self.PATHS, *self.PATHS]]
-        assert not [call for call in mine if call.full]
+        calls = [call for call in todoist.calls if call.user == client.user]
+        assert [call.path for call in calls] == [f"/api/v1/{name}" for name in [*self.PATHS, *self.PATHS]]
+        assert not [call for call in calls if call.full]
         assert client.call().status_code == 200
 
 
 class TestSyncTokens:
-    @pytest.mark.parametrize("dead", ["forgotten", "foreign", "empty"])
-    def test_dead_token_gets_a_full_answer(self, todoist: LocalTodoist, connect: Connect, dead: str) -> None:
-        """By default a forgotten, another user's or an empty sync token gets a full answer."""
+    @pytest.mark.parametrize("reason", ["forgotten", "foreign", "empty"])
+    def test_unknown_sync_token_gets_a_full_answer(
+        self, todoist: LocalTodoist, connect: Connect, reason: str
+    ) -> None:
+        """By default a forgotten, foreign or empty sync token gets a full answer."""
         client, other = connect(), connect()
-        answer = client.sync(dead_token(todoist, client, other, dead))
+        answer = client.sync(unknown_token(todoist, client, other, reason))
         assert answer["full_sync"] is True
         assert ids(answer["items"]) == {"1", "2"}
 
-    @pytest.mark.parametrize("dead", ["forgotten", "foreign", "empty"])
-    def test_dead_token_can_be_refused(self, dead: str) -> None:
-        """Told to refuse, the stand-in answers the same tokens with 400, and `*` as ever."""
-        todoist = LocalTodoist(dead_token="refuse")
-        with running(todoist) as base_url, httpx.Client(base_url=base_url) as http:
+    @pytest.mark.parametrize("reason", ["forgotten", "foreign", "empty"])
+    def test_unknown_sync_token_can_be_refused(self, reason: str) -> None:
+        """With "refuse", the same sync tokens get a 400, and `*` a full answer."""
+        todoist = LocalTodoist(unknown_sync_token="refuse")
+        with running_todoist(todoist) as base_url, httpx.Client(base_url=base_url) as http:
             client, other = Client(http, "a", "token-a"), Client(http, "b", "token-b")
             for each in (client, other):
                 todoist.load(each.token, document(item("1")), user=each.user)
-            assert client.call(dead_token(todoist, client, other, dead)).status_code == 400
+            assert client.call(unknown_token(todoist, client, other, reason)).status_code == 400
             assert client.call("*").status_code == 200
 
     def test_tokens_are_the_same_for_the_same_seed(self) -> None:
-        """Two stand-ins with one seed give out the same tokens, with another seed others."""
+        """Stand-ins with the same seed issue the same tokens, with a different seed different ones."""
 
         def token(seed: int) -> Any:
             todoist = LocalTodoist(seed=seed)
@@ -499,17 +491,17 @@ class TestSyncTokens:
         assert token(1) == token(1) != token(2)
 
 
-def dead_token(todoist: LocalTodoist, client: Client, other: Client, dead: str) -> str:
-    mine: str = client.sync()["sync_token"]
-    theirs: str = other.sync()["sync_token"]
-    if dead == "forgotten":
+def unknown_token(todoist: LocalTodoist, client: Client, other: Client, reason: str) -> str:
+    forgotten: str = client.sync()["sync_token"]
+    foreign: str = other.sync()["sync_token"]
+    if reason == "forgotten":
         todoist.forget_sync_tokens(client.user)
-    return {"forgotten": mine, "foreign": theirs, "empty": ""}[dead]
+    return {"forgotten": forgotten, "foreign": foreign, "empty": ""}[reason]
 
 
 class TestLimits:
     def test_full_calls_are_limited(self, connect: Connect, clock: Clock) -> None:
-        """Past the limit of full calls the answer is 429, with the seconds to wait in header and body."""
+        """Beyond the limit of full calls the response is 429, with the seconds to wait in header and body."""
         client = connect()
         client.sync()
         clock.forward(seconds=60)
@@ -522,7 +514,7 @@ class TestLimits:
         assert response.json()["error_extra"] == {"retry_after": 840}
 
     def test_window_slides(self, connect: Connect, clock: Clock) -> None:
-        """After the seconds named there is room for as many calls as left the window; refusals are free."""
+        """After the named seconds, as many calls are allowed as have left the window; refusals do not count."""
         client = connect()
         client.sync()
         clock.forward(seconds=60)
@@ -531,15 +523,15 @@ class TestLimits:
         clock.forward(seconds=float(client.call().headers["Retry-After"]))
         assert [client.call().status_code for _ in range(2)] == [200, 429]
 
-    def test_incremental_calls_have_a_limit_of_their_own(self, connect: Connect) -> None:
-        """Incremental calls do not use up full ones, nor one user another's."""
+    def test_incremental_calls_have_a_separate_limit(self, connect: Connect) -> None:
+        """Limits apply per user, and separately to full and incremental calls."""
         client, other = connect(), connect()
         token = client.sync()["sync_token"]
         assert [client.call(token).status_code for _ in range(9)] == [200] * 8 + [429]
         assert client.call().status_code == other.call().status_code == 200
 
-    def test_a_limit_of_nothing(self) -> None:
-        """With a limit of 0 every call is told to wait a whole window."""
+    def test_limit_of_zero(self) -> None:
+        """With a limit of 0 every call has to wait a whole window."""
         todoist = LocalTodoist(full_limit=0)
         todoist.load("t", document(), user="a")
         reply = todoist.sync("/api/v1/sync", "t", {"sync_token": "*", "resource_types": "[]"})
@@ -561,7 +553,7 @@ def failing(todoist: LocalTodoist, connect: Connect) -> Failing:
 
 class TestFaults:
     def test_queued_faults_come_one_per_call(self, todoist: LocalTodoist, connect: Connect) -> None:
-        """Faults hit the next calls of their user in order, and then it is over."""
+        """Queued faults apply to the next calls of their user in order, one each."""
         client, other = connect(), connect()
         todoist.fail(client.user, Fault.server_error(502), Fault.invalid_token())
         assert other.call().status_code == 200
@@ -569,39 +561,39 @@ class TestFaults:
 
     @pytest.mark.parametrize("status", [500, 502, 503])
     def test_server_error(self, failing: Failing, status: int) -> None:
-        """A server error comes with an HTML page."""
+        """A server error has an HTML page."""
         response = failing(Fault.server_error(status)).call()
         assert response.status_code == status
         assert response.headers["Content-Type"].startswith("text/html")
         assert response.text.startswith("<!DOCTYPE html>")
 
     def test_invalid_token_once(self, failing: Failing) -> None:
-        """A valid token is refused once with 403 AUTH_INVALID_TOKEN and accepted after."""
+        """A valid token is refused once with 403 AUTH_INVALID_TOKEN and then accepted."""
         client = failing(Fault.invalid_token())
         response = client.call()
         assert (response.status_code, response.json()["error_tag"]) == (403, "AUTH_INVALID_TOKEN")
         assert client.call().status_code == 200
 
     def test_rate_limited(self, failing: Failing) -> None:
-        """A 429 names its seconds in header and body, which may differ."""
+        """A 429 has the seconds to wait in header and body, and the two may be different."""
         response = failing(Fault.rate_limited(5, header_after=7)).call()
         assert response.status_code == 429
         assert response.headers["Retry-After"] == "7"
         assert response.json()["error_extra"]["retry_after"] == 5
 
     def test_rate_limited_without_header(self, failing: Failing) -> None:
-        """A 429 may name its seconds in the body only."""
+        """A 429 may have the seconds to wait only in the body."""
         response = failing(Fault.rate_limited(5, header="none")).call()
         assert "Retry-After" not in response.headers
         assert response.json()["error_extra"]["retry_after"] == 5
 
     def test_rate_limited_with_a_date(self, failing: Failing, clock: Clock) -> None:
-        """A 429 may give Retry-After as an HTTP date by the stand-in's clock."""
+        """Retry-After may be an HTTP date by the stand-in's clock."""
         response = failing(Fault.rate_limited(30, header="date")).call()
         assert parsedate_to_datetime(response.headers["Retry-After"]) == clock() + timedelta(seconds=30)
 
     def test_rate_limited_in_plain_text(self, failing: Failing) -> None:
-        """The body of a 429 may be no JSON."""
+        """The body of a 429 may be plain text."""
         response = failing(Fault.rate_limited(5, body="text")).call()
         assert (response.status_code, response.headers["Retry-After"]) == (429, "5")
         assert response.headers["Content-Type"].startswith("text/plain")
@@ -609,22 +601,22 @@ class TestFaults:
             response.json()
 
     def test_slow_answer(self, failing: Failing) -> None:
-        """An answer may be late, and right."""
-        client = failing(Fault.slow(before=0.2))
+        """A slow answer is correct, but late."""
+        client = failing(Fault.slow(delay_s=0.2))
         began = monotonic()
         assert ids(client.sync()["items"]) == {"1", "2"}
         assert 0.2 <= monotonic() - began < 1
 
     def test_slow_answer_runs_into_the_read_timeout(self, failing: Failing) -> None:
-        """A client that waits less than the delay gets no answer, and the next call works."""
-        client = failing(Fault.slow(before=0.3))
+        """A client with a shorter time-out than the delay gets no answer, and its next call succeeds."""
+        client = failing(Fault.slow(delay_s=0.3))
         with pytest.raises(httpx.ReadTimeout):
             client.call(timeout=0.1)
         assert client.call().status_code == 200
 
     def test_slow_body(self, failing: Failing) -> None:
-        """The headers and half of the body come at once, the rest after the delay."""
-        client = failing(Fault.slow(inside=0.2))
+        """The headers and half of the body are sent at once, the rest after the delay."""
+        client = failing(Fault.slow(body_delay_s=0.2))
         began = monotonic()
         form = {"sync_token": "*", "resource_types": '["items"]'}
         with client.http.stream("POST", "/api/v1/sync", data=form, headers=client.auth) as response:
@@ -633,28 +625,28 @@ class TestFaults:
         assert ids(json.loads(b"".join(part for _, part in parts))["items"]) == {"1", "2"}
 
     def test_any_fault_may_be_slow(self, failing: Failing) -> None:
-        """Delays go together with every other fault."""
-        client = failing(replace(Fault.server_error(503), before=0.1))
+        """Every other fault can be delayed."""
+        client = failing(replace(Fault.server_error(503), delay_s=0.1))
         began = monotonic()
         assert client.call().status_code == 503
         assert monotonic() - began >= 0.1
 
-    def test_connection_cut_before_the_answer(self, failing: Failing) -> None:
-        """The connection closes with no answer."""
-        client = failing(Fault.cut())
+    def test_disconnect_before_the_headers(self, failing: Failing) -> None:
+        """The connection is closed without an answer."""
+        client = failing(Fault.disconnect())
         with pytest.raises(httpx.RemoteProtocolError, match="without sending a response"):
             client.call()
         assert client.call().status_code == 200
 
-    def test_connection_cut_in_the_body(self, failing: Failing) -> None:
-        """The connection closes after half of the body."""
-        client = failing(Fault.cut(in_body=True))
+    def test_disconnect_in_the_body(self, failing: Failing) -> None:
+        """The connection is closed after half of the body."""
+        client = failing(Fault.disconnect(in_body=True))
         with pytest.raises(httpx.RemoteProtocolError, match="without sending complete message body"):
             client.call()
         assert client.call().status_code == 200
 
     def test_truncated_json(self, failing: Failing) -> None:
-        """A whole HTTP answer may hold half of the JSON."""
+        """A complete HTTP response may have only half of the JSON."""
         response = failing(Fault.truncated_json()).call()
         assert response.status_code == 200
         assert response.text.startswith('{"full_sync": true')
@@ -662,7 +654,7 @@ class TestFaults:
             response.json()
 
     def test_html_page(self, failing: Failing) -> None:
-        """200 may come with a web page."""
+        """A 200 may have an HTML page."""
         response = failing(Fault.html_page()).call()
         assert response.status_code == 200
         assert response.headers["Content-Type"].startswith("text/html")
@@ -672,58 +664,58 @@ class TestFaults:
         assert failing(Fault.empty_object()).sync() == {}
 
     def test_null_items(self, failing: Failing) -> None:
-        """items may be null while the rest is right."""
+        """The list of items may be null while the rest is correct."""
         answer = failing(Fault.null_items()).sync()
         assert answer["items"] is None
         assert ids(answer["projects"]) == {"p1"}
 
     def test_item_without_id(self, failing: Failing) -> None:
-        """One item may lack its id, once: the next full answer has it again."""
+        """One item may have no id, once: it has one in the next full answer."""
         client = failing(Fault.item_without_id())
-        assert ["id" in found for found in client.sync()["items"]] == [False, True]
+        assert ["id" in each for each in client.sync()["items"]] == [False, True]
         assert ids(client.sync()["items"]) == {"1", "2"}
 
     @pytest.mark.parametrize("priority", [0, 5])
     def test_wrong_priority(self, failing: Failing, priority: int) -> None:
         """One item may have a priority outside 1 to 4."""
         answer = failing(Fault.wrong_priority(priority)).sync()
-        assert [found["priority"] for found in answer["items"]] == [priority, 1]
+        assert [each["priority"] for each in answer["items"]] == [priority, 1]
 
     def test_same_item_twice(self, failing: Failing) -> None:
-        """One item may stand there twice."""
+        """One item may occur twice."""
         answer = failing(Fault.same_item_twice()).sync()
-        assert [found["id"] for found in answer["items"]] == ["1", "1", "2"]
+        assert [each["id"] for each in answer["items"]] == ["1", "1", "2"]
 
     def test_damaged_item_in_an_empty_delta(self, todoist: LocalTodoist, connect: Connect) -> None:
-        """Where no item is to be sent, a fault of an item brings a sample."""
+        """A fault of an item adds a sample item to an empty delta."""
         client = connect()
         token = client.sync()["sync_token"]
         todoist.fail(client.user, Fault.wrong_priority(5))
-        assert [found["priority"] for found in client.sync(token)["items"]] == [5]
+        assert [each["priority"] for each in client.sync(token)["items"]] == [5]
 
     def test_empty_sync_token(self, failing: Failing) -> None:
         """The new sync token may be empty."""
         assert failing(Fault.empty_sync_token()).sync()["sync_token"] == ""
 
-    def test_unasked_full_sync(self, todoist: LocalTodoist, connect: Connect) -> None:
+    def test_unexpected_full_sync(self, todoist: LocalTodoist, connect: Connect) -> None:
         """A valid sync token may get a full answer."""
         client = connect()
         token = client.sync()["sync_token"]
-        todoist.fail(client.user, Fault.unasked_full_sync())
+        todoist.fail(client.user, Fault.unexpected_full_sync())
         answer = client.sync(token)
         assert answer["full_sync"] is True
         assert ids(answer["items"]) == {"1", "2"}
         assert client.sync(token)["full_sync"] is False
 
     def test_every_kind_has_its_constructor(self) -> None:
-        """A fault can be written as JSON by the name of its constructor, and no kind is left without."""
+        """Every kind of fault can be parsed from JSON with the name of its constructor."""
         assert {fault_from({"kind": kind.value}).kind for kind in FaultKind} == set(FaultKind)
         assert fault_from({"kind": "rate_limited", "retry_after": 3}) == Fault.rate_limited(3)
 
     def test_faults_at_a_rate_depend_on_seed_and_user_only(self) -> None:
-        """One seed spoils the same calls of a user in whatever order users call, about as many as asked."""
+        """With the same seed the same calls of a user fail, in any order of users, at about the given rate."""
 
-        def spoiled(seed: int, others: int) -> list[int]:
+        def statuses(seed: int, others: int) -> list[int]:
             todoist = LocalTodoist(seed=seed, full_limit=1000)
             for user in ("a", "b"):
                 todoist.load(user, document(), user=user)
@@ -732,21 +724,21 @@ class TestFaults:
                 todoist.sync("/api/v1/sync", user, {"sync_token": "*", "resource_types": "[]"})
             return [call.status for call in todoist.calls if call.user == "a"]
 
-        assert spoiled(1, others=0) == spoiled(1, others=7) != spoiled(2, others=0)
-        assert set(spoiled(1, others=0)) == {200, 500, 503}
-        assert 30 < sum(status != 200 for status in spoiled(1, others=0)) < 90
+        assert statuses(1, others=0) == statuses(1, others=7) != statuses(2, others=0)
+        assert set(statuses(1, others=0)) == {200, 500, 503}
+        assert 30 < sum(status != 200 for status in statuses(1, others=0)) < 90
 
     def test_a_rate_needs_a_fault(self) -> None:
-        """A rate without any fault is a mistake, said at once; rate 0 ends the faults."""
+        """A rate without faults is refused, except for rate 0, which ends the faults."""
         todoist = LocalTodoist()
         with pytest.raises(ValueError, match="name at least one"):
             todoist.fail_at_rate(0.5)
         todoist.fail_at_rate(0)
 
 
-class TestPace:
-    def test_answers_take_their_time(self) -> None:
-        """Every answer waits within the range asked for, the waits of many side by side, and steering never."""
+class TestDelays:
+    def test_answers_are_delayed(self) -> None:
+        """Every answer is delayed within the given range, without blocking others; /_control/ is not delayed."""
         todoist = LocalTodoist(answer_seconds=(0.2, 0.4))
         todoist.load("t", document(), user="a")
         took: list[float] = []
@@ -758,7 +750,7 @@ class TestPace:
                 client.call() if number % 3 else client.http.get("/api/v1/tasks", headers=client.auth)
             took.append(monotonic() - began)
 
-        with running(todoist) as base_url:
+        with running_todoist(todoist) as base_url:
             began = monotonic()
             httpx.get(f"{base_url}/_control/calls")
             assert monotonic() - began < 0.2
@@ -771,41 +763,41 @@ class TestPace:
         assert len(took) == 12
         assert min(took) >= 0.2
 
-    def test_waits_depend_on_seed_and_user_only(self) -> None:
-        """One seed lets a user's calls wait the same in whatever order users call; faults keep their own delay."""
+    def test_delays_depend_on_seed_and_user_only(self) -> None:
+        """With the same seed a user's delays are the same in any order of users; delays of faults are added."""
 
-        def waits(seed: int, others: int) -> list[float]:
+        def delays(seed: int, others: int) -> list[float]:
             todoist = LocalTodoist(seed=seed, answer_seconds=(0.15, 0.4))
             for user in ("a", "b"):
                 todoist.load(user, document(), user=user)
             replies = [todoist.read("/api/v1/user", user, "user", {}) for user in ["b"] * others + ["a"] * 50]
-            todoist.fail("a", Fault.slow(before=60))
+            todoist.fail("a", Fault.slow(delay_s=60))
             replies.append(todoist.sync("/api/v1/sync", "a", {"sync_token": "*", "resource_types": "[]"}))
-            return [reply.before for reply in replies[others:]]
+            return [reply.delay_s for reply in replies[others:]]
 
-        assert waits(1, others=0) == waits(1, others=7) != waits(2, others=0)
-        assert all(0.15 <= wait <= 0.4 for wait in waits(1, others=0)[:-1])
-        assert 60.15 <= waits(1, others=0)[-1] <= 60.4
+        assert delays(1, others=0) == delays(1, others=7) != delays(2, others=0)
+        assert all(0.15 <= delay <= 0.4 for delay in delays(1, others=0)[:-1])
+        assert 60.15 <= delays(1, others=0)[-1] <= 60.4
 
 
 class TestCalls:
     def test_every_call_is_logged(self, todoist: LocalTodoist, connect: Connect) -> None:
-        """The log has who called when, what for and how it ended, and nothing of /_control/."""
+        """The log has the time, user, path and status of every call, except for /_control/."""
         client, idle = connect(), connect()
         token = client.sync()["sync_token"]
-        todoist.fail(client.user, Fault.cut())
+        todoist.fail(client.user, Fault.disconnect())
         with pytest.raises(httpx.TransportError):
             client.call(token)
         client.http.get("/_control/calls")
         at = todoist.now()
         assert [call for call in todoist.calls if call.user == client.user] == [
-            Call(at, client.user, "/api/v1/sync", True, 200),
-            Call(at, client.user, "/api/v1/sync", False, 0),
+            TodoistCall(at, client.user, "/api/v1/sync", True, 200),
+            TodoistCall(at, client.user, "/api/v1/sync", False, 0),
         ]
         assert not [call for call in todoist.calls if call.user == idle.user]
 
     def test_refused_calls_are_logged(self, todoist: LocalTodoist, connect: Connect) -> None:
-        """A call with a revoked token counts for its user, one with an unknown token for nobody."""
+        """A call with a revoked token is logged for its user, one with an unknown token without user."""
         client = connect()
         todoist.revoke(client.user)
         client.call()
@@ -813,8 +805,8 @@ class TestCalls:
         client.call()
         assert [(call.user, call.status) for call in todoist.calls[-2:]] == [(client.user, 403), (None, 401)]
 
-    def test_unknown_users_are_named(self) -> None:
-        """Asking for a user who was never loaded says who is."""
+    def test_unknown_users_are_refused(self) -> None:
+        """The error for a user that was not loaded names the loaded users."""
         todoist = LocalTodoist()
         todoist.load("t", document(), user="ada")
         with pytest.raises(LookupError, match="no user 'bob' is loaded, only ada"):
@@ -830,7 +822,7 @@ class TestTokens:
         return self.exchange(http, grant_type="refresh_token", refresh_token=token)
 
     def test_code_is_exchanged_once(self, todoist: LocalTodoist, connect: Connect) -> None:
-        """A code brings an access token that works for /sync, and works but once."""
+        """A code is exchanged only once, for an access token that is valid for /sync."""
         client = connect()
         code = todoist.authorize(client.user)
         answer = self.exchange(client.http, grant_type="authorization_code", code=code).json()
@@ -841,7 +833,7 @@ class TestTokens:
         assert (again.status_code, again.json()) == (400, {"error": "bad_authorization_code"})
 
     def test_refresh_tokens_rotate(self, connect: Connect) -> None:
-        """Each refresh brings a new access token and a new refresh token, and both work."""
+        """Each refresh issues a new access token and a new refresh token, and both are valid."""
         client = connect(refresh_token="first-rotating")
         first = self.refresh(client.http, "first-rotating").json()
         second = self.refresh(client.http, first["refresh_token"]).json()
@@ -850,7 +842,7 @@ class TestTokens:
         assert client.call().status_code == 200
 
     def test_used_refresh_token_is_refused(self, connect: Connect) -> None:
-        """A used refresh token is a 400 invalid_grant, and ends all that the user granted."""
+        """A used refresh token gets a 400 invalid_grant, and revokes all grants of the user."""
         client = connect(refresh_token="first-used")
         second = self.refresh(client.http, "first-used").json()
         again = self.refresh(client.http, "first-used")
@@ -859,10 +851,10 @@ class TestTokens:
         assert client.call().status_code == 403
 
     def test_used_refresh_token_in_the_grace_time(self, clock: Clock) -> None:
-        """In a grace time a repeated refresh brings the same access token and no refresh token."""
+        """Within the grace time, a repeated refresh gets the same access token and no refresh token."""
         todoist = LocalTodoist(clock=clock, refresh_grace=timedelta(seconds=60))
         todoist.load("t", document(), user="a", refresh_token="first")
-        with running(todoist) as base_url, httpx.Client(base_url=base_url) as http:
+        with running_todoist(todoist) as base_url, httpx.Client(base_url=base_url) as http:
             first = self.refresh(http, "first").json()
             again = self.refresh(http, "first").json()
             clock.forward(seconds=60)
@@ -871,8 +863,8 @@ class TestTokens:
         assert "refresh_token" not in again
         assert late.status_code == 400
 
-    def test_issued_access_tokens_live_an_hour(self, connect: Connect, clock: Clock) -> None:
-        """An access token from OAuth is a 401 after the hour that it named; its refresh token goes on."""
+    def test_issued_access_tokens_expire_after_an_hour(self, connect: Connect, clock: Clock) -> None:
+        """An issued access token gets a 401 after an hour; its refresh token stays valid."""
         client = connect(refresh_token="first-hour")
         answer = self.refresh(client.http, "first-hour").json()
         client.token = answer["access_token"]
@@ -882,7 +874,7 @@ class TestTokens:
         assert client.call().status_code == 200
 
     def test_revoked_user_cannot_refresh(self, todoist: LocalTodoist, connect: Connect) -> None:
-        """A revocation ends refresh tokens and codes too; agreeing again connects again."""
+        """A revocation also ends refresh tokens and codes; a new authorization is valid."""
         client = connect(refresh_token="first-revoked")
         code = todoist.authorize(client.user)
         todoist.revoke(client.user)
@@ -902,30 +894,30 @@ class TestTokens:
         ],
     )
     def test_bad_requests_for_tokens(self, http: httpx.Client, form: dict[str, str], error: str) -> None:
-        """A request for tokens that cannot be granted is a 400 with OAuth's name of the error."""
+        """An invalid token request gets a 400 with OAuth's error code."""
         response = self.exchange(http, **form)
         assert (response.status_code, response.json()) == (400, {"error": error})
 
     def test_exchanges_are_logged(self, todoist: LocalTodoist, connect: Connect) -> None:
-        """Requests for tokens stand in the log under their own path."""
+        """Token requests are logged with their path."""
         client = connect(refresh_token="first-logged")
         self.refresh(client.http, "first-logged")
-        assert todoist.calls[-1] == Call(todoist.now(), client.user, "/oauth/access_token", False, 200)
+        assert todoist.calls[-1] == TodoistCall(todoist.now(), client.user, "/oauth/access_token", False, 200)
 
 
 class TestControl:
     @pytest.fixture
     def http(self) -> Iterator[httpx.Client]:
         todoist = LocalTodoist(clock=lambda: NIGHT)
-        with running(todoist) as base_url, httpx.Client(base_url=base_url) as http:
+        with running_todoist(todoist) as base_url, httpx.Client(base_url=base_url) as http:
             yield http
 
     @staticmethod
     def post(http: httpx.Client, name: str, **body: Any) -> Any:
         return http.post(f"/_control/{name}", json=body).raise_for_status().json()
 
-    def test_another_process_can_steer_everything(self, http: httpx.Client) -> None:
-        """Users, deltas, faults, revocation, codes and the clock can be set over HTTP, and the calls read."""
+    def test_everything_can_be_controlled_over_http(self, http: httpx.Client) -> None:
+        """Users, deltas, faults, revocation, codes and the clock can be set over HTTP, and the calls can be read."""
         client = Client(http, "ada", "token")
         self.post(http, "load", user="ada", token="token", document=document(item("1")))
         token = client.sync()["sync_token"]
@@ -955,7 +947,7 @@ class TestControl:
         }
 
     def test_calls_can_be_counted(self, http: httpx.Client) -> None:
-        """count=1 gives the number of calls in all and by user, without the calls themselves."""
+        """count=1 returns the number of calls, in total and by user, without the calls."""
         for user in ("ada", "bob"):
             self.post(http, "load", user=user, token=user, document=document())
         for token in ("ada", "bob", "ada", "nobody's"):
@@ -964,8 +956,8 @@ class TestControl:
         assert counted == {"count": 4, "by_user": {"ada": 2, "bob": 1}}
         assert len(http.get("/_control/calls").json()) == 4
 
-    def test_time_can_be_compressed(self, http: httpx.Client) -> None:
-        """Setting the clock forward empties the windows of the limits, as the hours between two syncs would."""
+    def test_setting_the_clock_resets_limits(self, http: httpx.Client) -> None:
+        """Setting the clock forward empties the windows of the limits, as real time does."""
         self.post(http, "load", user="ada", token="t", document=document())
         client = Client(http, "ada", "t")
         for quarter in range(4):
@@ -984,61 +976,64 @@ class TestControl:
             ("clock", {"at": "tomorrow"}),
         ],
     )
-    def test_mistakes_are_explained(self, http: httpx.Client, name: str, body: dict[str, Any]) -> None:
-        """A control call that makes no sense is a 400 that says why."""
+    def test_invalid_control_calls(self, http: httpx.Client, name: str, body: dict[str, Any]) -> None:
+        """An invalid control call gets a 400 with the error."""
         response = http.post(f"/_control/{name}", json=body)
         assert response.status_code == 400
         assert response.json()["error"]
 
 
 class TestRunning:
-    def test_nothing_is_left_behind(self) -> None:
-        """After the block no thread is left and the port is free again, slow answers or not."""
+    def test_everything_stops_with_the_block(self) -> None:
+        """After the block the thread has ended and the port is free, even with a slow answer in progress."""
         threads = threading.active_count()
         todoist = LocalTodoist()
         todoist.load("t", document(), user="a")
-        todoist.fail("a", Fault.slow(before=60))
+        todoist.fail("a", Fault.slow(delay_s=60))
         began = monotonic()
-        with running(todoist) as base_url, httpx.Client(base_url=base_url) as http:
+        with running_todoist(todoist) as base_url, httpx.Client(base_url=base_url) as http:
             with pytest.raises(httpx.ReadTimeout):
                 Client(http, "a", "t").call(timeout=0.1)
             port = int(base_url.rpartition(":")[2])
         assert base_url == f"http://127.0.0.1:{port}"
         assert threading.active_count() == threads
         assert monotonic() - began < 1.2
-        with running(todoist, port) as again:
+        with running_todoist(todoist, port) as again:
             assert httpx.get(f"{again}/_control/calls").status_code == 200
 
-    def test_an_exception_inside_stops_it_too(self) -> None:
-        """The server ends when the block fails, even with an answer still open."""
+    def test_an_exception_stops_the_server(self) -> None:
+        """The server stops if the block raises an exception."""
         threads = threading.active_count()
-        with pytest.raises(RuntimeError, match="inside"), running(LocalTodoist()):
+        with pytest.raises(RuntimeError, match="inside"), running_todoist(LocalTodoist()):
             raise RuntimeError("inside")
         assert threading.active_count() == threads
 
-    def test_many_users_at_once(self) -> None:
-        """Calls of many users at the same time get each their own objects."""
+    def test_concurrent_users(self) -> None:
+        """Concurrent calls of many users get each user's own objects."""
         todoist = LocalTodoist()
         for number in range(20):
             todoist.load(f"token-{number}", document(item(str(number))), user=str(number))
-        found: dict[int, set[str]] = {}
+        items_by_user: dict[int, set[str]] = {}
 
         def call(base_url: str, number: int) -> None:
             with httpx.Client(base_url=base_url) as http:
-                found[number] = ids(Client(http, str(number), f"token-{number}").sync()["items"])
+                items_by_user[number] = ids(Client(http, str(number), f"token-{number}").sync()["items"])
 
-        with running(todoist) as base_url:
+        with running_todoist(todoist) as base_url:
             threads = [threading.Thread(target=call, args=(base_url, number)) for number in range(20)]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
-        assert found == {number: {str(number)} for number in range(20)}
+        assert items_by_user == {number: {str(number)} for number in range(20)}
 
-    def test_a_process_of_its_own(self) -> None:
-        """A benchmark's stand-in waits as long and allows as much as it was told, counts calls and sets the clock."""
+    def test_separate_process(self) -> None:
+        """The benchmarks' stand-in accepts delays and limits, counts calls and sets the clock."""
         limits = {"full_limit": 2, "incremental_limit": 3}
-        with standing_in(answer_seconds=(0.1, 0.2), **limits) as todoist, httpx.Client(base_url=todoist.url) as http:
+        with (
+            todoist_process(answer_seconds=(0.1, 0.2), **limits) as todoist,
+            httpx.Client(base_url=todoist.url) as http,
+        ):
             todoist.load("ada", "t", document())
             client, began = Client(http, "ada", "t"), monotonic()
             assert [client.call().status_code for _ in range(3)] == [200, 200, 429]

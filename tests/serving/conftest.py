@@ -1,4 +1,4 @@
-"""One database a module, one server for each stand-in, and the service over them."""
+"""One database for each module, one server for each stand-in, and the service over them."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 import psycopg
 import pytest
-from service import House, Service, Switch, inhabited
+from service import Service, ServiceHarness, SwitchableApp, service_harness
 from world import World
 
-from contexts.migrate import migrate
-from contexts.sql import connect
-from contexts.todoist import Todoist
+from contexts.postgres.migrate import migrate
+from contexts.postgres.sql import connect
+from contexts.todoist.client import Todoist
 from local import postgres
 from local.llm import LocalLLM
-from local.server import serving
+from local.server import running_server
 from local.todoist import LocalTodoist
 
 
 @pytest.fixture(scope="module")
 def database_url(server: str, request: pytest.FixtureRequest) -> str:
-    """A database with every migration applied, of the module alone."""
+    """A database of the module with every migration applied."""
     url = postgres.create_database(server, f"serving_{request.path.stem}")
     with connect(url) as connection:
         migrate(connection)
@@ -31,47 +31,59 @@ def database_url(server: str, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """A connection to it; no test finds what another one left."""
+    """A connection to the module's database, emptied for each test."""
     with connect(database_url) as opened:
-        opened.execute("TRUNCATE users, context_store, policies, cluster_thresholds, materializations CASCADE")
+        opened.execute("TRUNCATE users, context_store, policies, cluster_thresholds, asset_runs CASCADE")
         yield opened
 
 
 @pytest.fixture(scope="session")
-def todoist_server() -> Iterator[tuple[Switch, str]]:
-    with serving(switch := Switch(), 0) as url:  # type: ignore[arg-type]
-        yield switch, url
+def todoist_server() -> Iterator[tuple[SwitchableApp, str]]:
+    with running_server(app := SwitchableApp(), 0) as url:  # type: ignore[arg-type]
+        yield app, url
 
 
 @pytest.fixture(scope="session")
-def llm_server() -> Iterator[tuple[Switch, str]]:
-    with serving(switch := Switch(), 0) as url:  # type: ignore[arg-type]
-        yield switch, url
+def llm_server() -> Iterator[tuple[SwitchableApp, str]]:
+    with running_server(app := SwitchableApp(), 0) as url:  # type: ignore[arg-type]
+        yield app, url
 
 
 @pytest.fixture
 def world(
-    connection: psycopg.Connection[Any], todoist: LocalTodoist, todoist_server: tuple[Switch, str], tmp_path: Path
+    connection: psycopg.Connection[Any],
+    todoist: LocalTodoist,
+    todoist_server: tuple[SwitchableApp, str],
+    tmp_path: Path,
 ) -> World:
-    return World(connection, todoist, Todoist(todoist_server[1], patience=5, read_timeout=2), tmp_path / "data")
+    client = Todoist(todoist_server[1], total_timeout=5, attempt_timeout=2)
+    return World(connection, todoist, client, tmp_path / "data")
 
 
 @pytest.fixture
-def llm(llm_server: tuple[Switch, str], monkeypatch: pytest.MonkeyPatch) -> LocalLLM:
-    switch, url = llm_server
-    standing_in = LocalLLM()
-    switch.app = standing_in.app
+def llm(llm_server: tuple[SwitchableApp, str], monkeypatch: pytest.MonkeyPatch) -> LocalLLM:
+    app, url = llm_server
+    stand_in = LocalLLM()
+    app.app = stand_in.app
     monkeypatch.setenv("OPENAI_BASE_URL", f"{url}/v1")
     monkeypatch.setenv("OPENAI_API_KEY", "x")
-    return standing_in
+    return stand_in
 
 
 @pytest.fixture
-def house(world: World, llm: LocalLLM, database_url: str, todoist_server: tuple[Switch, str]) -> Iterator[House]:
-    with inhabited(world, llm, database_url, todoist_server[0]) as house:
-        yield house
+def harness(
+    world: World, llm: LocalLLM, database_url: str, todoist_server: tuple[SwitchableApp, str]
+) -> Iterator[ServiceHarness]:
+    with service_harness(world, llm, database_url, todoist_server[0]) as harness:
+        yield harness
 
 
 @pytest.fixture
-def service(house: House) -> Service:
-    return house.open()
+def service(harness: ServiceHarness) -> Service:
+    return harness.open()
+
+
+@pytest.fixture
+def ann(harness: ServiceHarness, account: Any) -> None:
+    """A user with four tasks and a context assembled at noon."""
+    harness.add_with_context("ann", account("water the plants", "call bob", "buy milk", "mend the roof"))

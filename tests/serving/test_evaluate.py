@@ -1,4 +1,4 @@
-"""`python -m serving.evaluate`, on a log of decisions in Postgres."""
+"""`python -m serving.evaluate` on a log of decisions in Postgres."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import psycopg
 import pytest
 
 from benchmarks.bandit_world import TipWorld
-from serving.bandit import REWARDS, Posterior, ThompsonPolicy
-from serving.estimators import Logged, evaluate, learned
-from serving.evaluate import Log, main, read_log, target
+from serving.evaluate import DecisionLog, main, read_log, target_probabilities
+from tips.bandit import REWARDS, Posterior, ThompsonPolicy
+from tips.estimators import LoggedDecision, evaluate, fitted_posterior
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime.now(UTC)
@@ -40,37 +40,37 @@ Run = Callable[..., tuple[int, str, str]]
 
 @dataclass(frozen=True)
 class Row:
-    """A decision as the service logs it, a minute or more after the one before."""
+    """A decision as the service logs it."""
 
-    logged: Logged
+    logged: LoggedDecision
     decided_at: datetime = NOW - 3 * DAY
     version: str = "thompson-f1@7"
     reaction: str | None = "done"
     with_reward: bool = True
 
 
-def decisions(n: int, seed: int = 0, world: TipWorld = WORLD) -> list[Logged]:
-    """What a policy that learns nothing decided: all but blind choices, in turn for each user."""
+def decisions(n: int, seed: int = 0, world: TipWorld = WORLD) -> list[LoggedDecision]:
+    """Decisions of a policy that learns nothing, for each user in turn."""
     rng, policy = np.random.default_rng(seed), ThompsonPolicy("blind", spread=1.0)
-    prior, found = Posterior.prior(len(world.taste) + 1), []
+    prior, logged = Posterior.prior(len(world.taste) + 1), []
     for number in range(n):
         features = world.candidates(rng)
         choice = policy.choose(prior, features, number)
         reward = world.reward(features[choice.chosen], rng)
         user = f"user-{number % N_USERS}"
-        found.append(Logged(user, features, choice.propensities, choice.chosen, reward))
-    return found
+        logged.append(LoggedDecision(user, features, choice.propensities, choice.chosen, reward))
+    return logged
 
 
-def rows(logged: Iterable[Logged], **more: Any) -> list[Row]:
+def rows(logged: Iterable[LoggedDecision], **more: Any) -> list[Row]:
     names = {value: name for name, value in REWARDS.items()}
     return [Row(each, **{"reaction": names[each.reward], **more}) for each in logged]
 
 
-def insert(connection: psycopg.Connection[Any], found: Sequence[Row]) -> None:
-    """Into users, decisions and reactions, in this order of time."""
+def insert(connection: psycopg.Connection[Any], decision_rows: Sequence[Row]) -> None:
+    """Insert users, decisions and reactions, a minute apart in this order."""
     [(before,)] = connection.execute("SELECT count(*) FROM decisions")
-    for number, row in enumerate(found, before):
+    for number, row in enumerate(decision_rows, before):
         values = {
             "id": UUID(int=number),
             "user": row.logged.user_id,
@@ -86,7 +86,7 @@ def insert(connection: psycopg.Connection[Any], found: Sequence[Row]) -> None:
             connection.execute(statement, values)
 
 
-def read(connection: psycopg.Connection[Any]) -> Log:
+def read(connection: psycopg.Connection[Any]) -> DecisionLog:
     return read_log(connection, NOW - 28 * DAY, NOW)
 
 
@@ -97,7 +97,7 @@ def run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Run:
-    """Runs the command over an empty log; gives exit status, output with single spaces, and error output."""
+    """A function that runs the command on an empty log; returns status, output with single spaces, error output."""
     monkeypatch.setenv("DATABASE_URL", database_url)
 
     def command(*arguments: str) -> tuple[int, str, str]:
@@ -110,34 +110,38 @@ def run(
 
 class TestReadLog:
     def test_round_trip(self, connection: psycopg.Connection[Any]) -> None:
-        """Decisions come back as the service logged them, oldest first."""
+        """Decisions are read as the service logged them, oldest first."""
         written = decisions(6)
         insert(connection, rows(written))
         log = read(connection)
-        assert (log.policy, log.n_of_others, log.n_without_reaction) == ("thompson-f1", 0, 0)
-        for found, wanted in zip(log.decisions, written, strict=True):
-            assert (found.user_id, found.chosen, found.reward) == (wanted.user_id, wanted.chosen, wanted.reward)
-            assert (found.features == wanted.features).all()
-            assert (found.propensities == wanted.propensities).all()
+        assert (log.policy, log.n_other_policies, log.n_without_reaction) == ("thompson-f1", 0, 0)
+        for read_back, original in zip(log.decisions, written, strict=True):
+            assert (read_back.user_id, read_back.chosen, read_back.reward) == (
+                original.user_id,
+                original.chosen,
+                original.reward,
+            )
+            assert (read_back.features == original.features).all()
+            assert (read_back.propensities == original.propensities).all()
 
     def test_newest_policy(self, connection: psycopg.Connection[Any]) -> None:
-        """Of several policies only the newest one's decisions count, whatever it had learned by then."""
+        """Only decisions of the newest policy count, whatever the state of its posterior."""
         old, new, newer = decisions(2, seed=1), decisions(3, seed=2), decisions(4, seed=3)
         insert(connection, [*rows(old, version="thompson-f0@90"), *rows(new, version="thompson-f1@1")])
         insert(connection, rows(newer, version="thompson-f1@2"))
         log = read(connection)
-        assert (log.policy, len(log.decisions), log.n_of_others) == ("thompson-f1", 7, 2)
+        assert (log.policy, len(log.decisions), log.n_other_policies) == ("thompson-f1", 7, 2)
 
     def test_newest_features(self, connection: psycopg.Connection[Any]) -> None:
-        """Decisions by another number of features are left out even when the policy has the same name."""
-        wide = decisions(2, world=TipWorld.drawn(0, n_features=9, n_candidates=4))
-        insert(connection, [*rows(wide), *rows(decisions(3))])
+        """Decisions with a different number of features are left out, even if the policy has the same name."""
+        other_features = decisions(2, world=TipWorld.drawn(0, n_features=9, n_candidates=4))
+        insert(connection, [*rows(other_features), *rows(decisions(3))])
         log = read(connection)
         assert {each.features.shape for each in log.decisions} == {(4, 8)}
-        assert log.n_of_others == 2
+        assert log.n_other_policies == 2
 
     def test_without_reaction(self, connection: psycopg.Connection[Any]) -> None:
-        """Decisions that nobody reacted to yet are counted apart, and decide nothing about which policy is newest."""
+        """Decisions without a reaction are counted separately, and do not determine the newest policy."""
         insert(connection, [*rows(decisions(3)), *rows(decisions(2), reaction=None, version="thompson-f2@0")])
         log = read(connection)
         assert (log.policy, len(log.decisions), log.n_without_reaction) == ("thompson-f1", 3, 2)
@@ -149,13 +153,13 @@ class TestReadLog:
         assert len(read(connection).decisions) == 2
 
     def test_not_learned_yet(self, connection: psycopg.Connection[Any]) -> None:
-        """A reaction whose reward was not stored is worth what such reactions are worth."""
+        """A reaction without a stored reward has the usual reward."""
         written = decisions(6)
         insert(connection, rows(written, with_reward=False))
         assert [each.reward for each in read(connection).decisions] == [each.reward for each in written]
 
     def test_no_policy(self, connection: psycopg.Connection[Any]) -> None:
-        """A decision that no policy made, such as the generic tip, is no part of the log."""
+        """A decision without a policy, such as a generic tip, is not part of the log."""
         insert(connection, rows(decisions(4)))
         connection.execute(
             "UPDATE decisions SET policy_version = NULL, features = NULL WHERE decision_id = %s", (UUID(int=3),)
@@ -166,18 +170,20 @@ class TestReadLog:
 class TestTarget:
     @pytest.mark.parametrize("name", ["logged", "uniform", "greedy", "thompson"])
     def test_probabilities(self, name: str) -> None:
-        """Every policy gives each decision's candidates probabilities, the same for the same seed."""
-        log = Log("thompson-f1", tuple(decisions(80)), 0, 0)
-        found = target(name, log, seed=0)
-        assert np.allclose([each.sum() for each in found], 1)
-        assert all((a == b).all() for a, b in zip(found, target(name, log, seed=0), strict=True))
+        """Every policy gives the candidates of each decision probabilities, the same for the same seed."""
+        log = DecisionLog("thompson-f1", tuple(decisions(80)), 0, 0)
+        probabilities = target_probabilities(name, log, seed=0)
+        assert np.allclose([each.sum() for each in probabilities], 1)
+        assert all(
+            (a == b).all() for a, b in zip(probabilities, target_probabilities(name, log, seed=0), strict=True)
+        )
 
     @pytest.mark.parametrize("name", ["greedy", "thompson"])
     def test_halves(self, name: str) -> None:
-        """What a policy does for a user was learned from users of the other half alone."""
+        """A policy's choices for a user are learned only from users of the other half."""
         before = decisions(400)
         changed = tuple(replace(each, reward=-each.reward) if each.user_id == "user-0" else each for each in before)
-        pairs = [target(name, Log("", tuple(log), 0, 0), seed=0) for log in (before, changed)]
+        pairs = [target_probabilities(name, DecisionLog("", tuple(log), 0, 0), seed=0) for log in (before, changed)]
         moved = {
             each.user_id for each, one, other in zip(before, *pairs, strict=True) if not np.array_equal(one, other)
         }
@@ -185,31 +191,31 @@ class TestTarget:
         assert "user-0" not in moved
         assert len(moved) <= N_USERS / 2
 
-    def test_no_praise_for_noise(self) -> None:
-        """Where rewards are chance no policy is better; judged by what it learned from it would seem to be."""
+    def test_random_rewards(self) -> None:
+        """With random rewards no policy is better; evaluated on its training data it would seem to be."""
         rng, world = np.random.default_rng(1), TipWorld.drawn(0, n_features=32, n_candidates=4)
         noise = [replace(each, reward=float(rng.choice([-0.5, 0.5]))) for each in decisions(400, world=world)]
-        log = Log("", tuple(noise), 0, 0)
-        honest = evaluate(noise, target("greedy", log, seed=0), seed=0)
-        assert honest.snipw.low < 0 < honest.snipw.high
-        mean = learned(noise).mean
+        log = DecisionLog("", tuple(noise), 0, 0)
+        fair = evaluate(noise, target_probabilities("greedy", log, seed=0), seed=0)
+        assert fair.snipw.low < 0 < fair.snipw.high
+        mean = fitted_posterior(noise).mean
         own = [np.eye(4)[(each.features @ mean).argmax()] for each in noise]
         assert evaluate(noise, own, seed=0).snipw.low > 0
 
     def test_one_user(self) -> None:
-        """One user has no other half."""
+        """With one user there is no other half."""
         with pytest.raises(ValueError, match="no decision to learn from"):
-            target("greedy", Log("", tuple(decisions(1)), 0, 0), seed=0)
+            target_probabilities("greedy", DecisionLog("", tuple(decisions(1)), 0, 0), seed=0)
 
 
 @pytest.fixture(scope="module")
-def logged() -> list[Logged]:
+def logged() -> list[LoggedDecision]:
     return decisions(1200)
 
 
 class TestCommand:
-    def test_table(self, run: Run, connection: psycopg.Connection[Any], logged: list[Logged]) -> None:
-        """The command prints what each policy would have earned, on how much, and what was left out."""
+    def test_table(self, run: Run, connection: psycopg.Connection[Any], logged: list[LoggedDecision]) -> None:
+        """The command prints the estimates for each policy, the size of the log, and the decisions left out."""
         insert(
             connection, [*rows(decisions(2), version="rules@0"), *rows(logged), *rows(decisions(1), reaction=None)]
         )
@@ -224,15 +230,18 @@ class TestCommand:
         assert "learned from one half of the users" in out
         assert "Left out: 2 of other policies or features, 1 without a reaction." in out
 
-    def test_who_is_better(self, logged: list[Logged]) -> None:
-        """A log of blind choices tells that to learn from it pays."""
-        log = Log("", tuple(logged), 0, 0)
-        found = {name: evaluate(logged, target(name, log, 0), seed=0) for name in ("uniform", "greedy", "thompson")}
-        assert found["greedy"].dr.low > found["uniform"].dr.high
-        assert found["thompson"].dr.low > found["uniform"].dr.high
+    def test_learning_policies_are_better(self, logged: list[LoggedDecision]) -> None:
+        """On a log of random choices, policies that learn are better than a uniform one."""
+        log = DecisionLog("", tuple(logged), 0, 0)
+        evaluations = {
+            name: evaluate(logged, target_probabilities(name, log, 0), seed=0)
+            for name in ("uniform", "greedy", "thompson")
+        }
+        assert evaluations["greedy"].dr.low > evaluations["uniform"].dr.high
+        assert evaluations["thompson"].dr.low > evaluations["uniform"].dr.high
 
     def test_one_policy(self, run: Run, connection: psycopg.Connection[Any]) -> None:
-        """One policy may be asked for; what concerns others is not told."""
+        """One policy can be selected; nothing is printed about the others."""
         insert(connection, rows(decisions(80)))
         status, out, _ = run("--policy", "uniform", "--days", "7")
         assert status == 0
@@ -240,7 +249,7 @@ class TestCommand:
         assert "greedy" not in out
 
     def test_clip(self, run: Run, connection: psycopg.Connection[Any]) -> None:
-        """How many weights a bound lowered is told, and that it biases."""
+        """The number of clipped weights is printed, and that they cause a bias."""
         insert(connection, rows(decisions(80)))
         status, out, _ = run("--policy", "uniform", "--clip", "0.5")
         assert status == 0
@@ -248,49 +257,49 @@ class TestCommand:
         assert "of uniform. Estimates with clipped weights are biased." in out
 
     def test_no_decisions(self, run: Run) -> None:
-        """With an empty log the command says so, and what to try."""
+        """An empty log is reported, with a remedy."""
         status, out, err = run()
         assert (status, out) == (1, "")
-        assert "of 0 decisions from" in err
-        assert "none has a reaction" in err
+        assert "none of 0 decisions from" in err
+        assert "has a reaction" in err
         assert "--days" in err
 
     def test_no_reactions(self, run: Run, connection: psycopg.Connection[Any]) -> None:
-        """Decisions without any reaction are no more use."""
+        """Decisions without any reaction are refused."""
         insert(connection, rows(decisions(3), reaction=None))
         status, _, err = run()
         assert status == 1
         assert "of 3 decisions" in err
 
     def test_too_young(self, run: Run, connection: psycopg.Connection[Any]) -> None:
-        """Decisions that may still be ignored are not read: of them only the quick reactions are known."""
+        """Decisions that may still become ignored are not read: only their quick reactions are known."""
         insert(connection, rows(decisions(80), decided_at=NOW - timedelta(hours=12)))
         assert run("--policy", "uniform")[0] == 1
         assert run("--policy", "uniform", "--ignored-after", "6")[0] == 0
 
     def test_one_user(self, run: Run, connection: psycopg.Connection[Any]) -> None:
-        """One user is no sample of users, and the command says how many there are."""
+        """A single user is refused with the number of users."""
         insert(connection, rows([replace(each, user_id="ann") for each in decisions(5)]))
         status, _, err = run("--policy", "uniform")
         assert status == 1
         assert "5 decisions of 1 users" in err
 
     def test_no_database(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without a database the missing setting is named."""
+        """A missing database setting is named."""
         monkeypatch.delenv("DATABASE_URL")
         assert run()[0] == 1
         assert "DATABASE_URL: " in run()[2]
 
     @pytest.mark.parametrize("arguments", [("--policy", "best"), ("--days", "0"), ("--clip", "-1"), ("--days", "x")])
     def test_wrong_arguments(self, run: Run, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-        """Arguments that mean nothing show how to call it."""
+        """Invalid arguments print the usage."""
         with pytest.raises(SystemExit) as raised:
             run(*arguments)
         assert raised.value.code == 2
         assert "python -m serving.evaluate" in capsys.readouterr().err
 
-    def test_as_a_program(self, database_url: str, connection: psycopg.Connection[Any]) -> None:
-        """The whole command works from a shell."""
+    def test_from_a_shell(self, database_url: str, connection: psycopg.Connection[Any]) -> None:
+        """The command works from a shell."""
         insert(connection, rows(decisions(80)))
         done = subprocess.run(
             [sys.executable, "-m", "serving.evaluate", "--policy", "greedy"],

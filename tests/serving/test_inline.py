@@ -1,4 +1,4 @@
-"""Contexts assembled during a request: what goes into them, what is asked of Todoist, and what must not be lost."""
+"""Contexts assembled during a request: their content, the calls to Todoist, and the history."""
 
 from __future__ import annotations
 
@@ -12,48 +12,48 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from service import House, Service
+from service import Service, ServiceHarness
 from world import NOON
 
-from contexts.history import History, Version
-from contexts.sql import connect
-from contexts.todoist import Credentials
-from contexts.vault import Vault, new_key
-from contexts.why import Origin, Traced, compare, known_versions, trace
-from local.llm import Saying
+from contexts.assembly.explain import DecisionTrace, TipOrigin, compare, context_versions, trace
+from contexts.assembly.history import ContextVersion, History
+from contexts.postgres.sql import connect
+from contexts.todoist.credentials import CredentialCipher, Credentials, new_key
+from local.llm import AnswerFunction
 from local.todoist import Fault, LocalTodoist
 
-Account = Any
 Connection = psycopg.Connection[Any]
 
 RENEWING = {"todoist_client_id": "ours", "todoist_client_secret": "secret"}
 
 
-def credentials(house: House) -> Credentials:
-    [account] = house.world.accounts.open(["ann"])[0]
+def credentials(harness: ServiceHarness) -> Credentials:
+    [account] = harness.world.accounts.load(["ann"])[0]
     return account.credentials
 
 
 class TestContext:
-    def test_one_full_sync(self, house: House, service: Service, account: Account) -> None:
-        """An assembly is one call that asks for everything; what the nights know of the account stays untouched."""
-        house.world.add("ann", account("call bob"))
-        house.world.night()
+    def test_one_full_sync(self, harness: ServiceHarness, service: Service, account: Any) -> None:
+        """An assembly is one full sync; the pipeline's state of the account is not changed."""
+        harness.world.add("ann", account("call bob"))
+        harness.world.night()
         columns = "sync_token, directory, observed_at, auth_failures"
-        before = house.rows(f"SELECT {columns} FROM todoist_accounts")
-        house.clock.forward(hours=7)
+        before = harness.rows(f"SELECT {columns} FROM todoist_accounts")
+        harness.clock.forward(hours=7)
         service.tip()
-        assert [(call.path, call.full) for call in house.todoist.calls[1:]] == [("/api/v1/sync", True)]
-        assert house.rows(f"SELECT {columns} FROM todoist_accounts") == before
+        assert [(call.path, call.full) for call in harness.todoist.calls[1:]] == [("/api/v1/sync", True)]
+        assert harness.rows(f"SELECT {columns} FROM todoist_accounts") == before
 
-    def test_themes_of_the_last_clustering(self, house: House, service: Service, account: Account) -> None:
-        """The themes are those of the last night, with the tasks of them that are still open."""
+    def test_themes_of_the_last_clustering(self, harness: ServiceHarness, service: Service, account: Any) -> None:
+        """The themes are those of the last clustering, with their tasks that are still open."""
         texts = ["paint the old fence green", "paint the old fence blue", "paint the old fence red", "call bob"]
-        house.world.add("ann", account(*texts))
-        house.world.night()
+        harness.world.add("ann", account(*texts))
+        harness.world.night()
         [before] = service.context()["themes"]
-        house.todoist.advance("ann", {"items": [{"id": "t0", "checked": True}, {"id": "t9", "content": "buy milk"}]})
-        house.clock.forward(hours=7)
+        harness.todoist.advance(
+            "ann", {"items": [{"id": "t0", "checked": True}, {"id": "t9", "content": "buy milk"}]}
+        )
+        harness.clock.forward(hours=7)
         assert service.tip().body["source"] == "inline"
         context = service.context()
         [after] = context["themes"]
@@ -62,144 +62,147 @@ class TestContext:
         assert context["counts"]["open"] == 4
 
     def test_broken_item(
-        self, house: House, service: Service, account: Account, caplog: pytest.LogCaptureFixture
+        self, harness: ServiceHarness, service: Service, account: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """An item that cannot be read is left out and named by id; the others make a context."""
+        """An unreadable item is left out and named by its id; the others make a context."""
         caplog.set_level(logging.INFO)
-        house.world.add("ann", account({"id": "t0", "content": 5}, {"id": "t1", "content": "caf\u0000e \ud800"}))
+        harness.world.add("ann", account({"id": "t0", "content": 5}, {"id": "t1", "content": "caf\u0000e \ud800"}))
         service.tip()
         [[task]] = service.context()["tasks"].values()
         assert task["id"] == "t1"
         assert "user ann: item t0 skipped, its 'content' cannot be read" in caplog.text
 
-    def test_user_without_tasks(self, house: House, service: Service, account: Account) -> None:
-        """Who has no open task gets a tip all the same."""
-        house.world.add("ann", account())
-        answered = service.tip()
-        assert answered.body["source"] == "inline"
-        assert answered.body["tip"]["task_ids"] == []
+    def test_user_without_tasks(self, harness: ServiceHarness, service: Service, account: Any) -> None:
+        """A user without open tasks gets a tip too."""
+        harness.world.add("ann", account())
+        response = service.tip()
+        assert response.body["source"] == "inline"
+        assert response.body["tip"]["task_ids"] == []
 
 
 class TestRenewal:
     @pytest.fixture
-    def ann(self, house: House, account: Account) -> None:
-        """A user whose access token has run out, with a refresh token."""
-        house.world.add("ann", account("call bob"))
-        house.todoist.load("token-of-ann", account("call bob"), user="ann", refresh_token="to-be-renewed")
+    def ann(self, harness: ServiceHarness, account: Any) -> None:
+        """A user with an expired access token and a refresh token."""
+        harness.world.add("ann", account("call bob"))
+        harness.todoist.load("token-of-ann", account("call bob"), user="ann", refresh_token="to-be-renewed")
         expired = Credentials("token-that-ran-out", "to-be-renewed")
-        house.world.accounts.add("ann", email="ann@example.org", timezone="UTC", credentials=expired)
+        harness.world.accounts.add("ann", email="ann@example.org", timezone="UTC", credentials=expired)
 
     @pytest.mark.usefixtures("ann")
-    def test_renewed(self, house: House) -> None:
-        """A token that has run out is renewed in the request, and the new one is stored for all that follow."""
-        service = house.open(**RENEWING)
-        assert service.tip().how == ("inline", "called")
-        assert [call.status for call in house.todoist.calls] == [401, 200, 200]
-        assert credentials(house).refresh_token not in (None, "to-be-renewed")
-        house.clock.forward(hours=7)
+    def test_renewed(self, harness: ServiceHarness) -> None:
+        """An expired token is renewed during the request, and the new one is stored for later requests."""
+        service = harness.open(**RENEWING)
+        assert service.tip().origin == ("inline", "called")
+        assert [call.status for call in harness.todoist.calls] == [401, 200, 200]
+        assert credentials(harness).refresh_token not in (None, "to-be-renewed")
+        harness.clock.forward(hours=7)
         service.tip()
-        assert [call.status for call in house.todoist.calls[3:]] == [200]
+        assert [call.status for call in harness.todoist.calls[3:]] == [200]
 
     @pytest.mark.usefixtures("ann")
-    def test_given_up_meanwhile(self, house: House, account: Account) -> None:
-        """A renewal that takes longer than the request waits is not lost: the old refresh token is used up by it."""
-        service = house.open(**RENEWING, todoist_timeout=0.5)
+    def test_slow_renewal(self, harness: ServiceHarness, account: Any) -> None:
+        """A renewal that takes longer than the request is not lost, because it uses up the old refresh token."""
+        service = harness.open(**RENEWING, todoist_timeout=0.5)
         slow = LocalTodoist(answer_seconds=(0.3, 0.3))
         slow.load("token-of-ann", account("call bob"), user="ann", refresh_token="to-be-renewed")
-        house.let_answer(slow)
-        assert service.tip().how == ("none", "fallback")
-        house.until(lambda: credentials(house).refresh_token != "to-be-renewed")
-        assert service.tip().how == ("inline", "called")
+        harness.use_todoist(slow)
+        assert service.tip().origin == ("none", "fallback")
+        harness.until(lambda: credentials(harness).refresh_token != "to-be-renewed")
+        assert service.tip().origin == ("inline", "called")
 
     @pytest.mark.usefixtures("ann")
-    def test_without_an_app(self, house: House, service: Service) -> None:
-        """Where the product's own app is not set nothing can be renewed; the user is served from what is known."""
-        assert service.tip().how == ("none", "fallback")
-        assert credentials(house).refresh_token == "to-be-renewed"
+    def test_without_an_app(self, harness: ServiceHarness, service: Service) -> None:
+        """Without the product's own app nothing can be renewed; the user is served from stored data."""
+        assert service.tip().origin == ("none", "fallback")
+        assert credentials(harness).refresh_token == "to-be-renewed"
 
 
 @pytest.fixture
-def ann(house: House, account: Account) -> None:
+def ann(harness: ServiceHarness, account: Any) -> None:
     """A user with a stale context."""
-    house.prepare("ann", account("call bob", "buy milk"))
-    house.clock.forward(hours=7)
+    harness.add_with_context("ann", account("call bob", "buy milk"))
+    harness.clock.forward(hours=7)
 
 
 @pytest.mark.usefixtures("ann")
 class TestFailures:
-    def test_waits_as_long_as_asked(self, house: House, service: Service) -> None:
-        """Where Todoist asks to wait for an account it is not asked again before, and then at once."""
-        house.todoist.fail("ann", Fault.rate_limited(600))
+    def test_cooldown(self, harness: ServiceHarness, service: Service) -> None:
+        """An account is not fetched again before the time that Todoist asked for, and at once afterwards."""
+        harness.todoist.fail("ann", Fault.rate_limited(600))
         assert [service.tip().body["source"] for _ in range(3)] == ["stale"] * 3
-        house.clock.forward(minutes=9, seconds=59)
+        harness.clock.forward(minutes=9, seconds=59)
         assert service.tip().body["source"] == "stale"
-        assert house.calls()[0] == 1
-        house.clock.forward(seconds=2)
+        assert harness.calls()[0] == 1
+        harness.clock.forward(seconds=2)
         assert service.tip().body["source"] == "inline"
-        assert house.calls()[0] == 2
+        assert harness.calls()[0] == 2
 
-    def test_one_account_is_not_all(self, house: House, service: Service, account: Account) -> None:
-        """However often single accounts are refused or told to wait, Todoist is asked for the others."""
+    def test_single_accounts(self, harness: ServiceHarness, service: Service, account: Any) -> None:
+        """Refusals and rate limits of single accounts do not stop calls for other accounts."""
         for n in range(7):
-            house.world.add(f"user-{n}", account("call bob"))
-            house.todoist.fail(f"user-{n}", [Fault.rate_limited(600), Fault.invalid_token()][n % 2])
+            harness.world.add(f"user-{n}", account("call bob"))
+            harness.todoist.fail(f"user-{n}", [Fault.rate_limited(600), Fault.invalid_token()][n % 2])
             assert service.tip(f"user-{n}").body["source"] == "none"
         assert service.tip().body["source"] == "inline"
 
-    def test_wrong_key(self, house: House, service: Service, caplog: pytest.LogCaptureFixture) -> None:
-        """Credentials that no key opens are told in the log, by the user's id, and the old context is used."""
-        sealed = Vault([new_key()]).seal("ann", Credentials("canary-4711"))
-        house.connection.execute("UPDATE todoist_accounts SET credentials = %s", [sealed])
+    def test_wrong_key(self, harness: ServiceHarness, service: Service, caplog: pytest.LogCaptureFixture) -> None:
+        """Credentials that no key decrypts are logged with the user id, and the old context is used."""
+        sealed = CredentialCipher([new_key()]).seal("ann", Credentials("canary-4711"))
+        harness.connection.execute("UPDATE todoist_accounts SET credentials = %s", [sealed])
         assert service.tip().body["source"] == "stale"
-        assert "user ann: not assembled, no key of CREDENTIALS_KEYS opens the credentials of ann" in caplog.text
-        assert house.calls()[0] == 0
+        assert (
+            "user ann: context not assembled, no key in CREDENTIALS_KEYS decrypts the credentials of ann"
+            in caplog.text
+        )
+        assert harness.calls()[0] == 0
 
-    def test_credentials_of_another(self, house: House, service: Service, account: Account) -> None:
-        """Credentials that were moved to another user's row open nothing."""
-        house.world.add("eve", account("steal"))
+    def test_credentials_of_another(self, harness: ServiceHarness, service: Service, account: Any) -> None:
+        """Credentials moved to another user's row cannot be decrypted."""
+        harness.world.add("eve", account("steal"))
         hers = "(SELECT credentials FROM todoist_accounts WHERE user_id = 'eve')"
-        house.connection.execute(f"UPDATE todoist_accounts SET credentials = {hers}")
+        harness.connection.execute(f"UPDATE todoist_accounts SET credentials = {hers}")
         assert service.tip().body["source"] == "stale"
-        assert house.calls()[0] == 0
+        assert harness.calls()[0] == 0
 
-    def test_counted(self, house: House) -> None:
-        """Assemblies and every single call of Todoist are counted, those that failed too."""
-        service = house.open(todoist_timeout=3)
-        house.todoist.fail("ann", Fault.server_error(500))
+    def test_counted(self, harness: ServiceHarness) -> None:
+        """Assemblies and all calls to Todoist are counted, failed ones too."""
+        service = harness.open(todoist_timeout=3)
+        harness.todoist.fail("ann", Fault.server_error(500))
         assert service.tip().body["source"] == "inline"
-        house.clock.forward(hours=7)
-        house.todoist.fail("ann", Fault.invalid_token())
+        harness.clock.forward(hours=7)
+        harness.todoist.fail("ann", Fault.invalid_token())
         assert service.tip().body["source"] == "stale"
         assert service.metric("inline_assemblies_total", outcome="assembled") == 1
         assert service.metric("inline_assemblies_total", outcome="failed") == 1
-        assert service.metric("todoist_calls_total") == house.calls()[0] == 3
+        assert service.metric("todoist_calls_total") == harness.calls()[0] == 3
 
-    def test_user_is_removed_meanwhile(self, house: House, service: Service) -> None:
-        """Of a user who is removed while Todoist answers nothing is stored."""
-        house.todoist.fail("ann", Fault.slow(before=0.2))
+    def test_user_is_removed_meanwhile(self, harness: ServiceHarness, service: Service) -> None:
+        """Nothing is stored for a user who is removed while Todoist answers."""
+        harness.todoist.fail("ann", Fault.slow(delay_s=0.2))
 
         async def removed() -> None:
-            while not house.todoist.calls:
+            while not harness.todoist.calls:
                 await asyncio.sleep(0.005)
-            house.world.accounts.remove("ann")
+            harness.world.accounts.remove("ann")
 
-        answered, _ = house.together(service.asking("POST", "/v1/users/ann/tip"), removed())
-        assert answered.status == 404
-        assert house.rows("SELECT FROM context_store") == []
+        response, _ = harness.together(service.request_async("POST", "/v1/users/ann/tip"), removed())
+        assert response.status == 404
+        assert harness.rows("SELECT FROM context_store") == []
 
-    def test_clock_of_the_night(self, house: House, service: Service) -> None:
-        """A row is as old as Todoist's answer at the earliest: the time is taken before the call, not after it."""
-        house.todoist.fail("ann", Fault.slow(before=0.2))
-        asked_at = house.clock.at
+    def test_time_of_the_signals(self, harness: ServiceHarness, service: Service) -> None:
+        """The time of a context is taken before the call to Todoist, not after it."""
+        harness.todoist.fail("ann", Fault.slow(delay_s=0.2))
+        requested_at = harness.clock.at
 
         async def time_goes_on() -> None:
-            while not house.todoist.calls:
+            while not harness.todoist.calls:
                 await asyncio.sleep(0.005)
-            house.clock.forward(minutes=1)
+            harness.clock.forward(minutes=1)
 
-        house.together(service.tipping(), time_goes_on())
-        stored = house.world.stored()["ann"]["materialized_at"]
-        assert timedelta(0) <= stored - asked_at < timedelta(seconds=1)
+        harness.together(service.tip_async(), time_goes_on())
+        stored = harness.world.stored()["ann"]["materialized_at"]
+        assert timedelta(0) <= stored - requested_at < timedelta(seconds=1)
         assert stored > NOON
 
 
@@ -214,19 +217,20 @@ def stored_values(row: dict[str, Any]) -> tuple[Any, ...]:
     return row["materialized_at"], row["context_hash"], row["context_json"]
 
 
-def kept(house: House) -> list[tuple[str, ...]]:
-    """The contexts that wait to be taken into the history, as the hash and what it is a hash of."""
-    return house.rows("SELECT context_hash, context_json FROM request_contexts ORDER BY assembled_at")
+def kept_contexts(harness: ServiceHarness) -> list[tuple[str, ...]]:
+    """The contexts waiting for the history, as pairs of hash and text."""
+    return harness.rows("SELECT context_hash, context_json FROM request_contexts ORDER BY assembled_at")
 
 
-def standing(house: House) -> tuple[str, ...]:
-    row = house.world.stored()["ann"]
+def stored_context(harness: ServiceHarness) -> tuple[str, ...]:
+    """Ann's stored context as a pair of hash and text."""
+    row = harness.world.stored()["ann"]
     return row["context_hash"], row["context_json"]
 
 
-def overtake(house: House, connection: Connection, at: datetime) -> str:
-    """A night that saw another task, with signals of `at`, writes ann's row; gives the hash."""
-    text = house.world.stored()["ann"]["context_json"].replace("call bob", f"call eve at {at}")
+def overtake(harness: ServiceHarness, connection: Connection, at: datetime) -> str:
+    """Write ann's row like a pipeline run that saw another task at `at`; returns the hash."""
+    text = harness.world.stored()["ann"]["context_json"].replace("call bob", f"call eve at {at}")
     connection.execute(
         "UPDATE context_store SET materialized_at = %s, context_json = %s, context_hash = %s WHERE user_id = 'ann'",
         [at, text, digest(text)],
@@ -236,101 +240,104 @@ def overtake(house: House, connection: Connection, at: datetime) -> str:
 
 @pytest.mark.usefixtures("ann")
 class TestHistory:
-    def test_every_other_context(self, house: House, service: Service) -> None:
-        """Each context that a request stored in place of another one is kept, with the time of its signals; the same
-        one fetched again is not.
+    def test_changed_contexts(self, harness: ServiceHarness, service: Service) -> None:
+        """Each context that differs from the previous one is kept, with the time of its signals.
+
+        The same context fetched again is not kept.
         """
         expected = []
         for n in range(3):
-            house.todoist.advance("ann", {"items": [{"id": f"n{n}", "content": f"new {n}"}]})
+            harness.todoist.advance("ann", {"items": [{"id": f"n{n}", "content": f"new {n}"}]})
             service.tip()
-            expected.append(standing(house))
-            house.clock.forward(hours=7)
+            expected.append(stored_context(harness))
+            harness.clock.forward(hours=7)
             assert service.tip().body["source"] == "inline"
-            house.clock.forward(hours=7)
-        assert kept(house) == expected
-        assert house.one("SELECT count(*) FROM request_contexts WHERE assembled_at = materialized_at") == 3
+            harness.clock.forward(hours=7)
+        assert kept_contexts(harness) == expected
+        assert harness.one("SELECT count(*) FROM request_contexts WHERE assembled_at = materialized_at") == 3
 
-    def test_first_of_all(self, house: House, service: Service, account: Account) -> None:
-        """The context of a user whom no night has seen is kept."""
-        house.world.add("eve", account("call ann"))
+    def test_first_context(self, harness: ServiceHarness, service: Service, account: Any) -> None:
+        """The first context of a new user is kept."""
+        harness.world.add("eve", account("call ann"))
         service.tip("eve")
-        stored = house.world.stored()["eve"]
+        stored = harness.world.stored()["eve"]
         columns = "user_id, materialized_at, context_hash, context_json"
-        assert house.rows(f"SELECT {columns} FROM request_contexts") == [("eve", *stored_values(stored))]
+        assert harness.rows(f"SELECT {columns} FROM request_contexts") == [("eve", *stored_values(stored))]
 
-    def test_same_as_the_night(self, house: House, service: Service) -> None:
-        """What equals the night's context is not kept twice."""
+    def test_same_as_the_pipeline(self, harness: ServiceHarness, service: Service) -> None:
+        """A context equal to the pipeline's is not kept again."""
         service.tip()
-        assert house.calls()[0] == 1
-        assert kept(house) == []
+        assert harness.calls()[0] == 1
+        assert kept_contexts(harness) == []
 
-    def test_behind_the_answer(self, house: House, service: Service) -> None:
-        """What was assembled behind an answer is kept too."""
-        house.clock.at = NOON
+    def test_in_the_background(self, harness: ServiceHarness, service: Service) -> None:
+        """A context assembled in the background is kept, too."""
+        harness.clock.at = NOON
         service.tip()
-        house.todoist.advance("ann", {"items": [{"id": "t9", "content": "pay the rent"}]})
-        house.clock.forward(hours=5, minutes=30)
+        harness.todoist.advance("ann", {"items": [{"id": "t9", "content": "pay the rent"}]})
+        harness.clock.forward(hours=5, minutes=30)
         assert service.tip().body["source"] == "stored"
-        house.until(lambda: "pay the rent" in standing(house)[1])
-        assert kept(house) == [standing(house)]
+        harness.until(lambda: "pay the rent" in stored_context(harness)[1])
+        assert kept_contexts(harness) == [stored_context(harness)]
 
-    def test_newer_row(self, house: House, service: Service) -> None:
-        """What lost against a newer row is not kept, and the decision says the hash of the row that stood."""
-        house.todoist.advance("ann", {"items": [{"id": "t9", "content": "pay the rent"}]})
-        house.todoist.fail("ann", Fault.slow(before=0.2))
+    def test_newer_row(self, harness: ServiceHarness, service: Service) -> None:
+        """A context that is older than the stored row is not kept, and the decision has the hash of the row."""
+        harness.todoist.advance("ann", {"items": [{"id": "t9", "content": "pay the rent"}]})
+        harness.todoist.fail("ann", Fault.slow(delay_s=0.2))
 
-        async def somebody() -> str:
-            while not house.todoist.calls:
+        async def write_row() -> str:
+            while not harness.todoist.calls:
                 await asyncio.sleep(0.005)
-            return overtake(house, house.connection, NOON + timedelta(hours=8))
+            return overtake(harness, harness.connection, NOON + timedelta(hours=8))
 
-        _, newer = house.together(service.tipping(), somebody())
-        assert kept(house) == []
-        assert house.one("SELECT context_hash FROM decisions") == newer
+        _, newer = harness.together(service.tip_async(), write_row())
+        assert kept_contexts(harness) == []
+        assert harness.one("SELECT context_hash FROM decisions") == newer
 
-    def test_other_row_meanwhile(self, house: House, database_url: str) -> None:
-        """Whether a context is another one is asked of the row that it replaces, and not of one that stood before."""
-        service = house.open(todoist_timeout=3)
-        first = standing(house)
+    def test_concurrent_row(self, harness: ServiceHarness, database_url: str) -> None:
+        """A context is compared with the row that it replaces, not with an earlier one."""
+        service = harness.open(todoist_timeout=3)
+        first = stored_context(harness)
 
-        async def somebody() -> None:
+        async def write_row() -> None:
             with connect(database_url) as other, other.transaction():
-                overtake(house, other, NOON + timedelta(hours=1))
+                overtake(harness, other, NOON + timedelta(hours=1))
                 async with asyncio.timeout(2):
-                    while not house.rows(_WAITING):
+                    while not harness.rows(_WAITING):
                         await asyncio.sleep(0.005)
 
-        house.together(somebody(), service.tipping())
-        assert kept(house) == [standing(house)] == [first]
+        harness.together(write_row(), service.tip_async())
+        assert kept_contexts(harness) == [stored_context(harness)] == [first]
 
-    def test_all_decisions(self, house: House, service: Service) -> None:
-        """Every decision was made from a context that the night wrote or that is kept, whoever wrote in between."""
-        by_night = {standing(house)[0]}
+    def test_all_decisions(self, harness: ServiceHarness, service: Service) -> None:
+        """Every decision was made from a context of the pipeline or a kept one, whatever was written in between."""
+        by_night = {stored_context(harness)[0]}
         for n in range(4):
-            house.todoist.advance("ann", {"items": [{"id": f"n{n}", "content": f"new {n}"}]})
+            harness.todoist.advance("ann", {"items": [{"id": f"n{n}", "content": f"new {n}"}]})
             if n == 2:
-                house.todoist.fail("ann", Fault.server_error(500), Fault.server_error(500), Fault.server_error(500))
+                harness.todoist.fail("ann", Fault.server_error(500), Fault.server_error(500), Fault.server_error(500))
             service.tip()
-            by_night.add(overtake(house, house.connection, house.clock.at + timedelta(minutes=1)))
-            house.clock.forward(minutes=2)
+            by_night.add(overtake(harness, harness.connection, harness.clock.at + timedelta(minutes=1)))
+            harness.clock.forward(minutes=2)
             service.tip()
-            house.clock.forward(hours=7)
-        made_from = {found for (found,) in house.rows("SELECT context_hash FROM decisions")}
-        assert house.one("SELECT count(*) FROM decisions") == 8
-        assert made_from <= by_night | {context_hash for context_hash, _ in kept(house)}
-        assert {digest(text) for _, text in kept(house)} == {context_hash for context_hash, _ in kept(house)}
+            harness.clock.forward(hours=7)
+        made_from = {context_hash for (context_hash,) in harness.rows("SELECT context_hash FROM decisions")}
+        assert harness.one("SELECT count(*) FROM decisions") == 8
+        assert made_from <= by_night | {context_hash for context_hash, _ in kept_contexts(harness)}
+        assert {digest(text) for _, text in kept_contexts(harness)} == {
+            context_hash for context_hash, _ in kept_contexts(harness)
+        }
 
-    def test_user_is_removed(self, house: House, service: Service) -> None:
-        """With a user what was kept of theirs goes."""
-        house.todoist.advance("ann", {"items": [{"id": "t9", "content": "pay the rent"}]})
+    def test_user_is_removed(self, harness: ServiceHarness, service: Service) -> None:
+        """A removed user's kept contexts are deleted."""
+        harness.todoist.advance("ann", {"items": [{"id": "t9", "content": "pay the rent"}]})
         service.tip()
-        assert len(kept(house)) == 1
-        house.world.accounts.remove("ann")
-        assert kept(house) == []
+        assert len(kept_contexts(harness)) == 1
+        harness.world.accounts.remove("ann")
+        assert kept_contexts(harness) == []
 
 
-def says(*task_ids: str) -> Saying:
+def answering_about(*task_ids: str) -> AnswerFunction:
     """An LLM that writes a tip about each of these tasks."""
     tips = [
         {"kind": "focus", "title": f"Take up {task_id}", "body": "Ten minutes are enough.", "task_ids": [task_id]}
@@ -341,64 +348,70 @@ def says(*task_ids: str) -> Saying:
 
 class TestTrace:
     @pytest.fixture
-    def history(self, house: House, account: Account, tmp_path: Path) -> History:
-        """The history of a user with four tasks, with the night's context in it; the LLM has one tip on each."""
-        house.prepare("ann", account("call bob", "buy milk", "mend the roof", "water the plants"))
-        house.llm.behaviour = says("t0", "t1", "t2", "t3")
-        row = house.world.stored()["ann"]
-        found = History(str(tmp_path / "history"), house.connection, lambda _: 0)
-        found.append(
-            [Version("ann", NOON, row["materialized_at"], row["context_hash"], row["context_json"], "night")]
+    def history(self, harness: ServiceHarness, account: Any, tmp_path: Path) -> History:
+        """The history of a user with four tasks, with the pipeline's context in it; the LLM has a tip about each."""
+        harness.add_with_context("ann", account("call bob", "buy milk", "mend the roof", "water the plants"))
+        harness.llm.behaviour = answering_about("t0", "t1", "t2", "t3")
+        row = harness.world.stored()["ann"]
+        history = History(str(tmp_path / "history"), harness.connection, lambda _: 0)
+        history.append(
+            [
+                ContextVersion(
+                    "ann", NOON, row["materialized_at"], row["context_hash"], row["context_json"], "pipeline"
+                )
+            ]
         )
-        return found
+        return history
 
-    def traced(self, house: House, service: Service, author: str) -> Traced:
-        """The first of some decisions whose tip was written by such an author."""
+    def traced(self, harness: ServiceHarness, service: Service, author: str) -> DecisionTrace:
+        """The first of some decisions whose tip has this author."""
         answers = (service.tip().body["decision_id"] for _ in range(50))
-        found = (trace(house.connection, UUID(decision_id)) for decision_id in answers)
-        return next(each for each in found if each and each.origin and each.origin.author == author)
+        traces = (trace(harness.connection, UUID(decision_id)) for decision_id in answers)
+        return next(each for each in traces if each and each.origin and each.origin.author == author)
 
-    def test_what_is_told(self, house: House, service: Service, history: History) -> None:
-        """A decision is traced to what the request answered."""
+    def test_traced_decision(self, harness: ServiceHarness, service: Service, history: History) -> None:
+        """A decision is traced to the answer of the request."""
         answer = service.tip().body
-        traced = trace(house.connection, UUID(answer["decision_id"]))
+        traced = trace(harness.connection, UUID(answer["decision_id"]))
         assert traced is not None
         assert (traced.tip.title, traced.tip.task_ids) == (answer["tip"]["title"], answer["tip"]["task_ids"])
         assert (traced.source, traced.llm, traced.context_hash) == ("stored", "called", answer["context_hash"])
         assert traced.propensity is not None
         assert 0 < traced.propensity <= 1
-        found = compare(traced, history.of("ann"))
-        assert found.chosen_for == found.written_from == history.of("ann")[0]
+        comparison = compare(traced, history.versions_of("ann"))
+        assert comparison.chosen_for == comparison.written_from == history.versions_of("ann")[0]
 
-    def test_kept_tip(self, house: House, service: Service, history: History) -> None:
-        """A tip that was kept over two changes is traced to the LLM and to the context that it was told."""
+    def test_kept_tip(self, harness: ServiceHarness, service: Service, history: History) -> None:
+        """A tip that was kept over two changes is traced to the LLM and to the context it was written from."""
         service.tip()
-        [night] = history.of("ann")
+        [night] = history.versions_of("ann")
         for n, task_id in enumerate(("t0", "t1")):
-            house.todoist.advance("ann", {"items": [{"id": task_id, "checked": True}]})
-            house.clock.forward(hours=1)
-            house.connection.execute("UPDATE context_store SET materialized_at = materialized_at - INTERVAL '1 day'")
-            assert service.tip().how == ("inline", "skipped")
-            assert len(kept(house)) == n + 1
-        traced = self.traced(house, service, "llm")
-        set_id = house.one("SELECT candidate_set_id FROM candidate_sets WHERE author = 'llm'")
-        made_at = house.one("SELECT made_at FROM candidate_sets WHERE author = 'llm'")
-        assert traced.origin == Origin("llm", made_at, night.context_hash, set_id)
-        history.append(history.waiting(["ann"]))
-        found = compare(traced, known_versions(history, "ann"))
-        assert found.written_from == night
-        assert found.chosen_for == history.of("ann")[-1]
-        assert found.sentences == [f"task '{gone}' is no longer open" for gone in ("call bob", "buy milk")]
+            harness.todoist.advance("ann", {"items": [{"id": task_id, "checked": True}]})
+            harness.clock.forward(hours=1)
+            harness.connection.execute(
+                "UPDATE context_store SET materialized_at = materialized_at - INTERVAL '1 day'"
+            )
+            assert service.tip().origin == ("inline", "skipped")
+            assert len(kept_contexts(harness)) == n + 1
+        traced = self.traced(harness, service, "llm")
+        set_id = harness.one("SELECT candidate_set_id FROM candidate_sets WHERE author = 'llm'")
+        made_at = harness.one("SELECT made_at FROM candidate_sets WHERE author = 'llm'")
+        assert traced.origin == TipOrigin("llm", made_at, night.context_hash, set_id)
+        history.append(history.pending(["ann"]))
+        comparison = compare(traced, context_versions(history, "ann"))
+        assert comparison.written_from == night
+        assert comparison.chosen_for == history.versions_of("ann")[-1]
+        assert comparison.sentences == [f"task '{gone}' is no longer open" for gone in ("call bob", "buy milk")]
 
-    def test_rules_beside_the_kept(self, house: House, service: Service, history: History) -> None:
-        """A tip that rules put beside those that were kept is traced to rules and to the context of that moment."""
+    def test_rules_beside_the_kept(self, harness: ServiceHarness, service: Service, history: History) -> None:
+        """A rule-based tip beside kept ones is traced to the rules and to the context of that moment."""
         service.tip()
         news = {"id": "t9", "content": "pay the rent", "due": {"date": "2026-11-20"}, "priority": 4}
-        house.todoist.advance("ann", {"items": [news]})
-        house.clock.forward(hours=7)
-        traced = self.traced(house, service, "rules")
+        harness.todoist.advance("ann", {"items": [news]})
+        harness.clock.forward(hours=7)
+        traced = self.traced(harness, service, "rules")
         assert traced.origin is not None
-        assert traced.origin.context_hash == traced.context_hash == standing(house)[0]
-        found = compare(traced, known_versions(history, "ann"))
-        assert found.written_from == found.chosen_for == known_versions(history, "ann")[-1]
-        assert found.sentences == []
+        assert traced.origin.context_hash == traced.context_hash == stored_context(harness)[0]
+        comparison = compare(traced, context_versions(history, "ann"))
+        assert comparison.written_from == comparison.chosen_for == context_versions(history, "ann")[-1]
+        assert comparison.sentences == []

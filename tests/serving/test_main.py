@@ -1,4 +1,4 @@
-"""`python -m serving`, as an operator starts and ends it."""
+"""`python -m serving`, as operators start and end it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import httpx
 import psycopg
 import pytest
 
-from contexts.vault import new_key
-from local.service import running
+from contexts.todoist.credentials import new_key
+from local.service import running_service
 from serving.__main__ import main
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ PASSWORD = "canary-4711"
 
 @pytest.fixture
 def environment(database_url: str, connection: psycopg.Connection[Any]) -> dict[str, str]:
-    """All that is needed, for a service without an LLM."""
+    """The required variables of a service without an LLM."""
     return {
         "DATABASE_URL": database_url,
         "CREDENTIALS_KEYS": new_key(),
@@ -37,8 +37,10 @@ def environment(database_url: str, connection: psycopg.Connection[Any]) -> dict[
 
 
 @pytest.fixture
-def said(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Starts the service with some variables changed, None: not set; gives what it says when it does not start."""
+def start_error(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Any:
+    """A function that starts the service with some variables changed (None: not set) and returns its error output."""
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY", "LLM_MODEL"):
         monkeypatch.delenv(name, raising=False)
 
@@ -57,72 +59,83 @@ def said(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: p
 
 class TestRefused:
     @pytest.mark.parametrize("name", ["SERVICE_TOKENS", "DATABASE_URL", "CREDENTIALS_KEYS"])
-    def test_not_set(self, said: Any, name: str) -> None:
-        """What has to be set and is not is named, with what it is."""
-        assert said(**{name: None}).startswith(f"{name}: Field required. ")
+    def test_not_set(self, start_error: Any, name: str) -> None:
+        """A missing setting is named with its description."""
+        assert start_error(**{name: None}).startswith(f"{name}: Field required. ")
 
     @pytest.mark.parametrize(
         ("name", "value", "why"),
         [
-            ("SERVICE_TOKENS", "short", "a token of fewer than 16 letters can be guessed"),
+            ("SERVICE_TOKENS", "short", "a token of fewer than 16 characters can be guessed"),
             ("SERVING_PORT", "99999", "Input should be less than or equal to 65535"),
             ("REQUEST_BUDGET", "soon", "Input should be a valid number"),
             ("FRESHNESS_SLA", "six hours", "Input should be a valid timedelta"),
             ("TODOIST_API_URL", "ftp://todoist", "String should match pattern"),
             ("DATABASE_URL", "mysql://localhost", "String should match pattern"),
             ("DATABASE_URL", f"postgresql://u:{PASSWORD}%@localhost/x", "not a URL that Postgres can read"),
-            ("DATABASE_URL", f"postgresql://u:{PASSWORD}@127.0.0.1:port/x", "its port is no number"),
+            ("DATABASE_URL", f"postgresql://u:{PASSWORD}@127.0.0.1:port/x", "its port is not a number"),
             (
                 "DATABASE_URL",
                 f"postgresql://u:{PASSWORD}@127.0.0.1/x?sslmode=odd",
                 "`sslmode` parameter must be one of",
             ),
-            ("DATABASE_URL", f"postgresql://u:{PASSWORD}@127.0.0.1:1/x", "Postgres cannot be reached"),
-            ("DATABASE_URL", f"postgresql://u:{PASSWORD}@no.host.invalid/x", "Postgres cannot be reached"),
-            ("CREDENTIALS_KEYS", PASSWORD, "CREDENTIALS_KEYS holds something that is no Fernet key"),
-            ("LLM_MODEL", "gpt", "LLM_MODEL=gpt: provider and model are wanted"),
+            (
+                "DATABASE_URL",
+                f"postgresql://u:{PASSWORD}@127.0.0.1:1/x",
+                "Postgres cannot be reached, or refuses the service",
+            ),
+            (
+                "DATABASE_URL",
+                f"postgresql://u:{PASSWORD}@no.host.invalid/x",
+                "Postgres cannot be reached, or refuses the service",
+            ),
+            ("CREDENTIALS_KEYS", PASSWORD, "CREDENTIALS_KEYS contains a value that is not a Fernet key"),
+            ("LLM_MODEL", "gpt", "LLM_MODEL=gpt: expected provider:model"),
             ("LLM_MODEL", "nobody:gpt", "LLM_MODEL=nobody:gpt: "),
             ("LLM_MODEL", "openai:gpt-5-mini", "OPENAI_API_KEY"),
             ("LLM_MODEL", "anthropic:claude-haiku-4-5", "ANTHROPIC_API_KEY"),
         ],
     )
-    def test_wrong(self, said: Any, name: str, value: str, why: str) -> None:
-        """A wrong setting is named with what is right, in one sentence and without a secret."""
-        told = said(**{name: value})
-        assert told.startswith(name)
-        assert why in told
-        assert PASSWORD not in told
-        assert "Traceback" not in told
+    def test_wrong(self, start_error: Any, name: str, value: str, why: str) -> None:
+        """A wrong setting is named with the expected value, in one sentence and without a secret."""
+        message = start_error(**{name: value})
+        assert message.startswith(name)
+        assert why in message
+        assert PASSWORD not in message
+        assert "Traceback" not in message
 
-    def test_several(self, said: Any) -> None:
-        """Of several wrong settings each is named."""
-        told = said(SERVING_PORT="-1", LLM_TIMEOUT="never", TODOIST_TIMEOUT="0")
-        assert sorted(line.partition(":")[0] for line in told.splitlines()) == [
+    def test_several(self, start_error: Any) -> None:
+        """All wrong settings are named."""
+        message = start_error(SERVING_PORT="-1", LLM_TIMEOUT="never", TODOIST_TIMEOUT="0")
+        assert sorted(line.partition(":")[0] for line in message.splitlines()) == [
             "LLM_TIMEOUT",
             "SERVING_PORT",
             "TODOIST_TIMEOUT",
         ]
 
-    def test_settings_that_contradict(self, said: Any) -> None:
-        """Two settings that do not go together are told with both values."""
-        told = said(REVALIDATE_AFTER="07:00:00")
-        assert told.startswith("REVALIDATE_AFTER=7:00:00 is after FRESHNESS_SLA=6:00:00")
+    def test_contradicting(self, start_error: Any) -> None:
+        """Two settings that contradict each other are named with both values."""
+        message = start_error(REVALIDATE_AFTER="07:00:00")
+        assert message.startswith("REVALIDATE_AFTER=7:00:00 is longer than FRESHNESS_SLA=6:00:00")
 
-    def test_no_such_database(self, said: Any, database_url: str) -> None:
-        """A database that is not there is told as Postgres tells it."""
-        told = said(DATABASE_URL=database_url.replace("serving_test_main", "nowhere"))
-        assert told == 'DATABASE_URL: Postgres cannot be reached or refuses: database "nowhere" does not exist\n'
+    def test_no_such_database(self, start_error: Any, database_url: str) -> None:
+        """A missing database is reported in Postgres' words."""
+        message = start_error(DATABASE_URL=database_url.replace("serving_test_main", "nowhere"))
+        assert (
+            message
+            == 'DATABASE_URL: Postgres cannot be reached, or refuses the service: database "nowhere" does not exist\n'
+        )
 
-    def test_silent_database(self, said: Any) -> None:
-        """A Postgres that takes the connection and says nothing is given up within a request's budget."""
+    def test_silent_database(self, start_error: Any) -> None:
+        """A Postgres that accepts the connection but does not answer is given up within a request's budget."""
         with socket.create_server(("127.0.0.1", 0)) as silent:
-            told = said(DATABASE_URL=f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/x")
-        assert told == "DATABASE_URL: Postgres cannot be reached or refuses: TimeoutError\n"
+            message = start_error(DATABASE_URL=f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/x")
+        assert message == "DATABASE_URL: Postgres cannot be reached, or refuses the service: TimeoutError\n"
 
 
 class TestProcess:
     def test_missing_settings(self, database_url: str) -> None:
-        """A process that is told nothing ends at once with status 1 and a sentence for each setting that it needs."""
+        """A process without settings ends with status 1 and a sentence for each required one."""
         ended = subprocess.run(
             [sys.executable, "-m", "serving"], cwd=ROOT, env=bare({}), capture_output=True, text=True, timeout=60
         )
@@ -130,9 +143,9 @@ class TestProcess:
         assert ended.stderr.startswith("SERVICE_TOKENS: Field required.")
 
     def test_port_in_use(self, environment: dict[str, str]) -> None:
-        """An address that somebody else listens at ends it, and is named."""
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port = str(taken.getsockname()[1])
+        """An address in use ends the process, and is named."""
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = str(other.getsockname()[1])
             ended = subprocess.run(
                 [sys.executable, "-m", "serving"],
                 cwd=ROOT,
@@ -149,8 +162,8 @@ class TestProcess:
     def test_ended(
         self, environment: dict[str, str], connection: psycopg.Connection[Any], tmp_path: Path, sign: signal.Signals
     ) -> None:
-        """Told to end, by Ctrl-C or by what runs it, it ends with status 0, and nothing of it is left."""
-        with running(environment, tmp_path / "log") as service:
+        """A process ended by a signal exits with status 0, and leaves no connection."""
+        with running_service(environment, tmp_path / "log") as service:
             assert httpx.get(f"{service.url}/readyz").text == "ready\n"
             os.kill(service.pid, sign)
             assert os.waitstatus_to_exitcode(os.waitpid(service.pid, 0)[1]) == 0
@@ -166,5 +179,5 @@ class TestProcess:
 
 
 def bare(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a process that inherits nothing of ours but where programs are."""
+    """The variables of a process that inherits only PATH and HOME."""
     return {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **environment}

@@ -1,4 +1,4 @@
-"""The night and the request make the same bytes of a user, whichever way each of them came to know the tasks."""
+"""The pipeline and the request assemble the same bytes for a user, however each of them fetched the tasks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from service import House, Service
+from service import Service, ServiceHarness
 from world import NOON
 
 from local.samples import changed_users, night_changes, sample_users
@@ -20,21 +20,21 @@ from local.todoist import LocalTodoist
 
 DAY = timedelta(days=1)
 
-# Among them zones whose clocks change at midnight, and the ones farthest from UTC.
+# They include zones with clock changes at midnight, and the zones farthest from UTC.
 ZONES = [
     "UTC", "Europe/Berlin", "America/Santiago", "Africa/Cairo", "Asia/Kathmandu", "Pacific/Kiritimati",
     "Pacific/Marquesas", "Etc/GMT+12",
 ]  # fmt: skip
-COLUMNS = "user_id, context_json, context_hash, valid_until, themes, row_version"
+COLUMNS = "user_id, context_json, context_hash, valid_until, groups_json, row_version"
 
 _numbers = itertools.count()
 
 
 @dataclass(frozen=True)
-class Life:
-    """A user: the account when the first night sees it, what changes afterwards, what they made of tips.
+class UserHistory:
+    """A user: the account at the first run, later changes, and reactions to tips.
 
-    reactions: kind, theme, reaction, and how long before the second night.
+    reactions: kind, theme, reaction, and time before the second run.
     """
 
     timezone: str
@@ -112,8 +112,8 @@ reactions = st.tuples(
     st.sampled_from(["done", "accepted", "snoozed", "dismissed", "ignored"]),
     st.timedeltas(timedelta(0), timedelta(days=80)),
 )
-lives = st.builds(
-    Life,
+histories = st.builds(
+    UserHistory,
     st.sampled_from(ZONES),
     answers(places),
     st.lists(answers(archived), max_size=2).map(tuple),
@@ -121,105 +121,111 @@ lives = st.builds(
 )
 
 
-def settle(house: House, lives: list[Life], at: datetime) -> None:
-    """These users and nobody else; at the first night, a day before `at`, their accounts are as they begin."""
-    house.connection.execute("TRUNCATE users, context_store CASCADE")
-    house.let_answer(LocalTodoist(full_limit=10_000, incremental_limit=10_000))
-    house.world.todoist, house.world.root = house.todoist, house.world.root.parent / f"data-{next(_numbers)}"
-    for number, life in enumerate(lives):
-        house.world.add(f"user-{number}", {"full_sync": True, "sync_token": "x", **life.document}, life.timezone)
-    house.world.night(at - DAY)
+def install(harness: ServiceHarness, histories: list[UserHistory], at: datetime) -> None:
+    """Replace all users by these; a run a day before `at` sees their initial accounts."""
+    harness.connection.execute("TRUNCATE users, context_store CASCADE")
+    harness.use_todoist(LocalTodoist(full_limit=10_000, incremental_limit=10_000))
+    harness.world.todoist, harness.world.root = harness.todoist, harness.world.root.parent / f"data-{next(_numbers)}"
+    for number, history in enumerate(histories):
+        harness.world.add(
+            f"user-{number}", {"full_sync": True, "sync_token": "x", **history.document}, history.timezone
+        )
+    harness.world.night(at - DAY)
 
 
-def live_on(house: House, lives: list[Life], at: datetime) -> None:
-    """What the users then change and make of tips, until the night at `at`, which knows of it by deltas.
+def apply_changes(harness: ServiceHarness, histories: list[UserHistory], at: datetime) -> None:
+    """Apply the changes and reactions, and run the pipeline at `at`, which fetches them incrementally.
 
-    There is one before it, because a project that comes back from the archive brings its tasks one fetch later.
+    Another run comes first, because the tasks of a project that leaves the archive arrive one fetch later.
     """
-    for number, life in enumerate(lives):
-        for changes in life.changes:
-            house.todoist.advance(f"user-{number}", changes)
-        for kind, theme, reaction, before in life.reactions:
+    for number, history in enumerate(histories):
+        for changes in history.changes:
+            harness.todoist.advance(f"user-{number}", changes)
+        for kind, theme, reaction, before in history.reactions:
             decision_id, then = UUID(int=next(_numbers)), at - before
-            house.connection.execute(
+            harness.connection.execute(
                 "INSERT INTO decisions (decision_id, user_id, decided_at, tip_kind, theme)"
                 " VALUES (%s, %s, %s, %s, %s)",
                 [decision_id, f"user-{number}", then, kind, theme],
             )
-            house.connection.execute(
+            harness.connection.execute(
                 "INSERT INTO reactions (decision_id, reaction, reacted_at) VALUES (%s, %s, %s)",
                 [decision_id, reaction, then],
             )
-    house.world.night(at - timedelta(minutes=1))
-    house.world.night(at)
+    harness.world.night(at - timedelta(minutes=1))
+    harness.world.night(at)
 
 
-def assembled(house: House, service: Service, user: str, at: datetime) -> tuple[Any, ...]:
-    """The user's row after a request at `at` that found it stale; like the night's, but for its freshness."""
-    house.connection.execute("UPDATE context_store SET materialized_at = '2026-01-01' WHERE user_id = %s", [user])
-    house.clock.at = at
+def assembled(harness: ServiceHarness, service: Service, user: str, at: datetime) -> tuple[Any, ...]:
+    """The user's row after a request at `at` that finds it stale."""
+    harness.connection.execute("UPDATE context_store SET materialized_at = '2026-01-01' WHERE user_id = %s", [user])
+    harness.clock.at = at
     assert service.tip(user).body["source"] == "inline"
-    [row] = house.rows(f"SELECT {COLUMNS} FROM context_store WHERE user_id = %s", user)
+    [row] = harness.rows(f"SELECT {COLUMNS} FROM context_store WHERE user_id = %s", user)
     return row
 
 
-def within(zone: str, at: datetime, share: float) -> datetime:
-    """An instant of the day that it is at `at` in a zone: its beginning for 0, almost its end for 1."""
+def instant_of_day(zone: str, at: datetime, share: float) -> datetime:
+    """An instant of the local day at `at`: its start for share 0, almost its end for 1."""
     day = at.astimezone(ZoneInfo(zone)).date()
     begins, ends = (datetime.combine(each, time(), ZoneInfo(zone)).astimezone(UTC) for each in (day, day + DAY))
     return begins + (ends - begins - timedelta(seconds=1)) * share
 
 
 @pytest.fixture
-def service(house: House) -> Service:
-    return house.open(llm_model=None, todoist_timeout=5, request_budget=10)
+def service(harness: ServiceHarness) -> Service:
+    return harness.open(llm_model=None, todoist_timeout=5, request_budget=10)
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    lives=st.lists(lives, min_size=2, max_size=4),
+    histories=st.lists(histories, min_size=2, max_size=4),
     at=st.datetimes(datetime(2026, 11, 23), datetime(2026, 11, 26), timezones=st.just(UTC)),
     share=st.floats(0, 1),
 )
-def test_parity(house: House, service: Service, lives: list[Life], at: datetime, share: float) -> None:
-    """For any users and histories the context of a night, which came by deltas, and that of a request, which asks for
-    everything, are the same bytes: at the same instant, and at any other of the user's day.
+def test_parity(
+    harness: ServiceHarness, service: Service, histories: list[UserHistory], at: datetime, share: float
+) -> None:
+    """The contexts of a pipeline run and of a request are the same bytes, for any users and histories.
+
+    The run fetches incrementally, the request in full; it may come at the same instant, or at any other of the user's
+    day.
     """
-    settle(house, lives, at)
-    live_on(house, lives, at)
-    calls = [call.full for call in house.todoist.calls]
-    for row in house.rows(f"SELECT {COLUMNS} FROM context_store ORDER BY user_id"):
-        zone = house.one("SELECT timezone FROM users WHERE user_id = %s", row[0])
-        assert assembled(house, service, row[0], at) == row
-        assert assembled(house, service, row[0], within(zone, at, share)) == row
-    assert calls.count(False) >= len(lives)
-    assert all(call.full for call in house.todoist.calls[len(calls) :])
+    install(harness, histories, at)
+    apply_changes(harness, histories, at)
+    calls = [call.full for call in harness.todoist.calls]
+    for row in harness.rows(f"SELECT {COLUMNS} FROM context_store ORDER BY user_id"):
+        zone = harness.one("SELECT timezone FROM users WHERE user_id = %s", row[0])
+        assert assembled(harness, service, row[0], at) == row
+        assert assembled(harness, service, row[0], instant_of_day(zone, at, share)) == row
+    assert calls.count(False) >= len(histories)
+    assert all(call.full for call in harness.todoist.calls[len(calls) :])
 
 
-def test_samples(house: House, service: Service) -> None:
-    """So it is for the sample accounts, with the changes of a night of theirs."""
+def test_samples(harness: ServiceHarness, service: Service) -> None:
+    """Parity holds for the sample accounts and their changes."""
     users = sample_users(15, today=NOON.date())
     for user in users:
-        house.world.add(user.user_id, user.document, user.timezone)
-    house.world.night(NOON - DAY)
+        harness.world.add(user.user_id, user.document, user.timezone)
+    harness.world.night(NOON - DAY)
     for user in changed_users(users, share=0.5, night=1):
-        document = house.todoist.document(user.user_id)
-        house.todoist.advance(user.user_id, night_changes(user, document, today=NOON.date(), night=1))
-    house.world.night(NOON)
-    rows = house.rows(f"SELECT {COLUMNS} FROM context_store ORDER BY user_id")
+        document = harness.todoist.document(user.user_id)
+        harness.todoist.advance(user.user_id, night_changes(user, document, today=NOON.date(), night=1))
+    harness.world.night(NOON)
+    rows = harness.rows(f"SELECT {COLUMNS} FROM context_store ORDER BY user_id")
     assert len(rows) == 15
-    assert [assembled(house, service, row[0], NOON) for row in rows] == rows
+    assert [assembled(harness, service, row[0], NOON) for row in rows] == rows
 
 
-def test_night_after_a_request(house: House, service: Service, account: Any) -> None:
-    """A night that finds what a request wrote, and nothing new, writes nothing: it only makes the row fresh again."""
-    house.world.add("ann", account("paint the old fence one", "paint the old fence two"))
-    house.world.night(NOON - DAY)
-    house.todoist.advance("ann", {"items": [{"id": "t9", "content": "paint the old fence it"}]})
-    house.world.night(NOON)
-    row = assembled(house, service, "ann", NOON + timedelta(hours=1))
-    night = house.world.night(NOON + timedelta(hours=2))
-    [record] = [each for each in night["context_store"] if each.counts.get("rows_refreshed")]
-    assert (record.counts["rows_written"], record.counts["rows_refreshed"]) == (0, 1)
-    assert house.rows(f"SELECT {COLUMNS} FROM context_store") == [row]
-    assert house.world.stored()["ann"]["materialized_at"] == NOON + timedelta(hours=2)
+def test_run_after_a_request(harness: ServiceHarness, service: Service, account: Any) -> None:
+    """A run that finds the context of a request unchanged writes nothing, and makes it fresh."""
+    harness.world.add("ann", account("paint the old fence one", "paint the old fence two"))
+    harness.world.night(NOON - DAY)
+    harness.todoist.advance("ann", {"items": [{"id": "t9", "content": "paint the old fence it"}]})
+    harness.world.night(NOON)
+    row = assembled(harness, service, "ann", NOON + timedelta(hours=1))
+    results = harness.world.night(NOON + timedelta(hours=2))
+    [result] = [each for each in results["context_store"] if each.counts.get("rows_refreshed")]
+    assert (result.counts["rows_written"], result.counts["rows_refreshed"]) == (0, 1)
+    assert harness.rows(f"SELECT {COLUMNS} FROM context_store") == [row]
+    assert harness.world.stored()["ann"]["materialized_at"] == NOON + timedelta(hours=2)

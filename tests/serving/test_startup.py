@@ -1,4 +1,4 @@
-"""What must be there before the first request is taken."""
+"""Checks before the first request."""
 
 from __future__ import annotations
 
@@ -6,72 +6,78 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from service import House
+from service import ServiceHarness
 
-from contexts.vault import VaultError, new_key
+from contexts.todoist.credentials import CredentialsError, new_key
 from local import postgres
 from serving.startup import NotReady
 
 
-def refused(house: House, *, database_url: str | None = None, keys: Sequence[str] = (), **settings: Any) -> str:
-    """Why a service over this database and with these keys does not start."""
-    house.world.key = keys[0] if keys else house.world.key
-    with pytest.raises((NotReady, VaultError)) as raised:
-        house.open(database_url, **settings)
+def refused(
+    harness: ServiceHarness, *, database_url: str | None = None, keys: Sequence[str] = (), **settings: Any
+) -> str:
+    """The reason why a service with this database and these keys does not start."""
+    harness.world.key = keys[0] if keys else harness.world.key
+    with pytest.raises((NotReady, CredentialsError)) as raised:
+        harness.open(database_url, **settings)
     return str(raised.value)
 
 
-def test_all_is_there(house: House, account: Any) -> None:
-    """With every table, every migration and the right key it starts, users or not."""
-    house.open()
-    house.world.add("ann", account("call bob"))
-    house.open()
+def test_starts(harness: ServiceHarness, account: Any) -> None:
+    """With all tables, all migrations and the right key the service starts, with or without users."""
+    harness.open()
+    harness.world.add("ann", account("call bob"))
+    harness.open()
 
 
-def test_empty_database(house: House, server: str) -> None:
-    """A database without our tables is told with what makes them."""
-    url = postgres.create_database(server, "serving_empty", anew=True)
-    said = refused(house, database_url=url)
-    assert said.startswith("the database lacks candidate_sets, context_store, decisions, llm_calls, policies")
-    assert said.endswith("Make them: python -m contexts.migrate")
+def test_empty_database(harness: ServiceHarness, server: str) -> None:
+    """A database without our tables is refused with the command that creates them."""
+    url = postgres.create_database(server, "serving_empty", replace=True)
+    message = refused(harness, database_url=url)
+    assert message.startswith(
+        "the database lacks the tables candidate_sets, context_store, decisions, llm_calls, policies"
+    )
+    assert message.endswith(". Create them: python -m contexts migrate")
 
 
-def test_missing_table(house: House) -> None:
-    """A single table that is missing is named."""
-    house.connection.execute("ALTER TABLE llm_calls RENAME TO gone")
+def test_missing_table(harness: ServiceHarness) -> None:
+    """A single missing table is named."""
+    harness.connection.execute("ALTER TABLE llm_calls RENAME TO gone")
     try:
-        assert refused(house) == "the database lacks llm_calls. Make them: python -m contexts.migrate"
+        assert refused(harness) == "the database lacks the tables llm_calls. Create them: python -m contexts migrate"
     finally:
-        house.connection.execute("ALTER TABLE gone RENAME TO llm_calls")
+        harness.connection.execute("ALTER TABLE gone RENAME TO llm_calls")
 
 
-def test_missing_migration(house: House) -> None:
-    """A migration that was not applied yet is named, though all tables are there."""
-    house.connection.execute("DELETE FROM schema_migrations WHERE name LIKE '0003%%' OR name LIKE '0005%%'")
+def test_missing_migration(harness: ServiceHarness) -> None:
+    """A migration that is not applied is named, even if all tables exist."""
+    harness.connection.execute("DELETE FROM schema_migrations WHERE name LIKE '0003%%' OR name LIKE '0005%%'")
     try:
-        said = refused(house)
+        message = refused(harness)
     finally:
-        house.connection.execute("INSERT INTO schema_migrations VALUES ('0003_decisions'), ('0005_serving')")
-    assert said == ("migrations 0003_decisions, 0005_serving are not applied. Apply them: python -m contexts.migrate")
+        harness.connection.execute("INSERT INTO schema_migrations VALUES ('0003_decisions'), ('0005_serving')")
+    assert message == (
+        "migrations 0003_decisions, 0005_serving are not applied. Apply them: python -m contexts migrate"
+    )
 
 
-def test_later_migration(house: House) -> None:
-    """A migration of a later version, applied ahead of its deployment, keeps nobody from starting."""
-    house.connection.execute("INSERT INTO schema_migrations VALUES ('9999_later')")
+def test_later_migration(harness: ServiceHarness) -> None:
+    """A migration of a later version does not prevent the start."""
+    harness.connection.execute("INSERT INTO schema_migrations VALUES ('9999_later')")
     try:
-        house.open()
+        harness.open()
     finally:
-        house.connection.execute("DELETE FROM schema_migrations WHERE name = '9999_later'")
+        harness.connection.execute("DELETE FROM schema_migrations WHERE name = '9999_later'")
 
 
-def test_wrong_key(house: House, account: Any) -> None:
-    """Keys that do not open what is stored are found out at the start, not at the first stale user."""
-    house.world.add("ann", account("call bob"))
-    assert refused(house, keys=[new_key()]) == "no key of CREDENTIALS_KEYS opens the credentials of ann"
+def test_wrong_key(harness: ServiceHarness, account: Any) -> None:
+    """Keys that do not decrypt the stored credentials are detected at the start."""
+    harness.world.add("ann", account("call bob"))
+    assert refused(harness, keys=[new_key()]) == "no key in CREDENTIALS_KEYS decrypts the credentials of ann"
 
 
-def test_broken_key(house: House) -> None:
-    """What is no key is told with how to make one."""
-    said = refused(house, keys=["canary-4711"])
-    assert said.startswith("CREDENTIALS_KEYS holds something that is no Fernet key")
-    assert "canary" not in said
+def test_broken_key(harness: ServiceHarness) -> None:
+    """An invalid key is refused with instructions to create one."""
+    message = refused(harness, keys=["canary-4711"])
+    assert message.startswith("CREDENTIALS_KEYS contains a value that is not a Fernet key")
+    assert "canary" not in message

@@ -1,4 +1,4 @@
-"""The notebook, run without a browser."""
+"""The notebook, run as a script."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 
 import matplotlib as mpl
 import pytest
-from analysts import opened, store_ledger, tip
+from analysts import log_tip, open_world_session, write_step_runs
 from matplotlib.figure import Figure
 from world import World
 
-from contexts.ledger import Ledger, Page
-from contexts.sql import ROOT
+from contexts.postgres.run_log import RunLog, StepRun
+from contexts.postgres.sql import ROOT
 
-PICTURES = {
+CHARTS = {
     "freshness": "freshness_by_hour",
     "kinds": "tip_kinds",
     "themes": "welcome_themes",
     "skips": "llm_skips",
-    "nights": "night_cost",
+    "costs": "pipeline_cost",
     "users": "freshness_of_users",
     "drift": "embedding_drift",
 }
 
 
 @pytest.fixture
-def drawn(world: World, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Runs the notebook over the world; gives what its cells define."""
+def run_notebook(world: World, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A function that runs the notebook over the world and returns the variables of its cells."""
     mpl.use("agg")
     monkeypatch.setenv("DATA_ROOT", str(world.root))
     monkeypatch.delenv("DATABASE_URL", raising=False)
@@ -44,10 +44,10 @@ def drawn(world: World, monkeypatch: pytest.MonkeyPatch) -> Any:
     return run
 
 
-def test_every_picture(
-    drawn: Any, world: World, account: Any, database_url: str, monkeypatch: pytest.MonkeyPatch
+def test_every_chart(
+    run_notebook: Any, world: World, account: Any, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each picture shows what its analysis answers, below the question."""
+    """Each chart shows the rows of its analysis below the question."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     now = datetime.now(UTC)
     tasks = [
@@ -57,28 +57,36 @@ def test_every_picture(
     world.night(now)
     theme = world.rows("task_clusters")[0]["cluster_id"]
     for days in range(5):
-        tip(
+        log_tip(
             world, "ann", now - timedelta(days=days), "theme", theme=theme, reaction="done" if days % 2 else "ignored"
         )
-    ledger = Ledger(world.connection)
-    ledger.close_page(Page("n", "embed_tasks", now, now, 1, {}, {"texts_embedded": 3}, {}, {"texts_embedded": 0.5}))
-    store_ledger(world)
-    defined = drawn()
-    with opened(world, database_url) as analyst:
-        for name, analysis in PICTURES.items():
-            assert isinstance(defined[name], Figure), defined[name]
-            axes = defined[name].axes[0]
+    run_log = RunLog(world.connection)
+    run_log.finish_step_run(
+        StepRun("n", "embed_tasks", now, now, 1, {}, {"texts_embedded": 3}, {}, {"texts_embedded": 0.5})
+    )
+    write_step_runs(world)
+    variables = run_notebook()
+    with open_world_session(world, database_url) as analyst:
+        for name, analysis in CHARTS.items():
+            assert isinstance(variables[name], Figure), variables[name]
+            axes = variables[name].axes[0]
             assert axes.get_title(loc="left") == analyst.question(analysis)
             assert axes.patches or axes.lines
-    bars = [patch.get_width() for patch in defined["kinds"].axes[0].patches]
+        result = analyst.sql(
+            "SELECT work, seconds FROM analysis.pipeline_cost WHERE seconds IS NOT NULL ORDER BY work"
+        )
+        assert result is not None
+        seconds = dict(result.fetchall())
+    bars = [patch.get_width() for patch in variables["kinds"].axes[0].patches]
     assert bars == [pytest.approx(0.4)]
-    assert [bar.get_height() for bar in defined["nights"].axes[0].patches] == [0.5]
+    assert seconds["texts_embedded"] >= 0.5
+    assert [bar.get_height() for bar in variables["costs"].axes[0].patches] == pytest.approx(list(seconds.values()))
 
 
-def test_before_anything_was_made(drawn: Any) -> None:
-    """Where there is nothing yet, or no Postgres, a sentence stands in the picture's place."""
-    defined = drawn()
-    for name in PICTURES:
-        assert not isinstance(defined[name], Figure)
-    assert "There is nothing to tell yet" in defined["nights"].text
-    assert "DATABASE_URL" in defined["kinds"].text
+def test_before_the_first_run(run_notebook: Any) -> None:
+    """Without data or without Postgres, a message takes the place of each chart."""
+    variables = run_notebook()
+    for name in CHARTS:
+        assert not isinstance(variables[name], Figure)
+    assert "There is no data yet" in variables["costs"].text
+    assert "DATABASE_URL" in variables["kinds"].text

@@ -1,4 +1,4 @@
-"""However a state was reached night by night, it is the one that a run from nothing gives."""
+"""The state after any sequence of nights equals the state after a single run from scratch."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from world import NOON, World
 
-from contexts.migrate import migrate
-from contexts.sql import connect
-from contexts.todoist import Todoist, TodoistUnavailable
+from contexts.postgres.migrate import migrate
+from contexts.postgres.sql import connect
+from contexts.todoist.client import Todoist, TodoistUnavailable
 from local import postgres
-from local.todoist import Fault, LocalTodoist, running
+from local.todoist import Fault, LocalTodoist, running_todoist
 
 USERS = ("ann", "bob", "cem")
 TEXTS = (
@@ -35,59 +35,59 @@ DATES = (None, "2026-11-20", "2026-11-23", "2026-11-24", "2026-11-29T09:00:00", 
 
 _folders = count()
 
-put = st.tuples(
+put_task = st.tuples(
     st.just("put"), st.sampled_from(USERS), st.integers(0, 5), st.sampled_from(TEXTS), st.sampled_from(DATES)
 )
-gone = st.tuples(
+end_task = st.tuples(
     st.sampled_from(["complete", "delete"]), st.sampled_from(USERS), st.integers(0, 5), st.none(), st.none()
 )
-project = st.tuples(
+change_project = st.tuples(
     st.sampled_from(["rename", "drop_project"]),
     st.sampled_from(USERS),
     st.integers(0, 1),
     st.sampled_from(TEXTS),
     st.none(),
 )
-trouble = st.tuples(
-    st.sampled_from(["forget", "fail", "crash"]), st.sampled_from(USERS), st.just(0), st.none(), st.none()
+cause_trouble = st.tuples(
+    st.sampled_from(["erase", "fail", "crash"]), st.sampled_from(USERS), st.just(0), st.none(), st.none()
 )
-one_night = st.lists(st.one_of(put, put, gone, project, trouble), max_size=6)
+one_night = st.lists(st.one_of(put_task, put_task, end_task, change_project, cause_trouble), max_size=6)
 
 
 @pytest.fixture
 def fresh(server: str, todoist: LocalTodoist, tmp_path: Path) -> Iterator[World]:
-    """A second world over the same Todoist, to be run from nothing."""
+    """A second world over the same Todoist, for the run from scratch."""
     url = postgres.create_database(server, f"fresh_{next(_folders)}")
-    with connect(url) as connection, running(todoist) as address:
+    with connect(url) as connection, running_todoist(todoist) as address:
         migrate(connection)
-        yield World(connection, todoist, Todoist(address, patience=5, read_timeout=2), tmp_path / "fresh")
+        yield World(connection, todoist, Todoist(address, total_timeout=5, attempt_timeout=2), tmp_path / "fresh")
 
 
 @settings(
     max_examples=20,
     deadline=None,
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink nights takes minutes
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking takes minutes
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(nights=st.lists(one_night, min_size=1, max_size=4))
-def test_nights_equal_a_run_from_nothing(
+def test_nights_equal_a_run_from_scratch(
     world: World, fresh: World, account: Any, nights: list[list[tuple[Any, ...]]]
 ) -> None:
-    """Edits, deletions, full syncs, failures and crashes night by night end in the rows of a run from nothing."""
-    for each in (world, fresh):
-        _wipe(each)
+    """Nights with edits, deletions, full syncs, failures and crashes result in the rows of a run from scratch."""
+    for empty in (world, fresh):
+        _wipe(empty)
     for user in USERS:
         world.add(user, account("buy milk", "call the dentist", timezone="Asia/Tokyo"), "Asia/Tokyo")
     now = NOON
     for number, actions in enumerate(nights, 1):
         now = NOON + timedelta(hours=9 * number)
-        kinds = {_act(world, action) for action in actions}
-        _night(world, now, is_crash="crash" in kinds)
-    while not _night(world, now, is_crash=False):  # until every queued failure has had its turn
+        kinds = {_apply(world, action) for action in actions}
+        _run_night(world, now, is_crash="crash" in kinds)
+    while not _run_night(world, now, is_crash=False):  # until no queued failure is left
         pass
     for user in USERS:
         fresh.accounts.add(
-            user, email="", timezone="Asia/Tokyo", credentials=world.accounts.open([user])[0][0].credentials
+            user, email="", timezone="Asia/Tokyo", credentials=world.accounts.load([user])[0][0].credentials
         )
     fresh.night(now)
     assert _state(world) == _state(fresh)
@@ -99,8 +99,8 @@ def _wipe(world: World) -> None:
     world.root = world.root.with_name(f"data-{next(_folders)}")
 
 
-def _act(world: World, action: tuple[Any, ...]) -> str:
-    """Let something happen to a user; gives its kind."""
+def _apply(world: World, action: tuple[Any, ...]) -> str:
+    """Apply an action to a user and return its kind."""
     kind, user, number, text, date = action
     item = {"id": f"t{number}", "content": text, "project_id": f"p{number % 2}", "due": date and {"date": date}}
     if kind == "put":
@@ -112,31 +112,31 @@ def _act(world: World, action: tuple[Any, ...]) -> str:
         world.todoist.advance(user, {"projects": [{"id": f"p{number}", "name": text}]})
     elif kind == "drop_project":
         world.todoist.advance(user, {"projects": [{"id": f"p{number}", "name": "", "is_deleted": True}]})
-    elif kind == "forget":
+    elif kind == "erase":
         world.todoist.forget_sync_tokens(user)
     elif kind == "fail":
         world.todoist.fail(user, Fault.rate_limited(600))
     return str(kind)
 
 
-def _night(world: World, now: datetime, *, is_crash: bool) -> bool:
-    """A night; True when everybody was fetched. is_crash: it dies before the sync tokens are saved."""
+def _run_night(world: World, now: datetime, *, is_crash: bool) -> bool:
+    """Run a night and return whether all users were fetched. is_crash: it fails before the sync tokens are saved."""
 
-    def die(*_: object, **__: object) -> None:
-        raise ConnectionError("the machine is gone")
+    def crash(*_: object, **__: object) -> None:
+        raise ConnectionError("connection lost")
 
     with pytest.MonkeyPatch.context() as patch:
         if is_crash:
-            patch.setattr(world.accounts, "save", die)
+            patch.setattr(world.accounts, "save_sync_states", crash)
         try:
-            records = world.night(now)
+            results = world.night(now)
         except (ConnectionError, TodoistUnavailable):
             return False
-    return sum(record.counts["users_failed"] for record in records["todoist_tasks"]) == 0
+    return sum(result.counts["users_failed"] for result in results["todoist_tasks"]) == 0
 
 
 def _state(world: World) -> dict[str, Any]:
-    """All rows of all assets; in place of cluster ids, which follow a rule of their own, the members."""
+    """Return all rows of all assets, with the members of a cluster in place of its id, which depends on the past."""
     members: dict[tuple[str, str], set[str]] = {}
     clusters = world.rows("task_clusters")
     for row in clusters:

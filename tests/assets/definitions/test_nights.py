@@ -14,21 +14,20 @@ import pytest
 from world import NOON, WordVectors, World
 
 from assets.definitions import GRAPH
-from assets.errors import CheckFailed
-from assets.materialize import materialize
-from contexts.todoist import TodoistUnavailable
+from assets.engine.errors import CheckFailed
+from contexts.todoist.client import TodoistUnavailable
 from local.samples import changed_users, night_changes, sample_users
 from local.todoist import Fault
 
 REAL_TASKS = Path(__file__).parents[4] / "shared" / "data" / "todo_tasks.parquet"
 
 
-def n_changed(records: Any) -> int:
-    return sum(record.n_users_changed for record in records)
+def n_changed(results: Any) -> int:
+    return sum(result.n_users_computed for result in results)
 
 
-def count(records: Any, name: str) -> int:
-    return sum(record.counts[name] for record in records)
+def count(results: Any, name: str) -> int:
+    return sum(result.counts[name] for result in results)
 
 
 def load_samples(world: World, n: int) -> list[Any]:
@@ -39,7 +38,7 @@ def load_samples(world: World, n: int) -> list[Any]:
 
 
 def test_three_nights(world: World) -> None:
-    """A first night makes everything, a second only what 5 % of the users changed, a third nothing at all."""
+    """The first night computes everything, the second only the changes of 5 % of the users, the third nothing."""
     users = load_samples(world, 40)
     first = world.night(NOON)
     n_texts = len({(row["user_id"], row["text_hash"]) for row in world.rows("task_embeddings")})
@@ -66,7 +65,7 @@ def test_three_nights(world: World) -> None:
 
 
 def test_one_call_per_active_user(world: World, account: Any) -> None:
-    """Each active user costs one call a night, an inactive one none."""
+    """An active user costs one Todoist call per night, an inactive one none."""
     for user in ("ann", "bob", "cem"):
         world.add(user, account("water the plants"))
     world.accounts.set_active("cem", active=False)
@@ -80,13 +79,13 @@ def test_hash_is_checked_in_sql(world: World) -> None:
     """Every row's context_hash is the sha256 of its context_json, as Postgres computes it."""
     load_samples(world, 25)
     world.night()
-    is_right = "encode(sha256(convert_to(context_json, 'UTF8')), 'hex') = context_hash"
-    found = world.connection.execute(f"SELECT count(*), count(*) FILTER (WHERE {is_right}) FROM context_store")
-    assert found.fetchone() == (25, 25)
+    is_correct = "encode(sha256(convert_to(context_json, 'UTF8')), 'hex') = context_hash"
+    counts = world.connection.execute(f"SELECT count(*), count(*) FILTER (WHERE {is_correct}) FROM context_store")
+    assert counts.fetchone() == (25, 25)
 
 
-def test_freshness_is_the_fetch(world: World, account: Any) -> None:
-    """materialized_at is the time of the fetch; an unchanged user is fresh again, one whose fetch failed is not."""
+def test_freshness_is_the_time_of_the_fetch(world: World, account: Any) -> None:
+    """materialized_at is the time of the last successful fetch, even if the user did not change."""
     world.add("ann", account("call the dentist"))
     world.add("bob", account("call the plumber"))
     world.night(NOON)
@@ -103,8 +102,8 @@ def test_freshness_is_the_fetch(world: World, account: Any) -> None:
     [Fault.server_error(500), Fault.rate_limited(600), Fault.html_page(), Fault.null_items(), Fault.empty_object()],
     ids=lambda fault: fault.kind,
 )
-def test_failed_fetch_keeps_the_old(world: World, account: Any, fault: Fault) -> None:
-    """A user whose fetch fails keeps tasks and context; the others go on, and the failure is counted."""
+def test_failed_fetch_keeps_the_context(world: World, account: Any, fault: Fault) -> None:
+    """A failed fetch is counted, keeps the user's tasks and context, and does not affect other users."""
     world.add("ann", account("call the dentist"))
     world.add("bob", account("call the plumber"))
     world.night(NOON)
@@ -118,7 +117,7 @@ def test_failed_fetch_keeps_the_old(world: World, account: Any, fault: Fault) ->
 
 
 def test_outage_raises(world: World, account: Any) -> None:
-    """When nobody of a whole shard can be fetched the step fails with the wait that Todoist asked for."""
+    """The step fails with Todoist's Retry-After if no user of a shard can be fetched."""
     users = [f"user-{number}" for number in range(5)]
     for user in users:
         world.add(user, account("call the dentist"))
@@ -134,7 +133,7 @@ def test_outage_raises(world: World, account: Any) -> None:
 
 
 def test_revoked_token_is_disconnected_after_two_runs(world: World, account: Any) -> None:
-    """A refused token fails nobody; the account is disconnected when it is refused in a second run, not before."""
+    """A refused token is no failure; the account is disconnected after the second run with a refused token."""
     world.add("ann", account("call the dentist"))
     world.add("bob", account("call the plumber"))
     world.night(NOON)
@@ -148,30 +147,30 @@ def test_revoked_token_is_disconnected_after_two_runs(world: World, account: Any
 
 
 def test_removed_user_disappears(world: World, account: Any) -> None:
-    """A user who was taken out has no row left in any asset after the next night."""
+    """A removed user has no row in any asset after the next night."""
     world.add("ann", account("call the dentist"))
     world.add("bob", account("call the plumber"))
     world.night(NOON)
     world.accounts.remove("bob")
     world.night(NOON + timedelta(hours=4))
-    left = {asset.name: {row["user_id"] for row in world.rows(asset.name)} for asset in GRAPH}
-    assert left == {asset.name: {"ann"} for asset in GRAPH} | {"tip_reactions": set()}
+    users = {asset.name: {row["user_id"] for row in world.rows(asset.name)} for asset in GRAPH}
+    assert users == {asset.name: {"ann"} for asset in GRAPH} | {"tip_reactions": set()}
     assert set(world.stored()) == {"ann"}
 
 
 def test_crash_between_data_and_token(world: World, account: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that dies after the data and before the sync token gets the same delta again, and the same rows."""
+    """After a crash between writing the data and saving the sync token, the next run repeats the same delta."""
     world.add("ann", account("call the dentist", "buy milk"))
     world.night(NOON)
     world.todoist.advance(
         "ann", {"items": [{"id": "t1", "content": "buy oat milk"}, {"id": "t2", "content": "rest"}]}
     )
 
-    def die(*_: object, **__: object) -> None:
-        raise ConnectionError("the machine is gone")
+    def crash(*_: object, **__: object) -> None:
+        raise ConnectionError("connection lost")
 
     with monkeypatch.context() as patch:
-        patch.setattr(world.accounts, "save", die)
+        patch.setattr(world.accounts, "save_sync_states", crash)
         with pytest.raises(ConnectionError):
             world.night(NOON + timedelta(hours=4))
     rows = world.rows("todoist_tasks")
@@ -182,7 +181,7 @@ def test_crash_between_data_and_token(world: World, account: Any, monkeypatch: p
 
 
 def test_lost_shard_is_fetched_in_full(world: World, account: Any) -> None:
-    """Where a shard of tasks is lost, its users are asked for everything, whatever sync tokens say."""
+    """The users of a lost shard of tasks are fetched in full, even if they have sync tokens."""
     world.add("ann", account("call the dentist"))
     world.night(NOON)
     before = world.rows("todoist_tasks")
@@ -194,7 +193,7 @@ def test_lost_shard_is_fetched_in_full(world: World, account: Any) -> None:
 
 
 def test_awkward_items(world: World, account: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Broken items are skipped, counted and named by id; NUL bytes, emoji and odd zones pass; no text is logged."""
+    """Broken items are skipped, counted and logged by id only; NUL bytes, emoji and unknown zones are accepted."""
     items = [
         {"id": "good", "content": "caf\u0000é \ud800 🎉 مرحبا", "surprise": {"nested": 1}},
         {"id": "zone", "content": "odd zone", "due": {"date": "2026-11-24T10:00:00Z", "timezone": "Mars/Base"}},
@@ -216,7 +215,7 @@ def test_awkward_items(world: World, account: Any, caplog: pytest.LogCaptureFixt
 
 
 def test_empty_account_has_a_context(world: World, account: Any) -> None:
-    """A user without open tasks has a row, and is not computed again every night."""
+    """A user without open tasks has a context, and is not recomputed every night."""
     world.add("ann", account())
     world.night(NOON)
     assert json.loads(world.stored()["ann"]["context_json"])["counts"]["open"] == 0
@@ -225,7 +224,7 @@ def test_empty_account_has_a_context(world: World, account: Any) -> None:
 
 
 def test_a_large_account_stays_within_budget(world: World, account: Any) -> None:
-    """A user with 5,000 tasks gets the most pressing ones within the budget, and honest counts of all."""
+    """The context of a user with 5,000 tasks has the most urgent tasks within the budget, and the counts of all."""
     items = [
         {
             "id": f"i{n}",
@@ -245,8 +244,8 @@ def test_a_large_account_stays_within_budget(world: World, account: Any) -> None
     assert {task["id"] for task in context["tasks"]["overdue"]} == {f"o{n}" for n in range(10)}
 
 
-def test_midnight_moves_only_who_moves(world: World, account: Any) -> None:
-    """At midnight in their own zone only those contexts change in which a task changes bucket."""
+def test_midnight_changes_only_moved_tasks(world: World, account: Any) -> None:
+    """A local midnight changes only contexts in which a task changes bucket."""
     tomorrow = {"id": "t0", "content": "call the dentist", "due": {"date": "2026-11-24"}}
     world.add("ann", account(tomorrow, timezone="Asia/Tokyo"))
     world.add("bob", account(tomorrow, timezone="America/New_York"))
@@ -258,20 +257,20 @@ def test_midnight_moves_only_who_moves(world: World, account: Any) -> None:
     assert "this_week" in json.loads(world.stored()["bob"]["context_json"])["tasks"]
 
 
-def test_another_model_makes_other_vectors(world: World, account: Any) -> None:
-    """Another model means other vectors for every task, never a mix, and themes and contexts follow."""
+def test_a_different_model_recomputes_everything(world: World, account: Any) -> None:
+    """A different model recomputes the vectors of all tasks, and themes and contexts from them."""
     world.add("ann", account("call the dentist", "call the doctor", "buy milk"))
     world.night(NOON)
     world.embedder = WordVectors("other-vectors", dim=48)
     night = world.night(NOON + timedelta(hours=1))
     assert {row["model"] for row in world.rows("task_embeddings")} == {world.embedder.version}
     assert {len(row["embedding"]) for row in world.rows("task_embeddings")} == {48}
-    assert [record.reason for record in night["task_embeddings"]] == ["model"]
+    assert [result.reason for result in night["task_embeddings"]] == ["model"]
     assert n_changed(night["task_clusters"]) == 1
 
 
-def test_a_text_is_embedded_once_a_shard(world: World, account: Any) -> None:
-    """The same text, whoever wrote it, is embedded once in a shard, and not again when another task says it."""
+def test_a_text_is_embedded_once_per_shard(world: World, account: Any) -> None:
+    """A text is embedded once per shard for all users, and not again for a new task with the same text."""
     world.n_shards = 1
     world.add("ann", account("buy milk", "buy milk", "call mum"))
     world.add("bob", account("buy milk"))
@@ -282,8 +281,8 @@ def test_a_text_is_embedded_once_a_shard(world: World, account: Any) -> None:
     assert sorted(world.embedder.texts) == ["buy milk", "call mum"]
 
 
-def test_a_due_date_wakes_no_model(world: World, account: Any) -> None:
-    """A task that only gets another date is neither embedded nor clustered again, but its context changes."""
+def test_a_new_due_date_needs_no_embedding(world: World, account: Any) -> None:
+    """A new due date changes the context, but the task is neither embedded nor clustered again."""
     world.add("ann", account("call the dentist"))
     world.night(NOON)
     world.todoist.advance(
@@ -295,7 +294,7 @@ def test_a_due_date_wakes_no_model(world: World, account: Any) -> None:
 
 
 def test_reactions_reach_the_context(world: World, account: Any) -> None:
-    """What a user made of a tip stands in the next day's context, by kind and theme, and goes after 90 days."""
+    """A reaction to a tip is in the contexts of the next 90 days, counted by kind and theme."""
     world.add("ann", account("call the dentist"))
     world.night(NOON)
     world.connection.execute(
@@ -314,12 +313,10 @@ def test_reactions_reach_the_context(world: World, account: Any) -> None:
 
 
 def test_bad_vectors_are_not_published(world: World, account: Any) -> None:
-    """Vectors that are not of length 1 are refused: the shard stays as it was, no context is made of them, and nobody
-    finds them when the model is mended.
-    """
+    """Vectors that are not of length 1 fail the check: neither the shard nor the vector cache keeps them."""
 
     class Broken(WordVectors):
-        def encode(self, texts: Any, done: Any = None) -> Any:
+        def encode(self, texts: Any, on_batch: Any = None) -> Any:
             return super().encode(texts) * 3
 
     world.add("ann", account("call the dentist"))
@@ -334,8 +331,8 @@ def test_bad_vectors_are_not_published(world: World, account: Any) -> None:
     assert {row["model"] for row in world.rows("task_embeddings")} == {world.embedder.version}
 
 
-def test_newer_row_of_the_request_path_stays(world: World, account: Any) -> None:
-    """A row that was assembled inline after the night's fetch is not overwritten by the night."""
+def test_a_newer_row_is_not_overwritten(world: World, account: Any) -> None:
+    """A night does not overwrite a row that a request assembled after the night's fetch."""
     world.add("ann", account("call the dentist"))
     world.connection.execute(
         "INSERT INTO context_store VALUES ('ann', %s, '{}', 'newer')", [NOON + timedelta(minutes=5)]
@@ -345,29 +342,22 @@ def test_newer_row_of_the_request_path_stays(world: World, account: Any) -> None
 
 
 def test_selection_of_one_user(world: World, account: Any) -> None:
-    """A run for one user computes that user only, and leaves the others for the next run."""
+    """A run for one user computes only this user; the next run computes the others."""
     world.n_shards = 1
     for user in ("ann", "bob"):
         world.add(user, account("call the dentist"))
     world.night(NOON)
     for user in ("ann", "bob"):
         world.todoist.advance(user, {"items": [{"id": "t5", "content": "buy bread"}]})
-    materialize(
-        GRAPH,
-        world.shards,
-        resources=world.resources,
-        now=NOON + timedelta(hours=1),
-        users=dict.fromkeys(("ann", "bob"), NOON + timedelta(hours=1)),
-        only_users=["ann"],
-    )
+    world.night(NOON + timedelta(hours=1), only_users=("ann",))
     assert [("buy bread" in row["context_json"]) for row in world.stored().values()] == [True, False]
     world.night(NOON + timedelta(hours=2))
     assert all("buy bread" in row["context_json"] for row in world.stored().values())
 
 
-@pytest.mark.skipif(not REAL_TASKS.exists(), reason="the real to-do texts are not at hand")
+@pytest.mark.skipif(not REAL_TASKS.exists(), reason="the file of real to-do texts does not exist")
 def test_real_texts(world: World, account: Any) -> None:
-    """The whole job on real to-do texts, 25 tasks a user: every task has a vector, every user a context."""
+    """With real to-do texts, 25 tasks per user, every task gets a vector and every user a context."""
     table = pq.read_table(REAL_TASKS).to_pylist()
     for start in range(0, len(table), 25):
         rows = table[start : start + 25]

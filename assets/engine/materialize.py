@@ -1,0 +1,285 @@
+"""Materialize planned shards: compute the users whose inputs changed, carry the others over, replace the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import perf_counter
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from assets.engine.asset import KEY, Asset, Output, Users
+from assets.engine.checks import ShardUnderCheck
+from assets.engine.errors import AssetError, CheckFailed
+from assets.engine.graph import Graph
+from assets.engine.hashing import digest_of, hash_of, recipe_of, shard_of
+from assets.engine.index import Index
+from assets.engine.parquet import Footer, Shard, Shards
+from assets.engine.plan import Plan, PlannedShard, Planner, Request, staleness
+from assets.engine.results import ShardResult
+from assets.engine.tables import InputShard, InputTables, merge_users, sort_rows
+
+Lock = Callable[[str, int], AbstractContextManager[None]]
+"""Holds the exclusive right to write one shard, given the asset's name and the shard's number."""
+
+
+def unlocked(_: str, __: int) -> AbstractContextManager[None]:
+    """Lock nothing: for roots that only one process writes to."""
+    return nullcontext()
+
+
+def materialize(
+    plan: Plan,
+    graph: Graph,
+    shards: Shards,
+    *,
+    resources: Mapping[type, object],
+    now: datetime,
+    lock: Lock = unlocked,
+) -> Iterator[ShardResult]:
+    """Materialize a plan in its order and yield the result of each shard.
+
+    A shard that was planned as an upper bound is planned again once its inputs have run.
+    """
+    run = _Run(graph, shards, resources, now, plan.request)
+    for entry in plan:
+        exact = Planner(graph, shards, resources, now).replan(entry, plan.request) if entry.is_upper_bound else entry
+        if exact:
+            with lock(exact.asset, exact.shard):
+                result = run.shard(graph[exact.asset], exact)
+            yield result
+
+
+@dataclass(frozen=True)
+class _NewShard:
+    """The new rows of a shard with their index, and how they were computed.
+
+    is_complete: no stale user is left for a later run.
+    """
+
+    table: pa.Table
+    index: Index
+    n_users_computed: int
+    computed: pa.Table
+    computed_users: Collection[str]
+    output: Output
+    is_complete: bool
+
+
+@dataclass(frozen=True)
+class _Run:
+    graph: Graph
+    shards: Shards
+    resources: Mapping[type, object]
+    now: datetime
+    request: Request
+
+    def shard(self, asset: Asset, planned: PlannedShard) -> ShardResult:
+        """Compute, check and replace one shard, and only then call the output's `after_write`."""
+        began = perf_counter()
+        with ExitStack() as stack:
+            previous = stack.enter_context(self.shards.open(asset, planned.shard))
+            inputs = {
+                edge.asset: InputShard(
+                    self.graph[edge.asset],
+                    edge,
+                    stack.enter_context(self.shards.open(self.graph[edge.asset], planned.shard)),
+                )
+                for edge in asset.inputs
+            }
+            compute = self._observe if asset.observes else self._derive
+            new = compute(asset, planned, previous, inputs)
+            _check(asset, planned, new, inputs, is_first_run=previous is None)
+            footer = self._footer(asset, planned, new, inputs, previous)
+            before = previous.footer if previous else None
+        if before is None or not before.equals_but_time(footer):
+            self.shards.write(asset, new.table, footer)
+        if before and not set(before.index.users) <= set(new.index.users):
+            self.shards.remove_leftovers(asset, planned.shard)  # they can hold rows of the users removed
+        if new.output.after_write:
+            new.output.after_write()
+        return ShardResult(
+            asset=asset.name,
+            shard=planned.shard,
+            reason=planned.reason,
+            changed=before is None or before.data_version != footer.data_version,
+            data_version=footer.data_version,
+            n_rows=footer.n_rows,
+            n_users=footer.n_users,
+            n_users_computed=new.n_users_computed,
+            seconds=perf_counter() - began,
+            counts=new.output.counts,
+        )
+
+    def _observe(
+        self, asset: Asset, planned: PlannedShard, previous: Shard | None, inputs: Mapping[str, InputShard]
+    ) -> _NewShard:
+        """Let an observing asset write the whole shard."""
+        users = {user: at for user, at in self.request.observed.items() if self._is_in(user, planned.shard)}
+        output = self._call(
+            asset, _previous_rows(asset, previous), users, {name: source.rows() for name, source in inputs.items()}
+        )
+        table = sort_rows(asset, output.table)
+        all_users = set(pc.unique(table[KEY]).to_pylist())
+        _refuse_strangers(asset, all_users, {user for user in all_users if self._is_in(user, planned.shard)})
+        recipe = recipe_of(asset, self.resources)
+        recipe_digest = digest_of(hash_of(recipe).encode())
+        if asset.is_source:
+            input_digests = _observation_digests(recipe_digest, all_users, users, previous)
+            index = Index.from_table(table, asset.versioned, input_digests)
+            prefixes = [row.tobytes() for row in index.input_digests]
+        else:
+            index = Index.from_table(table, asset.versioned, self._written_digests(asset, inputs, recipe, previous))
+            prefixes = [recipe_digest] * len(index)
+        opaque = [digest_of(prefix, row.tobytes()) for prefix, row in zip(prefixes, index.digests, strict=True)]
+        return _NewShard(
+            table,
+            index.with_opaque(sorted(asset.opaque), opaque),
+            n_users_computed=len(users),
+            computed=table,
+            computed_users=users,
+            output=output,
+            is_complete=self.request.only_users is None,
+        )
+
+    def _written_digests(
+        self, asset: Asset, inputs: Mapping[str, InputShard], recipe: Mapping[str, str], previous: Shard | None
+    ) -> Mapping[str, bytes]:
+        """Return the input digests of an observing asset's users.
+
+        Users outside a restricted run keep their previous digests, so that a later run finds them stale.
+        """
+        current = staleness(asset, Index(), _indices(inputs), recipe, self.now).input_digests
+        only = self.request.only_users
+        if only is None:
+            return current
+        before = previous.footer.index.input_digests_by_user() if previous else {}
+        kept = {user: digest for user, digest in before.items() if user in current and user not in only}
+        return kept | {user: digest for user, digest in current.items() if user in only}
+
+    def _derive(
+        self, asset: Asset, planned: PlannedShard, previous: Shard | None, inputs: Mapping[str, InputShard]
+    ) -> _NewShard:
+        """Compute the stale users of a derived asset and carry the others over."""
+        old = _previous_rows(asset, previous)
+        old_index = _previous_index(asset, old, previous)
+        current = staleness(asset, old_index, _indices(inputs), recipe_of(asset, self.resources), self.now)
+        users = current.to_compute(self.request, force=planned.reason == "forced")
+        output = Output(asset.schema.empty_table())
+        if users:
+            output = self._call(asset, old, {}, {name: source.rows(users) for name, source in inputs.items()})
+        computed = sort_rows(asset, output.table)
+        input_digests = {user: current.input_digests[user] for user in users}
+        _refuse_strangers(asset, set(computed[KEY].to_pylist()), users)
+        new_index = _index(asset, computed, input_digests)
+        kept = old_index.without(users | current.removed)
+        return _NewShard(
+            merge_users((old, old_index, kept), (computed, new_index, new_index)),
+            kept.merged(new_index),
+            n_users_computed=len(users),
+            computed=computed,
+            computed_users=users,
+            output=output,
+            is_complete=current.stale <= users,
+        )
+
+    def _call(self, asset: Asset, previous: pa.Table, users: Users, inputs: Mapping[str, pa.Table]) -> Output:
+        for name, kind in asset.resources.items():
+            if kind not in self.resources:
+                raise AssetError(f"{asset.name} asks for '{name}', a {kind.__name__}, which this run does not have.")
+        reserved = {"previous": previous, "users": users, "now": self.now}
+        output = asset.function(
+            **inputs,
+            **{name: reserved[name] for name in asset.reserved},
+            **{name: self.resources[kind] for name, kind in asset.resources.items()},
+        )
+        return output if isinstance(output, Output) else Output(output)
+
+    def _footer(
+        self,
+        asset: Asset,
+        planned: PlannedShard,
+        new: _NewShard,
+        inputs: Mapping[str, InputShard],
+        previous: Shard | None,
+    ) -> Footer:
+        versions = {name: version for name, source in inputs.items() if (version := source.version)}
+        recipe = recipe_of(asset, self.resources)
+        if not new.is_complete:  # without versions, and with the old recipe, the shard stays stale
+            versions, recipe = {}, (previous.footer.recipe if previous else recipe)
+        n_shards, at = self.shards.n_shards, datetime.now(UTC)
+        return Footer.from_index(asset, planned.shard, n_shards, new.index, recipe, versions, materialized_at=at)
+
+    def _is_in(self, user: str, shard: int) -> bool:
+        return shard_of(user, self.shards.n_shards) == shard
+
+
+def _indices(inputs: Mapping[str, InputShard]) -> Mapping[str, Index | None]:
+    return {name: source.index for name, source in inputs.items()}
+
+
+def _previous_rows(asset: Asset, previous: Shard | None) -> pa.Table:
+    """Return the shard's stored rows; columns that an older version of the code did not have are null."""
+    if previous is None:
+        return asset.schema.empty_table()
+    is_older = previous.footer.recipe["code"] != asset.code_version
+    missing = {name for name in asset.schema.names if (is_older or asset.observes) and not previous.has(name)}
+    table = previous.read([name for name in asset.schema.names if name not in missing])
+    for name in missing:
+        table = table.append_column(name, pa.nulls(len(table), asset.schema.field(name).type))
+    return table.select(asset.schema.names)
+
+
+def _previous_index(asset: Asset, old: pa.Table, previous: Shard | None) -> Index:
+    """Return the stored index of users, rebuilt if the asset now declares other columns."""
+    index = previous.footer.index if previous else Index()
+    if index.columns == (*asset.versioned, *sorted(asset.opaque)):
+        return index
+    return _index(asset, old, index.input_digests_by_user())
+
+
+def _index(asset: Asset, rows: pa.Table, input_digests: Mapping[str, bytes]) -> Index:
+    """Index a derived asset's rows; the digest of an opaque column is the digest of the user's inputs."""
+    index = Index.from_table(rows, asset.versioned, input_digests)
+    return index.with_opaque(sorted(asset.opaque), [row.tobytes() for row in index.input_digests])
+
+
+def _observation_digests(
+    recipe_digest: bytes, users: Iterable[str], observed: Users, previous: Shard | None
+) -> dict[str, bytes]:
+    """Return for each user of a source the digest of the recipe of their last observation."""
+    before = previous.footer.index.input_digests_by_user() if previous else {}
+    return {user: recipe_digest if user in observed else before.get(user, recipe_digest) for user in users}
+
+
+def _refuse_strangers(asset: Asset, users: Iterable[str], allowed: Iterable[str]) -> None:
+    strangers = sorted(set(users) - set(allowed))
+    if strangers:
+        raise CheckFailed(
+            f"{asset.name} returned rows of '{strangers[0]}', a user it was not asked for."
+            f" Return only users of the inputs."
+        )
+
+
+def _check(
+    asset: Asset, planned: PlannedShard, new: _NewShard, inputs: Mapping[str, InputShard], *, is_first_run: bool
+) -> None:
+    # Stale users who are left for a later run do not fit the inputs yet: only computed users are checked.
+    is_partial = not new.is_complete and not asset.observes
+    shard = ShardUnderCheck(
+        table=new.computed if is_partial else new.table,
+        computed=new.computed,
+        inputs=InputTables(inputs, new.computed_users if is_partial else None),
+        n_users=len(new.index),
+        n_users_computed=new.n_users_computed,
+        is_full_rebuild=is_first_run or planned.reason in ("code", "model", "forced"),
+    )
+    for check in asset.checks:
+        if refusal := check(shard):
+            raise CheckFailed(
+                f"{asset.name}, shard {planned.shard}: {refusal}. The shard's file stays as it was."
+                f" If the data is right, fix the check in the asset's definition."
+            )

@@ -1,0 +1,313 @@
+"""The plan: which shards would run and why. Versions in footers decide, never an event."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Literal
+
+from assets.engine.asset import Asset, Users
+from assets.engine.errors import ShardUnreadable
+from assets.engine.graph import Graph
+from assets.engine.hashing import DIGEST_BYTES, digest_of, hash_of, recipe_of, shard_of
+from assets.engine.index import Index
+from assets.engine.parquet import Footer, Shards
+
+Reason = Literal["observe", "missing", "code", "model", "data", "expired", "forced", "unreadable"]
+"""Why a shard runs.
+
+observe: to see new fetches. missing: no file. code, model, data: a different version of the code, of a
+resource, of an input. expired: a row's `valid_until` has passed. forced: on request. unreadable: the run will raise.
+"""
+
+
+@dataclass(frozen=True)
+class Request:
+    """The work that a run is asked to do.
+
+    observed: the users whom observing assets receive as `users`, each with the instant of the last fetch.
+    observe_shards: the shards in which observing assets run, also those without an observed user. only_shards,
+    only_users: the shards and users to which the run is restricted, None for no restriction. force: compute
+    up-to-date users, too, unless the shard of the first input is missing, which would drop their rows.
+    """
+
+    observed: Users = field(default_factory=dict)
+    observe_shards: frozenset[int] = frozenset()
+    only_shards: frozenset[int] | None = None
+    only_users: frozenset[str] | None = None
+    force: bool = False
+
+    def restricted(self, users: frozenset[str]) -> frozenset[str]:
+        """Return the users that the request allows to compute."""
+        return users if self.only_users is None else users & self.only_users
+
+
+def build_request(
+    n_shards: int,
+    observed: Users,
+    *,
+    only_shards: Iterable[int] | None = None,
+    only_users: Iterable[str] | None = None,
+    force: bool = False,
+) -> Request:
+    """Build the request of a run for everybody, for some shards, or for some users in their shards."""
+    users = None if only_users is None else frozenset(only_users)
+    shards = None if only_shards is None else frozenset(only_shards)
+    if users is not None:
+        observed = {user: at for user, at in observed.items() if user in users}
+        own_shards = frozenset(shard_of(user, n_shards) for user in users)
+        shards = own_shards if shards is None else shards & own_shards
+    observe_shards = frozenset(shard_of(user, n_shards) for user in observed) | (shards or frozenset())
+    return Request(observed, observe_shards, shards, users, force)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The amount of work in a planned shard: exact, or an upper bound if the shard's `is_upper_bound` is true.
+
+    users: the users to compute (for a source: to fetch). n_users: users of the shard after the run. n_rows: rows read
+    for `users`, None if unknown (a source's answer). n_users_certain, n_rows_certain: the lower bounds.
+    """
+
+    users: frozenset[str] = field(default=frozenset(), repr=False)
+    n_users: int = 0
+    n_rows: int | None = 0
+    n_users_certain: int = 0
+    n_rows_certain: int = 0
+
+
+@dataclass(frozen=True)
+class PlannedShard:
+    """One shard of one asset that is to run.
+
+    is_upper_bound: an input runs before it and may come out unchanged, so the shard is planned again in its turn.
+    workload: for estimates; the run itself does not read it.
+    """
+
+    asset: str
+    shard: int
+    reason: Reason
+    is_upper_bound: bool = False
+    workload: Workload = field(default=Workload(), compare=False)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The shards to run, in order, and the request that they answer. A run does nothing beyond its plan.
+
+    blocked: shards that are left out, each with the stale asset that has to run first.
+    """
+
+    entries: tuple[PlannedShard, ...]
+    request: Request
+    blocked: Mapping[int, str] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[PlannedShard]:
+        """Iterate over the planned shards in order."""
+        return iter(self.entries)
+
+    def __bool__(self) -> bool:
+        """Whether anything is to run."""
+        return bool(self.entries)
+
+    @property
+    def by_shard(self) -> dict[int, list[str]]:
+        """The names of the assets to run, by shard, in order."""
+        shards = sorted({entry.shard for entry in self})
+        return {shard: [entry.asset for entry in self if entry.shard == shard] for shard in shards}
+
+    def entries_of(self, asset: str) -> list[PlannedShard]:
+        """Return the planned shards of an asset."""
+        return [entry for entry in self.entries if entry.asset == asset]
+
+
+@dataclass(frozen=True)
+class Staleness:
+    """The comparison of a shard with its inputs, user by user.
+
+    input_digests: the current input digest of each user of the first input. stale: users whose rows were computed
+    from something else or have expired. removed: users no longer in the first input.
+    """
+
+    input_digests: Mapping[str, bytes]
+    stale: frozenset[str]
+    removed: frozenset[str]
+
+    def to_compute(self, request: Request, *, force: bool) -> frozenset[str]:
+        """Return the users whom a run computes; force: all of them, stale or not."""
+        return request.restricted(frozenset(self.input_digests) if force else self.stale)
+
+
+def staleness(
+    asset: Asset, index: Index, inputs: Mapping[str, Index | None], recipe: Mapping[str, str], now: datetime
+) -> Staleness:
+    """Compare the input digests that users' rows were made from with the current ones."""
+    current = _current_digests(asset, inputs, recipe)
+    stored = index.input_digests_by_user()
+    stale = {user for user, digest in current.items() if stored.get(user) != digest}
+    stale |= index.expired(now) & current.keys()
+    return Staleness(current, frozenset(stale), frozenset(stored.keys() - current.keys()))
+
+
+def _current_digests(asset: Asset, inputs: Mapping[str, Index | None], recipe: Mapping[str, str]) -> dict[str, bytes]:
+    """Return for each user of the first input a digest of the recipe and of the columns read."""
+    prefix = hash_of(recipe).encode()
+    read = [(index.digests_of(edge.columns) if (index := inputs[edge.asset]) else {}) for edge in asset.inputs]
+    no_rows = [bytes(DIGEST_BYTES * len(edge.columns)) for edge in asset.inputs]
+    return {
+        user: digest_of(prefix, *(digests.get(user, none) for digests, none in zip(read, no_rows, strict=True)))
+        for user in read[0]
+    }
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Plans from footers alone and reads each footer once, so all plans of a planner see the same versions.
+
+    resources: the resources of the run; their versions are part of every recipe.
+    """
+
+    graph: Graph
+    shards: Shards
+    resources: Mapping[type, object]
+    now: datetime
+    _footers: dict[tuple[str, int], Footer | None] = field(default_factory=dict, repr=False, compare=False)
+
+    def plan(
+        self, assets: Iterable[Asset], request: Request | None = None, before: Iterable[PlannedShard] = ()
+    ) -> Plan:
+        """Plan `assets` in the graph's order.
+
+        An observing asset runs in the shards to observe, any other asset where its inputs changed. A shard whose
+        input runs earlier, in this plan or in the plan `before`, is planned as an upper bound.
+        """
+        request = request or Request()
+        observed = _by_shard(request.observed, self.shards.n_shards)
+        entries: dict[tuple[str, int], PlannedShard] = {}
+        earlier = {(entry.asset, entry.shard): entry for entry in before}
+        shards = range(self.shards.n_shards) if request.only_shards is None else sorted(request.only_shards)
+        for asset in assets:
+            for shard in shards:
+                users = observed.get(shard, frozenset()) if shard in request.observe_shards else None
+                keys = [(edge.asset, shard) for edge in asset.inputs]
+                upstream = [entry for key in keys if (entry := entries.get(key) or earlier.get(key))]
+                if planned := self._planned(asset, shard, users, upstream, request):
+                    entries[asset.name, shard] = planned
+        return Plan(tuple(entries.values()), request)
+
+    def without_blocked(self, plan: Plan, members: Collection[Asset]) -> Plan:
+        """Leave out of the plan the shards in which an ancestor of `members` that is not a member is stale."""
+        shards = sorted({entry.shard for entry in plan})
+        blocked = {shard: name for shard in shards if (name := self.blocked_by(members, shard))}
+        ready = tuple(entry for entry in plan if entry.shard not in blocked)
+        return replace(plan, entries=ready, blocked=blocked)
+
+    def replan(self, entry: PlannedShard, request: Request) -> PlannedShard | None:
+        """Plan one shard again, after its inputs have run; None if there is nothing left to do."""
+        plan = self.plan([self.graph[entry.asset]], replace(request, only_shards=frozenset([entry.shard])))
+        return plan.entries[0] if plan else None
+
+    def blocked_by(self, members: Iterable[Asset], shard: int) -> str | None:
+        """Return the name of a stale ancestor of `members` in this shard, None if all are up to date.
+
+        A run before the ancestor's would do the same work again right after it.
+        """
+        names = {asset.name for asset in members}
+        ancestors = set().union(*(self.graph.ancestors(name) for name in names)) - names
+        request = Request(only_shards=frozenset([shard]))
+        stale = (asset.name for asset in self.graph if asset.name in ancestors and self.plan([asset], request))
+        return next(stale, None)
+
+    def footer(self, asset: Asset, shard: int) -> Footer | None:
+        """Return a shard's footer as of its first reading, None if there is no file."""
+        key = (asset.name, shard)
+        if key not in self._footers:
+            self._footers[key] = self.shards.footer(asset, shard)
+        return self._footers[key]
+
+    def _planned(
+        self,
+        asset: Asset,
+        shard: int,
+        observed: frozenset[str] | None,
+        upstream: Sequence[PlannedShard],
+        request: Request,
+    ) -> PlannedShard | None:
+        """Plan one shard. observed: the users to observe in it, None if the shard is not observed."""
+        try:
+            if asset.is_source:
+                return None if observed is None else self._planned_source(asset, shard, observed)
+            is_observed = asset.observes and observed is not None
+            return self._planned_derived(asset, shard, upstream, request, is_observed=is_observed)
+        except ShardUnreadable:
+            return PlannedShard(asset.name, shard, "unreadable")
+
+    def _planned_source(self, asset: Asset, shard: int, observed: frozenset[str]) -> PlannedShard:
+        footer = self.footer(asset, shard)
+        users = footer.index.users if footer else ()
+        workload = Workload(observed, len(observed.union(users)), n_rows=None if observed else 0)
+        return PlannedShard(asset.name, shard, "observe", workload=workload)
+
+    def _planned_derived(
+        self, asset: Asset, shard: int, upstream: Sequence[PlannedShard], request: Request, *, is_observed: bool
+    ) -> PlannedShard | None:
+        inputs = {edge.asset: self.footer(self.graph[edge.asset], shard) for edge in asset.inputs}
+        if inputs[asset.inputs[0].asset] is None and not upstream:
+            return None
+        footer, recipe = self.footer(asset, shard), recipe_of(asset, self.resources)
+        versions = {
+            edge.asset: source.edge_version(edge.columns) for edge in asset.inputs if (source := inputs[edge.asset])
+        }
+        reason: Reason | None = "forced" if request.force else _difference(footer, recipe, versions, self.now)
+        reason = reason or ("data" if upstream else None) or ("observe" if is_observed else None)
+        if reason is None:
+            return None
+        workload = self._workload(asset, recipe, footer, inputs, upstream, request)
+        return PlannedShard(asset.name, shard, reason, is_upper_bound=bool(upstream), workload=workload)
+
+    def _workload(
+        self,
+        asset: Asset,
+        recipe: Mapping[str, str],
+        footer: Footer | None,
+        inputs: Mapping[str, Footer | None],
+        upstream: Sequence[PlannedShard],
+        request: Request,
+    ) -> Workload:
+        first = inputs[asset.inputs[0].asset]
+        source, index = first.index if first else Index(), footer.index if footer else Index()
+        indices = {name: each.index if each else None for name, each in inputs.items()}
+        current = staleness(asset, index, indices, recipe, self.now)
+        certain = current.to_compute(request, force=request.force)
+        possible = request.restricted(frozenset().union(*(entry.workload.users for entry in upstream)))
+        users = certain | possible
+        has_all_rows = all(user in source.position for user in users)
+        return Workload(
+            users,
+            n_users=len((set(index.users) - current.removed) | users),
+            n_rows=source.rows_of(users) if has_all_rows else None,
+            n_users_certain=len(certain),
+            n_rows_certain=source.rows_of(certain),
+        )
+
+
+def _by_shard(users: Iterable[str], n_shards: int) -> dict[int, frozenset[str]]:
+    by_shard: dict[int, set[str]] = {}
+    for user in users:
+        by_shard.setdefault(shard_of(user, n_shards), set()).add(user)
+    return {shard: frozenset(members) for shard, members in by_shard.items()}
+
+
+def _difference(
+    footer: Footer | None, recipe: Mapping[str, str], inputs: Mapping[str, str], now: datetime
+) -> Reason | None:
+    if footer is None:
+        return "missing"
+    if footer.recipe["code"] != recipe["code"]:
+        return "code"
+    if footer.recipe != recipe:
+        return "model"
+    if footer.inputs != inputs:
+        return "data"
+    return "expired" if footer.valid_until and footer.valid_until <= now else None

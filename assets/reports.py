@@ -1,0 +1,113 @@
+"""Lines to print: estimates, plans, and the log of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from assets.engine.asset import Asset
+from assets.engine.plan import Plan, PlannedShard, Planner
+from assets.engine.results import ShardResult
+from assets.estimate import AssetEstimate, footers_of
+from contexts.postgres.run_log import StepRun
+from contexts.text import counted
+
+
+def estimate_table(estimates: Iterable[AssetEstimate]) -> Iterator[str]:
+    """Yield the estimates in aligned columns below a heading."""
+    rows = [("asset", "shards", "why", "users", "work", "saved", "seconds"), *map(_cells, estimates)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def estimate_note(estimates: Iterable[AssetEstimate]) -> str:
+    """Return the estimates as a Markdown list."""
+    return "\n".join("- " + " · ".join(filter(None, _cells(estimate))) for estimate in estimates)
+
+
+def shard_lines(plan: Plan, planner: Planner, assets: Iterable[Asset]) -> Iterator[str]:
+    """Yield a line for each asset and shard: run with reason and users, wait with the blocker, or up to date."""
+    for asset in assets:
+        planned = {entry.shard: entry for entry in plan.entries_of(asset.name)}
+        for shard in sorted({*planned, *plan.blocked, *footers_of(planner, asset)}):
+            yield f"{asset.name:16} shard {shard:>4}  {_action(planned.get(shard), plan.blocked.get(shard))}"
+
+
+def blocked_lines(plan: Plan) -> Iterator[str]:
+    """Yield a line for each asset that blocks shards of the plan."""
+    blockers = list(plan.blocked.values())
+    for name in sorted(set(blockers)):
+        yield f"waiting for {name}: {counted(blockers.count(name), 'shard', ',')}"
+
+
+def step_summary(step: str, results: Iterable[ShardResult], seconds: float) -> str:
+    """Return one line with the shards, users and counts of a finished step."""
+    listed = list(results)
+    counts: dict[str, int] = {}
+    for result in listed:
+        for name, n in result.counts.items():
+            counts[name] = counts.get(name, 0) + n
+    work = "".join(f", {n:,} {_words(name)}" for name, n in counts.items() if n)
+    n_users = sum(result.n_users_computed for result in listed)
+    return f"{step}: {counted(len(listed), 'shard', ',')}, {counted(n_users, 'user', ',')}{work} in {seconds:.1f} s"
+
+
+def run_lines(run: StepRun) -> Iterator[str]:
+    """Yield a heading and a line for each kind of work of a step's run."""
+    state = f"ended {run.finished_at:%H:%M:%S}" if run.finished_at else "did not finish"
+    users = "" if run.n_users is None else f", {counted(run.n_users, 'user', ',')}"
+    yield f"{run.started_at:%Y-%m-%d %H:%M:%S}  {run.step}, {state}{users}  ({run.run_id})"
+    for work in dict.fromkeys([*run.planned, *run.done, *run.saved]):
+        cells = (
+            f"{name} {amounts[work]:,.{digits}f}"
+            for name, amounts, digits in (
+                ("planned", run.planned, 0),
+                ("done", run.done, 0),
+                ("saved", run.saved, 0),
+                ("seconds", run.seconds, 1),
+            )
+            if work in amounts
+        )
+        yield f"    {_words(work):20} {', '.join(cells)}"
+
+
+def _action(entry: PlannedShard | None, blocked_by: str | None) -> str:
+    if entry is None:
+        return f"wait  for {blocked_by}" if blocked_by else "up to date"
+    bound = "at most " if entry.is_upper_bound else ""
+    return f"run   {entry.reason}: {bound}{len(entry.workload.users):,} of {entry.workload.n_users:,} users"
+
+
+def _cells(estimate: AssetEstimate) -> tuple[str, ...]:
+    if not estimate.n_shards:
+        return (estimate.asset, f"0 of {estimate.n_shards_total}", "up to date", *[""] * 4)
+    bound, reasons = "at most " if estimate.is_upper_bound else "", estimate.reasons
+    return (
+        estimate.asset,
+        f"{bound}{estimate.n_shards} of {estimate.n_shards_total}",
+        ", ".join(f"{reason} {n}" if len(reasons) > 1 else reason for reason, n in reasons.items()),
+        f"{bound}{estimate.n_users:,} of {estimate.n_users_total:,}",
+        _work_cell(estimate),
+        _saved_cell(estimate),
+        "?" if estimate.seconds is None else f"~{estimate.seconds:,.1f}",
+    )
+
+
+def _work_cell(estimate: AssetEstimate) -> str:
+    if estimate.work is None:
+        return ""
+    unit, n_likely = _words(estimate.work), estimate.n_likely
+    likely = f", likely {n_likely:,}" if n_likely is not None and n_likely != estimate.n_units else ""
+    if estimate.n_units is None:
+        return f"{unit}: not known yet{likely}"
+    return f"{'at most ' if estimate.units_are_upper_bound else ''}{estimate.n_units:,} {unit}{likely}"
+
+
+def _saved_cell(estimate: AssetEstimate) -> str:
+    if estimate.work is None or estimate.n_units is None:
+        return ""
+    return f"{'at least ' if estimate.units_are_upper_bound else ''}{estimate.n_units_saved:,}"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

@@ -1,0 +1,108 @@
+"""The runtime of the pipeline: every connection and client that steps use, built from the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from assets.engine.hashing import shard_of
+from assets.engine.materialize import Lock
+from assets.engine.parquet import Shards
+from contexts.assembly.assemble import Budget
+from contexts.assembly.history import History
+from contexts.assembly.store import ContextStore
+from contexts.postgres.locks import locked
+from contexts.postgres.migrate import check_migrated
+from contexts.postgres.run_log import RunLog
+from contexts.postgres.sql import connect
+from contexts.settings import CredentialSettings, DatabaseSettings, Settings, read_settings
+from contexts.themes.cluster import Clusterer
+from contexts.themes.embed import Embedder
+from contexts.themes.vector_cache import VectorCache
+from contexts.todoist.accounts import Accounts
+from contexts.todoist.client import Todoist
+from contexts.todoist.credentials import CredentialCipher
+
+UNCALIBRATED_THRESHOLD = 2.0
+"""The similarity threshold of a model before calibration: no two texts are that similar."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The settings, connections and clients of the pipeline."""
+
+    settings: Settings
+    shards: Shards
+    accounts: Accounts
+    store: ContextStore
+    history: History
+    run_log: RunLog
+    todoist: Todoist
+    embedder: Embedder
+    vector_cache: VectorCache
+    lock: Lock
+
+    @classmethod
+    def connect(
+        cls,
+        settings: Settings,
+        cipher: CredentialCipher,
+        connection: psycopg.Connection[Any],
+        todoist_url: str,
+        *,
+        n_threads: int | None = None,
+    ) -> Runtime:
+        """Build the runtime over one Postgres connection and one Todoist API. n_threads: see `Embedder`."""
+        connection.autocommit = True
+        return cls(
+            settings=settings,
+            shards=Shards(settings.data_root, settings.n_shards),
+            accounts=Accounts(connection, cipher),
+            store=ContextStore(connection, reaction_days=settings.reaction_days),
+            history=History(settings.data_root, connection, lambda user: shard_of(user, settings.n_shards)),
+            run_log=RunLog(connection),
+            todoist=Todoist(todoist_url, concurrency=settings.todoist_concurrency, app=settings.oauth_app),
+            embedder=Embedder(
+                settings.embedding_model,
+                revision=settings.revision,
+                prompt=settings.embedding_prompt,
+                dim=settings.embedding_dim,
+                device=settings.embedding_device,
+                n_threads=n_threads,
+            ),
+            vector_cache=VectorCache(connection),
+            lock=lambda asset, shard: locked(connection, f"{asset}/{shard}"),
+        )
+
+    def load_resources(self) -> Mapping[type, object]:
+        """Return the resources that assets ask for, by type.
+
+        Reads the model's similarity threshold from Postgres. Load them once per step: the embed step calibrates it.
+        """
+        model = self.embedder.version
+        return {
+            Todoist: self.todoist,
+            Accounts: self.accounts,
+            ContextStore: self.store,
+            History: self.history,
+            Embedder: self.embedder,
+            VectorCache: self.vector_cache,
+            Clusterer: Clusterer(model, self.store.threshold(model) or UNCALIBRATED_THRESHOLD),
+            Budget: Budget(self.settings.context_token_budget),
+        }
+
+
+@contextmanager
+def runtime_from_environment() -> Iterator[Runtime]:
+    """Build the runtime from the environment: DATABASE_URL, CREDENTIALS_KEYS, TODOIST_API_URL and the settings.
+
+    Raises SettingsError, CredentialsError, and MigrationsMissing if the database is not migrated.
+    """
+    settings, cipher = read_settings(Settings), CredentialCipher(read_settings(CredentialSettings).keys)
+    with connect(read_settings(DatabaseSettings).database_url) as connection:
+        check_migrated(connection)
+        yield Runtime.connect(settings, cipher, connection, settings.todoist_api_url)

@@ -1,0 +1,341 @@
+"""The step runner: plans, runs and records the steps of the graph, for Airflow's tasks, commands and tests alike."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+
+from assets.calibration import calibrate_model
+from assets.definitions import context_store, task_embeddings
+from assets.engine.asset import Asset, Users
+from assets.engine.errors import OptionsError
+from assets.engine.graph import Graph
+from assets.engine.hashing import hash_of, shard_of
+from assets.engine.materialize import materialize
+from assets.engine.plan import Plan, Planner, Request, build_request
+from assets.engine.results import ShardResult, total
+from assets.estimate import AssetEstimate, estimate
+from assets.runtime import Runtime
+from assets.step_runs import STEP_RUN_PERIOD, STEP_RUNS, step_run_table
+from contexts.postgres.run_log import AssetRun, StepRun
+from contexts.settings import MAX_SHARDS
+from contexts.todoist.accounts import FetchScope
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The part of the pipeline to run.
+
+    scope: the users to fetch. select: expressions for assets, empty for all. only_users, only_shards: restrict the
+    run to these, empty for no restriction. force: compute up-to-date users, too.
+    """
+
+    scope: FetchScope = FetchScope.ALL
+    select: tuple[str, ...] = ()
+    only_users: tuple[str, ...] = ()
+    only_shards: tuple[int, ...] = ()
+    force: bool = False
+
+    @classmethod
+    def parse(
+        cls, scope: FetchScope, *, select: str = "", user: str = "", shards: str = "", force: bool = False
+    ) -> RunOptions:
+        """Parse options as people type them: comma-separated names, shards as `0-3,7`; OptionsError if malformed."""
+        return cls(scope, _names(select), _names(user), tuple(_numbers(shards)), force)
+
+
+@dataclass(frozen=True)
+class StepRunner:
+    """Runs the steps of a graph at one instant.
+
+    resources: the resources of assets, by type (see `Runtime.load_resources`). now: aware, UTC.
+    """
+
+    graph: Graph
+    runtime: Runtime
+    resources: Mapping[type, object]
+    now: datetime
+    options: RunOptions = RunOptions()
+
+    @property
+    def selected(self) -> tuple[Asset, ...]:
+        """The assets that the options select, in the order in which they run."""
+        return self.graph.select(self.options.select) if self.options.select else tuple(self.graph)
+
+    def members(self, step: str) -> tuple[Asset, ...]:
+        """Return the selected assets of one step."""
+        selected = self.selected
+        return tuple(asset for asset in self.graph.steps[step] if asset in selected)
+
+    def forecast(self) -> tuple[Plan, Planner]:
+        """Plan all steps one after the other, as of now; reads only footers and Postgres."""
+        planner, selected = self._planner(), self.selected
+        sources = planner.plan([asset for asset in selected if asset.is_source], self._source_request())
+        request = self._request()
+        if any(asset.is_source for asset in selected):  # the fetches planned above are observed downstream
+            request = replace(request, observe_shards=request.observe_shards | sources.request.observe_shards)
+        derived = planner.plan([asset for asset in selected if not asset.is_source], request, before=sources)
+        plan = replace(sources, entries=(*sources, *derived))
+        return planner.without_blocked(plan, selected), planner
+
+    def plan(self, step: str) -> tuple[Plan, Planner]:
+        """Plan one step.
+
+        A shard whose inputs are about to change is left out: the asset that changes them triggers this step again.
+        """
+        members = self.members(step)
+        if not members:
+            names = ", ".join(asset.name for asset in self.graph.steps[step])
+            raise OptionsError(f"'{','.join(self.options.select)}' names no asset of {step}. It has: {names}")
+        planner = self._planner()
+        request = self._source_request() if self.graph.is_source_step(step) else self._request()
+        return planner.without_blocked(planner.plan(members, request), members), planner
+
+    def estimate(self, plan: Plan, planner: Planner, assets: Iterable[Asset]) -> list[AssetEstimate]:
+        """Estimate a plan by the throughput of past runs."""
+        return estimate(plan, planner, assets, self.runtime.run_log.throughput(self.now))
+
+    def materialize_shard(self, step: str, shard: int, names: Collection[str]) -> Iterator[ShardResult]:
+        """Materialize the named assets of one shard as far as they are still stale.
+
+        Does nothing if an input became stale after the step was planned.
+        """
+        members, planner = [asset for asset in self.members(step) if asset.name in names], self._planner()
+        is_source = self.graph.is_source_step(step)
+        request = self._source_request(shard) if is_source else self._request(shard)
+        yield from self.materialize(planner.without_blocked(planner.plan(members, request), members))
+
+    def materialize(self, plan: Plan) -> Iterator[ShardResult]:
+        """Materialize a plan in this process and yield the result of each shard as soon as it is done."""
+        shards, lock = self.runtime.shards, self.runtime.lock
+        return materialize(plan, self.graph, shards, resources=self.resources, now=self.now, lock=lock)
+
+    def start(self, step: str, run_id: str, started_at: datetime, estimates: Iterable[AssetEstimate]) -> None:
+        """Record the planned work of a run in the run log."""
+        planned = {line.work: line.n_units for line in estimates if line.work and line.n_units is not None}
+        self.runtime.run_log.start_step_run(StepRun(run_id, step, started_at, planned=planned))
+
+    def finish(
+        self,
+        step: str,
+        run_id: str,
+        started_at: datetime,
+        results: Iterable[ShardResult],
+        *,
+        is_complete: bool = True,
+    ) -> list[AssetRun]:
+        """Record a run in the run log and do the step's housekeeping; return a row for every asset of the step.
+
+        An asset counts as changed if its version differs from the last recorded one, so a change made by a run that
+        failed later is reported by the next run. is_complete: whether all planned shards ran; otherwise the run is
+        recorded as unfinished.
+        """
+        by_asset: dict[str, list[ShardResult]] = {asset.name: [] for asset in self.graph.steps[step]}
+        for result in results:
+            by_asset[result.asset].append(result)
+        asset_runs = [
+            self._asset_run(step, self.graph[name], run_id, started_at, shards) for name, shards in by_asset.items()
+        ]
+        for asset_run in asset_runs:
+            self.runtime.run_log.write_asset_run(asset_run)
+        step_run = self._step_run(step, run_id, started_at, by_asset, asset_runs)
+        self.runtime.run_log.finish_step_run(
+            step_run if is_complete else replace(step_run, finished_at=None, saved={})
+        )
+        self._housekeeping(step)
+        return asset_runs
+
+    def unchanged_but_needed(self, step: str) -> set[str]:
+        """Return the assets that must be published even if unchanged, because a step that they trigger is stale.
+
+        After a failure or a change of model a downstream step has work to do that no changed asset would trigger.
+        Steps that observe are triggered by every fetch, so only the step directly before them publishes for them.
+        `finish` may calibrate the model: call this on a runner whose resources were loaded after it.
+        """
+        planner = self._planner()
+        stale = {asset.name for asset in self.graph if not asset.is_source and planner.plan([asset])}
+        return {
+            asset.name
+            for asset in self.graph.steps[step]
+            if any(
+                self._publishes_for(asset, self.graph[name]) for name in self.graph.descendants(asset.name) & stale
+            )
+        }
+
+    def _publishes_for(self, asset: Asset, reader: Asset) -> bool:
+        """Whether publishing an asset is how the step of a stale descendant gets triggered."""
+        if asset.step == reader.step:
+            return False
+        is_nearest = asset.name in self.graph.triggers(reader.step) and not asset.is_source
+        return is_nearest or not any(member.observes for member in self.graph.steps[reader.step])
+
+    def _planner(self) -> Planner:
+        return Planner(self.graph, self.runtime.shards, self.resources, self.now)
+
+    def _build_request(self, users: Users, shard: int | None) -> Request:
+        shards = self.options.only_shards if shard is None else (shard,)
+        return build_request(
+            self.runtime.shards.n_shards,
+            users,
+            only_shards=shards or None,
+            only_users=self.options.only_users or None,
+            force=self.options.force,
+        )
+
+    def _source_request(self, shard: int | None = None) -> Request:
+        """Return the request of a source step: users due for a fetch, and shards that hold removed users.
+
+        A lost shard is fetched for all of its users, because its file would otherwise hold the due users only.
+        """
+        self._check_options()
+        due, lost = self._due(self.options.scope, shard), self._lost_shards(shard)
+        if lost and self.options.scope is not FetchScope.ALL:
+            everybody = self._due(FetchScope.ALL, shard)
+            due = {**due, **{user: at for user, at in everybody.items() if self._shards_of([user]) <= lost}}
+        request = self._build_request(due, shard)
+        if request.only_users is not None and (refused := lost & request.observe_shards):
+            raise OptionsError(
+                f"shard {min(refused)} of the sources has no file yet: a run for single users would drop all other"
+                f" users of the shard. Run the whole shard first: --shards {min(refused)}"
+            )
+        if request.only_shards is not None:
+            return request
+        return replace(request, observe_shards=request.observe_shards | self._shards_with_removed_users())
+
+    def _request(self, shard: int | None = None) -> Request:
+        """Return the request of a derived step: all users, observed where a fetch is newer than the stored row."""
+        self._check_options()
+        fetched = self.runtime.accounts.observed(shard=shard, n_shards=self.runtime.shards.n_shards)
+        request = self._build_request(fetched, shard)
+        if request.only_shards is not None:
+            return request
+        return replace(request, observe_shards=self._shards_of(self.runtime.accounts.observed_since_stored()))
+
+    def _check_options(self) -> None:
+        unknown = set(self.options.only_users) - self.runtime.accounts.existing(self.options.only_users)
+        if unknown:
+            raise OptionsError(f"there is no user '{min(unknown)}'. See: python -m contexts accounts list")
+        n_shards = self.runtime.shards.n_shards
+        if self.options.only_shards and max(self.options.only_shards) >= n_shards:
+            shard = max(self.options.only_shards)
+            raise OptionsError(f"there is no shard {shard}: with N_SHARDS={n_shards} they are 0-{n_shards - 1}")
+
+    def _lost_shards(self, shard: int | None) -> frozenset[int]:
+        """Return the shards in which a source has no file."""
+        shards = range(self.runtime.shards.n_shards) if shard is None else [shard]
+        sources = [asset for asset in self.graph if asset.is_source]
+        return frozenset(
+            number for number in shards if not all(self.runtime.shards.exists(source, number) for source in sources)
+        )
+
+    def _shards_with_removed_users(self) -> frozenset[int]:
+        stored = {
+            user
+            for asset in self.graph
+            if asset.is_source
+            for footer in self.runtime.shards.readable_footers(asset)
+            for user in footer.index.users
+        }
+        return self._shards_of(stored - self.runtime.accounts.existing(stored))
+
+    def _shards_of(self, users: Iterable[str]) -> frozenset[int]:
+        return frozenset(shard_of(user, self.runtime.shards.n_shards) for user in users)
+
+    def _due(self, scope: FetchScope, shard: int | None) -> Users:
+        settings, n_shards = self.runtime.settings, self.runtime.shards.n_shards
+        next_run = settings.next_run(self.now)
+        return self.runtime.accounts.due(
+            self.now, next_run, scope=scope, sla=settings.freshness_sla, shard=shard, n_shards=n_shards
+        )
+
+    def _asset_run(
+        self, step: str, asset: Asset, run_id: str, started_at: datetime, results: Iterable[ShardResult]
+    ) -> AssetRun:
+        footers = self.runtime.shards.readable_footers(asset)
+        version = hash_of({str(footer.shard): footer.data_version for footer in footers})
+        sums = total(results)
+        return AssetRun(
+            run_id=run_id,
+            step=step,
+            asset=asset.name,
+            started_at=started_at,
+            finished_at=datetime.now(UTC),
+            n_shards=len(footers),
+            n_shards_run=sums.pop("n_shards_run"),
+            n_users=sum(footer.n_users for footer in footers),
+            n_users_computed=sums.pop("n_users_computed"),
+            n_rows=sum(footer.n_rows for footer in footers),
+            data_version=version,
+            changed=version != (self.runtime.run_log.latest_version(asset.name, before=run_id) or hash_of({})),
+            counts=sums,
+        )
+
+    def _step_run(
+        self,
+        step: str,
+        run_id: str,
+        started_at: datetime,
+        results: Mapping[str, Iterable[ShardResult]],
+        asset_runs: Iterable[AssetRun],
+    ) -> StepRun:
+        runs = {run.asset: run for run in asset_runs}
+        done: dict[str, float] = {}
+        saved: dict[str, float] = {}
+        seconds: dict[str, float] = {}
+        for asset in self.graph.steps[step]:
+            if asset.work is None:
+                continue
+            unit, shards, run = asset.work.name, list(results[asset.name]), runs[asset.name]
+            done[unit] = sum(result.counts.get(unit, result.n_users_computed) for result in shards)
+            saved[unit] = max(0, (run.n_users if asset.work.per == "user" else run.n_rows) - done[unit])
+            seconds[unit] = round(sum(result.seconds for result in shards), 3)
+        return StepRun(
+            run_id,
+            step,
+            started_at,
+            finished_at=datetime.now(UTC),
+            n_users=max(run.n_users for run in runs.values()),
+            done=done,
+            saved=saved,
+            seconds=seconds,
+        )
+
+    def _housekeeping(self, step: str) -> None:
+        """Calibrate a new model, record the requests, and delete expired vectors and versions of contexts."""
+        runtime, settings = self.runtime, self.runtime.settings
+        names = {asset.name for asset in self.graph.steps[step]}
+        if task_embeddings.name in names:
+            calibrate_model(runtime.shards, runtime.store, runtime.embedder.version)
+            runtime.vector_cache.expire(self._days_ago(settings.embedding_cache_days))
+        if self.graph.is_source_step(step):
+            runtime.run_log.add_request_days(self.now)
+        if context_store.name in names:
+            runtime.history.expire(self._days_ago(settings.context_history_days), runtime.accounts.existing)
+        try:
+            runs = runtime.run_log.step_runs_since(self.now - STEP_RUN_PERIOD)
+            runtime.shards.write_table(STEP_RUNS, step_run_table(runs))
+        except OSError as error:  # analysts read the previous table; the run itself is done
+            log.warning("the Parquet table of step runs was not written: %s", error)
+
+    def _days_ago(self, n_days: int) -> date:
+        return (self.now - timedelta(days=n_days)).date()
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
+
+
+def _numbers(text: str) -> Iterator[int]:
+    for part in _names(text):
+        low, _, high = part.partition("-")
+        if not _is_number(low) or not _is_number(high or low) or not int(low) <= int(high or low) < MAX_SHARDS:
+            raise OptionsError(f"'{part}' is neither a shard nor a range of shards. Write them as 0-3,7")
+        yield from range(int(low), int(high or low) + 1)

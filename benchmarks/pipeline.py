@@ -1,0 +1,218 @@
+"""Runs the pipeline in this process and measures the cost of each asset."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from assets.calibration import calibrate_model
+from assets.definitions import GRAPH, task_clusters
+from assets.engine.asset import Asset, Users
+from assets.engine.hashing import shard_of
+from assets.engine.materialize import materialize, unlocked
+from assets.engine.parquet import Shards
+from assets.engine.plan import Planner, build_request
+from assets.engine.results import ShardResult, total
+from assets.runtime import Runtime
+from assets.steps import StepRunner
+from benchmarks.output import PrintLine
+from contexts.assembly.history import History
+from contexts.assembly.store import ContextStore
+from contexts.postgres.run_log import RunLog
+from contexts.progress import ProgressLogger
+from contexts.settings import Settings
+from contexts.themes.embed import Embedder
+from contexts.themes.vector_cache import VectorCache
+from contexts.todoist.accounts import Accounts, FetchScope
+from contexts.todoist.client import Todoist
+from contexts.todoist.credentials import CredentialCipher, new_key
+
+FETCH_STEP = "fetch_signals"
+
+_DEFAULT_INTERVAL = timedelta(hours=4)
+"""Time until the next run, if the caller names none."""
+
+
+@dataclass(frozen=True)
+class AssetCost:
+    """The cost of one asset in one run of the pipeline.
+
+    written_mb: size of all Parquet files that were created or replaced.
+    resident_mb: memory of the process before the asset; None if it cannot be measured.
+    peak_mb: maximum memory of the process until the asset was done; None if it cannot be measured.
+    counts: the asset's own counts, such as `rows_written`.
+    """
+
+    step: str
+    asset: str
+    seconds: float
+    cpu_seconds: float
+    n_shards_run: int
+    n_users_computed: int
+    written_mb: float
+    resident_mb: float | None
+    peak_mb: float | None
+    counts: Mapping[str, int]
+
+
+class Pipeline:
+    """The six assets over one Postgres, one Todoist and one folder, without Airflow."""
+
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        todoist: Todoist,
+        embedder: Embedder,
+        root: Path,
+        n_shards: int,
+        key: str | None = None,
+    ) -> None:
+        """Open the pipeline.
+
+        root: the folder of all Parquet files.
+        key: encrypts the users' credentials; None generates one, if no other process reads them.
+        """
+        self.accounts = Accounts(connection, CredentialCipher([key or new_key()]))
+        self._root = root
+        self._shards = Shards(str(root), n_shards)
+        self._runtime = Runtime(
+            settings=Settings(data_root=str(root), n_shards=n_shards),
+            shards=self._shards,
+            accounts=self.accounts,
+            store=ContextStore(connection),
+            history=History(str(root), connection, partial(shard_of, n_shards=n_shards)),
+            run_log=RunLog(connection),
+            todoist=todoist,
+            embedder=embedder,
+            vector_cache=VectorCache(connection),
+            lock=unlocked,
+        )
+
+    def run(
+        self,
+        now: datetime,
+        print_line: PrintLine,
+        *,
+        scope: FetchScope = FetchScope.ALL,
+        next_run_at: datetime | None = None,
+    ) -> list[AssetCost]:
+        """Bring every asset up to date, print a line for each, and return their costs.
+
+        scope, next_run_at: select the users to fetch (see `Accounts.due`); the next run is in four hours by default.
+        """
+        costs = []
+        due = self.accounts.due(now, next_run_at or now + _DEFAULT_INTERVAL, scope=scope)
+        for asset in GRAPH:
+            costs.append(self._run_asset(asset, now, due, print_line))
+            print_line(f"  {asset.name}: {costs[-1].seconds:.2f} s")
+        return costs
+
+    def plan_seconds(self, now: datetime) -> float:
+        """Plan a run for all users, without running it, and return the seconds that it took."""
+        started = time.perf_counter()
+        runner = StepRunner(GRAPH, self._runtime, self._runtime.load_resources(), now)
+        runner.estimate(*runner.forecast(), GRAPH)
+        return time.perf_counter() - started
+
+    def _run_asset(self, asset: Asset, now: datetime, due: Users, print_line: PrintLine) -> AssetCost:
+        files_before, memory = self._files(), MemoryMeter.start()
+        started, started_cpu = time.perf_counter(), time.process_time()
+        results = self._materialize(asset, now, due, print_line)
+        seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - started_cpu
+        written_files = self._files() - files_before
+        counts = total(results)
+        counts.pop("n_shards_changed")
+        return AssetCost(
+            step=asset.step,
+            asset=asset.name,
+            seconds=seconds,
+            cpu_seconds=cpu_seconds,
+            n_shards_run=counts.pop("n_shards_run"),
+            n_users_computed=counts.pop("n_users_computed"),
+            written_mb=sum(n_bytes for _, _, n_bytes in written_files) / 1e6,
+            resident_mb=memory.resident_mb,
+            peak_mb=memory.peak_mb(),
+            counts=counts,
+        )
+
+    def _materialize(self, asset: Asset, now: datetime, due: Users, print_line: PrintLine) -> list[ShardResult]:
+        """Materialize an asset as its step does: calibrate the threshold, then run shard by shard."""
+        if asset is task_clusters:
+            calibrate_model(self._shards, self._runtime.store, self._runtime.embedder.version)
+        observed = self._users_by_shard(self._observed_users(asset, due))
+        resources, n_shards = self._runtime.load_resources(), self._shards.n_shards
+        progress = ProgressLogger(f"shards of {asset.name}", n_shards, lambda line: print_line(f"  {line}"))
+        results: list[ShardResult] = []
+        for shard in range(n_shards):
+            if shard in observed or not asset.is_source:
+                request = build_request(n_shards, observed.get(shard, {}), only_shards=[shard])
+                plan = Planner(GRAPH, self._shards, resources, now).plan([asset], request)
+                results += materialize(plan, GRAPH, self._shards, resources=resources, now=now)
+            progress.add(1)
+        return results
+
+    def _observed_users(self, asset: Asset, due: Users) -> Users:
+        if asset.step == FETCH_STEP:
+            return due
+        return self.accounts.observed() if asset.observes else {}
+
+    def _users_by_shard(self, users: Users) -> Mapping[int, dict[str, datetime]]:
+        shards: dict[int, dict[str, datetime]] = {}
+        for user, at in users.items():
+            shards.setdefault(shard_of(user, self._shards.n_shards), {})[user] = at
+        return shards
+
+    def _files(self) -> set[tuple[Path, int, int]]:
+        """All files with their modification time in nanoseconds and their size in bytes."""
+        stats = [(path, path.stat()) for path in self._root.rglob("*") if path.is_file()]
+        return {(path, stat.st_mtime_ns, stat.st_size) for path, stat in stats}
+
+
+@dataclass(frozen=True)
+class MemoryMeter:
+    """Measures the memory of this process in millions of bytes, on Linux only.
+
+    resident_mb: memory at the start; None on other systems.
+    """
+
+    resident_mb: float | None
+
+    @classmethod
+    def start(cls) -> MemoryMeter:
+        """Measure the memory now, and reset the peak. Source: `proc(5)`, /proc/pid/clear_refs."""
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+            return cls(_status_mb("VmRSS"))
+        return cls(None)
+
+    def peak_mb(self) -> float | None:
+        """The maximum memory since the start; None on systems other than Linux."""
+        peak_mb = _status_mb("VmHWM")
+        return max(self.resident_mb, peak_mb) if self.resident_mb and peak_mb else None
+
+
+def _status_mb(name: str) -> float | None:
+    with suppress(OSError):
+        if match := re.search(rf"^{name}:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE):
+            return int(match[1]) * 1024 / 1e6
+    return None
+
+
+def total_count(costs: Iterable[AssetCost], name: str) -> int:
+    """The sum of one count over all assets of a run."""
+    return sum(cost.counts.get(name, 0) for cost in costs)
+
+
+def total_cpu_seconds(costs: Iterable[AssetCost], *, excluded_steps: Iterable[str] = ()) -> float:
+    """The CPU seconds of a run, without some of its steps."""
+    excluded = set(excluded_steps)
+    return sum(cost.cpu_seconds for cost in costs if cost.step not in excluded)

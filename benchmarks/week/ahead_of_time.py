@@ -1,0 +1,158 @@
+"""The week with this system: scheduled runs, requests, reactions and changes of tasks.
+
+No requests are made during a scheduled run, so its load does not affect the measured answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.output import PrintLine
+from benchmarks.week import causes
+from benchmarks.week.measurements import TimedAnswer, WeekResult
+from benchmarks.week.reactions import draw_reaction
+from benchmarks.week.stand_ins import TodoistControl, running_todoist_stand_in
+from benchmarks.week.system import ScheduledRun, System, running_system
+from benchmarks.week.timeline import SimulatedClock, Timeline, WaitingUsers
+from benchmarks.week.workload import MONDAY, WARM_UP, TipRequest, Workload
+from contexts.todoist.accounts import FetchScope
+
+_MAX_WAITING_USERS = 12
+_MAX_WAIT = timedelta(minutes=30)
+_HEAD_START_S = 0.05
+_IGNORE_INTERVAL = timedelta(minutes=30)
+
+_REFRESH_PAUSE_S = 0.5
+"""Seconds that a background refresh takes; the simulated clock must not advance much in this time."""
+
+
+@dataclass(frozen=True)
+class TodoistCalls:
+    """Todoist calls until one instant.
+
+    by_user: all calls by user.
+    n_by_service: the number of calls by the service; the others are by the pipeline.
+    """
+
+    by_user: Mapping[str, int]
+    n_by_service: int
+
+
+@dataclass
+class AheadOfTimeWeek:
+    """The running simulation and its measurements so far.
+
+    todoist_calls: at the start and at the end of the week.
+    n_tips: tips so far by user.
+    """
+
+    workload: Workload
+    system: System
+    todoist: TodoistControl
+    timeline: Timeline
+    waiting_users: WaitingUsers
+    answers: list[TimedAnswer] = field(default_factory=list)
+    runs: list[ScheduledRun] = field(default_factory=list)
+    todoist_calls: list[TodoistCalls] = field(default_factory=list)
+    n_tips: Counter[str] = field(default_factory=Counter)
+
+    async def simulate(self) -> None:
+        """Simulate the warm-up and the week."""
+        self._schedule()
+        await self.timeline.run(self.waiting_users)
+        await self._count_todoist_calls()
+
+    def result(self) -> WeekResult:
+        """The measurements of the week, without the warm-up."""
+        before, after = self.todoist_calls
+        connection = self.system.connection
+        answers = [answer for answer in self.answers if answer.at >= MONDAY]
+        n_inline = sum(answer.source == "inline" for answer in answers)
+        return WeekResult(
+            name="this system",
+            n_requests=len(answers),
+            answers=answers,
+            todoist={
+                "night": self._n_pipeline_calls(FetchScope.NIGHTLY),
+                "between nights": self._n_pipeline_calls(FetchScope.LIKELY),
+                "inline": n_inline,
+                "after an answer": after.n_by_service - before.n_by_service - n_inline,
+            },
+            llm=causes.llm_calls_by_cause(connection),
+            saved=causes.saved_calls_by_cause(connection),
+            authors=causes.tips_by_author(connection),
+            by_user={user: n - before.by_user.get(user, 0) for user, n in after.by_user.items()},
+        )
+
+    def _schedule(self) -> None:
+        """Add all events but reactions, which depend on the tips."""
+        schedule, start, until = self.timeline.schedule, MONDAY - WARM_UP, self.workload.until
+        schedule(MONDAY, self._count_todoist_calls)
+        for at in self.system.run_times(start, until):
+            schedule(at, partial(self._run_pipeline, at))
+        for change in self.workload.changes:
+            schedule(change.at, partial(self.todoist.apply, change))
+        for request in self.workload.requests:
+            schedule(request.at, partial(self._ask, request))
+        for n in range((until - start) // _IGNORE_INTERVAL):
+            schedule(start + n * _IGNORE_INTERVAL, self.system.mark_ignored_tips)
+
+    async def _run_pipeline(self, at: datetime) -> None:
+        await self.waiting_users.wait()
+        self.runs.append(await self.system.run_pipeline(at))
+
+    async def _ask(self, request: TipRequest) -> None:
+        await self.waiting_users.ask(request.user_id, request.at, partial(self._answer, request))
+
+    async def _answer(self, request: TipRequest) -> None:
+        started = time.perf_counter()
+        answer = await self.system.tip(request.user_id)
+        seconds = time.perf_counter() - started
+        self.answers.append(TimedAnswer(request.at, request.user_id, seconds, answer["source"], answer["llm"]))
+        self._schedule_reaction(request, answer)
+        revalidate_after = self.system.serving_settings.revalidate_after
+        if answer["source"] == "stored" and answer["age_seconds"] > revalidate_after.total_seconds():
+            await asyncio.sleep(_REFRESH_PAUSE_S)
+
+    def _schedule_reaction(self, request: TipRequest, answer: Mapping[str, Any]) -> None:
+        self.n_tips[request.user_id] += 1
+        number, kind = self.n_tips[request.user_id], answer["tip"]["kind"]
+        reaction = draw_reaction(kind, request.user_id, number, seed=self.workload.seed)
+        if reaction and request.at + reaction.delay < self.workload.until:
+            react = partial(self.system.react, answer["decision_id"], reaction.name)
+            self.timeline.schedule(request.at + reaction.delay, react)
+
+    async def _count_todoist_calls(self) -> None:
+        await self.waiting_users.wait()
+        by_user = await self.todoist.calls_by_user()
+        self.todoist_calls.append(TodoistCalls(by_user, await self.system.n_todoist_calls()))
+
+    def _n_pipeline_calls(self, scope: FetchScope) -> int:
+        return sum(run.n_todoist_calls for run in self.runs if run.at >= MONDAY and run.scope is scope)
+
+
+async def simulate_ahead_of_time(workload: Workload, folder: Path, print_line: PrintLine) -> WeekResult:
+    """Simulate the week with a new system.
+
+    folder: for the data of the system.
+    """
+    clock = SimulatedClock(MONDAY - WARM_UP)
+    async with AsyncExitStack() as stack:
+        todoist = stack.enter_context(running_todoist_stand_in(workload.users))
+        system = await stack.enter_async_context(running_system(workload, todoist.url, clock, folder))
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        waiting_users = WaitingUsers(
+            group, max_users=_MAX_WAITING_USERS, max_wait=_MAX_WAIT, head_start_s=_HEAD_START_S
+        )
+        week = AheadOfTimeWeek(workload, system, todoist, Timeline(clock, print_line), waiting_users)
+        await week.simulate()
+        return week.result()

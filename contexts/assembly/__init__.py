@@ -1,0 +1,1 @@
+"""Contexts: the domain model, the assembler, differences and explanations, the history and the store."""

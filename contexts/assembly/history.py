@@ -1,0 +1,254 @@
+"""The history of contexts: append-only Parquet by day and shard, and pending versions of requests in Postgres."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime
+from operator import attrgetter
+from typing import IO, Any, Literal
+
+import psycopg
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from contexts.files import FileStore, parent
+from contexts.postgres.sql import queries, rows
+
+SCHEMA = pa.schema(
+    [
+        pa.field("user_id", pa.string(), nullable=False),
+        pa.field("assembled_at", pa.timestamp("us", "UTC"), nullable=False),
+        pa.field("materialized_at", pa.timestamp("us", "UTC"), nullable=False),
+        pa.field("context_hash", pa.string(), nullable=False),
+        pa.field("context_json", pa.string(), nullable=False),
+        pa.field("author", pa.string(), nullable=False),
+    ]
+)
+
+PATTERN = "context_history/day=*/shard=*/data.parquet"
+"""The glob of the history's files below the root."""
+
+_ROW_GROUP_ROWS = 256
+"""Rows per Parquet row group: small, because a reader of one user's rows decodes the texts of a group or two."""
+
+_SORT_KEYS = [("user_id", "ascending"), ("assembled_at", "ascending"), ("context_hash", "ascending")]
+
+
+class HistoryUnreadable(Exception):
+    """A file of the history is cut short or foreign. The message names the file and the fix."""
+
+
+@dataclass(frozen=True)
+class ContextVersion:
+    """A version of a user's context.
+
+    assembled_at: the time of the assembly. materialized_at: the time of the fetch of its signals.
+    """
+
+    user_id: str
+    assembled_at: datetime
+    materialized_at: datetime
+    context_hash: str
+    context_json: str
+    author: Literal["pipeline", "request"]
+
+
+class History:
+    """The history under a root, and the versions of requests that Postgres holds until they are appended to it.
+
+    The files of a shard have one writer at a time.
+    """
+
+    def __init__(self, root: str, connection: psycopg.Connection[Any], shard_of: Callable[[str], int]) -> None:
+        """Open the history under a root.
+
+        root: a folder or any fsspec URL. shard_of: returns the shard of a user id.
+        """
+        self.connection = connection
+        self._files = _HistoryFiles(root)
+        self._shard_of = shard_of
+
+    def pending(self, user_ids: Collection[str]) -> list[ContextVersion]:
+        """Return the requests' versions of these users who are in no file yet, oldest first."""
+        return request_versions(self.connection, user_ids)
+
+    def drop_pending(self, versions: Collection[ContextVersion]) -> None:
+        """Delete requests' versions from Postgres after they were appended."""
+        if versions:
+            delete_request_versions(self.connection, versions)
+
+    def append(self, versions: Iterable[ContextVersion]) -> int:
+        """Add the versions that are not stored yet to the files of their days (UTC), and return their number.
+
+        A version of the pipeline that equals the user's previous version of the same day is not new.
+        """
+        by_file: dict[tuple[date, int], list[ContextVersion]] = defaultdict(list)
+        for version in sorted(versions, key=attrgetter("assembled_at")):
+            day = version.assembled_at.astimezone(UTC).date()
+            by_file[day, self._shard_of(version.user_id)].append(version)
+        return sum(self._files.add(day, shard, added) for (day, shard), added in sorted(by_file.items()))
+
+    def versions_of(self, user_id: str) -> list[ContextVersion]:
+        """Return a user's versions of all days, oldest first."""
+        is_user = [("user_id", "=", user_id)]
+        shard = self._shard_of(user_id)
+        versions = [
+            version for day in self._files.days() for version in self._files.read(day, shard, filters=is_user)
+        ]
+        return sorted(versions, key=attrgetter("assembled_at"))
+
+    def erase(self, user_ids: Collection[str]) -> int:
+        """Erase these users' rows, and the scratch files in their shards, and return the number of rows."""
+        shards = sorted({self._shard_of(user_id) for user_id in user_ids})
+        return sum(self._files.erase(day, shard, user_ids) for shard in shards for day in self._files.days())
+
+    def expire(self, keep_from: date, existing: Callable[[Collection[str]], Collection[str]]) -> int:
+        """Remove all days (UTC) before `keep_from`, a day without other writers. Returns the number of removed days.
+
+        Each user's last version before that day moves to its file, because kept tips may have been made from it.
+        existing: filters user ids by existence; versions of removed users do not move.
+        """
+        days = [day for day in self._files.days() if day < keep_from]
+        for shard in sorted({shard for day in days for shard in self._files.shards(day)}):
+            last = {version.user_id: version for day in days for version in self._files.read(day, shard)}
+            users = existing(list(last))
+            self._files.add(keep_from, shard, [version for user_id, version in last.items() if user_id in users])
+        for day in days:
+            self._files.remove_day(day)
+        queries("history").expire_request_versions(self.connection, keep_from=keep_from)
+        return len(days)
+
+
+class _HistoryFiles:
+    """The files `<root>/context_history/day=2026-11-24/shard=0007/data.parquet`."""
+
+    def __init__(self, root: str) -> None:
+        self._files = FileStore(root)
+        self._folder = f"{self._files.root}/context_history"
+
+    def days(self) -> list[date]:
+        return sorted(map(date.fromisoformat, self._values(self._folder, "day=")))
+
+    def shards(self, day: date) -> list[int]:
+        return sorted(map(int, self._values(self._day_folder(day), "shard=")))
+
+    def read(self, day: date, shard: int, **options: Any) -> list[ContextVersion]:
+        """Return the versions in a file, each user's oldest first."""
+        table = self._read_table(self._path(day, shard), **options)
+        return [ContextVersion(**row) for row in table.to_pylist()]
+
+    def add(self, day: date, shard: int, versions: Sequence[ContextVersion]) -> int:
+        """Add the versions, in order of time, that the file lacks, and return their number."""
+        path = self._path(day, shard)
+        stored = self._read_table(path, columns=["user_id", "assembled_at", "context_hash"]).to_pylist()
+        if new := _new_versions(versions, stored):
+            added = pa.Table.from_pylist([asdict(version) for version in new], schema=SCHEMA)
+            self._write_table(path, pa.concat_tables([self._read_table(path), added]))
+        return len(new)
+
+    def erase(self, day: date, shard: int, user_ids: Collection[str]) -> int:
+        """Delete users' rows from a file and the scratch files beside it. Returns the number of deleted rows."""
+        path, erased = self._path(day, shard), pa.array(sorted(user_ids), pa.string())
+        self._remove_scratch_files(path)
+        users = self._read_table(path, columns=["user_id"])["user_id"]
+        n_erased: int = pc.is_in(users, erased).to_pylist().count(True)
+        if n_erased:
+            table = self._read_table(path)
+            self._write_table(path, table.filter(pc.invert(pc.is_in(table["user_id"], erased))))
+        return n_erased
+
+    def remove_day(self, day: date) -> None:
+        self._files.remove_folder(self._day_folder(day))
+
+    def _day_folder(self, day: date) -> str:
+        return f"{self._folder}/day={day.isoformat()}"
+
+    def _path(self, day: date, shard: int) -> str:
+        return f"{self._day_folder(day)}/shard={shard:04d}/data.parquet"
+
+    def _values(self, folder: str, prefix: str) -> list[str]:
+        """Return the values of the partitions in a folder: `2026-11-24` for the folder `day=2026-11-24`."""
+        names = (path.rsplit("/", 1)[-1] for path in self._files.children(folder))
+        return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+
+    def _read_table(self, path: str, **options: Any) -> pa.Table:
+        """Read rows and columns of a file; no rows if there is no file. Raises HistoryUnreadable."""
+        with self._open(path) as file:
+            return pq.read_table(file, **options) if file else SCHEMA.empty_table()
+
+    @contextmanager
+    def _open(self, path: str) -> Iterator[IO[bytes] | None]:
+        with self._files.open(path) as file:
+            if file is None:
+                yield None
+                return
+            try:
+                if not pq.read_schema(file).equals(SCHEMA):
+                    raise OSError("its columns are not those of the history")
+                file.seek(0)
+                yield file
+            except (pa.ArrowException, OSError) as error:
+                raise HistoryUnreadable(
+                    f"{path} cannot be read ({error}). Move it out of {self._folder}: the history of that day is lost"
+                    f" for the users of this shard, and everything else works again."
+                ) from error
+
+    def _write_table(self, path: str, table: pa.Table) -> None:
+        """Replace a file; a table without rows removes it."""
+        self._remove_scratch_files(path)
+        if not len(table):
+            self._files.remove(path)
+            return
+        with self._files.replacing(path) as file:
+            pq.write_table(
+                table.sort_by(_SORT_KEYS),
+                file,
+                compression="zstd",
+                row_group_size=_ROW_GROUP_ROWS,
+                use_dictionary=["user_id", "author"],
+            )
+
+    def _remove_scratch_files(self, path: str) -> None:
+        self._files.remove_leftovers(parent(path))
+
+
+def _new_versions(versions: Iterable[ContextVersion], stored: Iterable[dict[str, Any]]) -> list[ContextVersion]:
+    """Return the versions that a day's stored rows do not include.
+
+    versions: in order of time.
+    """
+    keys_of: dict[str, list[tuple[datetime, str]]] = defaultdict(list)
+    for row in stored:
+        keys_of[row["user_id"]].append((row["assembled_at"], row["context_hash"]))
+    new = []
+    for version in versions:
+        keys, key = keys_of[version.user_id], (version.assembled_at, version.context_hash)
+        previous = max((key for key in keys if key[0] <= version.assembled_at), default=None)
+        is_repeated = version.author == "pipeline" and previous is not None and previous[1] == version.context_hash
+        if key not in keys and not is_repeated:
+            keys.append(key)
+            new.append(version)
+    return new
+
+
+def request_versions(connection: psycopg.Connection[Any], user_ids: Collection[str]) -> list[ContextVersion]:
+    """Return the requests' versions of these users who are not in the Parquet history yet, oldest first."""
+    versions = rows(connection, queries("history").request_versions, {"user_ids": list(user_ids)})
+    return [ContextVersion(author="request", **version) for version in versions]
+
+
+def delete_request_versions(connection: psycopg.Connection[Any], versions: Iterable[ContextVersion]) -> int:
+    """Delete exactly these versions of requests from Postgres. Returns the number of deleted rows."""
+    appended = list(versions)
+    return int(
+        queries("history").delete_request_versions(
+            connection,
+            user_ids=[version.user_id for version in appended],
+            instants=[version.assembled_at for version in appended],
+            hashes=[version.context_hash for version in appended],
+        )
+    )

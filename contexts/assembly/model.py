@@ -1,0 +1,189 @@
+"""The domain model: the signals of a user, and the context that is assembled from them. Pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from hashlib import sha256
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Bucket = Literal["overdue", "today", "this_week", "later", "someday"]
+BUCKETS: tuple[Bucket, ...] = ("overdue", "today", "this_week", "later", "someday")
+"""All buckets, the most urgent first."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """An open task with its project, section and labels by name.
+
+    priority: as in Todoist's API, 4 is the most urgent. due_date: a date, or a time with or without an offset.
+    """
+
+    task_id: str
+    content: str
+    priority: int = 1
+    project: str | None = None
+    section: str | None = None
+    labels: tuple[str, ...] = ()
+    due_date: str | None = None
+    is_recurring: bool = False
+    deadline_date: str | None = None
+    duration_minutes: int | None = None
+
+    @property
+    def content_hash(self) -> str:
+        """The first eight bytes of the content's sha256, in hex."""
+        return sha256(self.content.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Theme:
+    """A cluster of tasks with similar meaning."""
+
+    theme_id: str
+    label: str
+    tags: tuple[str, ...]
+    task_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TaskGroups:
+    """The result of the last clustering of a user's tasks.
+
+    duplicates: groups of near-duplicate tasks. Each task is its id and its content hash at the time of clustering:
+    a task whose content has changed since then is no longer a duplicate.
+    """
+
+    themes: tuple[Theme, ...] = ()
+    duplicates: tuple[tuple[tuple[str, str], ...], ...] = ()
+
+    def to_json(self) -> str:
+        """Return the stored form: themes by id, tasks in order."""
+        themes = [asdict(replace(theme, task_ids=tuple(sorted(theme.task_ids)))) for theme in self.themes]
+        groups = {
+            "themes": sorted(themes, key=lambda theme: theme["theme_id"]),
+            "duplicates": sorted(sorted(tasks) for tasks in self.duplicates),
+        }
+        return json.dumps(groups, ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> TaskGroups:
+        """Read the form that `to_json` returns."""
+        groups = json.loads(text)
+        return cls(
+            tuple(
+                Theme(theme["theme_id"], theme["label"], tuple(theme["tags"]), tuple(theme["task_ids"]))
+                for theme in groups["themes"]
+            ),
+            tuple(
+                tuple((task_id, content_hash) for task_id, content_hash in tasks) for tasks in groups["duplicates"]
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Reaction:
+    """A user's reaction to a tip."""
+
+    decision_id: str
+    tip_kind: str
+    theme: str
+    reaction: str
+    reacted_at: datetime
+
+
+@dataclass(frozen=True)
+class Signals:
+    """The complete input of one user's context."""
+
+    user_id: str
+    timezone: str
+    language: str
+    tasks: tuple[Task, ...] = ()
+    groups: TaskGroups = TaskGroups()
+    reactions: tuple[Reaction, ...] = ()
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Profile(_Part):
+    """The user's time zone (IANA name) and language."""
+
+    timezone: str
+    language: str
+
+
+class TaskView(_Part):
+    """A task as the prompt shows it.
+
+    priority: p1 (most urgent) to p4. due: a date, or an instant with offset. also: ids of the task's duplicates in
+    the same bucket, which are not shown themselves.
+    """
+
+    id: str
+    title: str
+    priority: Literal["p1", "p2", "p3", "p4"] = "p4"
+    project: str | None = None
+    section: str | None = None
+    labels: tuple[str, ...] = ()
+    due: str | None = None
+    recurring: bool = False
+    deadline: str | None = None
+    minutes: int | None = None
+    also: tuple[str, ...] = ()
+
+
+class ThemeView(_Part):
+    """A theme as the prompt shows it.
+
+    n_tasks: number of all open tasks of the theme. task_ids: only the tasks that the context shows.
+    """
+
+    id: str
+    label: str
+    tags: tuple[str, ...] = ()
+    n_tasks: int
+    task_ids: tuple[str, ...]
+
+
+class Counts(_Part):
+    """The number of open tasks: in total, shown (duplicates included), and in each bucket (shown or not)."""
+
+    open: int
+    shown: int
+    overdue: int
+    today: int
+    this_week: int
+    later: int
+    someday: int
+
+
+class Reactions(_Part):
+    """How often each reaction was given, by kind of tip and by theme."""
+
+    by_kind: dict[str, dict[str, int]]
+    by_theme: dict[str, dict[str, int]]
+
+
+class UserContext(_Part):
+    """The complete context of a user, as the prompt shows it.
+
+    version: the version of this schema.
+    """
+
+    version: Literal[1] = 1
+    profile: Profile
+    counts: Counts
+    tasks: dict[Bucket, tuple[TaskView, ...]]
+    themes: tuple[ThemeView, ...]
+    reactions: Reactions
+
+
+def tasks_shown(context: UserContext) -> dict[str, tuple[Bucket, TaskView]]:
+    """Return the tasks that a context shows, by id, with their buckets, the most urgent first."""
+    return {view.id: (bucket, view) for bucket in BUCKETS for view in context.tasks.get(bucket, ())}

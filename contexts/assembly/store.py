@@ -1,0 +1,168 @@
+"""The table `context_store`: changed rows are written, unchanged rows only get a newer `materialized_at`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from hashlib import sha256
+from itertools import islice
+from operator import attrgetter
+from typing import Any
+
+import psycopg
+
+from contexts.assembly.model import Reaction
+from contexts.postgres.sql import execute_arrays, queries, rows
+
+_BATCH_ROWS = 256
+"""Rows per INSERT: a few megabytes, which fit into the caches and into `work_mem`."""
+
+
+@dataclass(frozen=True)
+class ObservedContext:
+    """A user's context as a run knows it, without its text."""
+
+    user_id: str
+    row_version: str
+    materialized_at: datetime
+
+
+@dataclass(frozen=True)
+class StoredContext:
+    """A row of `context_store`.
+
+    materialized_at: the time of the fetch of the user's signals. valid_until: the next midnight at which the context
+    changes by itself. groups_json: the user's `TaskGroups`, for assembly during a request.
+    """
+
+    user_id: str
+    materialized_at: datetime
+    context_json: str
+    context_hash: str
+    valid_until: datetime | None
+    groups_json: str
+
+    @property
+    def row_version(self) -> str:
+        """The hash of everything but the freshness: of a row with an unchanged version only the freshness moves."""
+        return row_version(self.context_hash, self.valid_until, self.groups_json)
+
+
+def row_version(context_hash: str, valid_until: datetime | None, groups_json: str) -> str:
+    """Return the version of a row, 32 hexadecimal digits; the time zone of `valid_until` is part of it."""
+    content = (context_hash, valid_until.isoformat() if valid_until else "", groups_json)
+    return sha256("\n".join(content).encode()).hexdigest()[:32]
+
+
+def is_fresh(materialized_at: datetime, valid_until: datetime | None, now: datetime, sla: timedelta) -> bool:
+    """Return whether a context is younger than the SLA and no midnight has changed it."""
+    return now - materialized_at <= sla and (valid_until is None or now < valid_until)
+
+
+def reactions_since(now: datetime, days: int) -> datetime:
+    """Return the start of the period of reactions that count: a midnight (UTC), so that none expires during a day."""
+    return datetime.combine(now.astimezone(UTC).date() - timedelta(days=days), time(), UTC)
+
+
+class ContextStore:
+    """The store over one connection."""
+
+    def __init__(self, connection: psycopg.Connection[Any], *, reaction_days: int = 90) -> None:
+        """Open the store.
+
+        reaction_days: number of days for which reactions count.
+        """
+        self.reaction_days = reaction_days
+        self._connection = connection
+        self._sql = queries("contexts")
+
+    def upsert(
+        self, observed: Sequence[ObservedContext], read: Callable[[Collection[str]], Iterable[StoredContext]]
+    ) -> tuple[int, int]:
+        """Write the rows with a changed version and refresh the others, in one transaction.
+
+        Rows with a newer `materialized_at` stay as they are. Returns the numbers of written and of refreshed rows.
+        read: returns the whole rows of the users whose version changed; it is called at most once.
+        """
+        if not observed:
+            return 0, 0
+        with self._connection.transaction():
+            refreshed = self._refresh(observed)
+            changed = self._changed([context for context in observed if context.user_id not in refreshed])
+            n_written = sum(map(self._write, _batches(read(changed)))) if changed else 0
+        return n_written, len(refreshed)
+
+    def put(self, contexts: Sequence[StoredContext]) -> tuple[int, int]:
+        """Upsert rows that are in memory."""
+        by_user = {context.user_id: context for context in contexts}
+        observed = [ObservedContext(*_observed_columns(context)) for context in contexts]
+        return self.upsert(observed, lambda changed: [by_user[user_id] for user_id in changed])
+
+    def remove_orphans(self, user_ids: Iterable[str]) -> int:
+        """Delete the rows of the given users who no longer exist, and return the number of rows."""
+        with self._connection.transaction():
+            return int(self._sql.remove_orphans(self._connection, user_ids=list(user_ids)))
+
+    def reactions(self, user_ids: Iterable[str], now: datetime) -> Mapping[str, list[Reaction]]:
+        """Return these users' reactions to tips in the last `reaction_days`, by user, oldest first."""
+        by_user: dict[str, list[Reaction]] = {}
+        period = {"user_ids": list(user_ids), "since": reactions_since(now, self.reaction_days)}
+        for row in rows(self._connection, self._sql.reactions_since, period):
+            by_user.setdefault(row.pop("user_id"), []).append(Reaction(**row))
+        return by_user
+
+    def threshold(self, model: str) -> float | None:
+        """Return the calibrated similarity threshold of a model; None if it is not calibrated."""
+        row = self._sql.threshold(self._connection, model=model)
+        return None if row is None else float(row[0])
+
+    def wants_calibration(self, model: str, n_texts: int) -> bool:
+        """Return whether a calibration with `n_texts` texts would be the model's first or a much better one."""
+        return bool(self._sql.wants_calibration(self._connection, model=model, n_texts=n_texts))
+
+    def set_threshold_if_better(self, model: str, threshold: float, n_texts: int) -> None:
+        """Write a model's calibration unless the stored one is good enough."""
+        self._sql.set_threshold_if_better(self._connection, model=model, threshold=threshold, n_texts=n_texts)
+
+    def set_threshold(self, model: str, threshold: float, n_texts: int) -> None:
+        """Write a model's calibration in place of the stored one."""
+        self._sql.set_threshold(self._connection, model=model, threshold=threshold, n_texts=n_texts)
+
+    def _refresh(self, observed: Sequence[ObservedContext]) -> Collection[str]:
+        """Refresh the rows with an unchanged version, and return their users."""
+        arrays = _arrays(("user_ids", "versions", "instants"), map(_observed_columns, observed))
+        return {user_id for (user_id,) in execute_arrays(self._connection, self._sql.refresh, arrays)}
+
+    def _changed(self, observed: Sequence[ObservedContext]) -> Collection[str]:
+        """Return the users without a row, or with a row of a different version."""
+        if not observed:
+            return ()
+        user_ids = [context.user_id for context in observed]
+        stored = dict(execute_arrays(self._connection, self._sql.stored_versions, {"user_ids": user_ids}))
+        return [context.user_id for context in observed if stored.get(context.user_id) != context.row_version]
+
+    def _write(self, contexts: Sequence[StoredContext]) -> int:
+        names = ("user_ids", "instants", "contexts", "hashes", "valid_until", "groups_json", "versions")
+        arrays = _arrays(names, map(_stored_columns, contexts))
+        n_written = execute_arrays(self._connection, self._sql.write, arrays).rowcount
+        if n_written < len(contexts):
+            execute_arrays(self._connection, self._sql.update_groups, arrays)
+        return n_written
+
+
+_observed_columns = attrgetter("user_id", "row_version", "materialized_at")
+_stored_columns = attrgetter(
+    "user_id", "materialized_at", "context_json", "context_hash", "valid_until", "groups_json", "row_version"
+)
+
+
+def _arrays(names: Sequence[str], records: Iterable[tuple[Any, ...]]) -> Mapping[str, list[Any]]:
+    """Return the columns of records as arrays by name."""
+    return dict(zip(names, map(list, zip(*records, strict=True)), strict=True))
+
+
+def _batches(contexts: Iterable[StoredContext]) -> Iterator[Sequence[StoredContext]]:
+    remaining = iter(contexts)
+    while batch := list(islice(remaining, _BATCH_ROWS)):
+        yield batch

@@ -1,0 +1,1 @@
+"""Postgres: connections and named statements, locks, migrations, the log of pipeline runs."""

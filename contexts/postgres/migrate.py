@@ -1,0 +1,45 @@
+"""The migrations of `sql/migrations`: numbered, and each applied once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import psycopg
+
+from contexts.postgres.sql import ROOT, queries
+
+
+class MigrationsMissing(Exception):
+    """The database lacks migrations; the message names them and the command that applies them."""
+
+
+def migrate(connection: psycopg.Connection[Any]) -> list[str]:
+    """Apply the missing migrations in order of their numbers, in one transaction. Returns their names."""
+    sql = queries("migrations")
+    with connection.transaction():
+        list(sql.lock_migrations(connection))
+        sql.create_migrations_table(connection)
+        missing = missing_migrations({name for (name,) in sql.applied(connection)})
+        for name in missing:
+            connection.execute((ROOT / "migrations" / f"{name}.sql").read_text().encode())
+            sql.add_migration(connection, name=name)
+    return missing
+
+
+def missing_migrations(applied: Collection[str]) -> list[str]:
+    """Return the names of the migrations that are not applied, in order."""
+    names = sorted(path.stem for path in (ROOT / "migrations").glob("*.sql"))
+    return [name for name in names if name not in applied]
+
+
+def check_migrated(connection: psycopg.Connection[Any]) -> None:
+    """Raise MigrationsMissing unless all migrations are applied. The connection must be in autocommit mode."""
+    try:
+        applied = {name for (name,) in queries("migrations").applied(connection)}
+    except psycopg.errors.UndefinedTable:  # not even the table of migrations exists
+        applied = set()
+    if missing := missing_migrations(applied):
+        raise MigrationsMissing(
+            f"migrations {', '.join(missing)} are not applied. Apply them: python -m contexts migrate"
+        )

@@ -1,0 +1,116 @@
+"""The log of pipeline runs in Postgres: each run of a step, and each asset's part in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from contexts.postgres.sql import queries, rows
+
+Amounts = Mapping[str, float]
+"""Amounts by kind of work: todoist_calls, texts_embedded, users_clustered ..."""
+
+_THROUGHPUT_WINDOW = timedelta(days=30)
+
+
+@dataclass(frozen=True)
+class AssetRun:
+    """One asset's part in a run of its step; the columns of `asset_runs`."""
+
+    run_id: str
+    step: str
+    asset: str
+    started_at: datetime
+    finished_at: datetime
+    n_shards: int
+    n_shards_run: int
+    n_users: int
+    n_users_computed: int
+    n_rows: int
+    data_version: str
+    changed: bool
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class StepRun:
+    """A run of a step; the columns of `step_runs`.
+
+    finished_at: None while the run is in progress, or if it died. seconds: time per kind of work.
+    """
+
+    run_id: str
+    step: str
+    started_at: datetime
+    finished_at: datetime | None = None
+    n_users: int | None = None
+    planned: Amounts = field(default_factory=dict)
+    done: Amounts = field(default_factory=dict)
+    saved: Amounts = field(default_factory=dict)
+    seconds: Amounts = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Medians for one kind of work over recent runs; None without such runs.
+
+    seconds_per_unit: per planned unit of a step run. seconds_per_user, units_per_user: per fetched user of a run.
+    """
+
+    seconds_per_unit: float | None
+    seconds_per_user: float | None
+    units_per_user: float | None
+
+
+class RunLog:
+    """The log over one connection."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+        self._sql = queries("run_log")
+
+    def write_asset_run(self, run: AssetRun) -> None:
+        """Write an asset's part in a run; a retried run replaces its own."""
+        self._sql.write_asset_run(self._connection, **{**asdict(run), "counts": Jsonb(dict(run.counts))})
+
+    def asset_runs_since(self, since: datetime) -> list[AssetRun]:
+        """Return the asset runs that began at or after an instant, oldest first."""
+        return [AssetRun(**row) for row in rows(self._connection, self._sql.asset_runs_since, {"since": since})]
+
+    def latest_version(self, asset: str, *, before: str = "") -> str | None:
+        """Return an asset's data version after its last recorded run.
+
+        before: the id of a run that does not count.
+        """
+        row = self._sql.latest_version(self._connection, asset=asset, run_id=before)
+        return None if row is None else str(row[0])
+
+    def start_step_run(self, run: StepRun) -> None:
+        """Write a run's plan before the run does anything."""
+        self._sql.start_step_run(self._connection, **_columns(run))
+
+    def finish_step_run(self, run: StepRun) -> None:
+        """Write the work that a run did and saved; its plan stays as it was written."""
+        self._sql.finish_step_run(self._connection, **_columns(run))
+
+    def add_request_days(self, now: datetime) -> None:
+        """Write the request path's rows, one per day (UTC), from the last day that has one on."""
+        self._sql.add_request_days(self._connection, since=self._sql.last_request_day(self._connection), now=now)
+
+    def step_runs_since(self, since: datetime) -> list[StepRun]:
+        """Return the step runs that began at or after an instant, oldest first."""
+        return [StepRun(**row) for row in rows(self._connection, self._sql.step_runs_since, {"since": since})]
+
+    def throughput(self, now: datetime) -> Mapping[str, Throughput]:
+        """Return the throughput of each kind of work over the last thirty days."""
+        medians = self._sql.throughput(self._connection, since=now - _THROUGHPUT_WINDOW)
+        return {work: Throughput(*values) for work, *values in medians}
+
+
+def _columns(run: StepRun) -> dict[str, Any]:
+    return {name: Jsonb(dict(value)) if isinstance(value, Mapping) else value for name, value in vars(run).items()}

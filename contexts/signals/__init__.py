@@ -1,0 +1,1 @@
+"""The place for sources of signals other than Todoist. None exists yet."""

@@ -1,0 +1,1 @@
+"""Themes of a user's tasks: embeddings, clusters, duplicates and names."""

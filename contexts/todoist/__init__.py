@@ -1,0 +1,1 @@
+"""Todoist: the API client, users' accounts and the mirrors of their tasks."""

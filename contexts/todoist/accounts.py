@@ -1,0 +1,197 @@
+"""Users and their Todoist accounts, in Postgres."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from contexts.postgres.sql import queries, rows
+from contexts.todoist.credentials import CredentialCipher, Credentials, CredentialsError
+from contexts.todoist.mirror import Directory, valid_zone
+
+REFETCH_AFTER = timedelta(hours=20)
+"""The nightly run skips users who were fetched more recently than this."""
+
+REFETCH_IDLE_AFTER = timedelta(days=6, hours=20)
+"""The nightly run skips idle users who were fetched more recently than this."""
+
+IDLE_AFTER = timedelta(days=14)
+"""A user without a request for this long is idle."""
+
+_NEVER = datetime.min.replace(tzinfo=UTC)
+_FAR_FUTURE = datetime.max.replace(tzinfo=UTC)
+
+
+class FetchScope(StrEnum):
+    """The users who a run fetches.
+
+    ALL: all active users.
+    NIGHTLY: users who were not fetched recently, and those of LIKELY.
+    LIKELY: users who are likely to ask for a tip before the next run and would get a stale context.
+    """
+
+    ALL = "all"
+    NIGHTLY = "nightly"
+    LIKELY = "likely"
+
+
+@dataclass(frozen=True)
+class Account:
+    """One user's account, as a fetch needs it. sync_token: None requests a full sync."""
+
+    user_id: str
+    credentials: Credentials
+    sync_token: str | None
+    directory: Directory
+    timezone: str
+
+
+@dataclass(frozen=True)
+class SyncState:
+    """The starting point of a user's next fetch, saved after the data of this one."""
+
+    user_id: str
+    sync_token: str | None
+    directory: Directory
+
+
+class Accounts:
+    """All accounts, over one connection."""
+
+    def __init__(self, connection: psycopg.Connection[Any], cipher: CredentialCipher) -> None:
+        self._connection = connection
+        self._cipher = cipher
+        self._sql = queries("accounts")
+
+    def add(self, user_id: str, *, email: str, timezone: str, credentials: Credentials) -> None:
+        """Add a user with a Todoist account, or replace an existing user's credentials.
+
+        Raises ValueError if the time zone does not exist.
+        """
+        if valid_zone(timezone) is None:
+            raise ValueError(f"'{timezone}' is not an IANA time zone. Write one such as Europe/Berlin.")
+        with self._connection.transaction():
+            self._sql.add_user(self._connection, user_id=user_id, email=email, timezone=timezone)
+            sealed = self._cipher.seal(user_id, credentials)
+            self._sql.add_account(self._connection, user_id=user_id, credentials=sealed)
+
+    def remove(self, user_id: str) -> bool:
+        """Delete a user from Postgres; the next run deletes the Parquet rows. Return False if the user is unknown."""
+        with self._connection.transaction():
+            self._sql.remove_context(self._connection, user_id=user_id)
+            return bool(self._sql.remove_user(self._connection, user_id=user_id))
+
+    def all(self) -> list[dict[str, Any]]:
+        """Return every user with the state of the account, without credentials."""
+        return rows(self._connection, self._sql.list_users)
+
+    def set_active(self, user_id: str, *, active: bool) -> bool:
+        """Include a user in fetches, or exclude the user from them. Return False if the user is unknown."""
+        return bool(self._sql.set_active(self._connection, user_id=user_id, active=active))
+
+    def due(
+        self,
+        now: datetime,
+        next_run_at: datetime,
+        *,
+        scope: FetchScope = FetchScope.ALL,
+        sla: timedelta = timedelta(hours=6),
+        shard: int | None = None,
+        n_shards: int = 1,
+    ) -> Mapping[str, datetime]:
+        """Return the users to fetch now, with the instant of their last fetch.
+
+        The rule is documented at the statement `users_due`.
+
+        sla: maximum age of a context at the user's next request.
+        shard: restricts the result to one of `n_shards`; None means all.
+        """
+        refetch_before, idle_refetch_before = {
+            FetchScope.ALL: (_FAR_FUTURE, _FAR_FUTURE),
+            FetchScope.NIGHTLY: (now - REFETCH_AFTER, now - REFETCH_IDLE_AFTER),
+            FetchScope.LIKELY: (None, None),
+        }[scope]
+        users = self._sql.users_due(
+            self._connection,
+            now=now,
+            next_run_at=next_run_at,
+            sla=sla,
+            refetch_before=refetch_before,
+            idle_refetch_before=idle_refetch_before,
+            idle_since=now - IDLE_AFTER,
+            shard=shard,
+            n_shards=n_shards,
+        )
+        return {user_id: observed_at or _NEVER for user_id, observed_at in users}
+
+    def observed(self, *, shard: int | None = None, n_shards: int = 1) -> Mapping[str, datetime]:
+        """Return the instant of the last fetch of every user that was ever fetched, of one shard or of all."""
+        users = self._sql.users_observed(self._connection, shard=shard, n_shards=n_shards)
+        return {user_id: observed_at for user_id, observed_at, _ in users}
+
+    def observed_since_stored(self) -> set[str]:
+        """Return the users with a last fetch that is newer than their row of the context store."""
+        users = self._sql.users_observed(self._connection, shard=None, n_shards=1)
+        return {user_id for user_id, _, is_newer in users if is_newer}
+
+    def existing(self, user_ids: Collection[str]) -> set[str]:
+        """Return the ids that belong to an existing user."""
+        return {user_id for (user_id,) in self._sql.existing_users(self._connection, user_ids=list(user_ids))}
+
+    def load(self, user_ids: Iterable[str]) -> tuple[list[Account], dict[str, str]]:
+        """Return the accounts of some users, and an error message for each user with undecryptable credentials."""
+        accounts, errors = list[Account](), dict[str, str]()
+        for user_id, sealed, sync_token, directory, timezone in self._sql.sync_states(
+            self._connection, user_ids=list(user_ids)
+        ):
+            try:
+                credentials = self._cipher.unseal(user_id, sealed)
+            except CredentialsError as error:
+                errors[user_id] = str(error)
+                continue
+            accounts.append(Account(user_id, credentials, sync_token, Directory.from_json(directory), timezone))
+        return accounts, errors
+
+    def save_credentials(self, user_id: str, credentials: Credentials) -> None:
+        """Store renewed credentials; call it at once, because the old refresh token is no longer valid."""
+        sealed = self._cipher.seal(user_id, credentials)
+        self._sql.save_credentials(self._connection, user_id=user_id, credentials=sealed)
+
+    def save_sync_states(
+        self, sync_states: Iterable[SyncState], refused_users: Iterable[str], observed_at: datetime
+    ) -> None:
+        """Store the results of a run's fetches, all or none; call it after the fetched data are stored.
+
+        refused_users: users with an access token that Todoist refused.
+        """
+        fetched = [_to_row(sync_state, observed_at) for sync_state in sync_states]
+        with self._connection.transaction():
+            if fetched:
+                self._sql.save_observation(self._connection, fetched)
+                self._sql.save_timezone(self._connection, [row for row in fetched if row["timezone"]])
+            if refusals := [{"user_id": user_id, "refused_at": observed_at} for user_id in refused_users]:
+                self._sql.save_refusal(self._connection, refusals)
+
+    def rotate(self) -> int:
+        """Encrypt all credentials with the first key, and return the number of accounts."""
+        with self._connection.transaction():
+            accounts = list(self._sql.all_credentials(self._connection))
+            for user_id, sealed in accounts:
+                self._sql.save_credentials(self._connection, user_id=user_id, credentials=self._cipher.rotate(sealed))
+        return len(accounts)
+
+
+def _to_row(sync_state: SyncState, observed_at: datetime) -> dict[str, Any]:
+    return {
+        "user_id": sync_state.user_id,
+        "sync_token": sync_state.sync_token,
+        "directory": Jsonb(sync_state.directory.to_json()),
+        "observed_at": observed_at,
+        "timezone": sync_state.directory.timezone,
+    }

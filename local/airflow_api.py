@@ -1,0 +1,128 @@
+"""A client of Airflow's REST API: trigger DAG runs, follow them, and read asset events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+PrintLine = Callable[[str], None]
+"""Prints one line of progress."""
+
+_RUNS_TIMEOUT_S = 3600
+_QUIET_S = 5.0
+"""Seconds without an active run after which no further run is expected."""
+_POLL_S = 0.5
+
+
+class AirflowError(Exception):
+    """Airflow did not start, or a DAG run did not end; the message names the log file."""
+
+
+@dataclass(frozen=True)
+class DagRun:
+    """A finished DAG run."""
+
+    dag_id: str
+    run_id: str
+    state: str
+    seconds: float
+
+
+@dataclass
+class Airflow:
+    """A running Airflow.
+
+    dag_ids: the pipeline's DAGs.
+    pid: of its first process, which is also the id of its process group.
+    """
+
+    url: str
+    dag_ids: tuple[str, ...]
+    log_file: Path
+    pid: int
+    _client: httpx.Client = field(repr=False)
+
+    def trigger(self, dag_id: str) -> None:
+        """Start a DAG run now."""
+        self.request("POST", f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": {}})
+
+    def runs_since(self, instant: datetime) -> list[dict[str, Any]]:
+        """The pipeline's DAG runs that were queued at or after an instant."""
+        newest_first = {"limit": 100, "order_by": "-run_after"}
+        return [
+            run
+            for dag_id in self.dag_ids
+            for run in self.request("GET", f"/api/v2/dags/{dag_id}/dagRuns", params=newest_first)["dag_runs"]
+            if datetime.fromisoformat(run["queued_at"] or run["run_after"]) >= instant
+        ]
+
+    def events_since(self, instant: datetime) -> list[dict[str, Any]]:
+        """The asset events at or after an instant."""
+        query = {"limit": 100, "timestamp_gte": instant.isoformat()}
+        events: list[dict[str, Any]] = self.request("GET", "/api/v2/assets/events", params=query)["asset_events"]
+        return events
+
+    def task_instances(self, run: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The task instances of a DAG run."""
+        path = f"/api/v2/dags/{run['dag_id']}/dagRuns/{run['dag_run_id']}/taskInstances"
+        tasks: list[dict[str, Any]] = self.request("GET", path, params={"limit": 1000})["task_instances"]
+        return tasks
+
+    def wait_for_runs(self, since: datetime, print_line: PrintLine) -> list[DagRun]:
+        """Follow all DAG runs since an instant until none has been active for a few seconds.
+
+        Raises AirflowError if they take longer than an hour.
+        """
+        printed: dict[str, str] = {}
+        deadline, quiet_since = time.monotonic() + _RUNS_TIMEOUT_S, time.monotonic()
+        while time.monotonic() < deadline:
+            runs = self.runs_since(since)
+            for run in runs:
+                self._print_progress(run, printed, print_line)
+            if any(run["state"] in ("queued", "running") for run in runs) or not runs:
+                quiet_since = time.monotonic()
+            elif time.monotonic() - quiet_since > _QUIET_S:
+                return [_dag_run(run) for run in sorted(runs, key=lambda run: str(run["start_date"]))]
+            time.sleep(_POLL_S)
+        raise AirflowError(f"DAG runs did not end within {_RUNS_TIMEOUT_S} s; see {self.url} and {self.log_file}")
+
+    def _print_progress(self, run: Mapping[str, Any], printed: dict[str, str], print_line: PrintLine) -> None:
+        """Print a run's state if it differs from the state in `printed`, and store it there."""
+        run_id = run["dag_run_id"]
+        if run["state"] in ("success", "failed") and printed.get(run_id, "").startswith(run["state"]):
+            return
+        states = [str(task["state"]) for task in self.task_instances(run)]
+        n_done = sum(state in ("success", "skipped", "failed", "upstream_failed") for state in states)
+        n_retries = states.count("up_for_retry")
+        retries = f", {n_retries} waiting for a retry" if n_retries else ""
+        progress = f"{run['state']:8} {n_done:>3}/{len(states)} tasks{retries}"
+        if printed.get(run_id) != progress:
+            printed[run_id] = progress
+            print_line(f"  {run['dag_id']:16} {progress}")
+
+    def request(self, verb: str, path: str, **options: Any) -> dict[str, Any]:
+        """Call the REST API as admin; raises httpx.HTTPStatusError if the call is refused."""
+        response = self._client.request(verb, path, **options)
+        if response.status_code == 401:  # the access token has expired
+            self._client.headers["Authorization"] = fetch_authorization_header(self.url)
+            response = self._client.request(verb, path, **options)
+        response.raise_for_status()
+        body: dict[str, Any] = response.json()
+        return body
+
+
+def fetch_authorization_header(url: str) -> str:
+    """The Authorization header of a new admin token of the Airflow at a URL."""
+    response = httpx.get(url.rstrip("/") + "/auth/token", timeout=30, trust_env=False)
+    return f"Bearer {response.json()['access_token']}"
+
+
+def _dag_run(run: Mapping[str, Any]) -> DagRun:
+    started, ended = (datetime.fromisoformat(run[key]) for key in ("start_date", "end_date"))
+    return DagRun(run["dag_id"], run["dag_run_id"], run["state"], (ended - started).total_seconds())

@@ -1,0 +1,93 @@
+"""Child processes: start one in its own session, wait until it is ready, stop it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from local.paths import ROOT
+
+
+class NotReady(Exception):
+    """A process ended, failed, or was not ready in time.
+
+    waited_s: seconds since the wait began.
+    """
+
+    def __init__(self, waited_s: float) -> None:
+        super().__init__(f"not ready after {waited_s:.0f} s")
+        self.waited_s = waited_s
+
+
+@contextmanager
+def child_process(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log_file: Path,
+    *,
+    stop_timeout_s: float,
+    folder: Path = ROOT,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command in its own session and stop it at the end.
+
+    environment: all of its variables; none are inherited.
+    log_file: receives its output; replaced if it exists.
+    stop_timeout_s: seconds between SIGINT and SIGKILL.
+    folder: its working directory.
+    """
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        _stop(process, stop_timeout_s)
+
+
+def wait_until_ready(
+    process: subprocess.Popen[bytes],
+    is_ready: Callable[[], bool],
+    *,
+    timeout_s: float,
+    poll_s: float,
+    has_failed: Callable[[], bool] = lambda: False,
+    on_wait: Callable[[float], None] | None = None,
+) -> None:
+    """Poll until the process is ready; raises NotReady if it ends or fails first, or the time-out passes.
+
+    has_failed: whether the process cannot become ready although it still runs.
+    on_wait: called with the seconds waited so far before each pause.
+    """
+    started = time.monotonic()
+    while not is_ready():
+        waited_s = time.monotonic() - started
+        if process.poll() is not None or has_failed() or waited_s > timeout_s:
+            raise NotReady(waited_s)
+        if on_wait:
+            on_wait(waited_s)
+        time.sleep(poll_s)
+
+
+def free_port() -> int:
+    """A free port of the loopback interface."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _stop(process: subprocess.Popen[bytes], timeout_s: float) -> None:
+    """Send SIGINT, and kill the whole process group if the process is still there after the time-out."""
+    # Not SIGTERM: it makes `airflow standalone` leave orphans.
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+    try:
+        process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,180 @@
+"""The candidates of a request: earlier tips that are still valid, new ones of the LLM, or rule-based ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from functools import partial
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from contexts.assembly.model import UserContext
+from contexts.assembly.store import StoredContext
+from serving.metrics import Metrics
+from serving.store import CandidateOrigin, CandidateSet, LLMStatus, Store, UserState
+from tips.candidates import GENERIC_TIP, Tip
+from tips.features import features_of
+from tips.generator import CandidateGenerator, Generation, LLMUsage
+from tips.rules import rule_based_tips
+from tips.validity import still_valid, subject_hash
+
+MIN_VALID_TIPS = 2
+"""With this many tips still valid after a change of the context, the LLM is not called."""
+
+_LLM_RETRY_AFTER = timedelta(minutes=5)
+"""Time between a failed call of the LLM and the next one for the same user."""
+
+_REUSE_PERIOD = timedelta(days=1)
+"""Time after the user's next midnight during which tips of the LLM are reused if they are still valid."""
+
+_TIP_FIELDS = set(Tip.model_fields)
+
+
+@dataclass(frozen=True)
+class CandidateSource:
+    """Finds or makes the candidates of a request; stores new sets and the usage of the LLM.
+
+    generator: None if all candidates are rule-based.
+    """
+
+    store: Store
+    generator: CandidateGenerator | None
+    metrics: Metrics
+    clock: Callable[[], datetime]
+    new_id: Callable[[], UUID]
+
+    async def find(
+        self, user: UserState, stored: StoredContext, now: datetime, llm_deadline: float | None
+    ) -> tuple[CandidateSet, LLMStatus]:
+        """The candidates for a stored context, and the LLM's part in them: the first of these that applies.
+
+        1. The last set, if it was made for this context and is not due for replacement.
+        2. Before `renew_at` of the last set: its tips that are still valid, if there are at least `MIN_VALID_TIPS`.
+        3. Rule-based tips alone, if there is no generator.
+        4. New tips of the LLM, if it answers before `llm_deadline` with at least one without violations.
+        5. The tips of the last set that are still valid, however few.
+
+        In cases 2 and 5, rule-based tips of the other kinds are added.
+
+        llm_deadline: event loop time by which the LLM must have answered; None: the LLM is not called.
+        """
+        if current := user.current_candidates(now):
+            return current, "skipped"
+        context = UserContext.model_validate_json(stored.context_json)
+        midnight, today = _next_midnight(user.zone, now)
+        last, valid = user.last_candidates, await self._still_valid(user.last_candidates, context, today)
+        store_set = partial(self._store_set, user, context, expires_at=midnight)
+        if last is not None and len(valid) >= MIN_VALID_TIPS and now < last.renew_at:
+            tips = _with_rule_based(valid, context)
+            return await store_set(tips, author="kept", renew_at=last.renew_at), "skipped"
+        if self.generator is None:
+            tips = _with_rule_based((), context)
+            return await store_set(tips, author="rules", renew_at=midnight), "fallback"
+        generation = await _generate(self.generator, context, today, llm_deadline)
+        if generation.tips:
+            hashes = [subject_hash(tip, context, today if tip.only_today else None) for tip in generation.tips]
+            tips = list(zip(generation.tips, hashes, strict=True))
+            candidates = await store_set(tips, author="llm", renew_at=midnight + _REUSE_PERIOD)
+        else:
+            tips = _with_rule_based(valid, context)
+            origin: CandidateOrigin = "kept" if valid else "rules"
+            candidates = await store_set(tips, author=origin, renew_at=now + _LLM_RETRY_AFTER)
+        if generation.usage is not None:
+            await self._record(user, candidates.set_id if generation.tips else None, generation.usage, now)
+        return candidates, "called" if generation.tips else "fallback"
+
+    async def _still_valid(
+        self, last: CandidateSet | None, context: UserContext, today: date
+    ) -> list[tuple[Tip, str]]:
+        if last is None:
+            return []
+        tips = [Tip.model_validate_json(tip) for tip in last.tips]
+        return still_valid(tips, await self.store.read_subject_hashes(last), context, today)
+
+    async def _store_set(
+        self,
+        user: UserState,
+        context: UserContext,
+        tips: Sequence[tuple[Tip, str]],
+        *,
+        author: CandidateOrigin,
+        expires_at: datetime,
+        renew_at: datetime,
+    ) -> CandidateSet:
+        """Store tips with their subject hashes as the user's newest candidates."""
+        candidates = _candidate_set(
+            [tip for tip, _ in tips],
+            context,
+            set_id=self.new_id(),
+            context_hash=user.context_hash or "",
+            author=author,
+            expires_at=expires_at,
+            renew_at=renew_at,
+        )
+        # The time after the LLM's answer, not of the request: the newest set counts.
+        made_at = self.clock()
+        await self.store.write_candidates(user.user_id, candidates, [stored_hash for _, stored_hash in tips], made_at)
+        return candidates
+
+    async def _record(self, user: UserState, set_id: UUID | None, usage: LLMUsage, now: datetime) -> None:
+        self.metrics.llm_calls.labels(usage.outcome).inc()
+        self.metrics.llm_tokens.labels("input").inc(usage.input_tokens)
+        self.metrics.llm_tokens.labels("output").inc(usage.output_tokens)
+        self.metrics.llm_cost.inc(usage.cost_usd or 0.0)
+        await self.store.write_llm_call(user.user_id, set_id, usage, now)
+
+
+def _with_rule_based(valid: Sequence[tuple[Tip, str]], context: UserContext) -> list[tuple[Tip, str]]:
+    """Return the valid tips, and rule-based tips of the other kinds.
+
+    Rule-based tips have no subject hash, so the next change of the context makes them again.
+    """
+    kinds = {tip.kind for tip, _ in valid}
+    return [*valid, *((tip, "") for tip in rule_based_tips(context) if tip.kind not in kinds)]
+
+
+def generic_candidates(now: datetime) -> CandidateSet:
+    """The only candidate for a user without a context: the generic tip."""
+    return _candidate_set(
+        [GENERIC_TIP], None, set_id=None, context_hash="", author="generic", expires_at=now, renew_at=now
+    )
+
+
+def _candidate_set(
+    tips: Sequence[Tip],
+    context: UserContext | None,
+    *,
+    set_id: UUID | None,
+    context_hash: str,
+    author: CandidateOrigin,
+    expires_at: datetime,
+    renew_at: datetime,
+) -> CandidateSet:
+    return CandidateSet(
+        set_id=set_id,
+        context_hash=context_hash,
+        author=author,
+        expires_at=expires_at,
+        renew_at=renew_at,
+        tips=[tip.model_dump_json(include=_TIP_FIELDS) for tip in tips],
+        kinds=[tip.kind for tip in tips],
+        themes=[tip.theme or "" for tip in tips],
+        features=features_of(tips, context).tobytes(),
+    )
+
+
+async def _generate(
+    generator: CandidateGenerator, context: UserContext, today: date, deadline: float | None
+) -> Generation:
+    """New tips of the LLM by a deadline in event loop time; none without a deadline."""
+    if deadline is None:
+        return Generation((), None)
+    return await generator.generate(context, today, timeout_s=deadline - asyncio.get_running_loop().time())
+
+
+def _next_midnight(zone: ZoneInfo, now: datetime) -> tuple[datetime, date]:
+    """The end of the user's day, and its date: tips may speak of "today"."""
+    today = now.astimezone(zone).date()
+    return datetime.combine(today + timedelta(days=1), time(), zone), today

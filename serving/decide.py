@@ -1,0 +1,82 @@
+"""The decision: score the candidates, choose one, log the choice, answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import numpy as np
+
+from serving.learn import Learner
+from serving.store import CandidateSet, ContextSource, Decision, LLMStatus, Store, UserState
+from tips.bandit import ThompsonPolicy
+from tips.features import N_STATIC, with_clock
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to a request for a tip. tip: a JSON object; age_seconds: of the signals, None without a context."""
+
+    decision_id: UUID
+    tip: str
+    source: ContextSource
+    age_seconds: float | None
+    llm: LLMStatus
+    context_hash: str | None
+    policy_version: str
+
+
+@dataclass(frozen=True)
+class Decider:
+    """Chooses among candidates by the policy, and logs every choice before it is answered.
+
+    new_id, new_seed: called once for each decision.
+    """
+
+    store: Store
+    learner: Learner
+    policy: ThompsonPolicy
+    new_id: Callable[[], UUID]
+    new_seed: Callable[[], int]
+
+    async def decide(
+        self, user: UserState, candidates: CandidateSet, source: ContextSource, llm: LLMStatus, now: datetime
+    ) -> Answer:
+        """Choose one of the candidates and log the decision.
+
+        llm: the LLM's part in the candidates; "fallback" replaces it if no tip of the set is by an LLM.
+        """
+        static = np.frombuffer(candidates.features, np.float32).reshape(-1, N_STATIC)
+        features = with_clock(static, now.astimezone(user.zone))
+        seed, version = self.new_seed(), self.learner.version
+        choice = self.policy.choose(self.learner.posterior, features, seed)
+        decision = Decision(
+            decision_id=self.new_id(),
+            user_id=user.user_id,
+            decided_at=now,
+            tip_kind=candidates.kinds[choice.chosen],
+            theme=candidates.themes[choice.chosen],
+            context_hash=user.context_hash,
+            candidate_set_id=candidates.set_id,
+            source=source,
+            llm=llm if candidates.is_by_llm else "fallback",
+            materialized_at=user.materialized_at,
+            policy_version=version,
+            seed=seed,
+            chosen=choice.chosen,
+            propensities=choice.propensities.tolist(),
+            features=features.tobytes(),
+        )
+        await self.store.write_decision(decision)
+        age = user.age(now)
+        return Answer(
+            decision_id=decision.decision_id,
+            tip=candidates.tips[choice.chosen],
+            source=source,
+            age_seconds=age.total_seconds() if age is not None else None,
+            llm=decision.llm,
+            context_hash=user.context_hash,
+            policy_version=version,
+        )

@@ -1,0 +1,102 @@
+-- name: write_asset_run!
+-- Write one asset's part in a run of its step; a retried run replaces its own row.
+INSERT INTO asset_runs (run_id, step, asset, started_at, finished_at, n_shards, n_shards_run, n_users,
+                        n_users_computed, n_rows, data_version, changed, counts)
+VALUES (:run_id, :step, :asset, :started_at, :finished_at, :n_shards, :n_shards_run, :n_users,
+        :n_users_computed, :n_rows, :data_version, :changed, :counts)
+ON CONFLICT (run_id, asset) DO UPDATE
+SET finished_at = excluded.finished_at, n_shards_run = excluded.n_shards_run, n_users = excluded.n_users,
+    n_users_computed = excluded.n_users_computed, n_rows = excluded.n_rows, data_version = excluded.data_version,
+    changed = excluded.changed, counts = excluded.counts;
+
+-- name: asset_runs_since
+-- Read the asset runs of pipeline runs that began at or after an instant.
+SELECT * FROM asset_runs WHERE started_at >= :since ORDER BY started_at, asset;
+
+-- name: latest_version^
+-- Read an asset's version after its last recorded run other than :run_id, which may be a retry.
+SELECT data_version FROM asset_runs
+WHERE asset = :asset AND run_id <> :run_id
+ORDER BY finished_at DESC LIMIT 1;
+
+-- name: start_step_run!
+-- Write the plan of a step's run; a retried run replaces it.
+INSERT INTO step_runs (run_id, step, started_at, planned) VALUES (:run_id, :step, :started_at, :planned)
+ON CONFLICT (run_id, step) DO UPDATE SET planned = excluded.planned;
+
+-- name: finish_step_run!
+-- Write the work that a step's run did and saved.
+INSERT INTO step_runs (run_id, step, started_at, finished_at, n_users, done, saved, seconds)
+VALUES (:run_id, :step, :started_at, :finished_at, :n_users, :done, :saved, :seconds)
+ON CONFLICT (run_id, step) DO UPDATE
+SET finished_at = excluded.finished_at, n_users = excluded.n_users, done = excluded.done, saved = excluded.saved,
+    seconds = excluded.seconds;
+
+-- name: last_request_day$
+-- Read the last day with a row of the request path.
+SELECT coalesce(max(started_at), '2000-01-01 00:00+00') FROM step_runs WHERE step = 'serving';
+
+-- name: add_request_days!
+-- Rebuild the request path's rows of the days from :since on, from logged decisions and calls of the LLM. Saved work:
+-- a Todoist call for each answer from a stored row, and a call of the LLM for each answer without one, at that day's
+-- tokens per call (or those of the last thirty days).
+INSERT INTO step_runs (run_id, step, started_at, finished_at, n_users, done, saved, seconds)
+SELECT to_char(day, 'YYYY-MM-DD'), 'serving', day AT TIME ZONE 'UTC', :now, n_users,
+       jsonb_build_object('tips', n_tips, 'todoist_calls', n_inline, 'llm_calls', n_calls, 'llm_tokens', n_tokens),
+       jsonb_build_object('todoist_calls', n_stored, 'llm_calls', n_skipped,
+                          'llm_tokens', round(n_skipped * coalesce(n_tokens / nullif(n_calls, 0), usual, 0))),
+       jsonb_build_object('llm_calls', llm_seconds)
+FROM (
+    SELECT date_trunc('day', decided_at AT TIME ZONE 'UTC') AS day, count(DISTINCT user_id) AS n_users,
+           count(*) AS n_tips, count(*) FILTER (WHERE source = 'inline') AS n_inline,
+           count(*) FILTER (WHERE source = 'stored') AS n_stored, count(*) FILTER (WHERE llm = 'skipped') AS n_skipped
+    FROM decisions WHERE decided_at >= :since GROUP BY 1
+) d
+LEFT JOIN (
+    SELECT date_trunc('day', called_at AT TIME ZONE 'UTC') AS day, sum(n_requests) AS n_calls,
+           sum(input_tokens + output_tokens) AS n_tokens, round(sum(seconds)::NUMERIC, 3) AS llm_seconds
+    FROM llm_calls WHERE called_at >= :since GROUP BY 1
+) l USING (day)
+CROSS JOIN (
+    SELECT sum(input_tokens + output_tokens) / nullif(sum(n_requests), 0) AS usual
+    FROM llm_calls WHERE called_at >= :since::TIMESTAMPTZ - INTERVAL '30 days'
+) u
+ON CONFLICT (run_id, step) DO UPDATE
+SET finished_at = excluded.finished_at, n_users = excluded.n_users, done = excluded.done, saved = excluded.saved,
+    seconds = excluded.seconds;
+
+-- name: step_runs_since
+-- Read the step runs that began at or after an instant, oldest first.
+SELECT * FROM step_runs WHERE started_at >= :since ORDER BY started_at, step;
+
+-- name: throughput
+-- For each kind of work, the median seconds per planned unit over the step runs that planned any; and the median
+-- seconds and units per fetched user over the pipeline runs since an instant. A pipeline run is a fetch and all step
+-- runs until the next fetch.
+WITH runs AS (
+    SELECT * FROM step_runs WHERE started_at >= :since AND step <> 'serving' AND finished_at IS NOT NULL
+), fetches AS (
+    SELECT started_at, lead(started_at) OVER (ORDER BY started_at) AS until,
+           (done ->> 'todoist_calls')::FLOAT AS n_users
+    FROM runs WHERE done ? 'todoist_calls'
+), works AS (
+    SELECT DISTINCT jsonb_object_keys(seconds) AS work FROM runs
+), by_pipeline_run AS (
+    SELECT w.work, coalesce(sum((r.seconds ->> w.work)::FLOAT), 0) / f.n_users AS seconds_per_user,
+           coalesce(sum((r.done ->> w.work)::FLOAT), 0) / f.n_users AS units_per_user
+    FROM fetches f CROSS JOIN works w
+    LEFT JOIN runs r ON r.started_at >= f.started_at AND r.started_at < coalesce(f.until, 'infinity')
+    WHERE f.n_users > 0
+    GROUP BY w.work, f.started_at, f.n_users
+), by_step_run AS (
+    SELECT w.work, (r.seconds ->> w.work)::FLOAT / (r.planned ->> w.work)::FLOAT AS seconds_per_unit
+    FROM runs r JOIN works w ON (r.planned ->> w.work)::FLOAT > 0 AND r.seconds ? w.work
+)
+SELECT work,
+       (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds_per_unit)
+        FROM by_step_run s WHERE s.work = works.work),
+       (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds_per_user)
+        FROM by_pipeline_run p WHERE p.work = works.work),
+       (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY units_per_user)
+        FROM by_pipeline_run p WHERE p.work = works.work)
+FROM works;

@@ -1,0 +1,177 @@
+"""A removed user leaves no trace in any file or table."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pyarrow.parquet as pq
+import pytest
+from world import NOON, World, run_step
+
+from assets.__main__ import main
+from assets.definitions import GRAPH
+from assets.engine.index import Index
+from assets.runtime import Runtime
+from assets.steps import RunOptions, StepRunner
+from contexts.settings import Settings
+from contexts.todoist.accounts import FetchScope
+from contexts.todoist.credentials import CredentialCipher
+from contexts.todoist.mirror import text_hash
+
+REMOVED = "ann-who-is-removed"
+KEPT = "bob-who-is-kept"
+WORDS = ("call the xylophone repair", "xylophone strings")
+LATER = timedelta(hours=4)
+
+
+@pytest.fixture
+def runtime(world: World) -> Runtime:
+    world.n_shards = 1
+    settings = Settings(n_shards=world.n_shards, data_root=str(world.root))
+    runtime = Runtime.connect(settings, CredentialCipher([world.key]), world.connection, world.client.base_url)
+    return replace(runtime, embedder=world.embedder)
+
+
+def run_all(runtime: Runtime, now: Any, scope: FetchScope = FetchScope.ALL) -> None:
+    """Run all steps as Airflow does."""
+    for step in GRAPH.steps:
+        run_step(StepRunner(GRAPH, runtime, runtime.load_resources(), now, RunOptions(scope)), step, str(now))
+
+
+@pytest.fixture
+def filled_world(runtime: Runtime, world: World, account: Any, tmp_path: Path) -> World:
+    """Two users with tasks, contexts, a context by a request, candidates, decisions, reactions and LLM calls."""
+    world.add(REMOVED, account(*WORDS))
+    world.add(KEPT, account("buy milk", "buy bread"))
+    run_all(runtime, NOON)
+    for user in (REMOVED, KEPT):
+        _add_reaction(world.connection, user)
+    world.shards.set_aside(GRAPH["user_contexts"], 0)
+    run_all(runtime, NOON + LATER)
+    for user in (REMOVED, KEPT):
+        _add_request_rows(world.connection, user)
+    return world
+
+
+def _add_request_rows(connection: psycopg.Connection[Any], user: str) -> None:
+    """Add the rows of a request: decision, reaction, candidates, LLM call and context."""
+    at = NOON + LATER
+    title = WORDS[0] if user == REMOVED else "milk"
+    [[decision]] = connection.execute(
+        "INSERT INTO decisions (decision_id, user_id, decided_at) VALUES (gen_random_uuid(), %s, %s)"
+        " RETURNING decision_id",
+        [user, at],
+    ).fetchall()
+    connection.execute("INSERT INTO reactions VALUES (%s, 'done', %s, 1)", [decision, at])
+    connection.execute(
+        "INSERT INTO candidate_sets VALUES (gen_random_uuid(), %s, 'h', 'llm', %s, %s, %s, %s, %s, %s, %s, '')",
+        [user, at, at, at, [title], ["b"], ["k"], [""]],
+    )
+    connection.execute("INSERT INTO llm_calls VALUES (%s, %s, NULL, 'm', 'answered', 1, 2, 3, 0, 1)", [at, user])
+    connection.execute("INSERT INTO request_contexts VALUES (%s, %s, %s, 'h', %s)", [user, at, at, title])
+
+
+def _add_reaction(connection: psycopg.Connection[Any], user: str) -> None:
+    """Add a decision with a reaction, which the next run counts in the user's context."""
+    connection.execute(
+        "WITH d AS (INSERT INTO decisions (decision_id, user_id, decided_at, tip_kind)"
+        " VALUES (gen_random_uuid(), %s, %s, 'quick_win') RETURNING decision_id)"
+        " INSERT INTO reactions SELECT decision_id, 'done', %s, 1 FROM d",
+        [user, NOON, NOON],
+    )
+
+
+def traces(world: World) -> list[str]:
+    """Return the tables and files that still hold the removed user, or a hash of one of their texts."""
+    needles = (REMOVED, "xylophone", *map(text_hash, WORDS))  # Postgres prints bytes in hex, like the hashes
+    tables = world.connection.execute(
+        "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()"
+    ).fetchall()
+    places = [
+        f"table {name}"
+        for (name,) in tables
+        for (row,) in world.connection.execute(f'SELECT t::TEXT FROM "{name}" t').fetchall()
+        if any(needle in row for needle in needles)
+    ]
+    for path in world.root.rglob("*"):
+        if path.is_file() and any(needle in text for needle in needles for text in (str(path), *_texts(path))):
+            places.append(str(path.relative_to(world.root)))
+    return sorted(set(places))
+
+
+def _texts(path: Path) -> list[str]:
+    """Return the content of a file as texts; of a Parquet file also its rows, its metadata and the unpacked index."""
+    raw = path.read_bytes()
+    if not raw.startswith(b"PAR1"):
+        return [repr(raw)]
+    metadata = pq.read_metadata(path).metadata or {}
+    packed_index = base64.b64decode(metadata.get(b"users", b""))
+    index = Index.unpack(packed_index).users if packed_index else ()
+    return [repr(raw), str(pq.read_table(path).to_pylist()), str(metadata), str(index)]
+
+
+def test_the_search_finds_traces(filled_world: World) -> None:
+    """Before the removal the search finds the user in every kind of file and table with data of users."""
+    places = traces(filled_world)
+    folders = {place.split("/")[0] for place in places if "/" in place}
+    assert folders == {*GRAPH.assets, "context_history"}
+    assert {place.removeprefix("table ") for place in places if place.startswith("table ")} >= {
+        *("users", "todoist_accounts", "context_store", "request_contexts"),
+        *("decisions", "candidate_sets", "llm_calls", "text_vectors"),
+    }
+
+
+def test_erase_leaves_no_trace(
+    filled_world: World,
+    runtime: Runtime,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`erase` removes a user from every file and table at once and leaves the others as they were."""
+    before = {name: [row for row in filled_world.rows(name) if row["user_id"] != REMOVED] for name in GRAPH.assets}
+    _point_at(filled_world, database_url, monkeypatch)
+    assert main(["erase", REMOVED]) == 0
+    assert f"erased {REMOVED}" in capsys.readouterr().out
+    assert traces(filled_world) == []
+    assert {name: filled_world.rows(name) for name in GRAPH.assets} == before
+    run_all(runtime, NOON + 2 * LATER)
+    assert traces(filled_world) == []
+    assert set(filled_world.stored()) == {KEPT}
+
+
+def test_a_removed_account_leaves_no_trace_after_the_next_run(filled_world: World, runtime: Runtime) -> None:
+    """After the removal of an account the next run, with any scope, erases its last trace."""
+    filled_world.accounts.remove(REMOVED)
+    assert traces(filled_world)
+    run_all(runtime, NOON + 2 * LATER, FetchScope.LIKELY)
+    assert traces(filled_world) == []
+    assert set(filled_world.stored()) == {KEPT}
+
+
+def test_erasing_an_unknown_user_is_an_error(
+    filled_world: World, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`erase` of an unknown user exits with 1 and names the command that lists the users."""
+    _point_at(filled_world, database_url, monkeypatch)
+    assert main(["erase", "anna"]) == 1
+    assert "no trace of a user 'anna'" in capsys.readouterr().err
+
+
+def _point_at(world: World, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the environment to the world's runtime."""
+    for name, value in {
+        "DATA_ROOT": str(world.root),
+        "N_SHARDS": str(world.n_shards),
+        "DATABASE_URL": url,
+        "CREDENTIALS_KEYS": world.key,
+        "TODOIST_API_URL": world.client.base_url,
+        "EMBEDDING_MODEL": "word-vectors",
+        "EMBEDDING_REVISION": "1" * 40,
+    }.items():
+        monkeypatch.setenv(name, value)

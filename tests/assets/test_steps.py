@@ -1,0 +1,234 @@
+"""Steps as Airflow runs them, over real Postgres and Parquet, without a scheduler."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from world import NOON, WordVectors, World, run_step
+
+from assets.definitions import GRAPH
+from assets.engine.errors import OptionsError, ShardUnreadable
+from assets.runtime import Runtime
+from assets.steps import RunOptions, StepRunner
+from contexts.todoist.accounts import FetchScope
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def runtime(world: World) -> Runtime:
+    return world.runtime
+
+
+def runner_of(runtime: Runtime, now: datetime, **options: Any) -> StepRunner:
+    """A step runner with the resources of the runtime."""
+    return StepRunner(GRAPH, runtime, runtime.load_resources(), now, RunOptions(**options))
+
+
+def run(runtime: Runtime, step: str, now: datetime, *, fails: bool = False, **options: Any) -> set[str]:
+    """Run a step like its DAG and return the assets that it publishes. fails: its tasks die before they compute."""
+    if fails:
+        return set()
+    runner = runner_of(runtime, now, **options)
+    _, asset_runs = run_step(runner, step, f"{step} {now}")
+    runner = replace(runner, resources=runtime.load_resources())  # the end of the run may have calibrated the model
+    return {run.asset for run in asset_runs if run.changed} | runner.unchanged_but_needed(step)
+
+
+def night(runtime: Runtime, now: datetime, *, fails: str = "", **options: Any) -> list[str]:
+    """Run the chain of steps that events trigger, as the scheduler would; return the steps in order."""
+    ran, triggered = [], ["fetch_signals"]
+    while triggered:
+        step = triggered.pop(0)
+        published = run(runtime, step, now, fails=step == fails, **options)
+        ran.append(step)
+        new = [other for other in GRAPH.steps if _is_triggered(step, published, other) and other not in triggered]
+        triggered += sorted(new, key=lambda other: other == "compute_context" and step != "cluster_tasks")
+    return ran
+
+
+def _is_triggered(step: str, published: set[str], other: str) -> bool:
+    if other == "compute_context":
+        return step == "fetch_signals" or (step == "cluster_tasks" and "task_clusters" in published)
+    return bool(GRAPH.triggers(other) & published) and other != step
+
+
+def test_an_empty_account_joins(runtime: Runtime, world: World, account: Any) -> None:
+    """A new user without tasks has a row after the first night, although no vector and no theme changed."""
+    world.n_shards = 1
+    world.add("ann", account("call the dentist"))
+    night(runtime, NOON)
+    world.add("bob", account())
+    night(runtime, NOON + timedelta(hours=1))
+    assert set(world.stored()) == {"ann", "bob"}
+    assert {row["materialized_at"] for row in world.stored().values()} == {NOON + timedelta(hours=1)}
+
+
+@pytest.mark.parametrize("step", ["embed_tasks", "cluster_tasks", "compute_context"])
+def test_the_next_night_repairs_a_failed_step(runtime: Runtime, world: World, account: Any, step: str) -> None:
+    """After a failed step the next night brings every context up to date, even if nothing changed since."""
+    world.add("ann", account("call the dentist"))
+    night(runtime, NOON, fails=step)
+    assert world.stored() == {}
+    night(runtime, NOON + timedelta(hours=1))
+    assert set(world.stored()) == {"ann"}
+
+
+def test_a_new_model_reaches_everything(runtime: Runtime, world: World, account: Any) -> None:
+    """The run after a change of model computes everything, although no task changed."""
+    world.add("ann", account("call the dentist", "call the doctor"))
+    night(runtime, NOON)
+    other = replace(runtime, embedder=WordVectors("other", dim=16))
+    assert "embed_tasks" in night(other, NOON + timedelta(hours=1))
+    assert {row["model"] for row in world.rows("task_embeddings")} == {other.embedder.version}
+
+
+def test_an_unchanged_night_loads_no_model(runtime: Runtime, world: World, account: Any) -> None:
+    """If nothing changed, only the fetch and the step that refreshes rows run."""
+    world.add("ann", account("call the dentist"))
+    night(runtime, NOON)
+    assert night(runtime, NOON + timedelta(hours=1)) == ["fetch_signals", "compute_context"]
+
+
+def test_a_calibration_publishes_the_vectors(runtime: Runtime, world: World, account: Any) -> None:
+    """A step that calibrates the model publishes its unchanged vectors, because all clusters are stale then."""
+    world.add("ann", account("call the dentist", "call the doctor", "buy milk"))
+    night(runtime, NOON)
+    world.store.set_threshold(world.embedder.version, 0.99, 0)  # from so few texts that the next run replaces it
+    run(runtime, "cluster_tasks", NOON + HOUR)
+    assert run(runtime, "embed_tasks", NOON + 2 * HOUR) == {"task_embeddings"}
+
+
+def test_a_retried_collect_reports_the_same_changes(runtime: Runtime, world: World, account: Any) -> None:
+    """A collect task that is retried after it wrote the run log still reports its assets as changed."""
+    world.add("ann", account("call the dentist"))
+    assert "todoist_tasks" in run(runtime, "fetch_signals", NOON)
+    again = runner_of(runtime, NOON).finish("fetch_signals", f"fetch_signals {NOON}", NOON, [])
+    assert "todoist_tasks" in {entry.asset for entry in again if entry.changed}
+
+
+def test_between_nights_only_likely_users_are_fetched(runtime: Runtime, world: World, account: Any) -> None:
+    """A run between the nights fetches the users whose log says that they ask at this time, and no others."""
+    for user in ("ann", "bob"):
+        world.add(user, account("call the dentist"))
+    night(runtime, NOON)
+    n_calls = len(world.todoist.calls)
+    night(runtime, NOON + timedelta(hours=4), scope=FetchScope.LIKELY)
+    assert len(world.todoist.calls) == n_calls
+    world.connection.execute(
+        "INSERT INTO decisions (decision_id, user_id, decided_at) VALUES (gen_random_uuid(), 'ann', %s)",
+        [NOON - timedelta(hours=14)],  # yesterday at ten in the evening
+    )
+    night(runtime, datetime(2026, 11, 23, 22, 0, tzinfo=NOON.tzinfo), scope=FetchScope.LIKELY)
+    assert [call.user for call in world.todoist.calls[n_calls:]] == ["ann"]
+
+
+def test_a_broken_shard_leaves_the_others(runtime: Runtime, world: World, account: Any) -> None:
+    """A truncated shard is planned, so that its task raises the error, and the other shards are fetched."""
+    for number in range(6):
+        world.add(f"user-{number}", account("call the dentist"))
+    night(runtime, NOON)
+    path = next(world.root.glob("todoist_tasks/shard=0001/data.parquet"))
+    path.write_bytes(path.read_bytes()[:100])
+    runner = runner_of(runtime, NOON)
+    shards = runner.plan("fetch_signals")[0].by_shard
+    assert list(shards) == [0, 1]
+    assert list(runner.materialize_shard("fetch_signals", 0, shards[0]))
+    with pytest.raises(ShardUnreadable, match="python -m assets rebuild todoist_tasks --shard 1"):
+        list(runner.materialize_shard("fetch_signals", 1, shards[1]))
+
+
+def test_a_run_does_nothing_beyond_its_plan(runtime: Runtime, world: World, account: Any) -> None:
+    """A late task whose inputs changed since the plan does not refresh the row: its context is not that new."""
+    world.n_shards = 1
+    runtime = replace(runtime, shards=world.shards)
+    world.add("ann", account("call the dentist"))
+    night(runtime, NOON)
+    run(runtime, "fetch_signals", NOON + HOUR)
+    planned = runner_of(runtime, NOON + HOUR).plan("compute_context")[0].by_shard
+    assert planned == {0: ["context_store"]}
+    dated = {"id": "t0", "content": "call the dentist", "due": {"date": "2030-01-01"}}
+    world.todoist.advance("ann", {"items": [dated]})
+    run(runtime, "fetch_signals", NOON + 2 * HOUR)
+    assert list(runner_of(runtime, NOON + 2 * HOUR).materialize_shard("compute_context", 0, planned[0])) == []
+    assert world.stored()["ann"]["materialized_at"] == NOON
+    night(runtime, NOON + 3 * HOUR)
+    assert "2030-01-01" in world.stored()["ann"]["context_json"]
+
+
+@pytest.mark.parametrize("scope", [FetchScope.NIGHTLY, FetchScope.LIKELY])
+def test_a_lost_shard_is_fetched_for_all_its_users(
+    runtime: Runtime, world: World, account: Any, scope: FetchScope
+) -> None:
+    """A source's shard that was set aside is fetched for all of its users, whatever the scope of the run."""
+    for user in ("ann", "bob"):
+        world.add(user, account("call the dentist"))
+    night(runtime, NOON)
+    world.shards.set_aside(GRAPH["todoist_tasks"], 0)
+    plan, _ = runner_of(runtime, NOON + HOUR, scope=scope).forecast()
+    assert [len(entry.workload.users) for entry in plan.entries_of("todoist_tasks")] == [2]
+    night(runtime, NOON + HOUR, scope=scope)
+    assert {row["user_id"] for row in world.rows("todoist_tasks")} == {"ann", "bob"}
+
+
+def test_a_run_for_one_user_does_not_lose_the_others(runtime: Runtime, world: World, account: Any) -> None:
+    """If a source's shard is lost, a run for single users is refused: the others would lose their rows."""
+    for user in ("ann", "bob"):
+        world.add(user, account("call the dentist"))
+    night(runtime, NOON)
+    world.shards.set_aside(GRAPH["todoist_tasks"], 0)
+    with pytest.raises(OptionsError, match="Run the whole shard first: --shards 0"):
+        runner_of(runtime, NOON + HOUR, only_users=("ann",)).plan("fetch_signals")
+
+
+def test_a_deactivated_user_keeps_the_history(runtime: Runtime, world: World, account: Any) -> None:
+    """A user who is deactivated while a shard is rebuilt loses neither the stored row nor its history."""
+    for user in ("ann", "bob"):
+        world.add(user, account("call the dentist"))
+    night(runtime, NOON)
+    world.accounts.set_active("bob", active=False)
+    world.shards.set_aside(GRAPH["todoist_tasks"], 0)
+    night(runtime, NOON + HOUR)
+    assert "bob" in world.stored()
+    assert len(runtime.history.versions_of("bob")) == 1
+
+
+def test_old_versions_expire(runtime: Runtime, world: World, account: Any) -> None:
+    """A run deletes the versions older than the setting, but keeps each user's newest one."""
+    world.add("ann", account("call the dentist"))
+    world.add("bob", account("buy milk"))
+    night(runtime, NOON)
+    later = NOON + timedelta(days=runtime.settings.context_history_days + 2)
+    night(runtime, later)
+    days = sorted(path.name for path in (world.root / "context_history").iterdir())
+    assert days[0] > f"day={NOON:%Y-%m-%d}"
+    assert {version.context_hash for version in runtime.history.versions_of("ann")} == {
+        world.stored()["ann"]["context_hash"]
+    }
+
+
+def test_a_failed_run_claims_no_savings(runtime: Runtime, world: World, account: Any) -> None:
+    """A run with a failed shard is recorded as unfinished, with no saved work."""
+    world.add("ann", account("call the dentist"))
+    night(runtime, NOON)
+    runner_of(runtime, NOON).finish("embed_tasks", "died", NOON, [], is_complete=False)
+    [step_run] = [each for each in runtime.run_log.step_runs_since(NOON) if each.run_id == "died"]
+    assert (step_run.finished_at, step_run.saved) == (None, {})
+
+
+def test_a_request_between_nights_stays_in_the_history(runtime: Runtime, world: World, account: Any) -> None:
+    """A request's context has its place in the history, even if the next night restores the one before."""
+    world.add("ann", account("call the dentist"))
+    night(runtime, NOON)
+    first = world.stored()["ann"]["context_hash"]
+    world.connection.execute(
+        "INSERT INTO request_contexts VALUES ('ann', %s, %s, 'by a request', '{}')", [NOON + HOUR, NOON + HOUR]
+    )
+    night(runtime, NOON + 2 * HOUR)
+    assert [version.context_hash for version in runtime.history.versions_of("ann")] == [first, "by a request", first]
+    night(runtime, NOON + 3 * HOUR)
+    assert len(runtime.history.versions_of("ann")) == 3
+    assert world.connection.execute("SELECT count(*) FROM request_contexts").fetchone() == (0,)

@@ -1,0 +1,76 @@
+"""The domain model: groups of tasks as JSON, and the tasks that a context shows."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contexts.assembly.model import (
+    Counts,
+    Profile,
+    Reactions,
+    Task,
+    TaskGroups,
+    TaskView,
+    Theme,
+    UserContext,
+    tasks_shown,
+)
+
+texts = st.text(max_size=20)
+ids = st.lists(texts, max_size=4, unique=True).map(sorted).map(tuple)
+themes = st.lists(
+    st.builds(Theme, texts, texts, st.lists(texts, max_size=2).map(tuple), ids),
+    max_size=3,
+    unique_by=lambda theme: theme.theme_id,
+).map(lambda drawn: tuple(sorted(drawn, key=lambda theme: theme.theme_id)))
+groups = st.lists(st.tuples(texts, texts), min_size=1, max_size=3).map(sorted).map(tuple)
+duplicates = st.lists(groups, max_size=3).map(sorted).map(tuple)
+
+
+class TestTaskGroups:
+    @given(st.builds(TaskGroups, themes, duplicates))
+    def test_round_trip(self, task_groups: TaskGroups) -> None:
+        """Groups of any texts come back from their JSON."""
+        assert TaskGroups.from_json(task_groups.to_json()) == task_groups
+
+    def test_order(self) -> None:
+        """The JSON does not depend on the order of themes, tasks and groups."""
+        one, two = Theme("a", "A", ("x", "y"), ("t1", "t2")), Theme("b", "B", (), ("t3",))
+        first = TaskGroups((one, two), ((("t1", "h1"), ("t2", "h2")), (("t3", "h3"), ("t4", "h4"))))
+        again = TaskGroups(
+            (two, Theme("a", "A", ("x", "y"), ("t2", "t1"))),
+            ((("t4", "h4"), ("t3", "h3")), (("t2", "h2"), ("t1", "h1"))),
+        )
+        assert first.to_json() == again.to_json()
+
+    def test_form(self) -> None:
+        """The stored form has no blanks and no escapes; without groups it is the default of the database column."""
+        task_groups = TaskGroups((Theme("a", "Früh", ("x",), ("t1",)),), ((("t1", "h1"), ("t2", "h2")),))
+        assert task_groups.to_json() == (
+            '{"themes":[{"theme_id":"a","label":"Früh","tags":["x"],"task_ids":["t1"]}],'
+            '"duplicates":[[["t1","h1"],["t2","h2"]]]}'
+        )
+        assert json.loads(TaskGroups().to_json()) == {"themes": [], "duplicates": []}
+
+
+def test_content_hash() -> None:
+    """The content hash is the start of the content's sha256, of the content only."""
+    assert Task("a", "milk").content_hash == Task("b", "milk", priority=4).content_hash == "8825e76530f87ff5"
+    assert Task("a", "Milk").content_hash != Task("a", "milk").content_hash
+
+
+def test_tasks_shown() -> None:
+    """The tasks of all buckets are in order of their buckets, with the bucket of each."""
+    view, urgent = TaskView(id="a", title="x"), TaskView(id="b", title="y")
+    counts = Counts(open=2, shown=2, overdue=1, today=0, this_week=0, later=0, someday=1)
+    context = UserContext(
+        profile=Profile(timezone="UTC", language="en"),
+        counts=counts,
+        tasks={"someday": (view,), "overdue": (urgent,)},
+        themes=(),
+        reactions=Reactions(by_kind={}, by_theme={}),
+    )
+    assert list(tasks_shown(context).items()) == [("b", ("overdue", urgent)), ("a", ("someday", view))]

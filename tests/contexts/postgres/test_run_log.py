@@ -1,0 +1,85 @@
+"""The log of pipeline runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from contexts.postgres.run_log import AssetRun, RunLog
+
+AT = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+RUN = AssetRun(
+    run_id="run-1",
+    step="fetch_signals",
+    asset="todoist_tasks",
+    started_at=AT,
+    finished_at=AT + timedelta(seconds=7, microseconds=5),
+    n_shards=16,
+    n_shards_run=3,
+    n_users=100,
+    n_users_computed=5,
+    n_rows=2**40,
+    data_version="v1",
+    changed=True,
+    counts={"todoist_calls_full": 2, "items_skipped": 0},
+)
+
+
+@pytest.fixture
+def run_log(connection: psycopg.Connection[Any]) -> RunLog:
+    return RunLog(connection)
+
+
+def test_round_trip(run_log: RunLog) -> None:
+    """An asset run comes back unchanged."""
+    run_log.write_asset_run(RUN)
+    assert run_log.asset_runs_since(AT) == [RUN]
+
+
+def test_retried_run(run_log: RunLog) -> None:
+    """A retried run replaces its own row only."""
+    other = replace(RUN, run_id="run-0", started_at=AT - HOUR)
+    run_log.write_asset_run(other)
+    run_log.write_asset_run(RUN)
+    retried = replace(
+        RUN,
+        finished_at=AT + HOUR,
+        n_shards_run=4,
+        n_users=101,
+        n_users_computed=6,
+        n_rows=7,
+        data_version="v2",
+        changed=False,
+        counts={},
+    )
+    run_log.write_asset_run(retried)
+    assert run_log.asset_runs_since(AT - HOUR) == [other, retried]
+
+
+def test_assets_of_a_run(run_log: RunLog) -> None:
+    """A run has a row for each of its assets."""
+    run_log.write_asset_run(RUN)
+    run_log.write_asset_run(replace(RUN, asset="tip_reactions"))
+    assert [run.asset for run in run_log.asset_runs_since(AT)] == ["tip_reactions", "todoist_tasks"]
+
+
+def test_since(run_log: RunLog) -> None:
+    """Asset runs come oldest first, from an instant on."""
+    for hour in (2, 0, 1):
+        run_log.write_asset_run(replace(RUN, run_id=f"run-{hour}", started_at=AT + hour * HOUR))
+    assert [run.run_id for run in run_log.asset_runs_since(AT + HOUR)] == ["run-1", "run-2"]
+    assert run_log.asset_runs_since(AT + 3 * HOUR) == []
+
+
+def test_latest_version(run_log: RunLog) -> None:
+    """An asset's latest version is that of the run that ended last; None before the first run."""
+    assert run_log.latest_version("todoist_tasks") is None
+    run_log.write_asset_run(replace(RUN, run_id="new", data_version="new", finished_at=AT + 2 * HOUR))
+    run_log.write_asset_run(replace(RUN, run_id="old", data_version="old", finished_at=AT + HOUR))
+    run_log.write_asset_run(replace(RUN, run_id="other", asset="tip_reactions", finished_at=AT + 3 * HOUR))
+    assert run_log.latest_version("todoist_tasks") == "new"

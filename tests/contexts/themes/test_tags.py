@@ -1,0 +1,157 @@
+"""Labels and tags of themes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contexts.themes.tags import MAX_LABEL_CHARS, MAX_TAGS, ThemeWords, label_of, shorten, tags_of
+from contexts.themes.words import MAX_WORD_CHARS, split_words
+
+
+def theme(user: str, *texts: str, language: str = "en") -> ThemeWords:
+    return ThemeWords(user, language, [split_words(text) for text in texts])
+
+
+def tags(themes: Mapping[str, Sequence[str]], language: str = "en") -> dict[str, list[str]]:
+    """Return the tags of one user's themes."""
+    tags_by_theme = tags_of([theme("ann", *texts, language=language) for texts in themes.values()])
+    return dict(zip(themes, tags_by_theme, strict=True))
+
+
+class TestTags:
+    def test_shared_words(self) -> None:
+        """A tag is a word that at least two tasks of the theme share."""
+        assert tags({"a": ["scan the receipts", "sort receipts by month", "call the bank"]}) == {"a": ["receipts"]}
+
+    def test_specific_words(self) -> None:
+        """A word of only one theme ranks before a word of several themes."""
+        found = tags({"a": ["paint garden shed", "paint garden fence"], "b": ["paint kitchen", "paint hall"]})
+        assert found == {"a": ["garden", "paint"], "b": ["paint"]}
+
+    def test_best_first(self) -> None:
+        """More frequent words rank first; the alphabet decides between equally frequent words."""
+        assert tags({"a": ["hedge garden shed", "shed garden hedge", "garden"]}) == {"a": ["garden", "hedge", "shed"]}
+
+    def test_formula(self) -> None:
+        """A word that is rare elsewhere ranks before a frequent word that other themes use more often."""
+        found = tags({"a": ["plan mum plan", "plan mum"], "b": ["plan " * 50, "plan"], "c": ["walk"]})
+        assert found["a"] == ["mum", "plan"]
+
+    def test_forms_of_a_word(self) -> None:
+        """Forms of a word count as one word, and the theme's most frequent form is returned."""
+        assert tags({"a": ["running shoes", "long run", "easy run"]}) == {"a": ["run"]}
+
+    @pytest.mark.parametrize(
+        ("language", "texts"), [("en", ["buy the cake", "the pan"]), ("de", ["die Milch", "die Wurst"])]
+    )
+    def test_stop_words(self, language: str, texts: list[str]) -> None:
+        """Stop words of the user's language are not tags."""
+        assert tags({"a": texts}, language) == {"a": []}
+
+    def test_english_stop_words(self) -> None:
+        """English stop words are not tags in any language."""
+        assert tags({"a": ["back up the photos", "sort the slides"]}, "fr") == {"a": []}
+
+    def test_users_are_separate(self) -> None:
+        """The rank of a word depends on the same user's other themes only."""
+        ann, ben = theme("ann", "paint garden", "paint garden"), theme("ben", "garden", "garden hose")
+        more = theme("ann", "garden", "garden hose")
+        assert tags_of([ann, ben])[0] == ["garden", "paint"]
+        assert tags_of([ann, more])[0] == ["paint", "garden"]
+
+    @pytest.mark.parametrize("texts", [[], [""], ["12 34", "12 34"], ["🧹 🧹"], ["a an of"]])
+    def test_no_words(self, texts: list[str]) -> None:
+        """A theme without words has no tags, and other themes keep theirs."""
+        assert tags({"a": texts, "b": ["milk", "oat milk"]}) == {"a": [], "b": ["milk"]}
+
+    def test_no_themes(self) -> None:
+        """No themes have no tags."""
+        assert tags_of([]) == []
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        themes=st.dictionaries(
+            st.sampled_from("abcd"),
+            st.lists(st.sampled_from(["milk", "oat milk", "the ox", "İx ßy", ""]) | st.text()),
+        ),
+        language=st.sampled_from(["en", "de", "ja", "tr", "", "xx"]),
+        random=st.randoms(use_true_random=False),
+    )
+    def test_any_texts(self, themes: dict[str, list[str]], language: str, random: Any) -> None:
+        """Tags are a few short words of the theme, independent of the order of tasks and themes."""
+        tags_by_theme = tags(themes, language)
+        for name, theme_tags in tags_by_theme.items():
+            assert len(theme_tags) == len(set(theme_tags)) <= MAX_TAGS
+            assert set(theme_tags) <= {word for text in themes[name] for word in split_words(text)}
+            assert all(len(tag) <= MAX_WORD_CHARS for tag in theme_tags)
+        shuffled = {name: random.sample(texts, len(texts)) for name, texts in reversed(themes.items())}
+        assert tags(shuffled, language) == tags_by_theme
+
+
+class TestShorten:
+    @pytest.mark.parametrize(
+        ("text", "label"),
+        [
+            ("setlist for the street festival, 40 min", "setlist for the street festival"),
+            ("backup everything to the external disk!!", "backup everything to the external disk"),
+            ("rear light: cable or bulb?", "rear light"),
+            ("old camcorder tapes -> digitise before they rot", "old camcorder tapes"),
+            ("bananas (not too green)", "bananas"),
+            ("milk, eggs, oat flakes", "milk, eggs"),
+            ("who takes the piano 🎹", "who takes the piano"),
+            ("raise prices by 5 %?", "raise prices by 5 %"),
+            ("book 2.5 hours", "book 2.5 hours"),
+            ("call mum", "call mum"),
+            ("?!", "?!"),
+        ],
+    )
+    def test_first_part(self, text: str, label: str) -> None:
+        """A text is cut after its first meaningful part, and punctuation at its ends is removed."""
+        assert shorten(text) == label
+
+    @pytest.mark.parametrize("sign", "!.( -")
+    def test_punctuation_only(self, sign: str) -> None:
+        """A hundred thousand punctuation characters are shortened as quickly as any text."""
+        assert len(shorten(sign * 100_000)) <= MAX_LABEL_CHARS
+
+    @given(text=st.text(max_size=200))
+    def test_any_text(self, text: str) -> None:
+        """No label exceeds the maximum length, and only the label of an empty text is empty."""
+        assert len(shorten(text)) <= MAX_LABEL_CHARS
+        assert bool(shorten(text)) == bool(text)
+
+    def test_long_texts_are_cut_between_words(self) -> None:
+        """A long text without separators is cut after a whole word and ends with an ellipsis."""
+        text = "reply to the tax office letter about the missing page"
+        assert shorten(text) == "reply to the tax office letter about the…"
+
+
+class TestLabel:
+    def label(self, *texts: str, language: str = "en") -> str:
+        """Return the label of texts with decreasing centrality."""
+        return label_of(texts, np.array([0.5 - 0.02 * n for n in range(len(texts))], np.float32), language)
+
+    def test_most_central(self) -> None:
+        """The label is the most central task."""
+        assert self.label("sort receipts", "scan receipts") == "sort receipts"
+
+    def test_names_of_people(self) -> None:
+        """A task without a person's name is preferred if it is nearly as central."""
+        assert self.label("ask Priya for a reference", "update the cv") == "update the cv"
+        assert self.label("ask Priya for a reference", "thank Leo") == "ask Priya for a reference"
+
+    def test_german_nouns(self) -> None:
+        """Capitalised German words do not count as names."""
+        assert self.label("neue Kette bestellen", "kette ölen", language="de") == "neue Kette bestellen"
+
+    def test_long_texts(self) -> None:
+        """A short task is preferred to one that has to be cut."""
+        long = "reply to the tax office letter about the missing page"
+        assert self.label(long, "find last year's tax notice") == "find last year's tax notice"
+        assert self.label(long) == shorten(long)

@@ -1,0 +1,392 @@
+"""Users, their accounts, and the users that are due for a fetch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from contexts.todoist.accounts import Accounts, FetchScope, SyncState
+from contexts.todoist.credentials import CredentialCipher, Credentials, CredentialsError, new_key
+from contexts.todoist.mirror import Directory
+
+NOW = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
+NEXT_RUN = NOW + timedelta(hours=4)
+CANARY = "canary-4711"
+KEY = new_key()
+
+Connection = psycopg.Connection[Any]
+Add = Callable[..., None]
+
+
+@pytest.fixture
+def accounts(connection: Connection) -> Accounts:
+    return Accounts(connection, CredentialCipher([KEY]))
+
+
+@pytest.fixture
+def add(accounts: Accounts) -> Add:
+    """Adds users by name."""
+
+    def make(*users: str, timezone: str = "UTC") -> None:
+        for user in users:
+            accounts.add(user, email=f"{user}@x.org", timezone=timezone, credentials=Credentials(f"{CANARY}-{user}"))
+
+    return make
+
+
+@pytest.fixture
+def add_requests(connection: Connection) -> Callable[..., None]:
+    """Records requests of a user for a tip at some instants."""
+
+    def insert(user: str, *instants: datetime) -> None:
+        for at in instants:
+            connection.execute(
+                "INSERT INTO decisions (decision_id, user_id, decided_at) VALUES (%s, %s, %s)", (uuid4(), user, at)
+            )
+
+    return insert
+
+
+def save_fetch(accounts: Accounts, user: str, sync_token: str | None, at: datetime = NOW, **directory: Any) -> None:
+    """Save a successful fetch."""
+    accounts.save_sync_states([SyncState(user, sync_token, Directory(**directory))], [], at)
+
+
+def state(accounts: Accounts, user: str) -> dict[str, Any]:
+    """Return a user with the state of the account."""
+    [row] = [row for row in accounts.all() if row["user_id"] == user]
+    return row
+
+
+class TestAdding:
+    def test_new_user(self, accounts: Accounts, add: Add) -> None:
+        """A new user is active and connected, was never fetched, and needs a full sync."""
+        add("ann", timezone="Asia/Tokyo")
+        assert accounts.all() == [
+            {
+                "user_id": "ann",
+                "email": "ann@x.org",
+                "timezone": "Asia/Tokyo",
+                "active": True,
+                "connected": True,
+                "observed_at": None,
+                "auth_failures": 0,
+            }
+        ]
+        [[account], errors] = accounts.load(["ann"])
+        assert (account.sync_token, account.directory, account.timezone) == (None, Directory(), "Asia/Tokyo")
+        assert account.credentials == Credentials(f"{CANARY}-ann")
+        assert errors == {}
+
+    def test_new_credentials(self, accounts: Accounts, add: Add) -> None:
+        """New credentials connect and activate a user again and need a full sync: the account may be different."""
+        add("ann")
+        save_fetch(accounts, "ann", "s1")
+        for run in (NOW, NEXT_RUN):
+            accounts.save_sync_states([], ["ann"], run)
+        assert not state(accounts, "ann")["connected"]
+        accounts.set_active("ann", active=False)
+        add("ann")
+        assert state(accounts, "ann")["connected"]
+        assert state(accounts, "ann")["active"]
+        assert state(accounts, "ann")["auth_failures"] == 0
+        assert accounts.load(["ann"])[0][0].sync_token is None
+
+    @pytest.mark.parametrize("timezone", ["Berlin", "", "Mars/Olympus", "../etc/passwd", "+01:00"])
+    def test_unknown_zone(self, accounts: Accounts, add: Add, timezone: str) -> None:
+        """An unknown time zone is rejected with an example of a valid one, and no user is added."""
+        with pytest.raises(ValueError, match="Europe/Berlin"):
+            add("ann", timezone=timezone)
+        assert accounts.all() == []
+
+    def test_encrypted_tokens(self, accounts: Accounts, add: Add, connection: Connection) -> None:
+        """No table contains a readable token."""
+        add("ann")
+        accounts.save_credentials("ann", Credentials(CANARY, CANARY))
+        tables = [name for (name,) in connection.execute("SELECT relname FROM pg_class WHERE relkind = 'r'")]
+        assert "todoist_accounts" in tables
+        for table in ("users", "todoist_accounts"):
+            assert CANARY not in str(connection.execute(f"SELECT * FROM {table}").fetchall())
+
+    def test_removed(
+        self, accounts: Accounts, add: Add, connection: Connection, add_requests: Callable[..., None]
+    ) -> None:
+        """Removing a user deletes the account, decisions and context, and leaves other users."""
+        add("ann", "bob")
+        add_requests("ann", NOW)
+        for user in ("ann", "bob"):
+            connection.execute("INSERT INTO context_store VALUES (%s, now(), '{}', 'h')", (user,))
+        assert accounts.remove("ann")
+        assert accounts.existing(["ann", "bob", "eve"]) == {"bob"}
+        counts = "SELECT (SELECT count(*) FROM decisions), (SELECT count(*) FROM todoist_accounts)"
+        assert connection.execute(counts).fetchone() == (0, 1)
+        assert connection.execute("SELECT user_id FROM context_store").fetchall() == [("bob",)]
+        assert not accounts.remove("ann")
+
+
+class TestSyncStates:
+    def test_saved(self, accounts: Accounts, add: Add) -> None:
+        """The next fetch starts from the saved sync token, names and time zone."""
+        add("ann")
+        directory = Directory({"p": "Home"}, {"s": "Gärten 🌱"}, frozenset({"q"}), "Asia/Tokyo", "de")
+        accounts.save_sync_states([SyncState("ann", "s1", directory)], [], NOW)
+        [account] = accounts.load(["ann"])[0]
+        assert (account.sync_token, account.directory, account.timezone) == ("s1", directory, "Asia/Tokyo")
+        assert accounts.observed() == {"ann": NOW}
+
+    def test_unknown_zone(self, accounts: Accounts, add: Add) -> None:
+        """A user keeps the previous time zone if Todoist reports none."""
+        add("ann", timezone="Asia/Tokyo")
+        save_fetch(accounts, "ann", "s1")
+        assert state(accounts, "ann")["timezone"] == "Asia/Tokyo"
+
+    def test_freshness_moves_forward(self, accounts: Accounts, add: Add) -> None:
+        """Saving an older fetch does not move the instant of the last fetch back."""
+        add("ann")
+        save_fetch(accounts, "ann", "s2", NOW)
+        save_fetch(accounts, "ann", "s1", NOW - timedelta(hours=1))
+        assert accounts.observed() == {"ann": NOW}
+
+    def test_full_sync_next(self, accounts: Accounts, add: Add) -> None:
+        """A missing sync token is saved: the next fetch is a full sync."""
+        add("ann")
+        save_fetch(accounts, "ann", "s1")
+        save_fetch(accounts, "ann", None)
+        assert accounts.load(["ann"])[0][0].sync_token is None
+
+    def test_nothing_to_save(self, accounts: Accounts) -> None:
+        """A run without fetched users saves nothing."""
+        accounts.save_sync_states([], [], NOW)
+        assert accounts.observed() == {}
+
+    def test_all_or_nothing(self, accounts: Accounts, add: Add) -> None:
+        """If one user's state cannot be saved, no state is saved."""
+        add("ann", "bob")
+        broken = [SyncState("ann", "s1", Directory()), SyncState("bob", "nul\x00", Directory())]
+        with pytest.raises((psycopg.Error, ValueError)):
+            accounts.save_sync_states(broken, [], NOW)
+        assert accounts.observed() == {}
+
+    def test_refused_twice(self, accounts: Accounts, add: Add) -> None:
+        """An account is disconnected after refusals in two runs in a row; retries of one run count once."""
+        add("ann")
+        for _ in range(2):  # a retry of the same run
+            accounts.save_sync_states([], ["ann"], NOW)
+        assert state(accounts, "ann")["connected"]
+        accounts.save_sync_states([], ["ann"], NOW + timedelta(hours=4))
+        assert not state(accounts, "ann")["connected"]
+
+    def test_success_in_between(self, accounts: Accounts, add: Add) -> None:
+        """A successful fetch resets the count of refusals."""
+        add("ann")
+        accounts.save_sync_states([], ["ann"], NOW)
+        save_fetch(accounts, "ann", "s1")
+        accounts.save_sync_states([], ["ann"], NEXT_RUN)
+        assert state(accounts, "ann")["connected"]
+
+    def test_refusal_keeps_freshness(self, accounts: Accounts, add: Add) -> None:
+        """A refused fetch keeps the sync token and the instant of the last fetch."""
+        add("ann")
+        save_fetch(accounts, "ann", "s1", NOW - timedelta(days=1))
+        accounts.save_sync_states([], ["ann"], NOW)
+        assert accounts.observed() == {"ann": NOW - timedelta(days=1)}
+        assert accounts.load(["ann"])[0][0].sync_token == "s1"
+
+    def test_newer_than_the_store(self, accounts: Accounts, add: Add, connection: Connection) -> None:
+        """Only users with a fetch that is newer than their stored context are returned."""
+        add("fetched", "stored", "again", "never")
+        for user in ("fetched", "stored", "again"):
+            save_fetch(accounts, user, "s1", NOW)
+        for user, at in (("stored", NOW), ("again", NOW - timedelta(hours=4)), ("never", NOW)):
+            connection.execute("INSERT INTO context_store VALUES (%s, %s, '{}', 'h')", (user, at))
+        assert accounts.observed_since_stored() == {"fetched", "again"}
+
+
+class TestCredentials:
+    def test_renewed(self, accounts: Accounts, add: Add) -> None:
+        """Renewed credentials are stored, and the sync token is kept."""
+        add("ann")
+        save_fetch(accounts, "ann", "s1")
+        accounts.save_credentials("ann", Credentials("new", "refresh"))
+        [account] = accounts.load(["ann"])[0]
+        assert (account.credentials, account.sync_token) == (Credentials("new", "refresh"), "s1")
+
+    def test_unreadable(self, accounts: Accounts, add: Add, connection: Connection) -> None:
+        """An account that cannot be decrypted is reported with the reason, and other accounts are loaded."""
+        add("ann", "bob")
+        connection.execute("UPDATE todoist_accounts SET credentials = 'x' WHERE user_id = 'ann'")
+        loaded, errors = accounts.load(["ann", "bob"])
+        assert [account.user_id for account in loaded] == ["bob"]
+        assert list(errors) == ["ann"]
+        assert "CREDENTIALS_KEYS" in errors["ann"]
+
+    def test_swapped_rows(self, accounts: Accounts, add: Add, connection: Connection) -> None:
+        """A token copied into a different user's row is not loaded."""
+        add("ann", "bob")
+        connection.execute(
+            "UPDATE todoist_accounts a SET credentials = b.credentials FROM todoist_accounts b"
+            " WHERE b.user_id = 'bob'"
+        )
+        loaded, errors = accounts.load(["ann", "bob"])
+        assert [account.user_id for account in loaded] == ["bob"]
+        assert CANARY not in str(errors)
+
+    def test_rotation(self, connection: Connection, add: Add) -> None:
+        """After a rotation the new key alone decrypts every account."""
+        add("ann", "bob")
+        key = new_key()
+        assert Accounts(connection, CredentialCipher([key, KEY])).rotate() == 2
+        loaded, errors = Accounts(connection, CredentialCipher([key])).load(["ann", "bob"])
+        assert {account.user_id: account.credentials.access_token for account in loaded} == {
+            "ann": f"{CANARY}-ann",
+            "bob": f"{CANARY}-bob",
+        }
+        assert errors == {}
+
+    def test_failed_rotation(self, accounts: Accounts, add: Add, connection: Connection) -> None:
+        """If one account cannot be decrypted, no account is changed."""
+        add("ann", "bob")
+        connection.execute("UPDATE todoist_accounts SET credentials = 'x' WHERE user_id = 'bob'")
+        before = connection.execute("SELECT user_id, credentials FROM todoist_accounts ORDER BY 1").fetchall()
+        with pytest.raises(CredentialsError):
+            accounts.rotate()
+        assert connection.execute("SELECT user_id, credentials FROM todoist_accounts ORDER BY 1").fetchall() == before
+
+
+class TestDue:
+    def test_all(self, accounts: Accounts, add: Add) -> None:
+        """Scope ALL has every active user, with the instant of the last fetch."""
+        add("ann", "bob")
+        save_fetch(accounts, "bob", "s1", NOW)
+        due = accounts.due(NOW, NEXT_RUN, scope=FetchScope.ALL)
+        assert due.keys() == {"ann", "bob"}
+        assert due["ann"] < due["bob"] == NOW
+
+    @pytest.mark.parametrize("scope", list(FetchScope))
+    def test_never(
+        self,
+        accounts: Accounts,
+        add: Add,
+        add_requests: Callable[..., None],
+        connection: Connection,
+        scope: FetchScope,
+    ) -> None:
+        """Users that are inactive, disconnected or without an account are due in no scope."""
+        add("inactive", "disconnected", "loose")
+        for user in ("inactive", "disconnected", "loose"):
+            add_requests(user, NOW - timedelta(days=1) + timedelta(minutes=30))
+        assert len(accounts.due(NOW, NEXT_RUN, scope=scope)) == 3
+        accounts.set_active("inactive", active=False)
+        for hours in (4, 8):
+            accounts.save_sync_states([], ["disconnected"], NOW - timedelta(hours=hours))
+        connection.execute("DELETE FROM todoist_accounts WHERE user_id = 'loose'")
+        assert accounts.due(NOW, NEXT_RUN, scope=scope) == {}
+
+    def test_without_requests(self, accounts: Accounts, add: Add) -> None:
+        """A user without requests is not due in scope LIKELY."""
+        add("ann")
+        assert accounts.due(NOW, NEXT_RUN, scope=FetchScope.LIKELY) == {}
+
+    @pytest.mark.parametrize(
+        ("ago", "is_due"),
+        [
+            (timedelta(days=1), True),
+            (timedelta(days=1) - timedelta(hours=3, minutes=59), True),
+            (timedelta(days=1) - timedelta(hours=4), False),
+            (timedelta(days=1, seconds=1), False),
+            (timedelta(hours=1), False),
+            (timedelta(0), False),
+            (timedelta(days=7), True),
+            (timedelta(days=7) - timedelta(hours=2), True),
+            (timedelta(days=7, seconds=1), False),
+            (timedelta(days=8) - timedelta(hours=2), False),
+            (timedelta(days=30) - timedelta(hours=2), False),
+        ],
+        ids=str,
+    )
+    def test_part_of_the_day(
+        self, accounts: Accounts, add: Add, add_requests: Callable[..., None], ago: timedelta, is_due: bool
+    ) -> None:
+        """A user is likely to ask if there was a request in this part of the day in the last seven days."""
+        add("ann")
+        add_requests("ann", NOW - ago)
+        assert (accounts.due(NOW, NEXT_RUN, scope=FetchScope.LIKELY).keys() == {"ann"}) is is_due
+
+    def test_around_midnight(self, accounts: Accounts, add: Add, add_requests: Callable[..., None]) -> None:
+        """A run late in the evening includes users that ask after midnight."""
+        add("before", "after", "later")
+        late = NOW.replace(hour=22)
+        add_requests("before", late - timedelta(hours=23))
+        add_requests("after", late - timedelta(hours=21))
+        add_requests("later", late - timedelta(hours=19))
+        assert accounts.due(late, late + timedelta(hours=4), scope=FetchScope.LIKELY).keys() == {"before", "after"}
+
+    def test_local_time(self, accounts: Accounts, add: Add, add_requests: Callable[..., None]) -> None:
+        """The part of the day is the user's local time, across changes of daylight saving time."""
+        add("berlin", timezone="Europe/Berlin")
+        add("utc")
+        summer = datetime(2026, 10, 22, 5, 30, tzinfo=UTC)  # 07:30 in Berlin; after the 25th that is 06:30 in UTC
+        add_requests("berlin", summer)
+        add_requests("utc", summer)
+        run = datetime(2026, 10, 26, 2, tzinfo=UTC)
+        assert accounts.due(run, run + timedelta(hours=4), scope=FetchScope.LIKELY).keys() == {"utc"}
+        run += timedelta(hours=4)
+        assert accounts.due(run, run + timedelta(hours=4), scope=FetchScope.LIKELY).keys() == {"berlin"}
+
+    def test_once_each(self, accounts: Accounts, add: Add, add_requests: Callable[..., None]) -> None:
+        """A user with requests at all hours is due in every run, once."""
+        add("ann")
+        add_requests("ann", *(NOW - timedelta(hours=hours) for hours in range(1, 24 * 7)))
+        for hour in range(0, 24, 4):
+            run = NOW + timedelta(hours=hour)
+            assert list(accounts.due(run, run + timedelta(hours=4), scope=FetchScope.LIKELY)) == ["ann"]
+
+    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        minutes=st.integers(1, 60 * 24 * 9),
+        zone=st.sampled_from(["UTC", "Asia/Kathmandu", "America/New_York", "Pacific/Kiritimati"]),
+        hour=st.integers(0, 23),
+    )
+    def test_runs_of_a_day_share_the_day(
+        self, accounts: Accounts, connection: Connection, minutes: int, zone: str, hour: int
+    ) -> None:
+        """A user with one request is due in exactly one of the six runs of a day, for a week."""
+        connection.execute("DELETE FROM users")
+        start = NOW.replace(hour=hour)
+        accounts.add("ann", email="x", timezone=zone, credentials=Credentials("t"))
+        at = start - timedelta(minutes=minutes)
+        connection.execute("INSERT INTO decisions VALUES (%s, 'ann', %s)", (uuid4(), at))
+        runs = [start + timedelta(hours=4 * n) for n in range(6)]
+        n_due = sum("ann" in accounts.due(run, run + timedelta(hours=4), scope=FetchScope.LIKELY) for run in runs)
+        assert n_due == (1 if minutes <= 60 * 24 * 7 else 0)
+
+    def test_shards(self, accounts: Accounts, add: Add) -> None:
+        """Every user is in exactly one shard."""
+        users = {f"user-{n}" for n in range(40)}
+        add(*users)
+        for user in users:
+            save_fetch(accounts, user, "s1")
+        for find in (lambda **of: accounts.due(NOW, NEXT_RUN, scope=FetchScope.ALL, **of), accounts.observed):
+            parts = [set(find(shard=shard, n_shards=4)) for shard in range(4)]
+            assert sum(map(len, parts)) == 40
+            assert set().union(*parts) == users
+            assert all(parts)
+
+    @pytest.mark.parametrize("zone", ["localtime", "posix/Europe/Berlin"])
+    def test_zone_unknown_to_postgres(
+        self, accounts: Accounts, add: Add, add_requests: Callable[..., None], zone: str
+    ) -> None:
+        """A time zone that only Python knows does not affect other users."""
+        add("ann")
+        add("bob")
+        accounts.save_sync_states([SyncState("bob", "s", Directory(timezone=zone))], [], NOW)
+        for user in ("ann", "bob"):
+            add_requests(user, NOW - timedelta(days=1))
+        assert "ann" in accounts.due(NOW, NEXT_RUN, scope=FetchScope.LIKELY)

@@ -1,0 +1,42 @@
+"""A candidate for a tip: its limits and its JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from tip_examples import tip
+
+from tips.candidates import Tip
+
+
+class TestTip:
+    def test_on_one_line(self) -> None:
+        """Line breaks and the narrow spaces of French become blanks: the text is corrected, not refused."""
+        made = tip("  Prêt\u202f? ", "First this.\nThen\u00a0that.\u2028")
+        assert (made.title, made.body) == ("Prêt ?", "First this. Then that.")
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"title": ""},
+            {"title": " \n"},
+            {"title": "x" * 81},
+            {"body": ""},
+            {"body": "x" * 281},
+            {"task_ids": tuple("abcdef")},
+            {"kind": "advert"},
+            {"link": "x"},
+        ],
+        ids=str,
+    )
+    def test_limits(self, wrong: dict[str, Any]) -> None:
+        """A tip that is empty, too long, of an unknown kind or has an unknown field is refused."""
+        with pytest.raises(ValidationError):
+            tip(**wrong)
+
+    def test_stored(self) -> None:
+        """A tip survives a round trip through JSON."""
+        made = tip(task_ids=("t1", "t0"), theme="h0")
+        assert Tip.model_validate_json(made.model_dump_json()) == made

@@ -1,0 +1,1 @@
+"""Writes, checks and scores candidates for tips, and sanitizes the texts of their prompt."""

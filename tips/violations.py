@@ -1,0 +1,91 @@
+"""Reasons not to show a tip that an LLM wrote: unknown ids, links and markup, words copied from the context. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+from contexts.assembly.model import UserContext, tasks_shown
+from tips.candidates import GENERIC, KINDS, Tip
+from tips.texts import has_links_or_markup, plain_words, visible_text, word_length
+
+_COPIED_WORDS = 4
+"""A run of this many words of the context is a copy."""
+
+_SENTENCE_END = re.compile(r"(?<=[.!?\u2026\u061f\u0964])\s+|[\u3002\uff01\uff1f]")
+
+
+def violations(tip: Tip, context: UserContext) -> list[str]:
+    """Reasons not to show a candidate that an LLM wrote; empty if there are none.
+
+    The title of a task may be anybody's text. Links and markup are refused, and words copied from the context too:
+    the product shows the tasks themselves, and copied words may be an attacker's instruction. Up to three words
+    in a row may be the same as in the context.
+    """
+    reasons = []
+    tasks, themes = tasks_shown(context), {theme.id for theme in context.themes}
+    if unknown := [task_id for task_id in tip.task_ids if task_id not in tasks]:
+        reasons.append(f"task_ids {unknown} are not in the context")
+    if tip.theme is not None and tip.theme not in themes:
+        reasons.append("theme is no id of a theme of the context")
+    for name, text in (("title", tip.title), ("body", tip.body)):
+        if text != visible_text(text):
+            reasons.append(f"{name} holds invisible characters")
+        if has_links_or_markup(text):
+            reasons.append(f"{name} holds a link, an address, a number to call or markup; plain words only")
+        if not plain_words(text):
+            reasons.append(f"{name} holds no word")
+        elif copies_context(text, context):
+            reasons.append(f"{name} copies words of the context; say it in your own words")
+    return reasons
+
+
+def copies_context(text: str, context: UserContext) -> bool:
+    """Whether a text repeats untrusted words of the context.
+
+    True if it contains four words in a row of one text of the context, or all words of one with three; or if the
+    text, or a sentence of it with at least two words, occurs as a whole in the context.
+    """
+    context_words, copied_runs = _copyable(tuple(_untrusted_texts(context)))
+    text_words = _padded(plain_words(text))
+    sentences = [words for part in _SENTENCE_END.split(text) if len(words := plain_words(part)) > 1]
+    return any(run in text_words for run in copied_runs) or any(
+        phrase in context_words for phrase in (text_words, *map(_padded, sentences))
+    )
+
+
+def _untrusted_texts(context: UserContext) -> Iterator[str]:
+    """Every text of the context that somebody else may have written."""
+    for _, view in tasks_shown(context).values():
+        yield view.title
+        yield from (name for name in (view.project, view.section, *view.labels) if name)
+    for theme in context.themes:
+        yield from (theme.label, *theme.tags)
+    yield from sorted({*context.reactions.by_kind, *context.reactions.by_theme}.difference(KINDS, (GENERIC,)))
+
+
+@lru_cache(maxsize=8)
+def _copyable(texts: tuple[str, ...]) -> tuple[str, frozenset[str]]:
+    """All words of the texts, and the runs of words that count as a copy; cached for the other tips of one answer."""
+    words_of_texts = [plain_words(text) for text in texts]
+    runs = frozenset(run for words in words_of_texts for run in _runs(words))
+    return "|".join(map(_padded, words_of_texts)), runs
+
+
+def _padded(words: Sequence[str]) -> str:
+    """The words with a blank around each, so that a substring test compares whole words."""
+    return f" {' '.join(words)} "
+
+
+def _runs(words: Sequence[str]) -> Iterator[str]:
+    """The runs of four words, or all words if there are only three; two equal words are a coincidence."""
+    sizes = [word_length(word) for word in words]
+    run_size = min(_COPIED_WORDS, sum(sizes))
+    start, size = 0, 0.0
+    for end, word_size in enumerate(sizes, 1):
+        size += word_size
+        while size - sizes[start] >= run_size:
+            start, size = start + 1, size - sizes[start]
+        if size >= run_size >= _COPIED_WORDS - 1:
+            yield _padded(words[start:end])
