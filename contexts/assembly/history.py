@@ -178,7 +178,8 @@ class _HistoryFiles:
     def _read_table(self, path: str, **options: Any) -> pa.Table:
         """Read rows and columns of a file; no rows if there is no file. Raises HistoryUnreadable."""
         with self._open(path) as file:
-            return pq.read_table(file, **options) if file else SCHEMA.empty_table()
+            # A filtered read leaves threads behind that can abort the process when it exits; the files are small.
+            return pq.read_table(file, use_threads=False, **options) if file else SCHEMA.empty_table()
 
     @contextmanager
     def _open(self, path: str) -> Iterator[IO[bytes] | None]:
