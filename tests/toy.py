@@ -154,6 +154,8 @@ def toy_graph(*others: Asset, checks: Mapping[str, Check] | None = None, **code_
         lines: dict[str, list[str]] = {user: [] for user, _ in opening}
         calls.add("pages", lines)
         for row in words.to_pylist():
+            if (row["user_id"], row["letter_id"]) not in opening:  # `words` may be older than `letters`
+                continue
             opens_at = opening[row["user_id"], row["letter_id"]]
             state = "open" if opens_at is None or opens_at <= now else "closed"
             vector = ",".join(map(str, row["vector"]))

@@ -764,6 +764,12 @@ def contents(pipeline: ToyPipeline) -> tuple[dict[str, list[Row]], list[Row]]:
 @example([([("code", "words", "2")], {"only_users": ["ann"]}), ([("code", "words", "1")], {})])
 @example([([("model", "2")], {"only_users": ["ann"], "force": True}), ([("model", "1")], {})])
 @example([([("model", "2")], {"select": ["words"], "only_users": ["ann"]}), ([], {"select": ["pages"]})])
+@example(
+    [
+        ([("discard", "bob", "l1"), ("write", "bob", "l2", "one", None, ())], {"select": ["letters"]}),
+        ([], {"select": ["pages"]}),
+    ]
+)
 @example([([("write", "bob", "l1", "two words", None, "")], {"dies": True}), ([("leave", "bob")], {"dies": True})])
 def test_any_history_ends_like_a_single_run(events: Events) -> None:
     """Edits, forced runs, runs for some users and runs that died end in the tables of one run over everything."""
