@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncpg
 
-from contexts.postgres.migrate import missing_migrations
+from contexts.postgres.migrate import MigrationsMissing, check_applied
 from contexts.postgres.sql import queries
 from contexts.todoist.credentials import CredentialCipher
 
-_MIGRATE = "python -m contexts migrate"
 _SQL = queries("serving", "asyncpg")
 _TABLES = frozenset(
     {
@@ -29,9 +28,10 @@ async def check_database(pool: asyncpg.Pool, cipher: CredentialCipher) -> None:
     """
     tables = {row["table_name"] async for row in _SQL.list_tables(pool)}
     if missing := sorted(_TABLES - tables):
-        raise NotReady(f"the database lacks the tables {', '.join(missing)}. Create them: {_MIGRATE}")
-    applied = {row["name"] async for row in queries("migrations", "asyncpg").applied(pool)}
-    if missing := missing_migrations(applied):
-        raise NotReady(f"migrations {', '.join(missing)} are not applied. Apply them: {_MIGRATE}")
+        raise NotReady(f"the database lacks the tables {', '.join(missing)}. Create them: python -m contexts migrate")
+    try:
+        check_applied({row["name"] async for row in queries("migrations", "asyncpg").applied(pool)})
+    except MigrationsMissing as error:
+        raise NotReady(str(error)) from None
     if row := await _SQL.first_credentials(pool):
         cipher.unseal(row["user_id"], row["credentials"])

@@ -20,17 +20,11 @@ def migrate(connection: psycopg.Connection[Any]) -> list[str]:
     with connection.transaction():
         list(sql.lock_migrations(connection))
         sql.create_migrations_table(connection)
-        missing = missing_migrations({name for (name,) in sql.applied(connection)})
+        missing = _missing({name for (name,) in sql.applied(connection)})
         for name in missing:
             connection.execute((ROOT / "migrations" / f"{name}.sql").read_text().encode())
             sql.add_migration(connection, name=name)
     return missing
-
-
-def missing_migrations(applied: Collection[str]) -> list[str]:
-    """Return the names of the migrations that are not applied, in order."""
-    names = sorted(path.stem for path in (ROOT / "migrations").glob("*.sql"))
-    return [name for name in names if name not in applied]
 
 
 def check_migrated(connection: psycopg.Connection[Any]) -> None:
@@ -39,7 +33,18 @@ def check_migrated(connection: psycopg.Connection[Any]) -> None:
         applied = {name for (name,) in queries("migrations").applied(connection)}
     except psycopg.errors.UndefinedTable:  # not even the table of migrations exists
         applied = set()
-    if missing := missing_migrations(applied):
+    check_applied(applied)
+
+
+def check_applied(applied: Collection[str]) -> None:
+    """Raise MigrationsMissing unless the names of applied migrations include all of `sql/migrations`."""
+    if missing := _missing(applied):
         raise MigrationsMissing(
             f"migrations {', '.join(missing)} are not applied. Apply them: python -m contexts migrate"
         )
+
+
+def _missing(applied: Collection[str]) -> list[str]:
+    """Return the names of the migrations that are not applied, in order."""
+    names = sorted(path.stem for path in (ROOT / "migrations").glob("*.sql"))
+    return [name for name in names if name not in applied]
