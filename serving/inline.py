@@ -16,6 +16,7 @@ from contexts.assembly.store import StoredContext
 from contexts.todoist.accounts import Account
 from contexts.todoist.client import (
     RequestRefused,
+    ResponseUnreadable,
     TodoistError,
     TodoistSession,
     TodoistUnavailable,
@@ -64,8 +65,13 @@ class InlineAssembler:
         self._breakers = AsyncCircuitBreakerFactory(
             default_threshold=_CIRCUIT_FAILURES,
             default_ttl=_CIRCUIT_OPEN_S,
-            # A refused token or an account's own rate limit says nothing about Todoist as a whole.
-            exclude=[TokenRefused, RequestRefused, (TodoistUnavailable, lambda error: error.retry_after is not None)],
+            # A refusal, an unreadable account or an account's own rate limit says nothing about Todoist as a whole.
+            exclude=[
+                TokenRefused,
+                RequestRefused,
+                ResponseUnreadable,
+                (TodoistUnavailable, lambda error: error.retry_after is not None),
+            ],
         )
 
     async def assemble(self, user_id: str) -> None:
@@ -96,7 +102,7 @@ class InlineAssembler:
         """The user's signals, and the stored task groups in them as JSON."""
         account = await self._account(user_id)
         if now < self._cooldowns.get(user_id, now):
-            raise NotAssembled("the account is cooling down: Todoist asked to wait, or refused it")
+            raise NotAssembled("the account is cooling down: Todoist asked to wait, refused it or is unreadable")
         async with await self._breakers.get_breaker("todoist"):
             fetched = await fetch_one(self._session, account, None, self._save_renewed)
             if isinstance(fetched, Failed):
@@ -117,9 +123,9 @@ class InlineAssembler:
     def _cool_down(self, user_id: str, error: TodoistError, now: datetime) -> None:
         """Start a cool-down: as long as Todoist asked for, at most `_MAX_COOLDOWN_S`.
 
-        If it refuses the account, the cool-down is the maximum.
+        If it refuses the account, or its response cannot be read, the cool-down is the maximum.
         """
-        if isinstance(error, TokenRefused | RequestRefused):
+        if isinstance(error, TokenRefused | RequestRefused | ResponseUnreadable):
             self._cooldowns[user_id] = now + timedelta(seconds=_MAX_COOLDOWN_S)
         elif isinstance(error, TodoistUnavailable) and error.retry_after is not None:
             self._cooldowns[user_id] = now + timedelta(seconds=min(error.retry_after, _MAX_COOLDOWN_S))

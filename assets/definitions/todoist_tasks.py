@@ -79,9 +79,9 @@ def todoist_tasks(
     return Output(
         pa.concat_tables([kept, fresh]),
         counts={
-            "todoist_calls": sum(outcome.n_full + outcome.n_incremental for outcome in fetched),
-            "todoist_calls_full": sum(outcome.n_full for outcome in fetched),
-            "todoist_calls_incremental": sum(outcome.n_incremental for outcome in fetched),
+            "todoist_calls": sum(outcome.n_full + outcome.n_incremental for outcome in outcomes),
+            "todoist_calls_full": sum(outcome.n_full for outcome in outcomes),
+            "todoist_calls_incremental": sum(outcome.n_incremental for outcome in outcomes),
             "users_fetched": len(fetched),
             "users_failed": len(failed) + len(unreadable),
             "users_refused": len(refused),

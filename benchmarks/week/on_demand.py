@@ -51,7 +51,7 @@ async def sync_fetcher(url: str) -> AsyncIterator[Fetch]:
     async with Todoist(url, concurrency=_MAX_WAITING_USERS).session() as session:
 
         async def fetch(token: str) -> Mapping[str, Any]:
-            return (await session.sync(token, None)).document
+            return await session.sync(token, None)
 
         yield fetch
 

@@ -155,7 +155,7 @@ class Accounts:
             except CredentialsError as error:
                 errors[user_id] = str(error)
                 continue
-            accounts.append(Account(user_id, credentials, sync_token, Directory.from_json(directory), timezone))
+            accounts.append(Account(user_id, credentials, *_starting_point(sync_token, directory), timezone))
         return accounts, errors
 
     def save_credentials(self, user_id: str, credentials: Credentials) -> None:
@@ -185,6 +185,14 @@ class Accounts:
             for user_id, sealed in accounts:
                 self._sql.save_credentials(self._connection, user_id=user_id, credentials=self._cipher.rotate(sealed))
         return len(accounts)
+
+
+def _starting_point(sync_token: str | None, directory: Mapping[str, Any]) -> tuple[str | None, Directory]:
+    """Return the start of the next fetch; a directory that another version of the code wrote leads to a full sync."""
+    try:
+        return sync_token, Directory.from_json(directory)
+    except (TypeError, ValueError, AttributeError, KeyError):
+        return None, Directory()
 
 
 def _to_row(sync_state: SyncState, observed_at: datetime) -> dict[str, Any]:

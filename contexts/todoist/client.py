@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from json import dumps
+from json import JSONDecodeError, dumps, loads
 from math import isfinite
 from time import monotonic
 from typing import Any
@@ -27,7 +27,9 @@ FULL_SYNC_TOKEN = "*"  # noqa: S105  # not a secret
 _MAX_ATTEMPTS = 3
 _MAX_BACKOFF_S = 10
 _MAX_CONNECT_S = 10.0
-_RETRYABLE_STATUSES = frozenset({429, 500, 502, 503, 504})
+_RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 525)})
+_OAUTH_APP_ERRORS = ("invalid_client", "unauthorized_client", "unsupported_grant_type")
+_MAX_INTEGER_DIGITS = 300  # more digits than any value of Todoist's, and few enough for a float
 
 
 class TodoistError(Exception):
@@ -49,6 +51,10 @@ class TodoistUnavailable(TodoistError):
         self.retry_after = retry_after
 
 
+class ResponseUnreadable(TodoistError):
+    """One user's response cannot be read, and another attempt would not change that: it is nested too deep."""
+
+
 class RequestRefused(TodoistError):
     """Todoist rejects the request itself (HTTP 4xx)."""
 
@@ -57,13 +63,18 @@ class RequestRefused(TodoistError):
         self.status = status
 
 
-@dataclass(frozen=True)
-class SyncResponse:
-    """A response of `/sync`, with the number of full and incremental calls that it took."""
+@dataclass
+class SyncCalls:
+    """The number of calls of `/sync` made so far for one user, also those that failed."""
 
-    document: Mapping[str, Any]
-    n_full: int
-    n_incremental: int
+    n_full: int = 0
+    n_incremental: int = 0
+
+    def add(self, sync_token: str) -> None:
+        """Count a call with this sync token."""
+        is_full = sync_token == FULL_SYNC_TOKEN
+        self.n_full += is_full
+        self.n_incremental += not is_full
 
 
 class Todoist:
@@ -116,20 +127,22 @@ class TodoistSession:
         self._app = app
         self._on_call = on_call
 
-    async def sync(self, access_token: str, sync_token: str | None) -> SyncResponse:
+    async def sync(
+        self, access_token: str, sync_token: str | None, calls: SyncCalls | None = None
+    ) -> Mapping[str, Any]:
         """Return the changes since `sync_token`, or all data if it is None or unknown to Todoist.
 
-        Raises TokenRefused, TodoistUnavailable or RequestRefused.
+        The document always says in `full_sync` which of the two it is. calls: counts every call, also if this raises.
+
+        Raises TokenRefused, TodoistUnavailable, ResponseUnreadable or RequestRefused.
         """
-        requested_token = sync_token or FULL_SYNC_TOKEN
-        document, n_calls = await self._sync_with_retries(access_token, requested_token)
-        if document is not None:
-            is_full = requested_token == FULL_SYNC_TOKEN
-            return SyncResponse(document, n_calls if is_full else 0, 0 if is_full else n_calls)
-        full_document, n_full = await self._sync_with_retries(access_token, FULL_SYNC_TOKEN)
-        if full_document is None:
+        calls = calls or SyncCalls()
+        document = await self._sync_with_retries(access_token, sync_token or FULL_SYNC_TOKEN, calls)
+        if document is None:
+            document = await self._sync_with_retries(access_token, FULL_SYNC_TOKEN, calls)
+        if document is None:
             raise RequestRefused("Todoist refused a full sync (HTTP 400)", 400)
-        return SyncResponse(full_document, n_full, n_calls)
+        return document
 
     async def renew(self, credentials: Credentials) -> Credentials:
         """Exchange a refresh token for new tokens. It can be used only once: store the result before using it.
@@ -156,17 +169,25 @@ class TodoistSession:
             raise TodoistUnavailable(
                 f"tokens cannot be renewed now (HTTP {response.status_code})", _retry_after(response)
             )
-        if response.status_code != 200:
+        if response.status_code in (400, 401, 403) and _error_body(response).get("error") not in _OAUTH_APP_ERRORS:
             raise TokenRefused(f"the refresh token was refused (HTTP {response.status_code})")
+        if response.status_code != 200:
+            raise RequestRefused(
+                f"tokens cannot be renewed (HTTP {response.status_code}): check TODOIST_CLIENT_ID,"
+                " TODOIST_CLIENT_SECRET and TODOIST_API_URL",
+                response.status_code,
+            )
         tokens = _json_object(response)
         access, refresh = tokens.get("access_token"), tokens.get("refresh_token")
         if not isinstance(access, str) or not access:
             raise TodoistUnavailable("the response to a token renewal has no access token")
         return Credentials(access, refresh if isinstance(refresh, str) and refresh else credentials.refresh_token)
 
-    async def _sync_with_retries(self, access_token: str, sync_token: str) -> tuple[Mapping[str, Any] | None, int]:
-        """Return the document (None if the sync token is unknown) and the number of calls."""
-        n_calls, deadline = 0, monotonic() + self._total_timeout
+    async def _sync_with_retries(
+        self, access_token: str, sync_token: str, calls: SyncCalls
+    ) -> Mapping[str, Any] | None:
+        """Return the document, or None if the sync token is unknown."""
+        deadline = monotonic() + self._total_timeout
         async for attempt in stamina.retry_context(
             on=lambda error: _should_retry(error, deadline),
             attempts=_MAX_ATTEMPTS,
@@ -174,13 +195,13 @@ class TodoistSession:
             wait_max=_MAX_BACKOFF_S,
         ):
             with attempt:
-                n_calls += 1
-                return await self._sync_once(access_token, sync_token), n_calls
+                return await self._sync_once(access_token, sync_token, calls)
         raise AssertionError("unreachable: the last attempt raises")
 
-    async def _sync_once(self, access_token: str, sync_token: str) -> Mapping[str, Any] | None:
+    async def _sync_once(self, access_token: str, sync_token: str, calls: SyncCalls) -> Mapping[str, Any] | None:
         if not (access_token.isascii() and access_token.isprintable()):
             raise TokenRefused("the access token contains characters that no token has")
+        calls.add(sync_token)
         response = await self._post(
             "/api/v1/sync",
             headers={"Authorization": f"Bearer {access_token}"},
@@ -189,7 +210,7 @@ class TodoistSession:
         if response.status_code == 400 and sync_token != FULL_SYNC_TOKEN:
             return None
         _raise_for_status(response)
-        return _check_document(_json_object(response))
+        return _check_document(_json_object(response), was_full=sync_token == FULL_SYNC_TOKEN)
 
     async def _post(self, path: str, **options: Any) -> httpx.Response:
         """Make one call within `attempt_timeout`; httpx's own timeout only applies to each part of a response."""
@@ -224,27 +245,41 @@ def _raise_for_status(response: httpx.Response) -> None:
     raise RequestRefused(f"HTTP {status}", status)
 
 
-def _check_document(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the document if it has the fields that a mirror depends on; raise TodoistUnavailable if not."""
-    if not isinstance(document.get("items"), list) or not isinstance(document.get("full_sync"), bool):
-        raise TodoistUnavailable("the response has no items")
-    return document
+def _check_document(document: Mapping[str, Any], *, was_full: bool) -> Mapping[str, Any]:
+    """Return the document if it has the fields that a mirror depends on; raise TodoistUnavailable if not.
+
+    was_full: whether all data were requested, which decides if the response does not say what it is.
+    """
+    is_full = document.get("full_sync", was_full)
+    if not isinstance(document.get("items"), list) or not isinstance(is_full, bool):
+        raise TodoistUnavailable("the response has no items, or does not say whether they are all")
+    return {**document, "full_sync": is_full}
 
 
 def _json_object(response: httpx.Response) -> Mapping[str, Any]:
+    """Return the body; TodoistUnavailable if it is not a JSON object, ResponseUnreadable if the parser gives up."""
     try:
-        document = response.json()
-    except ValueError:
+        document = loads(response.content, parse_int=_parse_integer)
+    except (JSONDecodeError, UnicodeDecodeError):
         raise TodoistUnavailable(f"HTTP {response.status_code}, but the body is not JSON") from None
+    except (RecursionError, MemoryError, ValueError) as error:
+        raise ResponseUnreadable(
+            f"HTTP {response.status_code}, but the body exhausts the JSON parser ({type(error).__name__})"
+        ) from None
     if not isinstance(document, dict):
         raise TodoistUnavailable(f"HTTP {response.status_code}, but the body is not a JSON object")
     return document
 
 
+def _parse_integer(digits: str) -> float:
+    """Return an integer; one with more digits than Python reads is infinite, so only its own item is invalid."""
+    return int(digits) if len(digits) <= _MAX_INTEGER_DIGITS else float("inf")
+
+
 def _error_body(response: httpx.Response) -> Mapping[str, Any]:
     try:
         return _json_object(response)
-    except TodoistUnavailable:
+    except (TodoistUnavailable, ResponseUnreadable):
         return {}
 
 

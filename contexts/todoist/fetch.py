@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from traceback import extract_tb
+from typing import Any
 
 from contexts.todoist.accounts import Account, SyncState
-from contexts.todoist.client import SyncResponse, Todoist, TodoistError, TodoistSession, TokenRefused
+from contexts.todoist.client import (
+    ResponseUnreadable,
+    SyncCalls,
+    Todoist,
+    TodoistError,
+    TodoistSession,
+    TokenRefused,
+)
 from contexts.todoist.credentials import Credentials
 from contexts.todoist.mirror import Mirror, fold
 
@@ -36,10 +46,12 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Failed:
-    """A user's failed fetch; the stored mirror stays as it is."""
+    """A user's failed fetch; the stored mirror stays as it is. n_full, n_incremental: number of calls."""
 
     account: Account
     error: TodoistError
+    n_full: int
+    n_incremental: int
 
 
 def fetch(
@@ -51,7 +63,8 @@ def fetch(
     """Fetch every account, `todoist.concurrency` at a time.
 
     mirrors: the stored mirrors by user; a user without one gets a full sync.
-    save_credentials: stores a user's renewed credentials before their first use.
+    save_credentials: stores a user's renewed credentials before their first use. An exception of it is raised again
+    as soon as all users are done, because a renewal that is broken off would lose another user's tokens.
     """
 
     async def save(user_id: str, credentials: Credentials) -> None:
@@ -70,49 +83,81 @@ async def _fetch_all(
             async with semaphore:
                 return await fetch_one(session, account, mirrors.get(account.user_id), save_credentials)
 
-        return await asyncio.gather(*map(fetch_account, accounts))
+        outcomes = await asyncio.gather(*map(fetch_account, accounts), return_exceptions=True)
+    return [_raise_if_exception(outcome) for outcome in outcomes]
+
+
+def _raise_if_exception(outcome: Fetched | Failed | BaseException) -> Fetched | Failed:
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
 
 
 async def fetch_one(
     session: TodoistSession, account: Account, stored_mirror: Mirror | None, save_credentials: SaveCredentials
 ) -> Fetched | Failed:
     """Fetch one account: the changes since `stored_mirror`, or all data if it is None."""
-    sync_token = account.sync_token if stored_mirror is not None else None
+    sync_token, calls = (account.sync_token if stored_mirror is not None else None), SyncCalls()
+    stored_tasks = stored_mirror.tasks if stored_mirror is not None else {}
     try:
-        answer = await _sync(session, account, sync_token, save_credentials)
+        document = await _sync(session, account, sync_token, save_credentials, calls)
+        with _failing_alone():
+            folded = fold(Mirror(account.directory, stored_tasks), document)
     except TodoistError as error:
         log.warning("user %s: not fetched, %s: %s", account.user_id, type(error).__name__, error)
-        return Failed(account, error)
-    stored_tasks = stored_mirror.tasks if stored_mirror is not None else {}
-    folded = fold(Mirror(account.directory, stored_tasks), answer.document)
+        return Failed(account, error, calls.n_full, calls.n_incremental)
     for item_id, field in folded.skipped:
         log.warning("user %s: item %s skipped, its '%s' cannot be read", account.user_id, item_id, field)
-    new_token = answer.document.get("sync_token")
+    new_token = document.get("sync_token")
     if isinstance(new_token, str) and new_token and new_token.isprintable():
         sync_token = new_token
     return Fetched(
         account=account,
         mirror=folded.mirror,
         sync_state=SyncState(account.user_id, None if folded.needs_full else sync_token, folded.mirror.directory),
-        n_full=answer.n_full,
-        n_incremental=answer.n_incremental,
+        n_full=calls.n_full,
+        n_incremental=calls.n_incremental,
         n_skipped=len(folded.skipped),
     )
 
 
 async def _sync(
-    session: TodoistSession, account: Account, sync_token: str | None, save_credentials: SaveCredentials
-) -> SyncResponse:
+    session: TodoistSession,
+    account: Account,
+    sync_token: str | None,
+    save_credentials: SaveCredentials,
+    calls: SyncCalls,
+) -> Mapping[str, Any]:
     """Sync with the account's access token, or with a renewed one if Todoist refuses it."""
     try:
-        return await session.sync(account.credentials.access_token, sync_token)
+        with _failing_alone():
+            return await session.sync(account.credentials.access_token, sync_token, calls)
     except TokenRefused:
         # Shielded from cancellation: a renewal invalidates the old refresh token, so its result must be stored.
         credentials = await asyncio.shield(_renew(session, account, save_credentials))
-        return await session.sync(credentials.access_token, sync_token)
+        with _failing_alone():
+            return await session.sync(credentials.access_token, sync_token, calls)
 
 
 async def _renew(session: TodoistSession, account: Account, save_credentials: SaveCredentials) -> Credentials:
-    credentials = await session.renew(account.credentials)
+    with _failing_alone():
+        credentials = await session.renew(account.credentials)
     await save_credentials(account.user_id, credentials)
     return credentials
+
+
+@contextmanager
+def _failing_alone() -> Iterator[None]:
+    """Turn any unforeseen exception about one user's response into an error of that user.
+
+    The error names the exception's type and place, and not its message, which can hold the user's texts.
+    """
+    try:
+        yield
+    except TodoistError:
+        raise
+    except Exception as error:
+        place = extract_tb(error.__traceback__)[-1]
+        raise ResponseUnreadable(
+            f"the response cannot be read ({type(error).__name__} in {place.name}, line {place.lineno})"
+        ) from None

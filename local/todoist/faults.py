@@ -35,6 +35,7 @@ class FaultKind(StrEnum):
     SLOW = "slow"
     DISCONNECT = "disconnect"
     TRUNCATED_JSON = "truncated_json"
+    DEEP_JSON = "deep_json"
     HTML_PAGE = "html_page"
     EMPTY_OBJECT = "empty_object"
     NULL_ITEMS = "null_items"
@@ -43,6 +44,7 @@ class FaultKind(StrEnum):
     SAME_ITEM_TWICE = "same_item_twice"
     EMPTY_SYNC_TOKEN = "empty_sync_token"
     UNEXPECTED_FULL_SYNC = "unexpected_full_sync"
+    NO_FULL_SYNC = "no_full_sync"
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Fault:
     body: Literal["json", "text"] = "json"
     priority: int = 0
     in_body: bool = False
+    depth: int = 0
     delay_s: float = 0.0
     body_delay_s: float = 0.0
 
@@ -88,7 +91,7 @@ class Fault:
 
     @classmethod
     def server_error(cls, status: int = 503) -> Self:
-        """A 500, 502, 503 or 504 response with an HTML page."""
+        """A response with an HTML page and a status such as 408, 425, 500, 502, 503, 504 or 520 to 524."""
         return cls(FaultKind.SERVER_ERROR, status)
 
     @classmethod
@@ -110,6 +113,11 @@ class Fault:
     def truncated_json(cls) -> Self:
         """A complete HTTP response with only the first half of the JSON."""
         return cls(FaultKind.TRUNCATED_JSON)
+
+    @classmethod
+    def deep_json(cls, depth: int = 200_000) -> Self:
+        """An answer with a label that is nested `depth` times, more than a JSON parser can follow."""
+        return cls(FaultKind.DEEP_JSON, depth=depth)
 
     @classmethod
     def html_page(cls) -> Self:
@@ -151,6 +159,11 @@ class Fault:
         """A full answer to a valid sync token."""
         return cls(FaultKind.UNEXPECTED_FULL_SYNC)
 
+    @classmethod
+    def no_full_sync(cls) -> Self:
+        """An answer without `full_sync`, which does not say what it is."""
+        return cls(FaultKind.NO_FULL_SYNC)
+
 
 def fault_from(document: Mapping[str, Any]) -> Fault:
     """Parse {"kind": name of a constructor, ...its arguments}; raises ValueError or TypeError if it is invalid."""
@@ -172,7 +185,7 @@ def _error_reply(fault: Fault, now: datetime) -> Reply | None:
         case FaultKind.RATE_LIMITED:
             return _rate_limited(fault, now)
         case FaultKind.SERVER_ERROR:
-            return text_reply(_html_page(f"{fault.status} {HTTPStatus(fault.status).phrase}"), fault.status, HTML)
+            return text_reply(_html_page(f"{fault.status} {_phrase(fault.status)}"), fault.status, HTML)
         case FaultKind.INVALID_TOKEN:
             return invalid_token()
         case FaultKind.HTML_PAGE:
@@ -196,6 +209,9 @@ def _answer_reply(fault: Fault, answer: Mapping[str, Any]) -> Reply:
     reply = json_reply(_damaged_answer(fault, answer))
     if fault.kind is FaultKind.TRUNCATED_JSON:
         return replace(reply, body=reply.body[: len(reply.body) // 2])
+    if fault.kind is FaultKind.DEEP_JSON:
+        nested = b"[" * fault.depth + b"]" * fault.depth
+        return replace(reply, body=reply.body.removesuffix(b"}") + b', "labels": ' + nested + b"}")
     if fault.kind is FaultKind.DISCONNECT:
         return replace(reply, status=fault.status, disconnect="in_body" if fault.in_body else "before_headers")
     return reply
@@ -209,6 +225,8 @@ def _damaged_answer(fault: Fault, answer: Mapping[str, Any]) -> Mapping[str, Any
             return {**answer, "items": None}
         case FaultKind.EMPTY_SYNC_TOKEN:
             return {**answer, "sync_token": ""}
+        case FaultKind.NO_FULL_SYNC:
+            return {key: value for key, value in answer.items() if key != "full_sync"}
         case FaultKind.ITEM_WITHOUT_ID:
             return _with_first_item(answer, lambda item: [{key: value for key, value in item.items() if key != "id"}])
         case FaultKind.WRONG_PRIORITY:
@@ -228,6 +246,11 @@ def _with_first_item(
     if index is None:
         return {**answer, "items": items + damage(dict(SAMPLE_ITEM))}
     return {**answer, "items": items[:index] + damage(items[index]) + items[index + 1 :]}
+
+
+def _phrase(status: int) -> str:
+    """The phrase of a status; those from 520 on are no standard but Cloudflare's own."""
+    return HTTPStatus(status).phrase if status in set(HTTPStatus) else "Unknown Error"
 
 
 def _html_page(title: str) -> str:

@@ -559,7 +559,7 @@ class TestFaults:
         assert other.call().status_code == 200
         assert [client.call().status_code for _ in range(3)] == [502, 403, 200]
 
-    @pytest.mark.parametrize("status", [500, 502, 503])
+    @pytest.mark.parametrize("status", [408, 425, 500, 502, 503, 520, 524])
     def test_server_error(self, failing: Failing, status: int) -> None:
         """A server error has an HTML page."""
         response = failing(Fault.server_error(status)).call()
@@ -653,6 +653,14 @@ class TestFaults:
         with pytest.raises(json.JSONDecodeError):
             response.json()
 
+    def test_deep_json(self, failing: Failing) -> None:
+        """A complete answer may be nested deeper than a JSON parser can follow."""
+        response = failing(Fault.deep_json(2_000)).call()
+        assert response.text.count("[") > 2_000
+        with pytest.raises(RecursionError):
+            response.json()
+        assert json.loads(failing(Fault.deep_json(50)).call().text)["labels"]
+
     def test_html_page(self, failing: Failing) -> None:
         """A 200 may have an HTML page."""
         response = failing(Fault.html_page()).call()
@@ -706,6 +714,12 @@ class TestFaults:
         assert answer["full_sync"] is True
         assert ids(answer["items"]) == {"1", "2"}
         assert client.sync(token)["full_sync"] is False
+
+    def test_no_full_sync(self, failing: Failing) -> None:
+        """The answer may not say whether it is a full one."""
+        answer = failing(Fault.no_full_sync()).sync()
+        assert "full_sync" not in answer
+        assert ids(answer["items"]) == {"1", "2"}
 
     def test_every_kind_has_its_constructor(self) -> None:
         """Every kind of fault can be parsed from JSON with the name of its constructor."""

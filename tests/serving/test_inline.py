@@ -138,13 +138,23 @@ class TestFailures:
         assert service.tip().body["source"] == "inline"
         assert harness.calls()[0] == 2
 
-    def test_single_accounts(self, harness: ServiceHarness, service: Service, account: Any) -> None:
-        """Refusals and rate limits of single accounts do not stop calls for other accounts."""
+    @pytest.mark.parametrize(
+        "fault", [Fault.rate_limited(600), Fault.invalid_token(), Fault.deep_json()], ids=lambda fault: fault.kind
+    )
+    def test_single_accounts(self, harness: ServiceHarness, service: Service, account: Any, fault: Fault) -> None:
+        """Rate limits, refusals and unreadable documents of single accounts do not stop calls for other accounts."""
         for n in range(7):
             harness.world.add(f"user-{n}", account("call bob"))
-            harness.todoist.fail(f"user-{n}", [Fault.rate_limited(600), Fault.invalid_token()][n % 2])
+            harness.todoist.fail(f"user-{n}", fault)
             assert service.tip(f"user-{n}").body["source"] == "none"
         assert service.tip().body["source"] == "inline"
+
+    def test_unreadable_document(self, harness: ServiceHarness, service: Service) -> None:
+        """An account with an unreadable document is served from stored data, and not fetched by every request."""
+        harness.todoist.fail("ann", Fault.deep_json(), Fault.deep_json())
+        assert [service.tip().body["source"] for _ in range(3)] == ["stale"] * 3
+        assert harness.calls()[0] == 1
+        assert harness.one("SELECT connected FROM todoist_accounts") is True
 
     def test_wrong_key(self, harness: ServiceHarness, service: Service, caplog: pytest.LogCaptureFixture) -> None:
         """Credentials that no key decrypts are logged with the user id, and the old context is used."""

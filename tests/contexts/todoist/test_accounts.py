@@ -227,6 +227,15 @@ class TestCredentials:
         assert list(errors) == ["ann"]
         assert "CREDENTIALS_KEYS" in errors["ann"]
 
+    @pytest.mark.parametrize("directory", ['{"planets": {}}', '{"archived": 5}', "[]", "null", "7"])
+    def test_unreadable_directory(self, accounts: Accounts, add: Add, connection: Connection, directory: str) -> None:
+        """An account with a directory that cannot be read is loaded for a full sync."""
+        add("ann")
+        save_fetch(accounts, "ann", "s1")
+        connection.execute("UPDATE todoist_accounts SET directory = %s", (directory,))
+        [[account], errors] = accounts.load(["ann"])
+        assert (account.sync_token, account.directory, errors) == (None, Directory(), {})
+
     def test_swapped_rows(self, accounts: Accounts, add: Add, connection: Connection) -> None:
         """A token copied into a different user's row is not loaded."""
         add("ann", "bob")

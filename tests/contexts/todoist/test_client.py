@@ -24,7 +24,8 @@ from starlette.routing import Route
 from contexts.settings import OAuthApp
 from contexts.todoist.client import (
     RequestRefused,
-    SyncResponse,
+    ResponseUnreadable,
+    SyncCalls,
     Todoist,
     TodoistError,
     TodoistSession,
@@ -49,6 +50,21 @@ DOCUMENT: Mapping[str, Any] = {
 }
 
 
+@dataclass(frozen=True)
+class Synced:
+    """The document of a sync, with the number of full and incremental calls that it took."""
+
+    document: Mapping[str, Any]
+    n_full: int
+    n_incremental: int
+
+
+async def counted_sync(session: TodoistSession, access_token: str, sync_token: str | None = None) -> Synced:
+    calls = SyncCalls()
+    document = await session.sync(access_token, sync_token, calls)
+    return Synced(document, calls.n_full, calls.n_incremental)
+
+
 @dataclass
 class TodoistServer:
     """A running local Todoist with a new user per test."""
@@ -70,8 +86,8 @@ class TodoistServer:
     def client(self, **options: Any) -> Todoist:
         return Todoist(self.url, **{"total_timeout": 20.0, "attempt_timeout": 10.0, **options})
 
-    def sync(self, user: str, sync_token: str | None = None, **options: Any) -> SyncResponse:
-        return in_session(self.client(**options), lambda session: session.sync(f"token-{user}", sync_token))
+    def sync(self, user: str, sync_token: str | None = None, **options: Any) -> Synced:
+        return in_session(self.client(**options), lambda session: counted_sync(session, f"token-{user}", sync_token))
 
 
 def in_session(todoist: Todoist, call: Callable[[TodoistSession], Awaitable[Any]]) -> Any:
@@ -199,10 +215,7 @@ TRANSIENT = {
     "429 without a header": Fault.rate_limited(0, header="none"),
     "429 with a date": Fault.rate_limited(0, header="date"),
     "429 without any time": Fault.rate_limited(0, header="none", body="text"),
-    "500": Fault.server_error(500),
-    "502": Fault.server_error(502),
-    "503": Fault.server_error(503),
-    "504": Fault.server_error(504),
+    **{str(status): Fault.server_error(status) for status in (408, 425, 500, 502, 503, 504, *range(520, 525))},
     "too slow": Fault.slow(delay_s=20),
     "too slow in the body": Fault.slow(body_delay_s=20),
     "cut": Fault.disconnect(),
@@ -220,6 +233,7 @@ ACCEPTED = {
     "same item twice": Fault.same_item_twice(),
     "empty sync token": Fault.empty_sync_token(),
     "unasked full sync": Fault.unexpected_full_sync(),
+    "no full_sync": Fault.no_full_sync(),
 }
 
 
@@ -231,7 +245,7 @@ def outcomes(todoist_servers: Mapping[str, TodoistServer]) -> dict[str, tuple[st
 
     async def run() -> list[Any]:
         async with todoist_server.client(attempt_timeout=1.5, concurrency=len(users)).session() as session:
-            calls = (session.sync(f"token-{user}", None) for user in users.values())
+            calls = (counted_sync(session, f"token-{user}") for user in users.values())
             return await asyncio.gather(*calls, return_exceptions=True)
 
     results = asyncio.run(run())
@@ -242,13 +256,13 @@ class TestFaults:
     def test_every_fault_is_tested(self) -> None:
         """The tests of the client cover every kind of fault of the local Todoist."""
         tried = {fault.kind for fault in [*TRANSIENT.values(), *ACCEPTED.values()]}
-        assert tried | {FaultKind.INVALID_TOKEN} == set(FaultKind)
+        assert tried | {FaultKind.INVALID_TOKEN, FaultKind.DEEP_JSON} == set(FaultKind)
 
     @pytest.mark.parametrize("name", TRANSIENT)
     def test_retried(self, todoist_server: TodoistServer, outcomes: dict[str, tuple[str, Any]], name: str) -> None:
         """A transient fault is followed by a successful second call, and both calls are counted."""
         user, outcome = outcomes[name]
-        assert isinstance(outcome, SyncResponse), outcome
+        assert isinstance(outcome, Synced), outcome
         assert [item["id"] for item in outcome.document["items"]] == ["1"]
         assert (outcome.n_full, outcome.n_incremental) == (2, 0)
         assert len(todoist_server.calls(user)) == 2
@@ -269,6 +283,15 @@ class TestFaults:
         with pytest.raises(TodoistUnavailable, match=str(fault.status)):
             todoist_server.sync(user)
         assert len(todoist_server.calls(user)) == 3
+
+    def test_failed_calls_are_counted(self, todoist_server: TodoistServer) -> None:
+        """The calls of a sync that fails are counted, too."""
+        user, calls = todoist_server.user(), SyncCalls()
+        token = todoist_server.sync(user).document["sync_token"]
+        todoist_server.todoist.fail(user, *[Fault.rate_limited(0)] * 2, Fault.rate_limited(600))
+        with pytest.raises(TodoistUnavailable):
+            in_session(todoist_server.client(), lambda session: session.sync(f"token-{user}", token, calls))
+        assert (calls.n_full, calls.n_incremental) == (0, 3)
 
     def test_unreachable(self) -> None:
         """A Todoist that cannot be reached is unavailable."""
@@ -295,6 +318,91 @@ class TestFaults:
             assert 800 < raised.value.retry_after <= 900
             assert [call.status for call in todoist_server.calls(greedy)] == [200, 429]
             assert todoist_server.sync(other).n_full == 1
+
+
+class TestDocuments:
+    @pytest.mark.parametrize("depth", [2_000, 200_000])
+    def test_too_deep(self, todoist_server: TodoistServer, depth: int) -> None:
+        """A document that is nested too deep for the parser is unreadable, without another attempt."""
+        user = todoist_server.user(Fault.deep_json(depth))
+        with pytest.raises(ResponseUnreadable, match="RecursionError"):
+            todoist_server.sync(user)
+        assert len(todoist_server.calls(user)) == 1
+
+    def test_deep_error(self, answering: Answering) -> None:
+        """The body of an error may be too deep for the parser: the status decides."""
+        url, _ = answering(PlainTextResponse("[" * 200_000, 503))
+        with pytest.raises(TodoistUnavailable, match="503"):
+            unavailable_at_once(url)
+
+    @pytest.mark.parametrize("digits", [300, 301, 5_000])
+    def test_enormous_integer(self, answering: Answering, digits: int) -> None:
+        """An integer with more digits than Python reads does not make the document unreadable."""
+        url, _ = answering(
+            document_reply(json.dumps(DOCUMENT).replace('"priority": 1', f'"priority": {"9" * digits}'))
+        )
+        [item] = in_session(Todoist(url), lambda session: session.sync("t", None))["items"]
+        assert item["priority"] == (float("inf") if digits > 300 else 10**300 - 1)
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"\xff\xfe\x00",
+            json.dumps(DOCUMENT).encode("utf-16")[:-1],
+            json.dumps(DOCUMENT).encode() + b"\xe2\x28",
+            json.dumps(DOCUMENT).replace("Home", "\u00e4").encode() + b"}",
+            b"NaN",
+            b"",
+        ],
+    )
+    def test_not_json(self, answering: Answering, body: bytes) -> None:
+        """A body in a broken encoding, or with anything after the document, is a passing fault."""
+        url, _ = answering(Response(body, media_type="application/json; charset=utf-7"))
+        with pytest.raises(TodoistUnavailable):
+            unavailable_at_once(url)
+
+    @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+    def test_broken_compression(self, answering: Answering, encoding: str) -> None:
+        """A body that cannot be decompressed is a passing fault."""
+        url, _ = answering(Response(json.dumps(DOCUMENT), headers={"Content-Encoding": encoding}))
+        with pytest.raises(TodoistUnavailable, match="DecodingError"):
+            unavailable_at_once(url)
+
+    @pytest.mark.parametrize("location", ["http://[", "//", "http://\xff:99999999/", "ftp://x/", ""])
+    def test_redirect(self, answering: Answering, location: str) -> None:
+        """A redirect, even to an invalid address, is not followed and fails."""
+        url, replies = answering(Response(status_code=302, headers={"Location": location}))
+        with pytest.raises(TodoistError):
+            unavailable_at_once(url)
+        assert len(replies.requests) == 1
+
+    @pytest.mark.parametrize("sync_token", [None, "s1"])
+    def test_missing_full_sync(self, answering: Answering, sync_token: str | None) -> None:
+        """A document that does not say what it is, is what was asked for."""
+        document = {name: value for name, value in DOCUMENT.items() if name != "full_sync"}
+        url, _ = answering(JSONResponse(document))
+        answer = in_session(Todoist(url), lambda session: session.sync("t", sync_token))
+        assert answer == {**document, "full_sync": sync_token is None}
+
+    def test_missing_full_sync_after_a_dead_token(self) -> None:
+        """After a sync token that Todoist refuses, a document without `full_sync` is the full one asked for then."""
+        todoist = LocalTodoist(unknown_sync_token="refuse")
+        with running_todoist(todoist) as url:
+            todoist_server = TodoistServer(todoist, url)
+            user = todoist_server.user(Fault.no_full_sync())
+            answer = todoist_server.sync(user, "never-seen")
+        assert (answer.document["full_sync"], answer.n_full, answer.n_incremental) == (True, 1, 1)
+
+    @pytest.mark.parametrize("value", [None, "true", 1, 0, []], ids=repr)
+    def test_wrong_full_sync(self, answering: Answering, value: object) -> None:
+        """A document with anything but a boolean in `full_sync` is a passing fault."""
+        url, _ = answering(JSONResponse({**DOCUMENT, "full_sync": value}))
+        with pytest.raises(TodoistUnavailable, match="whether they are all"):
+            unavailable_at_once(url)
+
+
+def document_reply(body: str) -> Response:
+    return Response(body, media_type="application/json")
 
 
 class TestRetryAfter:
@@ -438,7 +546,7 @@ class TestRenewal:
         client = todoist_server.client(app=APP)
         new = in_session(client, lambda session: session.renew(old))
         assert not {new.access_token, new.refresh_token} & {old.access_token, old.refresh_token}
-        assert in_session(client, lambda session: session.sync(new.access_token, None)).n_full == 1
+        assert in_session(client, lambda session: counted_sync(session, new.access_token)).n_full == 1
         with pytest.raises(TokenRefused, match="400"):
             in_session(client, lambda session: session.renew(old))
 
@@ -477,7 +585,7 @@ class TestRenewal:
         with pytest.raises(TokenRefused):
             in_session(todoist_server.client(app=APP), lambda session: session.renew(old))
 
-    @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+    @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 520, 524])
     def test_outage(self, answering: Answering, status: int) -> None:
         """If Todoist is temporarily unable to renew tokens, it is unavailable."""
         url, _ = answering(PlainTextResponse("later", status))
@@ -486,6 +594,25 @@ class TestRenewal:
                 Todoist(url, app=APP, total_timeout=ONE_ATTEMPT_S),
                 lambda session: session.renew(Credentials("t", "r")),
             )
+
+    @pytest.mark.parametrize(
+        ("status", "error", "expected"),
+        [
+            (400, "invalid_grant", TokenRefused),
+            (401, None, TokenRefused),
+            (403, [], TokenRefused),
+            (400, "invalid_client", RequestRefused),
+            (401, "unauthorized_client", RequestRefused),
+            (302, None, RequestRefused),
+            (404, None, RequestRefused),
+            (422, None, RequestRefused),
+        ],
+    )
+    def test_refusal(self, answering: Answering, status: int, error: object, expected: type[TodoistError]) -> None:
+        """Only a refusal of the refresh token disconnects users: a wrong app or address is not their fault."""
+        url, _ = answering(JSONResponse({"error": error}, status))
+        with pytest.raises(expected):
+            in_session(Todoist(url, app=APP), lambda session: session.renew(Credentials("t", "r")))
 
     def test_unreachable(self) -> None:
         """A Todoist that cannot be reached is unavailable."""

@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from contexts.settings import OAuthApp
 from contexts.todoist.accounts import Account
-from contexts.todoist.client import Todoist, TodoistUnavailable, TokenRefused
+from contexts.todoist.client import ResponseUnreadable, Todoist, TodoistUnavailable, TokenRefused
 from contexts.todoist.credentials import Credentials
 from contexts.todoist.fetch import Failed, Fetched, fetch
 from contexts.todoist.mirror import Directory, Mirror, TodoistTask
@@ -28,6 +28,12 @@ from local.todoist import Fault, LocalTodoist, running_todoist
 CANARY = "canary-4711"
 APP = OAuthApp("the-app", f"secret-{CANARY}")
 Make = Callable[..., dict[str, Any]]
+ODD_VALUES = [
+    None, True, -1, 10**18, 10**400, 1e308, 0.5, "", "\x00", "\ud800", "x" * 10_000, "٣", [], [[]], [None], {},
+    {"": {}}, {"id": []}, {"date": "9999-12-31T23:59:59Z"}, {"date": "2026-11-23", "timezone": "/"},
+    {"amount": 10**400},
+    {"tz_info": {"timezone": "a" * 5_000}, "lang": "\ud800"},
+]  # fmt: skip
 
 
 def new_account(user: str, *, access: str | None = None, refresh: str | None = None) -> Account:
@@ -270,6 +276,75 @@ class TestRenewal:
 
 
 class TestIsolation:
+    def test_deep_document(self, product: Product, account: Make) -> None:
+        """A document that exhausts the parser fails its user after one call, and other users are fetched."""
+        for user in ("ann", "bob", "cem"):
+            product.add(user, account("Buy milk"))
+        product.todoist.fail("bob", Fault.deep_json())
+        outcomes = product.fetch()
+        assert {user: type(each) for user, each in outcomes.items()} == {
+            "ann": Fetched,
+            "bob": Failed,
+            "cem": Fetched,
+        }
+        assert isinstance(outcomes["bob"].error, ResponseUnreadable)
+        assert (outcomes["bob"].n_full, outcomes["bob"].n_incremental) == (1, 0)
+
+    def test_unforeseen_exception(self, product: Product, account: Make, caplog: pytest.LogCaptureFixture) -> None:
+        """An exception while a response is folded fails its user without the exception's text, and no other user."""
+        for user in ("ann", "bob"):
+            product.add(user, account("Buy milk"))
+        product.store(product.fetch())
+        broken = Directory(projects=[CANARY], sections={})  # no pairs of id and name
+        product.accounts["ann"] = replace(product.accounts["ann"], directory=broken)
+        outcomes = product.fetch()
+        assert isinstance(outcomes["bob"], Fetched)
+        assert isinstance(outcomes["ann"].error, ResponseUnreadable)
+        assert (outcomes["ann"].n_full, outcomes["ann"].n_incremental) == (0, 1)
+        [message] = [record.getMessage() for record in caplog.records if "user ann" in record.getMessage()]
+        assert "ValueError" in message
+        assert CANARY not in caplog.text
+
+    @pytest.mark.parametrize("odd", ODD_VALUES, ids=lambda value: repr(value)[:20])
+    def test_odd_values(self, product: Product, account: Make, odd: Any) -> None:
+        """A value of any type in any place costs at most its own item; everything else of the user is fetched."""
+        fields = ("id", "content", "description", "priority", "due", "deadline", "duration", "labels", "project_id")
+        items = [{"id": f"odd{n}", "content": "odd", name: odd} for n, name in enumerate(fields)]
+        document = account(
+            {"id": "t", "content": "Buy milk"}, *items, {"id": "d", "content": "x", "due": {"date": odd}}
+        )
+        product.add("ann", {**document, "projects": [odd, {"id": "p", "name": odd}], "sections": odd, "user": odd})
+        outcome = product.fetch()["ann"]
+        assert isinstance(outcome, Fetched)
+        assert outcome.mirror.tasks["t"].content == "Buy milk"
+
+    def test_deep_document_between_full_ones(self, product: Product, account: Make) -> None:
+        """A user with an unreadable document keeps the sync token: the next fetch has the same delta."""
+        product.add("ann", account("Buy milk"))
+        product.store(product.fetch())
+        product.todoist.advance("ann", {"items": [{"id": "n", "content": "New"}]})
+        product.todoist.fail("ann", Fault.deep_json())
+        product.store(product.fetch())
+        assert product.titles("ann") == {"Buy milk"}
+        product.store(product.fetch())
+        assert product.titles("ann") == {"Buy milk", "New"}
+        assert product.full_syncs("ann") == [True, False, False]
+
+    def test_tokens_that_cannot_be_stored(self, account: Make) -> None:
+        """If a user's renewed tokens cannot be stored, the fetch fails once all other renewals are stored."""
+        stored = []
+
+        def save(user: str, _: Credentials) -> None:
+            if user == "ann":
+                raise OSError("the database is gone")
+            stored.append(user)
+
+        with running_server(todoist_with_slow_renewal(account("Buy milk")), 0) as url:
+            expired = [new_account(user, access="expired", refresh=user) for user in ("ann", "bob")]
+            with pytest.raises(OSError, match="the database is gone"):
+                fetch(Todoist(url, app=APP), expired, {}, save)
+        assert stored == ["bob"]
+
     def test_token_beyond_ascii(self, product: Product, account: Make) -> None:
         """A token with a typographic quote fails, and other users are fetched."""
         product.add("ann", account("Buy milk"))
@@ -286,6 +361,23 @@ class TestIsolation:
             outcomes = fetch(client, [ann, bob], {}, lambda *_: None)
         assert [type(each) for each in outcomes] == [Fetched, Failed]
         assert isinstance(outcomes[1].error, TodoistUnavailable)
+
+
+def todoist_with_slow_renewal(document: Mapping[str, Any]) -> Starlette:
+    """Return a Todoist with an expired token and a renewal that takes its time for the user bob."""
+
+    async def sync(request: Request) -> Response:
+        expired = request.headers["authorization"] == "Bearer expired"
+        return JSONResponse({}, 401) if expired else JSONResponse(document)
+
+    async def renew(request: Request) -> Response:
+        user = (await request.form())["refresh_token"]
+        await asyncio.sleep(0.3 if user == "bob" else 0)
+        return JSONResponse({"access_token": f"new-{user}"})
+
+    return Starlette(
+        routes=[Route("/api/v1/sync", sync, methods=["POST"]), Route("/oauth/access_token", renew, methods=["POST"])]
+    )
 
 
 def todoist_with_hanging_renewal(document: Mapping[str, Any]) -> Starlette:
