@@ -47,6 +47,11 @@ class RunOptions:
         """Parse options as people type them: comma-separated names, shards as `0-3,7`; OptionsError if malformed."""
         return cls(scope, _names(select), _names(user), tuple(_numbers(shards)), force)
 
+    @property
+    def is_restricted(self) -> bool:
+        """Whether the options leave out assets, users or shards."""
+        return bool(self.select or self.only_users or self.only_shards)
+
 
 @dataclass(frozen=True)
 class StepRunner:
@@ -70,6 +75,12 @@ class StepRunner:
         """Return the selected assets of one step."""
         selected = self.selected
         return tuple(asset for asset in self.graph.steps[step] if asset in selected)
+
+    def scheduled(self, started_at: datetime) -> StepRunner:
+        """Return the runner of a scheduled run: nightly if the last night hour has had no night yet, however late."""
+        had_night = self.runtime.run_log.had_night(self.runtime.settings.last_night(started_at))
+        scope = FetchScope.LIKELY if had_night else FetchScope.NIGHTLY
+        return replace(self, options=replace(self.options, scope=scope))
 
     def forecast(self) -> tuple[Plan, Planner]:
         """Plan all steps one after the other, as of now; reads only footers and Postgres."""
@@ -117,7 +128,9 @@ class StepRunner:
     def start(self, step: str, run_id: str, started_at: datetime, estimates: Iterable[AssetEstimate]) -> None:
         """Record the planned work of a run in the run log."""
         planned = {line.work: line.n_units for line in estimates if line.work and line.n_units is not None}
-        self.runtime.run_log.start_step_run(StepRun(run_id, step, started_at, planned=planned))
+        fetches = self.graph.is_source_step(step) and not self.options.is_restricted
+        scope = self.options.scope if fetches else None
+        self.runtime.run_log.start_step_run(StepRun(run_id, step, started_at, planned=planned, scope=scope))
 
     def finish(
         self,

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeVar
 from croniter import croniter
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MAX_SHARDS = 1024
@@ -76,7 +76,13 @@ class Settings(SharedSettings):
         2,
         ge=0,
         le=23,
-        description="Hour (UTC) of the run that also fetches users without a recent fetch.",
+        description="Hour (UTC): the first scheduled run from it on also fetches users without a recent fetch.",
+    )
+    themes_wait: timedelta = Field(
+        timedelta(hours=1),
+        ge=timedelta(0),
+        le=timedelta(days=7),
+        description="Maximum time that a changed context waits for its themes, as hours:minutes:seconds.",
     )
     night_deadline_minutes: int = Field(60, ge=1, description="A step that runs longer raises an alert.")
     embedding_model: str = Field(NOMIC, description="Name of the model on the hub, or the folder of a saved model.")
@@ -104,25 +110,15 @@ class Settings(SharedSettings):
             raise ValueError("not a cron expression of five fields, such as '0 2,6,10,14,18,22 * * *'")
         return value
 
-    @model_validator(mode="after")
-    def _check_night_hour(self) -> Settings:
-        hours = croniter.expand(self.materialize_schedule)[0][1]
-        if "*" not in hours and self.night_hour not in hours:
-            raise ValueError(
-                f"NIGHT_HOUR={self.night_hour} is not one of the hours {hours} of MATERIALIZE_SCHEDULE:"
-                " no run would ever fetch users who rarely ask for tips"
-            )
-        return self
-
     @cached_property
     def revision(self) -> str | None:
         """The model's commit: EMBEDDING_REVISION, or the pinned commit of the default model."""
         return self.embedding_revision or (NOMIC_REVISION if self.embedding_model == NOMIC else None)
 
-    def is_night(self, at: datetime) -> bool:
-        """Return whether the scheduled run at `at` (aware, UTC) is the nightly run: the first one of NIGHT_HOUR."""
-        previous_run: datetime = croniter(self.materialize_schedule, at).get_prev(datetime)
-        return at.hour == self.night_hour and (previous_run.date(), previous_run.hour) != (at.date(), at.hour)
+    def last_night(self, at: datetime) -> datetime:
+        """Return the last instant of NIGHT_HOUR up to `at` (aware, UTC)."""
+        tonight = at.replace(hour=self.night_hour, minute=0, second=0, microsecond=0)
+        return tonight if tonight <= at else tonight - timedelta(days=1)
 
     def next_run(self, at: datetime) -> datetime:
         """Return the instant of the first scheduled run after `at`."""

@@ -11,32 +11,23 @@ from operator import or_
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, Param, get_current_context, task
+from airflow.sdk import DAG, get_current_context, task
 from airflow.sdk import Asset as AirflowAsset
 from airflow.sdk.definitions.callback import SyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 from airflow.sdk.exceptions import AirflowSkipException
+from airflow.utils.types import DagRunType
 
 from assets.engine.asset import Asset
 from assets.engine.graph import Graph
 from contexts.settings import Settings
 from contexts.themes.embed import Embedder
 from contexts.todoist.accounts import FetchScope
+from include.parameters import PARAMS, parameters_of, read_parameters
 from include.policies import HonourRetryAfter, report_late
 
 if TYPE_CHECKING:
     from assets.steps import RunOptions, StepRunner
-
-FULL_PARAM = {
-    "full": Param(True, type="boolean", description="Fetch every active user, not only the users likely to ask.")
-}
-PARAMS = {
-    "select": Param("", type="string", description="Assets of this DAG, comma-separated; empty: all."),
-    "user": Param("", type="string", description="Compute only these users, comma-separated; empty: everybody."),
-    "shards": Param("", type="string", description="Run only these shards, such as 0-3,7; empty: all."),
-    "force": Param(False, type="boolean", description="Compute up-to-date users, too."),
-}
-"""Parameters of a run that is started by hand; each DAG runs its own assets and triggers the downstream DAGs."""
 
 SIGNALS_OBSERVED = "signals_observed"
 GROUP = "feature_to_prompt"
@@ -87,7 +78,8 @@ def _dag(graph: Graph, step: str, settings: Settings) -> DAG:
             "retry_delay": timedelta(minutes=1),
             "retry_policy": HonourRetryAfter(),
         },
-        params=PARAMS | (FULL_PARAM if is_source else {}),
+        params=parameters_of(is_source=is_source),
+        allowed_run_types=_run_types(is_source=is_source),
         deadline=DeadlineAlert(
             reference=DeadlineReference.DAGRUN_QUEUED_AT,
             interval=timedelta(minutes=settings.night_deadline_minutes),
@@ -99,6 +91,15 @@ def _dag(graph: Graph, step: str, settings: Settings) -> DAG:
         if is_source:
             _publish_observation(collected)
     return dag
+
+
+def _run_types(*, is_source: bool) -> list[Any]:
+    """Return the types of run that make sense.
+
+    A backfill does not: each of its runs would fetch the present, not the past.
+    """
+    trigger = DagRunType.SCHEDULED if is_source else DagRunType.ASSET_TRIGGERED
+    return [trigger, DagRunType.MANUAL, DagRunType.OPERATOR_TRIGGERED, DagRunType.ASSET_MATERIALIZATION]
 
 
 def _queue(members: Iterable[Asset], settings: Settings) -> dict[str, Any]:
@@ -115,8 +116,11 @@ def _work(step: str, settings: Settings, *, is_source: bool, queue: dict[str, An
         from assets.reports import estimate_note, estimate_table, shard_lines
         from include.notes import write_note
 
-        now, options, run = datetime.now(UTC), _options(settings), get_current_context()["dag_run"]
+        run, now = get_current_context()["dag_run"], datetime.now(UTC)
+        options = _options(is_source=is_source)
         with _step_runner(now, options) as runner:
+            if run.run_type == "scheduled":
+                runner = runner.scheduled(run.start_date or now)
             step_plan, planner = runner.plan(step)
             members = runner.graph.steps[step]
             estimates = runner.estimate(step_plan, planner, members)
@@ -125,7 +129,7 @@ def _work(step: str, settings: Settings, *, is_source: bool, queue: dict[str, An
             for line in (*estimate_table(shown), *shard_lines(step_plan, planner, members)):
                 print(line)
         write_note(step, run.run_id, estimate_note(shown))
-        common = {"now": now.isoformat(), "scope": options.scope}
+        common = {"now": now.isoformat(), "scope": runner.options.scope}
         return [{**common, "shard": shard, "assets": names} for shard, names in step_plan.by_shard.items()]
 
     @task(
@@ -135,7 +139,7 @@ def _work(step: str, settings: Settings, *, is_source: bool, queue: dict[str, An
         doc_md="Materializes the planned assets of one shard.",
     )
     def compute(work: dict[str, Any]) -> list[dict[str, Any]]:
-        options = replace(_options(settings), scope=FetchScope(work["scope"]))
+        options = replace(_options(is_source=is_source), scope=FetchScope(work["scope"]))
         with _step_runner(datetime.fromisoformat(work["now"]), options) as runner:
             results = list(runner.materialize_shard(step, work["shard"], work["assets"]))
         for result in results:
@@ -222,13 +226,14 @@ def _step_runner(now: datetime, options: RunOptions | None = None) -> Iterator[S
         yield StepRunner(GRAPH, runtime, runtime.load_resources(), now, options or RunOptions())
 
 
-def _options(settings: Settings) -> RunOptions:
-    """Return the options of the current run: by its hour if it was scheduled, else by its parameters."""
+def _options(*, is_source: bool) -> RunOptions:
+    """Return the options that the parameters of the current run name; OptionsError if they are wrong.
+
+    The scope of a scheduled run follows from the run log, see `StepRunner.scheduled`.
+    """
     from assets.steps import RunOptions
 
-    airflow_context = get_current_context()
-    run, params = airflow_context["dag_run"], airflow_context["params"]
-    if run.run_type == "scheduled":
-        return RunOptions(FetchScope.NIGHTLY if settings.is_night(run.run_after) else FetchScope.LIKELY)
-    scope = FetchScope.ALL if params.get("full", True) else FetchScope.LIKELY
-    return RunOptions.parse(scope, **{name: params[name] for name in PARAMS})
+    run: Any = get_current_context()["dag_run"]
+    given = read_parameters(run.conf or {}, parameters_of(is_source=is_source))
+    scope = FetchScope.ALL if given.get("full", True) else FetchScope.LIKELY
+    return RunOptions.parse(scope, **{name: given[name] for name in PARAMS})

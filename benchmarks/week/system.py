@@ -68,7 +68,9 @@ class System:
 
     async def run_pipeline(self, at: datetime) -> ScheduledRun:
         """Run the pipeline as Airflow does at an instant of the schedule, with the same scope."""
-        scope = FetchScope.NIGHTLY if self.settings.is_night(at) else FetchScope.LIKELY
+        night = self.settings.last_night(at)
+        is_first = self.settings.next_run(night - timedelta(microseconds=1)) == at
+        scope = FetchScope.NIGHTLY if is_first else FetchScope.LIKELY
         run, next_run_at = self.pipeline.run, self.settings.next_run(at)
         costs = await asyncio.to_thread(run, at, _print_nothing, scope=scope, next_run_at=next_run_at)
         counts = {name: n for cost in costs for name, n in cost.counts.items()}

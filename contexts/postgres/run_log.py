@@ -41,7 +41,8 @@ class AssetRun:
 class StepRun:
     """A run of a step; the columns of `step_runs`.
 
-    finished_at: None while the run is in progress, or if it died. seconds: time per kind of work.
+    finished_at: None while the run is in progress, or if it died. seconds: time per kind of work. scope: the users
+    that the run fetches; None for other steps, and for a run of a part of the pipeline.
     """
 
     run_id: str
@@ -53,6 +54,7 @@ class StepRun:
     done: Amounts = field(default_factory=dict)
     saved: Amounts = field(default_factory=dict)
     seconds: Amounts = field(default_factory=dict)
+    scope: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,12 @@ class RunLog:
         self._sql.start_step_run(self._connection, **_columns(run))
 
     def finish_step_run(self, run: StepRun) -> None:
-        """Write the work that a run did and saved; its plan stays as it was written."""
+        """Write the work that a run did and saved; its plan and its scope stay as they were written."""
         self._sql.finish_step_run(self._connection, **_columns(run))
+
+    def had_night(self, since: datetime) -> bool:
+        """Return whether a fetch of everybody who is due began at or after an instant, and finished."""
+        return bool(self._sql.had_night(self._connection, since=since))
 
     def add_request_days(self, now: datetime) -> None:
         """Write the request path's rows, one per day (UTC), from the last day that has one on."""

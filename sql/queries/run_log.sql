@@ -21,8 +21,9 @@ ORDER BY finished_at DESC LIMIT 1;
 
 -- name: start_step_run!
 -- Write the plan of a step's run; a retried run replaces it.
-INSERT INTO step_runs (run_id, step, started_at, planned) VALUES (:run_id, :step, :started_at, :planned)
-ON CONFLICT (run_id, step) DO UPDATE SET planned = excluded.planned;
+INSERT INTO step_runs (run_id, step, started_at, planned, scope)
+VALUES (:run_id, :step, :started_at, :planned, :scope)
+ON CONFLICT (run_id, step) DO UPDATE SET planned = excluded.planned, scope = excluded.scope;
 
 -- name: finish_step_run!
 -- Write the work that a step's run did and saved.
@@ -31,6 +32,13 @@ VALUES (:run_id, :step, :started_at, :finished_at, :n_users, :done, :saved, :sec
 ON CONFLICT (run_id, step) DO UPDATE
 SET finished_at = excluded.finished_at, n_users = excluded.n_users, done = excluded.done, saved = excluded.saved,
     seconds = excluded.seconds;
+
+-- name: had_night$
+-- Whether a run that began at or after :since fetched everybody who was due, and finished.
+SELECT EXISTS (
+    SELECT FROM step_runs
+    WHERE started_at >= :since AND scope IN ('all', 'nightly') AND finished_at IS NOT NULL
+);
 
 -- name: last_request_day$
 -- Read the last day with a row of the request path.

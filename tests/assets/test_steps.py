@@ -232,3 +232,52 @@ def test_a_request_between_nights_stays_in_the_history(runtime: Runtime, world: 
     night(runtime, NOON + 3 * HOUR)
     assert len(runtime.history.versions_of("ann")) == 3
     assert world.connection.execute("SELECT count(*) FROM request_contexts").fetchone() == (0,)
+
+
+def fetch(runtime: Runtime, now: datetime, *, is_complete: bool = True, **options: Any) -> None:
+    """Fetch signals and record the run. is_complete: whether all of its shards ran."""
+    runner = runner_of(runtime, now, **options)
+    plan, planner = runner.plan("fetch_signals")
+    runner.start("fetch_signals", str(now), now, runner.estimate(plan, planner, runner.members("fetch_signals")))
+    results = list(runner.materialize(plan))
+    runner.finish("fetch_signals", str(now), now, results, is_complete=is_complete)
+
+
+def scheduled_scope(runtime: Runtime, now: datetime) -> FetchScope:
+    return runner_of(runtime, now).scheduled(now).options.scope
+
+
+def test_the_first_scheduled_run_is_the_night(runtime: Runtime, world: World, account: Any) -> None:
+    """The first scheduled run since the night hour is nightly, however late; the runs after it are not."""
+    world.add("ann", account("call the dentist"))
+    late = NOON.replace(hour=6, minute=1)
+    assert scheduled_scope(runtime, late) is FetchScope.NIGHTLY
+    fetch(runtime, late, scope=FetchScope.NIGHTLY)
+    quarters = [late + timedelta(minutes=15 * n) for n in range(1, 4 * 20)]
+    nightly = [at for at in quarters if scheduled_scope(runtime, at) is FetchScope.NIGHTLY]
+    assert nightly == [at for at in quarters if at >= late.replace(hour=2, minute=0) + timedelta(days=1)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scope": FetchScope.LIKELY},
+        {"is_complete": False},
+        {"only_users": ("ann",)},
+        {"only_shards": (0, 1)},
+        {"select": ("todoist_tasks",)},
+    ],
+)
+def test_a_part_of_a_night_is_no_night(runtime: Runtime, world: World, account: Any, options: Any) -> None:
+    """A run that failed, fetched likely users, or was restricted leaves the night to the next scheduled run."""
+    world.add("ann", account("call the dentist"))
+    fetch(runtime, NOON - 24 * HOUR)
+    fetch(runtime, NOON, **options)
+    assert scheduled_scope(runtime, NOON + HOUR) is FetchScope.NIGHTLY
+
+
+def test_a_full_run_by_hand_is_a_night(runtime: Runtime, world: World, account: Any) -> None:
+    """After a run by hand for everybody the next scheduled run fetches only likely users."""
+    world.add("ann", account("call the dentist"))
+    fetch(runtime, NOON)
+    assert scheduled_scope(runtime, NOON + HOUR) is FetchScope.LIKELY

@@ -34,6 +34,7 @@ print("RESULT", json.dumps({
         "retries": min(task.retries for task in dag.tasks), "owners": sorted({task.owner for task in dag.tasks}),
         "documented": bool(dag.doc_md) and all(task.doc_md for task in dag.tasks),
         "has_deadline": bool(dag.deadline),
+        "run_types": sorted(str(run_type.value) for run_type in dag.allowed_run_types),
         "queues": {task.task_id: task.queue for task in dag.tasks},
         "policies": sorted({type(task.retry_policy).__name__ for task in dag.tasks}),
         "outlets": sorted(asset.name for task in dag.tasks for asset in task.outlets),
@@ -112,6 +113,13 @@ def test_conventions_of_every_dag(parsed: Any) -> None:
         assert dag["policies"] == ["HonourRetryAfter"]
 
 
+def test_backfills_are_refused(parsed: Any) -> None:
+    """Airflow refuses backfills of every DAG: each of their runs would fetch the present again."""
+    for dag_id, dag in parsed["dags"].items():
+        trigger = "scheduled" if dag_id == "fetch_signals" else "asset_triggered"
+        assert dag["run_types"] == sorted([trigger, "manual", "operator_triggered", "asset_materialization"])
+
+
 def test_embedding_queue(parsed: Any, tmp_path: Path) -> None:
     """EMBEDDING_QUEUE is the queue of the shards of `embed_tasks` and of no other tasks."""
     environment = airflow_environment(tmp_path) | {"EMBEDDING_QUEUE": "embed"}
@@ -177,9 +185,10 @@ def test_parameters_of_a_manual_run(world: World, account: Any, environment: dic
     [[_, state, tasks]] = python(RUN, folder, "cluster_tasks", environment=forced)
     assert state == "success"
     assert [name for name in tasks if name.startswith("compute")] == ["compute[0]"]
-    wrong = environment | {"CONF": '{"select": "task_embedings"}'}
-    [[_, state, tasks]] = python(RUN, folder, "embed_tasks", environment=wrong)
-    assert (state, tasks["plan[-1]"]) == ("failed", "failed")
+    for conf in ('{"select": "task_embedings"}', '{"users": "ann"}'):
+        wrong = environment | {"CONF": conf}
+        [[_, state, tasks]] = python(RUN, folder, "embed_tasks", environment=wrong)
+        assert (state, tasks["plan[-1]"]) == ("failed", "failed")
 
 
 def test_a_failed_shard_does_not_stop_the_others(world: World, account: Any, environment: dict[str, str]) -> None:
