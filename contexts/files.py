@@ -8,6 +8,8 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import IO
 from uuid import uuid4
@@ -22,15 +24,67 @@ ASIDE_SUFFIX = ".aside"
 """The suffix of a file that `FileStore.set_aside` renamed."""
 
 
+_FREE_SPACE = "Free space on that disk, and run it again."
+_REPLACED_BY_FOLDER = "There is a folder where a file belongs, or a file where a folder belongs: move it away."
+_NO_PERMISSION = "Give the user of this process the right to read and write there."
+
+_REMEDIES = {
+    errno.ENOSPC: _FREE_SPACE,
+    errno.EDQUOT: _FREE_SPACE,
+    errno.EROFS: "Mount that file system for writing, or set DATA_ROOT to a folder that can be written.",
+    errno.EACCES: _NO_PERMISSION,
+    errno.EPERM: _NO_PERMISSION,
+    errno.EISDIR: _REPLACED_BY_FOLDER,
+    errno.ENOTDIR: _REPLACED_BY_FOLDER,
+    errno.ENOTEMPTY: _REPLACED_BY_FOLDER,
+    errno.EEXIST: _REPLACED_BY_FOLDER,
+}
+_OTHER_REMEDY = "Run it again; if the fault stays, check the disk or the object store of DATA_ROOT."
+
+_CLIENT_PACKAGES = {
+    "aiobotocore",
+    "aiohttp",
+    "azure",
+    "botocore",
+    "fsspec",
+    "gcsfs",
+    "google",
+    "requests",
+    "s3fs",
+    "urllib3",
+}
+"""Packages of exceptions that tell of a fault of an object store."""
+
+_FAULTS_OF_ONE_FILE = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EIO}
+
+
+class FileFault(OSError):
+    """A file that the file system does not read or write. The message names the path, the fault and the remedy.
+
+    is_of_one_file: whether other files of the root can be expected to be readable, and trying again will not help.
+    """
+
+    def __init__(self, path: str, attempt: str, error: Exception, *, is_local: bool) -> None:
+        number = getattr(error, "errno", None)
+        fault = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        super().__init__(f"{path} cannot be {attempt}: {fault}. {_REMEDIES.get(number or 0, _OTHER_REMEDY)}")
+        self.errno = number
+        self.is_of_one_file = is_local and number in _FAULTS_OF_ONE_FILE
+
+
 class FileStore:
-    """The files of one file system. Paths are absolute: they begin with `root`, which has no trailing slash."""
+    """The files of one file system. Paths are absolute: they begin with `root`, which has no trailing slash.
+
+    A fault of the file system is raised as FileFault.
+    """
 
     def __init__(self, root: str) -> None:
         """Open the file system of a root.
 
         root: an fsspec URL; a plain path is a local folder.
         """
-        self._fs, path = fsspec.core.url_to_fs(root)
+        # Without cached listings: other processes write to the root.
+        self._fs, path = fsspec.core.url_to_fs(root, use_listings_cache=False)
         self.root: str = path.rstrip("/")
 
     @property
@@ -40,27 +94,47 @@ class FileStore:
 
     def children(self, folder: str) -> list[str]:
         """Return the paths directly in a folder; empty if there is no such folder."""
-        self._fs.invalidate_cache()  # other processes write to the folder, and some file systems cache listings
-        try:
-            return [path.rstrip("/") for path in self._fs.ls(folder, detail=False)]
-        except FileNotFoundError:
-            return []
+        with self._faults(folder, "listed"):
+            try:
+                return [path.rstrip("/") for path in self._fs.ls(folder, detail=False)]
+            except FileNotFoundError:
+                return []
 
     def exists(self, path: str) -> bool:
-        """Whether there is a file."""
-        with self.open(path) as file:
-            return file is not None
+        """Whether there is a file. Raises FileFault if the file system does not answer."""
+        with self._faults(path, "read"):
+            try:
+                self._fs.info(path)  # not exists(): it takes every error for a missing file
+            except FileNotFoundError:
+                return False
+            return True
 
     @contextmanager
     def open(self, path: str) -> Iterator[IO[bytes] | None]:
-        """Open a file for reading, or yield None if there is no such file."""
-        try:
-            file = self._fs.open(path, "rb")
-        except FileNotFoundError:
+        """Open a file for reading, or yield None if there is no such file.
+
+        The block reads one version of the file even if the file is replaced meanwhile: on a local disk the open file
+        stays the old one; from an object store the whole file is read at once.
+        """
+        with self._faults(path, "read"):
+            file = self._opened(path)
+        if file is None:
             yield None
             return
         with file:
             yield file
+
+    def last_bytes(self, path: str, n_bytes: int) -> bytes | None:
+        """Read the end of a file, or the whole file if it is not longer; None if there is no such file."""
+        with self._faults(path, "read"):
+            if not self.is_local:
+                return self._cat(path, -n_bytes)
+            file = self._opened(path)
+            if file is None:
+                return None
+            with file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - n_bytes))
+                return file.read()
 
     @contextmanager
     def replacing(self, path: str) -> Iterator[IO[bytes]]:
@@ -70,51 +144,110 @@ class FileStore:
         raises, the scratch file is removed and the old file stays.
         """
         folder = parent(path)
-        unsynced = self._make_folder(folder)
         scratch = f"{folder}/{uuid4().hex}{SCRATCH_SUFFIX}"
-        try:
-            with self._fs.open(scratch, "wb") as file:
-                yield file
-                if self.is_local:
-                    file.flush()
-                    os.fsync(file.fileno())
-            self._rename(scratch, path)
-        except BaseException:
-            with suppress(OSError):
-                self._fs.rm_file(scratch)
-            raise
-        for changed in unsynced:
-            _sync_folder(changed)
+        with self._faults(path, "written"):
+            try:
+                unsynced = self._make_folder(folder)
+                with self._fs.open(scratch, "wb") as file:
+                    yield file
+                    if self.is_local:
+                        file.flush()
+                        os.fsync(file.fileno())
+                self._rename(scratch, path)
+            except FileNotFoundError as error:  # the folder was removed meanwhile
+                raise FileFault(path, "written", error, is_local=self.is_local) from error
+            except BaseException:
+                with suppress(Exception):
+                    self._fs.rm_file(scratch)
+                raise
+            for changed in unsynced:
+                _sync_folder(changed)
 
     def set_aside(self, path: str) -> str:
         """Rename a file so that its path is free, and return the new path.
 
         Raises FileNotFoundError if there is no such file.
         """
-        if not self._fs.exists(path):
+        if not self.exists(path):
             raise FileNotFoundError(path)
         aside = f"{path}.{uuid4().hex[:8]}{ASIDE_SUFFIX}"
-        self._rename(path, aside)
+        with self._faults(path, "renamed"):
+            self._rename(path, aside)
+            self._sync(parent(path))
         return aside
 
     def remove(self, path: str) -> None:
         """Remove a file."""
-        self._fs.rm_file(path)
+        with self._faults(path, "removed"):
+            self._fs.rm_file(path)
+            self._sync(parent(path))
 
     def remove_folder(self, folder: str) -> None:
         """Remove a folder with everything in it, if it exists."""
-        with suppress(FileNotFoundError):
+        with self._faults(folder, "removed"), suppress(FileNotFoundError):
             if self.is_local:
                 shutil.rmtree(folder)
+                self._sync(parent(folder))
             else:
                 self._fs.rm(glob.escape(folder), recursive=True)
 
-    def remove_leftovers(self, folder: str, suffixes: tuple[str, ...] = (SCRATCH_SUFFIX,)) -> None:
-        """Remove the files of a folder that have one of the suffixes: by default those of writers that died."""
-        for path in self.children(folder):
-            if path.endswith(suffixes):
+    def remove_leftovers(
+        self, folder: str, suffixes: tuple[str, ...] = (SCRATCH_SUFFIX,), older_than: timedelta | None = None
+    ) -> None:
+        """Remove the files of a folder that have one of the suffixes: by default those of writers that died.
+
+        older_than: spares younger files, for folders in which other writers may be at work.
+        """
+        leftovers = [path for path in self.children(folder) if path.endswith(suffixes)]
+        with self._faults(folder, "swept"):
+            for path in leftovers:
                 with suppress(FileNotFoundError):  # another process has removed it in the meantime
-                    self._fs.rm_file(path)
+                    if older_than is None or _age(self._fs.modified(path)) > older_than:
+                        self._fs.rm_file(path)
+            if leftovers:
+                self._sync(folder)
+
+    @contextmanager
+    def _faults(self, path: str, attempt: str) -> Iterator[None]:
+        """Raise faults of the file system, of whatever class, as FileFault."""
+        try:
+            yield
+        except (FileFault, FileNotFoundError):
+            raise
+        except OSError as error:
+            raise FileFault(path, attempt, error, is_local=self.is_local) from error
+        except Exception as error:
+            # Clients of object stores raise classes of their own: of connections, credentials, bodies cut short.
+            if self.is_local or not _is_of_a_client(error):
+                raise
+            raise FileFault(path, attempt, error, is_local=False) from error
+
+    def _opened(self, path: str) -> IO[bytes] | None:
+        if not self.is_local:
+            content = self._cat(path, 0)
+            return None if content is None else BytesIO(content)
+        try:
+            file: IO[bytes] = self._fs.open(path, "rb")
+        except FileNotFoundError:
+            return None
+        return file
+
+    def _cat(self, path: str, start: int) -> bytes | None:
+        """Read a remote file from a position on with one request, so that all bytes are of one version."""
+        try:
+            try:
+                content: bytes = self._fs.cat_file(path, start=start)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                content = self._fs.cat_file(path)  # an empty file has no ranges
+        except FileNotFoundError:
+            return None
+        return content
+
+    def _sync(self, folder: str) -> None:
+        if self.is_local:
+            _sync_folder(Path(folder))
 
     def _rename(self, source: str, target: str) -> None:
         """Rename a file: atomically on a local disk; an object store copies and deletes."""
@@ -138,6 +271,15 @@ class FileStore:
 def parent(path: str) -> str:
     """Return the folder of a path."""
     return path.rsplit("/", 1)[0]
+
+
+def _age(changed_at: datetime) -> timedelta:
+    return datetime.now(UTC) - (changed_at if changed_at.tzinfo else changed_at.replace(tzinfo=UTC))
+
+
+def _is_of_a_client(error: Exception) -> bool:
+    """Whether an exception was raised by the client of an object store, and not by the caller's own code."""
+    return type(error).__module__.split(".")[0] in _CLIENT_PACKAGES
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import fsspec
 
 from assets.engine.errors import SnapshotError
+from contexts.verified_parquet import DamagedFile, verify_parquet
 
 _RESERVED_DESCRIPTORS = 128
 """File descriptors left to the process for everything but the snapshot and its reader."""
@@ -30,6 +31,8 @@ class _HeldFile:
 
 class Snapshot:
     """A folder that shows files of a root (any fsspec URL) under the paths that they have below the root.
+
+    Each file is verified once, when it is held, because DuckDB does not compare digests.
 
     DuckDB opens a file once for its schema and again for its rows. If the file is replaced in between, the query
     fails or returns garbage. Therefore the folder holds a local file as a link to an open descriptor, which keeps
@@ -62,6 +65,9 @@ class Snapshot:
                     self._hold_file(held, name, path)
                 except FileNotFoundError:  # removed since the glob
                     self._release(held, name)
+                except DamagedFile as error:
+                    self._release(held, name)
+                    raise SnapshotError(f"{path} cannot be read ({error}). {_remedy(name)}") from error
         except OSError as error:
             raise SnapshotError(f"{pattern} below {self._root} cannot be read: {error}") from error
         return len(held)
@@ -86,18 +92,34 @@ class Snapshot:
         scratch.unlink(missing_ok=True)  # left by an interrupted download
         if not self._is_local:
             self._fs.get_file(path, str(scratch))
+            _verify(scratch)
             scratch.replace(target)
             held[name] = _HeldFile(fingerprint)
             return
         self._release(held, name)
         descriptor = os.open(path, os.O_RDONLY)
         held[name] = _HeldFile(_fingerprint(os.fstat(descriptor)), descriptor)
+        _verify(Path(f"/dev/fd/{descriptor}"))
         target.symlink_to(f"/dev/fd/{descriptor}")
 
     def _release(self, held: dict[str, _HeldFile], name: str) -> None:
         (self.folder / name).unlink(missing_ok=True)
         if (file := held.pop(name, None)) and file.descriptor is not None:
             os.close(file.descriptor)
+
+
+def _verify(path: Path) -> None:
+    with path.open("rb") as file:
+        verify_parquet(file)
+
+
+def _remedy(name: str) -> str:
+    """Return the remedy for a damaged file, given its path below the root."""
+    table, *partitions = name.split("/")[:-1]
+    options = [f"--{key} {value}" for key, value in (part.split("=") for part in partitions)]
+    if not options:
+        return "Remove it: the next run writes it again."
+    return f"Rebuild it: python -m assets rebuild {table} {' '.join(options)}"
 
 
 def _fingerprint(status: os.stat_result) -> tuple[int, int, int]:

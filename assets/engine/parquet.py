@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from json import dumps, loads
 from typing import Any
@@ -18,9 +18,19 @@ from assets.engine.asset import Asset
 from assets.engine.errors import SchemaError, ShardUnreadable, WrongShardCount
 from assets.engine.hashing import edge_hash, hash_of
 from assets.engine.index import Index
-from contexts.files import ASIDE_SUFFIX, SCRATCH_SUFFIX, FileStore, parent
+from contexts.files import ASIDE_SUFFIX, SCRATCH_SUFFIX, FileFault, FileStore, parent
+from contexts.verified_parquet import DamagedFile, n_footer_bytes, open_parquet, read_metadata, write_parquet
 
 _FOOTER_KEY, _INDEX_KEY = "asset", "users"
+
+_TAIL_BYTES = 64 * 1024
+"""Bytes read from the end of a file for its footer; a longer footer takes a second read."""
+
+_MAX_READS = 5
+"""Attempts at a footer of a file that is replaced while it is read."""
+
+_DEAD_AFTER = timedelta(hours=1)
+"""The age from which a scratch file beside a table that several processes write is that of a writer that died."""
 
 
 def shard_path(asset: str, shard: str = "*") -> str:
@@ -157,7 +167,7 @@ class Shard:
     def _table(self, columns: Sequence[str]) -> pa.Table:
         try:
             return self._file.read(columns=list(columns)).select(list(columns)).replace_schema_metadata(None)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, DamagedFile, OSError) as error:
             raise _unreadable(self.asset, self._path, error) from error
 
 
@@ -176,13 +186,15 @@ class Shards:
     def open(self, asset: Asset, shard: int) -> Iterator[Shard | None]:
         """Open a shard's file, or yield None if there is none; ShardUnreadable if it is truncated or foreign."""
         path = self.path(asset.name, shard)
-        with self._files.open(path) as handle:
+        with ExitStack() as stack:
+            with _unreadable_alone():
+                handle = stack.enter_context(self._files.open(path))
             if handle is None:
                 yield None
                 return
             try:
-                file = pq.ParquetFile(handle)
-            except (pa.ArrowException, OSError) as error:
+                file = open_parquet(handle)
+            except (pa.ArrowException, DamagedFile, OSError) as error:
                 raise _unreadable(asset, path, error) from error
             opened = Shard(asset, path, file)
             self._check_n_shards(opened.footer, path)
@@ -206,8 +218,29 @@ class Shards:
 
     def footer(self, asset: Asset, shard: int) -> Footer | None:
         """Read only the shard's footer, None if there is no file."""
-        with self.open(asset, shard) as opened:
-            return opened.footer if opened else None
+        path = self.path(asset.name, shard)
+        with _unreadable_alone():
+            try:
+                metadata = self._metadata(path)
+            except DamagedFile as error:
+                raise _unreadable(asset, path, error) from error
+        if metadata is None:
+            return None
+        footer = _footer(asset, path, metadata.metadata or {})
+        self._check_n_shards(footer, path)
+        return footer
+
+    def _metadata(self, path: str) -> pq.FileMetaData | None:
+        """Read the metadata of a file; None if there is no file."""
+        tail, n_bytes = self._files.last_bytes(path, _TAIL_BYTES), _TAIL_BYTES
+        for _ in range(_MAX_READS):
+            if tail is None:
+                return None
+            if n_footer_bytes(tail) <= n_bytes:
+                break
+            n_bytes = n_footer_bytes(tail)  # longer again if the file is replaced before it is read again
+            tail = self._files.last_bytes(path, n_bytes)
+        return read_metadata(tail or b"")
 
     def footers(self, asset: Asset) -> list[Footer]:
         """Read the footers of all existing shards."""
@@ -230,7 +263,9 @@ class Shards:
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Replace a table that is not an asset atomically; the last writer wins."""
-        self._replace(f"{self._files.root}/{table_path(name)}", table, {}, table.column_names)
+        path = f"{self._files.root}/{table_path(name)}"
+        self._files.remove_leftovers(parent(path), older_than=_DEAD_AFTER)
+        self._replace(path, table, {}, table.column_names)
 
     def remove_leftovers(self, asset: Asset, shard: int) -> None:
         """Remove scratch files of dead writers and files set aside: both can hold rows of removed users."""
@@ -247,9 +282,8 @@ class Shards:
     def _replace(self, path: str, table: pa.Table, metadata: Mapping[str, str], encoded: list[str]) -> None:
         bare = table.replace_schema_metadata(None)
         options = {"compression": "zstd", "compression_level": 1, "use_dictionary": encoded}
-        with self._files.replacing(path) as file, pq.ParquetWriter(file, bare.schema, **options) as writer:
-            writer.write_table(bare)
-            writer.add_key_value_metadata(dict(metadata))
+        with self._files.replacing(path) as file:
+            write_parquet(file, bare, metadata, **options)
 
     def _check_n_shards(self, footer: Footer, path: str) -> None:
         if footer.n_shards != self.n_shards:
@@ -257,6 +291,17 @@ class Shards:
                 f"{path} was written with N_SHARDS={footer.n_shards}, but it is {self.n_shards} now."
                 f" Set it back, or choose another DATA_ROOT and run everything."
             )
+
+
+@contextmanager
+def _unreadable_alone() -> Iterator[None]:
+    """Raise a fault of a single file as ShardUnreadable; a fault of the whole file system stays what it is."""
+    try:
+        yield
+    except FileFault as fault:
+        if fault.is_of_one_file:
+            raise ShardUnreadable(str(fault)) from fault
+        raise
 
 
 def _footer(asset: Asset, path: str, metadata: Mapping[bytes, bytes]) -> Footer:

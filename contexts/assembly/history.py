@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from operator import attrgetter
@@ -15,8 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from contexts.files import FileStore, parent
+from contexts.files import ASIDE_SUFFIX, SCRATCH_SUFFIX, FileStore, parent
 from contexts.postgres.sql import queries, rows
+from contexts.verified_parquet import DamagedFile, open_parquet, write_parquet
+
+log = logging.getLogger(__name__)
+
+HISTORY = "context_history"
+"""The name of the history's folder below the root, and of its view."""
 
 SCHEMA = pa.schema(
     [
@@ -29,7 +35,7 @@ SCHEMA = pa.schema(
     ]
 )
 
-PATTERN = "context_history/day=*/shard=*/data.parquet"
+PATTERN = f"{HISTORY}/day=*/shard=*/data.parquet"
 """The glob of the history's files below the root."""
 
 _ROW_GROUP_ROWS = 256
@@ -94,11 +100,8 @@ class History:
 
     def versions_of(self, user_id: str) -> list[ContextVersion]:
         """Return a user's versions of all days, oldest first."""
-        is_user = [("user_id", "=", user_id)]
         shard = self._shard_of(user_id)
-        versions = [
-            version for day in self._files.days() for version in self._files.read(day, shard, filters=is_user)
-        ]
+        versions = [version for day in self._files.days() for version in self._files.read(day, shard, user_id)]
         return sorted(versions, key=attrgetter("assembled_at"))
 
     def erase(self, user_ids: Collection[str]) -> int:
@@ -110,17 +113,40 @@ class History:
         """Remove all days (UTC) before `keep_from`, a day without other writers. Returns the number of removed days.
 
         Each user's last version before that day moves to its file, because kept tips may have been made from it.
-        existing: filters user ids by existence; versions of removed users do not move.
+        existing: filters user ids by existence; versions of removed users do not move. A day with an unreadable file
+        stays until the file is set aside.
         """
         days = [day for day in self._files.days() if day < keep_from]
+        unreadable = set[date]()
         for shard in sorted({shard for day in days for shard in self._files.shards(day)}):
-            last = {version.user_id: version for day in days for version in self._files.read(day, shard)}
+            last, broken_days = self._last_versions(days, shard)
             users = existing(list(last))
             self._files.add(keep_from, shard, [version for user_id, version in last.items() if user_id in users])
-        for day in days:
+            unreadable |= broken_days
+        expired = [day for day in days if day not in unreadable]
+        for day in expired:
             self._files.remove_day(day)
         queries("history").expire_request_versions(self.connection, keep_from=keep_from)
-        return len(days)
+        return len(expired)
+
+    def _last_versions(self, days: Iterable[date], shard: int) -> tuple[dict[str, ContextVersion], set[date]]:
+        """Return each user's last version of these days, and the days whose file cannot be read."""
+        last, unreadable = dict[str, ContextVersion](), set[date]()
+        for day in days:
+            try:
+                last |= {version.user_id: version for version in self._files.read(day, shard)}
+            except HistoryUnreadable as error:
+                log.error("%s", error)
+                unreadable.add(day)
+        return last, unreadable
+
+
+def set_history_aside(root: str, shard: int, day: date | None = None) -> list[str]:
+    """Rename the history's file of a day and shard, so that the day begins again, and return the new paths.
+
+    day: None for all days whose file cannot be read.
+    """
+    return _HistoryFiles(root).set_aside(shard, day)
 
 
 class _HistoryFiles:
@@ -128,7 +154,7 @@ class _HistoryFiles:
 
     def __init__(self, root: str) -> None:
         self._files = FileStore(root)
-        self._folder = f"{self._files.root}/context_history"
+        self._folder = f"{self._files.root}/{HISTORY}"
 
     def days(self) -> list[date]:
         return sorted(map(date.fromisoformat, self._values(self._folder, "day=")))
@@ -136,29 +162,47 @@ class _HistoryFiles:
     def shards(self, day: date) -> list[int]:
         return sorted(map(int, self._values(self._day_folder(day), "shard=")))
 
-    def read(self, day: date, shard: int, **options: Any) -> list[ContextVersion]:
-        """Return the versions in a file, each user's oldest first."""
-        table = self._read_table(self._path(day, shard), **options)
+    def read(self, day: date, shard: int, user_id: str | None = None) -> list[ContextVersion]:
+        """Return the versions in a file, each user's oldest first. user_id: of this user only."""
+        table = self._read_table(day, shard, user_id)
         return [ContextVersion(**row) for row in table.to_pylist()]
 
     def add(self, day: date, shard: int, versions: Sequence[ContextVersion]) -> int:
-        """Add the versions, in order of time, that the file lacks, and return their number."""
-        path = self._path(day, shard)
-        stored = self._read_table(path, columns=["user_id", "assembled_at", "context_hash"]).to_pylist()
-        if new := _new_versions(versions, stored):
+        """Add the versions, in order of time, that the file lacks, and return their number.
+
+        An unreadable file is set aside, so that contexts do not wait for it.
+        """
+        try:
+            table = self._read_table(day, shard)
+        except HistoryUnreadable as error:
+            aside = self._files.set_aside(self._path(day, shard))
+            log.error("%s: it was set aside as %s, and the day begins again for this shard", error.__cause__, aside)
+            table = SCHEMA.empty_table()
+        if new := _new_versions(versions, table.select(["user_id", "assembled_at", "context_hash"]).to_pylist()):
             added = pa.Table.from_pylist([asdict(version) for version in new], schema=SCHEMA)
-            self._write_table(path, pa.concat_tables([self._read_table(path), added]))
+            self._write_table(self._path(day, shard), pa.concat_tables([table, added]))
         return len(new)
 
+    def set_aside(self, shard: int, day: date | None) -> list[str]:
+        days = [day] if day else [each for each in self.days() if self._is_unreadable(each, shard)]
+        return [self._files.set_aside(self._path(each, shard)) for each in days]
+
+    def _is_unreadable(self, day: date, shard: int) -> bool:
+        try:
+            self._read_table(day, shard)
+        except HistoryUnreadable:
+            return True
+        return False
+
     def erase(self, day: date, shard: int, user_ids: Collection[str]) -> int:
-        """Delete users' rows from a file and the scratch files beside it. Returns the number of deleted rows."""
+        """Delete users' rows from a file, and other files beside it. Returns the number of deleted rows."""
         path, erased = self._path(day, shard), pa.array(sorted(user_ids), pa.string())
-        self._remove_scratch_files(path)
-        users = self._read_table(path, columns=["user_id"])["user_id"]
-        n_erased: int = pc.is_in(users, erased).to_pylist().count(True)
+        self._remove_leftovers(path)
+        table = self._read_table(day, shard)
+        is_erased = pc.is_in(table["user_id"], erased)
+        n_erased: int = is_erased.to_pylist().count(True)
         if n_erased:
-            table = self._read_table(path)
-            self._write_table(path, table.filter(pc.invert(pc.is_in(table["user_id"], erased))))
+            self._write_table(path, table.filter(pc.invert(is_erased)))
         return n_erased
 
     def remove_day(self, day: date) -> None:
@@ -175,46 +219,58 @@ class _HistoryFiles:
         names = (path.rsplit("/", 1)[-1] for path in self._files.children(folder))
         return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
 
-    def _read_table(self, path: str, **options: Any) -> pa.Table:
-        """Read rows and columns of a file; no rows if there is no file. Raises HistoryUnreadable."""
-        with self._open(path) as file:
-            # A filtered read leaves threads behind that can abort the process when it exits; the files are small.
-            return pq.read_table(file, use_threads=False, **options) if file else SCHEMA.empty_table()
-
-    @contextmanager
-    def _open(self, path: str) -> Iterator[IO[bytes] | None]:
+    def _read_table(self, day: date, shard: int, user_id: str | None = None) -> pa.Table:
+        """Read the rows of a file, or of one user; no rows if there is no file. Raises HistoryUnreadable."""
+        path = self._path(day, shard)
         with self._files.open(path) as file:
             if file is None:
-                yield None
-                return
+                return SCHEMA.empty_table()
             try:
-                if not pq.read_schema(file).equals(SCHEMA):
-                    raise OSError("its columns are not those of the history")
-                file.seek(0)
-                yield file
-            except (pa.ArrowException, OSError) as error:
+                return _rows_in(file, user_id)
+            except (pa.ArrowException, DamagedFile, OSError) as error:
                 raise HistoryUnreadable(
-                    f"{path} cannot be read ({error}). Move it out of {self._folder}: the history of that day is lost"
-                    f" for the users of this shard, and everything else works again."
+                    f"{path} cannot be read ({error}). Set it aside: python -m assets rebuild {HISTORY}"
+                    f" --shard {shard} --day {day}. The versions of that day are lost for the users of this shard."
                 ) from error
 
     def _write_table(self, path: str, table: pa.Table) -> None:
         """Replace a file; a table without rows removes it."""
-        self._remove_scratch_files(path)
+        self._files.remove_leftovers(parent(path))
         if not len(table):
             self._files.remove(path)
             return
         with self._files.replacing(path) as file:
-            pq.write_table(
-                table.sort_by(_SORT_KEYS),
+            write_parquet(
                 file,
+                table.sort_by(_SORT_KEYS),
+                {},
                 compression="zstd",
                 row_group_size=_ROW_GROUP_ROWS,
                 use_dictionary=["user_id", "author"],
             )
 
-    def _remove_scratch_files(self, path: str) -> None:
-        self._files.remove_leftovers(parent(path))
+    def _remove_leftovers(self, path: str) -> None:
+        """Remove scratch files and files set aside: both can hold rows of removed users."""
+        self._files.remove_leftovers(parent(path), (SCRATCH_SUFFIX, ASIDE_SUFFIX))
+
+
+def _rows_in(file: IO[bytes], user_id: str | None) -> pa.Table:
+    """Return the rows of a file, or those of one user."""
+    parquet = open_parquet(file)
+    if not parquet.schema_arrow.equals(SCHEMA):
+        raise DamagedFile("its columns are not those of the history")
+    # Without Arrow's threads and filters, which leave threads that can abort the process at its exit.
+    if user_id is None:
+        return parquet.read(use_threads=False)
+    groups = [group for group in range(parquet.num_row_groups) if _may_hold(parquet.metadata, group, user_id)]
+    table = parquet.read_row_groups(groups, use_threads=False) if groups else SCHEMA.empty_table()
+    return table.filter(pc.equal(table["user_id"], user_id))
+
+
+def _may_hold(metadata: pq.FileMetaData, group: int, user_id: str) -> bool:
+    """Whether a row group can hold rows of a user, by the least and the greatest id in it."""
+    statistics = metadata.row_group(group).column(SCHEMA.get_field_index("user_id")).statistics
+    return statistics is None or not statistics.has_min_max or statistics.min <= user_id <= statistics.max
 
 
 def _new_versions(versions: Iterable[ContextVersion], stored: Iterable[dict[str, Any]]) -> list[ContextVersion]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
+from time import time
 
-import fsspec
 import pytest
+from object_store import ObjectStore, running_s3
 
-from contexts.files import FileStore
+from contexts.files import FileFault, FileStore
 
 
 @pytest.fixture(params=["folder", "file", "memory"])
@@ -157,6 +160,18 @@ class TestDurability:
         write(local, "a/b/data", b"new")
         assert calls == ["sync 3 bytes", "rename", "sync a/b", "sync a", "sync ."]
 
+    def test_removals_are_synced(self, local: FileStore, calls: list[str]) -> None:
+        """A file that was removed or renamed does not come back with a power loss: its folder is synced."""
+        path = write(local, "a/data", b"new")
+        write(local, "a/dead.tmp", b"")
+        calls.clear()
+        local.remove_leftovers(f"{local.root}/a")
+        local.set_aside(path)
+        local.remove(write(local, "a/data", b"new"))
+        local.remove_folder(f"{local.root}/a")
+        written = ["sync 3 bytes", "rename", "sync a"]
+        assert calls == ["sync a", "rename", "sync a", *written, "sync a", "sync ."]
+
     def test_files_elsewhere_are_not_synced(self, tmp_path: Path, calls: list[str]) -> None:
         """On a file system that is no local disk nothing is synced."""
         elsewhere = FileStore(f"memory://{tmp_path.name}")
@@ -182,6 +197,15 @@ class TestLeftovers:
             write(files, f"a/{name}", b"")
         files.remove_leftovers(f"{files.root}/a", (".tmp", ".aside"))
         assert names(files, "a") == ["three.tmp.parquet"]
+
+    def test_by_age(self, local: FileStore, tmp_path: Path) -> None:
+        """Younger files than the given age are spared: their writers may be alive."""
+        for name, hours in (("old.tmp", 2), ("young.tmp", 0)):
+            (tmp_path / name).touch()
+            changed_at = time() - hours * 3600
+            os.utime(tmp_path / name, (changed_at, changed_at))
+        local.remove_leftovers(local.root, older_than=timedelta(hours=1))
+        assert names(local, "") == ["young.tmp"]
 
     def test_without_a_folder(self, files: FileStore) -> None:
         """In a folder that does not exist there is nothing to remove."""
@@ -228,16 +252,118 @@ class TestRemove:
         assert names(files, "") == ["c"]
 
 
-def test_listings_are_fresh(files: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A listing shows what other processes wrote meanwhile: no cached listing is used."""
-    write(files, "a/one", b"")
-    assert names(files, "a") == ["one"]
-    filesystem, _ = fsspec.core.url_to_fs("file://" if files.is_local else "memory://")
-    invalidated: list[None] = []
-    monkeypatch.setattr(type(filesystem), "invalidate_cache", lambda self, path=None: invalidated.append(None))
-    assert names(files, "a") == ["one"]
-    assert names(files, "nothing") == []
-    assert len(invalidated) == 2
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    with running_s3(monkeypatch) as store:
+        yield store
+
+
+class TestObjectStore:
+    """Files in S3, which other machines write to at the same time."""
+
+    def test_nothing_is_remembered(self, s3: ObjectStore) -> None:
+        """Every answer is about the bucket as it is now, also after another process added and removed files."""
+        files, others = FileStore(f"{s3.root}/data"), FileStore(f"{s3.root}/data")
+        path = f"{files.root}/a/one"
+        assert (names(files, "a"), files.exists(path), read(files, path)) == ([], False, None)
+        s3.put("data/a/one", b"first")
+        assert (names(files, "a"), files.exists(path), read(files, path)) == (["one"], True, b"first")
+        s3.put("data/a/one", b"second, and longer")
+        assert (read(files, path), files.last_bytes(path, 6)) == (b"second, and longer", b"longer")
+        others.remove(path)
+        assert (names(files, "a"), files.exists(path), read(files, path)) == ([], False, None)
+        assert files.last_bytes(path, 6) is None
+
+    def test_a_file_replaced_while_it_is_read(self, s3: ObjectStore) -> None:
+        """A reader sees one version of a file that is replaced meanwhile, with all its bytes."""
+        files = FileStore(f"{s3.root}/data")
+        path = write(files, "a/one", b"old" * 100_000)
+        with files.open(path) as opened:
+            write(files, "a/one", b"new")
+            assert opened
+            assert opened.read() == b"old" * 100_000
+        assert read(files, path) == b"new"
+
+    def test_an_empty_file(self, s3: ObjectStore) -> None:
+        """An empty file is read as such."""
+        s3.put("data/a/one", b"")
+        files = FileStore(f"{s3.root}/data")
+        assert (read(files, f"{files.root}/a/one"), files.last_bytes(f"{files.root}/a/one", 8)) == (b"", b"")
+
+    @pytest.mark.parametrize(("status", "code"), [(503, "SlowDown"), (500, "InternalError"), (403, "AccessDenied")])
+    def test_a_store_that_does_not_answer(self, s3: ObjectStore, status: int, code: str) -> None:
+        """Throttling, faults and refusals are named; they are neither a missing file nor the fault of one file."""
+        files = FileStore(f"{s3.root}/data")
+        path = write(files, "a/one", b"old")
+        s3.fail(status, code)
+        for call in (
+            lambda: read(files, path),
+            lambda: files.exists(path),
+            lambda: files.last_bytes(path, 8),
+            lambda: names(files, "a"),
+            lambda: write(files, "a/one", b"new"),
+        ):
+            with pytest.raises(FileFault, match=rf"{files.root}/a.* cannot be \w+: \S+") as raised:
+                call()
+            assert not raised.value.is_of_one_file
+        s3.fail(None)
+        assert read(files, path) == b"old"
+
+    def test_no_connection(self, s3: ObjectStore) -> None:
+        """A store that cannot be reached is named with the file."""
+        files = FileStore(f"{s3.root}/data")
+        s3.stop()
+        with pytest.raises(FileFault, match=rf"{files.root}/a/one cannot be read: .*check the disk or the object"):
+            read(files, f"{files.root}/a/one")
+
+
+class TestFaults:
+    """Faults of a disk, each one sentence with the path, the fault and the remedy."""
+
+    @pytest.mark.parametrize(
+        ("number", "remedy"),
+        [
+            (errno.ENOSPC, "No space left on device. Free space"),
+            (errno.EDQUOT, "Disk quota exceeded. Free space"),
+            (errno.EROFS, "Read-only file system. Mount that file system for writing"),
+            (errno.EACCES, "Permission denied. Give the user of this process the right"),
+            (errno.EIO, "Input/output error. Run it again; if the fault stays, check the disk"),
+        ],
+    )
+    def test_writing(self, local: FileStore, monkeypatch: pytest.MonkeyPatch, number: int, remedy: str) -> None:
+        """A disk that refuses a file is named with the remedy, and the old file stays."""
+        path = write(local, "a/data", b"old")
+
+        def refuse(source: str, target: str) -> None:
+            raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patch, pytest.raises(FileFault) as raised:
+            patch.setattr(os, "replace", refuse)
+            write(local, "a/data", b"new")
+        assert str(raised.value).startswith(f"{path} cannot be written: {remedy}")
+        assert raised.value.errno == number
+        assert read(local, path) == b"old"
+        assert names(local, "a") == ["data"]
+
+    def test_a_folder_in_the_place_of_a_file(self, local: FileStore, tmp_path: Path) -> None:
+        """A folder where a file belongs is named, for readers and writers, and is the fault of this file alone."""
+        (tmp_path / "a/data/inside").mkdir(parents=True)
+        path = f"{local.root}/a/data"
+        for call in (
+            lambda: read(local, path),
+            lambda: local.last_bytes(path, 8),
+            lambda: write(local, "a/data", b""),
+        ):
+            with pytest.raises(FileFault, match=f"{path} .*There is a folder where a file belongs") as raised:
+                call()
+            assert raised.value.is_of_one_file
+
+    def test_a_file_in_the_place_of_a_folder(self, local: FileStore, tmp_path: Path) -> None:
+        """A file where a folder belongs is named."""
+        (tmp_path / "a").touch()
+        for call in (lambda: write(local, "a/data", b""), lambda: read(local, f"{local.root}/a/data")):
+            with pytest.raises(FileFault, match=f"{local.root}/a/data .*a file where a folder belongs"):
+                call()
 
 
 class TestHostilePaths:

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import fsspec
 import numpy as np
 import pytest
 from analysts import LONG_AGO, log_llm_call, log_tip, open_world_session
-from moto.server import ThreadedMotoServer
+from object_store import running_s3
 from world import NOON, World
 
 from assets.analysis.postgres_tables import POSTGRES_SCHEMAS, PostgresTables
@@ -126,16 +125,8 @@ def remote(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_
     if request.param == "memory":
         yield f"memory://{tmp_path.name}"
         return
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    access = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
-    for name, value in {**access, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}.items():
-        monkeypatch.setenv(name, value)
-    fsspec.filesystem("s3").mkdir("tips")
-    yield "s3://tips/data"
-    fsspec.filesystem("s3").clear_instance_cache()
-    server.stop()
+    with running_s3(monkeypatch) as store:
+        yield f"{store.root}/data"
 
 
 def test_remote_files(remote: str, world: World, account: Any) -> None:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import time
 from typing import Any, ClassVar
 
 import fsspec
@@ -14,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.local import LocalFileSystem
+from object_store import running_s3
 
 from assets.engine.asset import Asset, Users, asset
 from assets.engine.errors import SchemaError, ShardUnreadable
@@ -383,6 +386,60 @@ def test_unreadable_rows_are_refused(shards: Shards) -> None:
         assert opened.footer.n_rows == 5000
         with pytest.raises(ShardUnreadable, match=r"(?s)letters .*python -m assets rebuild letters --shard 0$"):
             opened.read(["user_id"])
+
+
+def test_a_folder_in_the_place_of_a_file(shards: Shards, tmp_path: Path) -> None:
+    """A folder in the place of one shard's file is named with its remedy; other shards stay readable."""
+    write(shards, "one")
+    (tmp_path / "letters/shard=0001/data.parquet").mkdir(parents=True)
+    assert texts_in(shards, 0) == ["one"]
+    for call in (lambda: texts_in(shards, 1), lambda: shards.footer(letters, 1)):
+        with pytest.raises(ShardUnreadable, match=r"shard=0001/data\.parquet cannot be read: .*move it away\.$"):
+            call()
+    assert [footer.shard for footer in shards.readable_footers(letters)] == [0]
+
+
+def test_a_footer_replaced_while_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A footer that is replaced by a longer one between two reads of an object store is read again, as it is now."""
+    with running_s3(monkeypatch) as store:
+        shards = Shards(f"{store.root}/data", 2)
+        monkeypatch.setattr("assets.engine.parquet._TAIL_BYTES", 100)
+        write(shards, "old")
+        texts = iter([["newer"] * 500, ["newest"] * 2000])
+
+        def replace_file(request: dict[str, Any]) -> None:
+            is_read = request["REQUEST_METHOD"] == "GET" and "data.parquet" in request["PATH_INFO"]
+            if is_read and (new := next(texts, None)):
+                write(shards, *new)
+
+        store.before = replace_file
+        footer = shards.footer(letters, 0)
+        assert footer
+        assert footer.n_rows == 2000
+        assert texts_in(shards) == ["newest"] * 2000
+
+
+def test_an_object_store_that_throttles_is_not_unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object store that asks to slow down makes no shard unreadable: nobody is told to rebuild it."""
+    with running_s3(monkeypatch) as store:
+        shards = Shards(f"{store.root}/data", 2)
+        write(shards, "one")
+        store.fail(503, "SlowDown")
+        for call in (lambda: texts_in(shards), lambda: shards.readable_footers(letters)):
+            with pytest.raises(OSError, match="cannot be read: SlowDown") as raised:
+                call()
+            assert "rebuild" not in str(raised.value)
+
+
+def test_scratch_files_beside_a_table(shards: Shards, tmp_path: Path) -> None:
+    """Old scratch files beside a table that is no asset are removed by the next write; those of live writers stay."""
+    shards.write_table("counts", rows("one"))
+    for name, hours in (("dead.tmp", 2), ("alive.tmp", 0)):
+        (tmp_path / "counts" / name).touch()
+        changed_at = time() - hours * 3600
+        os.utime(tmp_path / "counts" / name, (changed_at, changed_at))
+    shards.write_table("counts", rows("two"))
+    assert sorted(path.name for path in (tmp_path / "counts").iterdir()) == ["alive.tmp", "data.parquet"]
 
 
 def test_a_different_number_of_shards_is_refused(tmp_path: Path) -> None:

@@ -26,7 +26,9 @@ from contexts.assembly.history import (
     HistoryUnreadable,
     delete_request_versions,
     request_versions,
+    set_history_aside,
 )
+from contexts.files import FileFault
 from contexts.postgres.sql import connect
 
 NIGHT = datetime(2026, 11, 24, 2, 0, tzinfo=UTC)
@@ -68,6 +70,17 @@ def files(folder: Path) -> list[str]:
 
 def bytes_of(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {name: ((folder / name).stat().st_ino, (folder / name).read_bytes()) for name in files(folder)}
+
+
+def spoil(path: Path, kind: str) -> bytes:
+    """Damage a file, and return its new content."""
+    whole = path.read_bytes()
+    if kind == "foreign":
+        pq.write_table(SCHEMA.empty_table().select(["user_id"]), path)
+    else:
+        rotten = whole[:50] + bytes([whole[50] ^ 1]) + whole[51:]
+        path.write_bytes({"empty": b"", "cut short": whole[: len(whole) // 2], "bit rot": rotten}[kind])
+    return path.read_bytes()
 
 
 class TestAppend:
@@ -195,29 +208,48 @@ class TestCrash:
             assert pq.read_table(handle)["user_id"].to_pylist() == ["ann"]
         assert pq.read_table(path)["user_id"].to_pylist() == ["ann", "bob"]
 
-    @pytest.mark.parametrize("broken", ["empty", "cut short", "foreign"])
+    @pytest.mark.parametrize("broken", ["empty", "cut short", "foreign", "bit rot"])
     def test_unreadable(self, local: History, tmp_path: Path, broken: str) -> None:
-        """A file that cannot be read is named with the fix, by readers and writers, and is not overwritten."""
+        """A file that cannot be read is named with the fix by readers, and an expired day with such a file stays."""
+        local.append([version("ann"), version("cem")])
+        path = tmp_path / "context_history/day=2026-11-24/shard=0001/data.parquet"
+        content = spoil(path, broken)
+        command = r"python -m assets rebuild context_history --shard 1 --day 2026-11-24\."
+        for call in (lambda: local.versions_of("ann"), lambda: local.erase(["ann"])):
+            with pytest.raises(HistoryUnreadable, match=rf"{path} cannot be read .*Set it aside: {command}"):
+                call()
+        assert local.expire(date(2026, 11, 25), existing=set) == 0
+        assert path.read_bytes() == content
+        assert local.versions_of("cem") == [version("cem"), version("cem")]
+
+    @pytest.mark.parametrize("broken", ["empty", "cut short", "foreign", "bit rot"])
+    def test_append_to_unreadable(
+        self, local: History, tmp_path: Path, broken: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A file that cannot be read is set aside as it is, and holds up no new version; the log names both files."""
         local.append([version("ann")])
         [path] = (tmp_path / name for name in files(tmp_path))
-        whole = path.read_bytes()
-        path.write_bytes({"empty": b"", "cut short": whole[: len(whole) // 2], "foreign": b""}[broken])
-        if broken == "foreign":
-            pq.write_table(SCHEMA.empty_table().select(["user_id"]), path)
-        content = path.read_bytes()
-        for call in (
-            lambda: local.versions_of("ann"),
-            lambda: local.append([version("bob")]),
-            lambda: local.erase(["ann"]),
-            lambda: local.expire(date(2026, 11, 25), existing=set),
-        ):
-            with pytest.raises(HistoryUnreadable, match=f"{path} cannot be read .*Move it out of"):
-                call()
-        assert path.read_bytes() == content
-        assert local.append([version("cem")]) == 1
-        assert local.versions_of("cem") == [version("cem")]
-        path.rename(tmp_path / "aside")
+        content = spoil(path, broken)
         assert local.append([version("bob")]) == 1
+        assert local.versions_of("bob") == [version("bob")]
+        [aside] = path.parent.glob("*.aside")
+        assert aside.read_bytes() == content
+        assert str(aside) in caplog.text
+
+    def test_set_aside(self, local: History, tmp_path: Path) -> None:
+        """All unreadable files of a shard are set aside, or the one of a day; a user's erasure removes them."""
+        local.append([version("ann", at=NIGHT + n * DAY) for n in range(3)])
+        for day in (24, 25):
+            spoil(tmp_path / f"context_history/day=2026-11-{day}/shard=0001/data.parquet", "bit rot")
+        assert set_history_aside(str(tmp_path), 2) == []
+        assert len(set_history_aside(str(tmp_path), 1)) == 2
+        assert local.versions_of("ann") == [version("ann", at=NIGHT + 2 * DAY)]
+        assert len(set_history_aside(str(tmp_path), 1, date(2026, 11, 26))) == 1
+        assert local.versions_of("ann") == []
+        with pytest.raises(FileNotFoundError, match="day=2026-11-26"):
+            set_history_aside(str(tmp_path), 1, date(2026, 11, 26))
+        local.erase(["ann"])
+        assert files(tmp_path) == []
 
 
 class TestErase:
@@ -336,15 +368,13 @@ class TestRequests:
         assert delete_request_versions(connection, pending) == 1
         assert request_versions(connection, ["a"]) == [late]
 
-    def test_unreadable_file(
+    def test_file_that_cannot_be_written(
         self, connection: Connection, add: Callable[[ContextVersion], None], local: History, tmp_path: Path
     ) -> None:
         """A version that cannot be appended stays in Postgres."""
-        local.append([version("a")])
-        [path] = (tmp_path / name for name in files(tmp_path))
-        path.write_bytes(b"")
+        (tmp_path / "context_history/day=2026-11-24/shard=0001/data.parquet").mkdir(parents=True)
         add(requested := version("a", "x", NIGHT, "request"))
-        with pytest.raises(HistoryUnreadable):
+        with pytest.raises(FileFault, match="There is a folder where a file belongs"):
             append_pending(local, ["a"])
         assert request_versions(connection, ["a"]) == [requested]
 
