@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -27,9 +27,11 @@ from assets.engine.tables import user_rows
 from assets.runtime import Runtime, runtime_from_environment
 from assets.steps import RunOptions, StepRunner
 from contexts.assembly.explanation_text import explain_decision, explain_user
+from contexts.postgres.run_log import AssetRun
 from contexts.progress import ProgressLogger
 from contexts.settings import Settings, read_settings
 from contexts.text import counted
+from contexts.todoist.refusals import RefusalVerdict
 
 
 def show_plan(options: RunOptions, *, each: bool) -> Iterator[str]:
@@ -42,17 +44,23 @@ def show_plan(options: RunOptions, *, each: bool) -> Iterator[str]:
 
 
 def run_pipeline(options: RunOptions) -> Iterator[str]:
-    """Run the pipeline, or a part of it, in this process: the estimate first, then the progress of each step."""
+    """Run the pipeline, or a part of it, in this process: the estimate first, then the progress of each step.
+
+    Raises MostRefused at the end if Todoist refused most accounts.
+    """
+    asset_runs: list[AssetRun] = []
     with _step_runner(options) as runner:
         yield from reports.estimate_table(runner.estimate(*runner.forecast(), runner.selected))
         run_id = f"by hand {runner.now:%Y-%m-%d %H:%M:%S} {uuid4().hex[:6]}"
         for step in GRAPH.steps:
             if runner.members(step):
                 # The step before may have calibrated the similarity threshold, which is a resource.
-                yield from _run_step(replace(runner, resources=runner.runtime.load_resources()), step, run_id)
+                current = replace(runner, resources=runner.runtime.load_resources())
+                asset_runs += yield from _run_step(current, step, run_id)
+    RefusalVerdict.of(asset_run.counts for asset_run in asset_runs).raise_if_outage()
 
 
-def _run_step(runner: StepRunner, step: str, run_id: str) -> Iterator[str]:
+def _run_step(runner: StepRunner, step: str, run_id: str) -> Generator[str, None, list[AssetRun]]:
     started_at = datetime.now(UTC)
     step_plan, planner = runner.plan(step)
     runner.start(step, run_id, started_at, runner.estimate(step_plan, planner, runner.members(step)))
@@ -63,7 +71,8 @@ def _run_step(runner: StepRunner, step: str, run_id: str) -> Iterator[str]:
         yield from reports.blocked_lines(step_plan)
         is_complete = True
     finally:
-        runner.finish(step, run_id, started_at, results, is_complete=is_complete)
+        asset_runs = runner.finish(step, run_id, started_at, results, is_complete=is_complete)
+    return asset_runs
 
 
 def _materialize(runner: StepRunner, step: str, step_plan: Plan, results: list[ShardResult]) -> Iterator[str]:

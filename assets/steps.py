@@ -22,6 +22,7 @@ from assets.step_runs import STEP_RUN_PERIOD, STEP_RUNS, step_run_table
 from contexts.postgres.run_log import AssetRun, StepRun
 from contexts.settings import MAX_SHARDS
 from contexts.todoist.accounts import FetchScope
+from contexts.todoist.refusals import RefusalVerdict
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +144,8 @@ class StepRunner:
     ) -> list[AssetRun]:
         """Record a run in the run log and do the step's housekeeping; return a row for every asset of the step.
 
+        The refused tokens of a fetch are judged here, at the instant of the runner: use the one of the shards.
+
         An asset counts as changed if its version differs from the last recorded one, so a change made by a run that
         failed later is reported by the next run. is_complete: whether all planned shards ran; otherwise the run is
         recorded as unfinished.
@@ -159,8 +162,22 @@ class StepRunner:
         self.runtime.run_log.finish_step_run(
             step_run if is_complete else replace(step_run, finished_at=None, saved={})
         )
+        self._judge_refusals(RefusalVerdict.of(run.counts for run in asset_runs), is_complete=is_complete)
         self._housekeeping(step)
         return asset_runs
+
+    def _judge_refusals(self, verdict: RefusalVerdict, *, is_complete: bool) -> None:
+        """Disconnect accounts that were refused again, unless most of the run's were; `RefusalVerdict` raises then.
+
+        A run that did not finish and saw few accounts proves nothing: its refusals have no consequences.
+        """
+        if verdict.is_outage:
+            self.runtime.accounts.discard_refusals(self.now)
+        elif verdict.n_refused and (is_complete or verdict.has_evidence):
+            for user in self.runtime.accounts.confirm_refusals(self.now):
+                log.warning(
+                    "user %s: disconnected, Todoist refused the token on two days. See docs/operations.md", user
+                )
 
     def unchanged_but_needed(self, step: str) -> set[str]:
         """Return the assets that must be published even if unchanged, because a step that they trigger is stale.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from getpass import getpass
-from typing import Annotated
+from typing import Annotated, Any
 
 import psycopg
 import typer
@@ -93,6 +93,21 @@ def deactivate(user_id: UserId) -> None:
 
 
 @accounts_app.command()
+def reconnect(
+    user_id: Annotated[str | None, typer.Argument(metavar="USER", help="The user's id.", show_default=False)] = None,
+    all_users: Annotated[bool, typer.Option("--all", help="Connect all disconnected accounts.")] = False,
+) -> None:
+    """Connect disconnected accounts again: Todoist refused their tokens, and will be asked with the same ones."""
+    if (user_id is None) != all_users:
+        raise typer.BadParameter("name either a USER or --all")
+    with _open_accounts() as accounts:
+        reconnected = accounts.reconnect(user_id)
+        if user_id is not None and not reconnected:
+            _check_exists(user_id, bool(accounts.existing([user_id])))
+    print("\n".join(f"reconnected {user}" for user in reconnected) or "nothing to reconnect")
+
+
+@accounts_app.command()
 def rotate() -> None:
     """Encrypt all tokens with the first key."""
     with _open_accounts() as accounts:
@@ -125,9 +140,11 @@ def _check_exists(user_id: str, exists: bool) -> None:
         raise ValueError(f"there is no user '{user_id}'. See: python -m contexts accounts list")
 
 
-def _describe(user: dict[str, object]) -> str:
+def _describe(user: Mapping[str, Any]) -> str:
     state = "active" if user["active"] else "inactive"
     connection = "connected" if user["connected"] else "reconnect needed"
+    if user["connected"] and user["auth_failures"]:
+        connection = f"connected, but refused on {user['refused_at']:%Y-%m-%d}"
     fetched = user["observed_at"] or "never"
     return f"{user['user_id']}  {user['email']}  {user['timezone']}  {state}  {connection}  fetched {fetched}"
 

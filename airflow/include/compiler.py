@@ -90,6 +90,7 @@ def _dag(graph: Graph, step: str, settings: Settings) -> DAG:
         _publish(_published(graph, step), collected)
         if is_source:
             _publish_observation(collected)
+            _check_refusals(collected)
     return dag
 
 
@@ -156,10 +157,10 @@ def _work(step: str, settings: Settings, *, is_source: bool, queue: dict[str, An
         results = [ShardResult.from_json(result) for shard in shards for result in shard or ()]
         is_complete = len(shards) == len(planned)
         run, now = get_current_context()["dag_run"], datetime.now(UTC)
-        with _step_runner(now) as runner:
+        with _step_runner(datetime.fromisoformat(planned[0]["now"]) if planned else now) as runner:
             asset_runs = runner.finish(step, run.run_id, run.start_date or now, results, is_complete=is_complete)
             # `finish` may have calibrated the similarity threshold, which is a resource.
-            runner = replace(runner, resources=runner.runtime.load_resources())
+            runner = replace(runner, resources=runner.runtime.load_resources(), now=now)
             needed = runner.unchanged_but_needed(step)
         return {
             asset_run.asset: {
@@ -213,6 +214,18 @@ def _publish_observation(collected: Any) -> None:
         outlet_events[outlet].extra = {name: each["extra"] for name, each in outcome.items()}
 
     publish(collected)
+
+
+def _check_refusals(collected: Any) -> None:
+    """Add a leaf that fails the run if Todoist refused most accounts; everything else of the run is published."""
+
+    @task(task_id="refusals", doc_md="Fails the run if Todoist refused the tokens of most accounts.")
+    def check(outcome: dict[str, Any]) -> None:
+        from contexts.todoist.refusals import RefusalVerdict
+
+        RefusalVerdict.of(each["extra"] for each in outcome.values()).raise_if_outage()
+
+    check(collected)
 
 
 @contextmanager

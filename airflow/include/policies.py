@@ -15,11 +15,12 @@ from contexts.settings import SettingsError
 from contexts.themes.model_loading import EmbeddingError
 from contexts.todoist.client import TodoistUnavailable
 from contexts.todoist.credentials import CredentialsError
+from contexts.todoist.refusals import MostRefused
 
 log = logging.getLogger(__name__)
 
 MAX_WAIT = timedelta(minutes=20)
-_PERMANENT = (AssetError, EmbeddingError, SettingsError, CredentialsError, MigrationsMissing)
+_PERMANENT = (AssetError, EmbeddingError, SettingsError, CredentialsError, MigrationsMissing, MostRefused)
 
 
 class HonourRetryAfter(RetryPolicy):

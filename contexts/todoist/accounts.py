@@ -168,7 +168,8 @@ class Accounts:
     ) -> None:
         """Store the results of a run's fetches, all or none; call it after the fetched data are stored.
 
-        refused_users: users with an access token that Todoist refused.
+        refused_users: users with an access token that Todoist refused. That has no consequences before the end of
+        the run, `confirm_refusals` or `discard_refusals` with the same instant.
         """
         fetched = [_to_row(sync_state, observed_at) for sync_state in sync_states]
         with self._connection.transaction():
@@ -177,6 +178,21 @@ class Accounts:
                 self._sql.save_timezone(self._connection, [row for row in fetched if row["timezone"]])
             if refusals := [{"user_id": user_id, "refused_at": observed_at} for user_id in refused_users]:
                 self._sql.save_refusal(self._connection, refusals)
+
+    def confirm_refusals(self, refused_at: datetime) -> list[str]:
+        """Count the refusals of the run at this instant, and return the users whose accounts were disconnected.
+
+        An account is disconnected by refusals on two days without a successful fetch in between.
+        """
+        return [user_id for (user_id,) in self._sql.confirm_refusals(self._connection, refused_at=refused_at)]
+
+    def discard_refusals(self, refused_at: datetime) -> None:
+        """Forget the refusals of the run at this instant."""
+        self._sql.discard_refusals(self._connection, refused_at=refused_at)
+
+    def reconnect(self, user_id: str | None = None) -> list[str]:
+        """Connect a user's disconnected account, or all of them, and return the users."""
+        return sorted(user for (user,) in self._sql.reconnect(self._connection, user_id=user_id))
 
     def rotate(self) -> int:
         """Encrypt all credentials with the first key, and return the number of accounts."""

@@ -7,7 +7,8 @@ ON CONFLICT (user_id) DO UPDATE SET email = excluded.email, timezone = excluded.
 -- Add a Todoist account, or replace its credentials; replaced credentials discard the sync token.
 INSERT INTO todoist_accounts (user_id, credentials) VALUES (:user_id, :credentials)
 ON CONFLICT (user_id) DO UPDATE
-SET credentials = excluded.credentials, sync_token = NULL, auth_failures = 0, connected = TRUE;
+SET credentials = excluded.credentials, sync_token = NULL, auth_failures = 0, pending_refused_at = NULL,
+    connected = TRUE;
 
 -- name: remove_user!
 -- Delete a user with the account, decisions and reactions.
@@ -19,7 +20,7 @@ DELETE FROM context_store WHERE user_id = :user_id;
 
 -- name: list_users
 -- Every user with the state of the account.
-SELECT u.user_id, u.email, u.timezone, u.active, a.connected, a.observed_at, a.auth_failures
+SELECT u.user_id, u.email, u.timezone, u.active, a.connected, a.observed_at, a.auth_failures, a.refused_at
 FROM users u LEFT JOIN todoist_accounts a USING (user_id)
 ORDER BY u.user_id;
 
@@ -85,7 +86,7 @@ UPDATE todoist_accounts SET credentials = :credentials WHERE user_id = :user_id;
 -- Store the starting point of the next fetch, after the data of a successful fetch are stored.
 UPDATE todoist_accounts
 SET sync_token = :sync_token, directory = :directory, observed_at = greatest(observed_at, :observed_at),
-    auth_failures = 0
+    auth_failures = 0, pending_refused_at = NULL
 WHERE user_id = :user_id;
 
 -- name: save_timezone*!
@@ -93,7 +94,35 @@ WHERE user_id = :user_id;
 UPDATE users SET timezone = :timezone WHERE user_id = :user_id AND timezone <> :timezone;
 
 -- name: save_refusal*!
--- Count a token that Todoist refused in the run at :refused_at; a second refusal in a row disconnects the account.
+-- Store that Todoist refused a token in the run at :refused_at, until the end of the run confirms or discards it.
+UPDATE todoist_accounts SET pending_refused_at = :refused_at WHERE user_id = :user_id;
+
+-- name: confirm_refusals
+-- Count the refusals of the run at :refused_at, and return the users disconnected by that. Refusals without a successful
+-- fetch in between count once per day (UTC) and not twice within six hours around midnight. The second one disconnects.
+WITH refused AS (
+    SELECT user_id, auth_failures + 1 AS n_days, auth_failures = 0 OR (
+        (pending_refused_at AT TIME ZONE 'UTC')::DATE > (refused_at AT TIME ZONE 'UTC')::DATE
+        AND pending_refused_at >= refused_at + INTERVAL '6 hours') AS is_new_day
+    FROM todoist_accounts WHERE pending_refused_at = :refused_at FOR UPDATE
+), counted AS (
+    UPDATE todoist_accounts a
+    SET pending_refused_at = NULL,
+        auth_failures = CASE WHEN r.is_new_day THEN r.n_days ELSE a.auth_failures END,
+        refused_at = CASE WHEN r.is_new_day THEN a.pending_refused_at ELSE a.refused_at END,
+        connected = a.connected AND NOT (r.is_new_day AND r.n_days >= 2)
+    FROM refused r WHERE r.user_id = a.user_id
+    RETURNING a.user_id, a.connected
+)
+SELECT user_id FROM counted WHERE NOT connected ORDER BY user_id;
+
+-- name: discard_refusals!
+-- Forget the refusals of the run at :refused_at.
+UPDATE todoist_accounts SET pending_refused_at = NULL WHERE pending_refused_at = :refused_at;
+
+-- name: reconnect
+-- Connect the disconnected account of a user, or all of them if :user_id is NULL, and return the users.
 UPDATE todoist_accounts
-SET auth_failures = auth_failures + 1, connected = auth_failures + 1 < 2, refused_at = :refused_at
-WHERE user_id = :user_id AND refused_at IS DISTINCT FROM :refused_at;
+SET connected = TRUE, auth_failures = 0, pending_refused_at = NULL
+WHERE NOT connected AND (:user_id::TEXT IS NULL OR user_id = :user_id)
+RETURNING user_id;

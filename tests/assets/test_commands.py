@@ -80,6 +80,18 @@ def test_a_night_in_this_process(run_command: RunCommand, world: World) -> None:
     assert all("up to date" in line for line in lines.values())
 
 
+def test_an_outage_fails_at_the_end(run_command: RunCommand, world: World, account: Any) -> None:
+    """If Todoist refuses most accounts, `materialize` runs all steps for the others and fails at its end."""
+    for number in range(4):
+        world.add(f"user-{number}", account("call the dentist"))
+        world.todoist.revoke(f"user-{number}")
+    error = run_command("materialize", fails=True)
+    assert "of 4 of 6 accounts, and 2 could be fetched" in error
+    assert "accounts deactivate USER" in error
+    assert set(world.stored()) == {"ann", "cem"}
+    assert all(user["connected"] for user in world.accounts.all())
+
+
 def test_the_plan_estimates_from_past_runs(run_command: RunCommand, world: World) -> None:
     """After some runs the plan also shows the likely amount of work and its duration."""
     run_command("materialize")

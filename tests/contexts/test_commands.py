@@ -133,6 +133,12 @@ class TestList:
         assert out.splitlines()[0] == "ann  ann@x.org  UTC  active  connected  fetched never"
         assert CANARY not in out
 
+    def test_refused_once(self, accounts: Run, connection: psycopg.Connection[Any]) -> None:
+        """An account that Todoist refused on one day is marked with the day."""
+        accounts("add", "ann", "--email", "a@x.org", stdin="t\n")
+        connection.execute("UPDATE todoist_accounts SET auth_failures = 1, refused_at = '2026-11-23 02:00+00'")
+        assert "  active  connected, but refused on 2026-11-23  fetched" in accounts("list")[1]
+
     def test_states(self, accounts: Run, connection: psycopg.Connection[Any]) -> None:
         """Inactive users and accounts to reconnect are marked."""
         accounts("add", "ann", "--email", "a@x.org", stdin="t\n")
@@ -163,6 +169,46 @@ class TestChanges:
         status, out, err = accounts("activate", "bob")
         assert (status, out) == (1, "")
         assert err == "there is no user 'bob'. See: python -m contexts accounts list\n"
+
+
+class TestReconnect:
+    @pytest.fixture
+    def disconnected(self, accounts: Run, connection: psycopg.Connection[Any]) -> None:
+        """Three users, two of them with accounts to reconnect."""
+        for user in ("ann", "bob", "cem"):
+            accounts("add", user, "--email", f"{user}@x.org", stdin=f"{CANARY}-{user}\n")
+        connection.execute(
+            "UPDATE todoist_accounts SET auth_failures = 2, connected = FALSE, refused_at = '2026-11-23'"
+            " WHERE user_id <> 'cem'"
+        )
+
+    @pytest.mark.usefixtures("disconnected")
+    def test_one(self, accounts: Run, connection: psycopg.Connection[Any]) -> None:
+        """One account is connected again with its token; others stay as they are."""
+        assert accounts("reconnect", "ann") == (0, "reconnected ann\n", "")
+        assert ["reconnect needed" in line for line in accounts("list")[1].splitlines()] == [False, True, False]
+        assert credentials(connection, "ann") == Credentials(f"{CANARY}-ann")
+        assert accounts("reconnect", "ann") == (0, "nothing to reconnect\n", "")
+
+    @pytest.mark.usefixtures("disconnected")
+    def test_all(self, accounts: Run) -> None:
+        """All disconnected accounts are connected again and named."""
+        assert accounts("reconnect", "--all") == (0, "reconnected ann\nreconnected bob\n", "")
+        assert "reconnect needed" not in accounts("list")[1]
+        assert accounts("reconnect", "--all") == (0, "nothing to reconnect\n", "")
+
+    def test_unknown_user(self, accounts: Run) -> None:
+        """An unknown user is an error."""
+        status, out, err = accounts("reconnect", "bob")
+        assert (status, out) == (1, "")
+        assert err == "there is no user 'bob'. See: python -m contexts accounts list\n"
+
+    @pytest.mark.parametrize("arguments", [(), ("ann", "--all")])
+    def test_usage(self, accounts: Run, arguments: tuple[str, ...]) -> None:
+        """Either a user or --all has to be named."""
+        status, out, err = accounts("reconnect", *arguments)
+        assert (status, out) == (2, "")
+        assert "name either a USER or --all" in err
 
 
 class TestKeys:

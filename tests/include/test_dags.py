@@ -207,6 +207,27 @@ def test_a_failed_shard_does_not_stop_the_others(world: World, account: Any, env
     assert tasks["collect[-1]"] == tasks["publish_signals_observed[-1]"] == "success"
 
 
+def test_an_outage_fails_the_run_at_its_end(world: World, account: Any, environment: dict[str, str]) -> None:
+    """If Todoist refuses most accounts, the others are published before the run fails, and nobody is disconnected."""
+    for number in range(6):
+        world.add(f"user-{number}", account("call the dentist"))
+    for number in range(4):
+        world.todoist.revoke(f"user-{number}")
+    pending = "SELECT count(*) FROM todoist_accounts WHERE NOT connected OR pending_refused_at IS NOT NULL"
+    [[_, state, tasks]] = python(RUN, str(ROOT / "airflow" / "dags"), "fetch_signals", environment=environment)
+    assert (state, tasks["refusals[-1]"]) == ("failed", "failed")
+    assert {tasks["collect[-1]"], tasks["publish_todoist_tasks[-1]"], tasks["publish_signals_observed[-1]"]} == {
+        "success"
+    }
+    assert world.connection.execute(pending).fetchone() == (0,)
+    for number in range(4):
+        world.accounts.set_active(f"user-{number}", active=number == 0)
+    [[_, state, tasks]] = python(RUN, str(ROOT / "airflow" / "dags"), "fetch_signals", environment=environment)
+    assert (state, tasks["refusals[-1]"]) == ("success", "success")
+    failures = "SELECT count(*) FROM todoist_accounts WHERE auth_failures = 1 AND pending_refused_at IS NULL"
+    assert world.connection.execute(failures).fetchone() == (1,)
+
+
 def world_settings(world: World) -> dict[str, str]:
     """Return the settings with which Airflow's tasks use the world's data and a tiny model."""
     return {

@@ -18,6 +18,7 @@ from contexts.todoist.mirror import Directory
 
 NOW = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
 NEXT_RUN = NOW + timedelta(hours=4)
+DAY = timedelta(days=1)
 CANARY = "canary-4711"
 KEY = new_key()
 
@@ -59,6 +60,12 @@ def save_fetch(accounts: Accounts, user: str, sync_token: str | None, at: dateti
     accounts.save_sync_states([SyncState(user, sync_token, Directory(**directory))], [], at)
 
 
+def refuse(accounts: Accounts, *users: str, at: datetime) -> list[str]:
+    """Save refusals of a run and confirm them at its end; return the users disconnected by that."""
+    accounts.save_sync_states([], users, at)
+    return accounts.confirm_refusals(at)
+
+
 def state(accounts: Accounts, user: str) -> dict[str, Any]:
     """Return a user with the state of the account."""
     [row] = [row for row in accounts.all() if row["user_id"] == user]
@@ -78,6 +85,7 @@ class TestAdding:
                 "connected": True,
                 "observed_at": None,
                 "auth_failures": 0,
+                "refused_at": None,
             }
         ]
         [[account], errors] = accounts.load(["ann"])
@@ -89,8 +97,8 @@ class TestAdding:
         """New credentials connect and activate a user again and need a full sync: the account may be different."""
         add("ann")
         save_fetch(accounts, "ann", "s1")
-        for run in (NOW, NEXT_RUN):
-            accounts.save_sync_states([], ["ann"], run)
+        for run in (NOW, NOW + DAY):
+            refuse(accounts, "ann", at=run)
         assert not state(accounts, "ann")["connected"]
         accounts.set_active("ann", active=False)
         add("ann")
@@ -174,31 +182,6 @@ class TestSyncStates:
             accounts.save_sync_states(broken, [], NOW)
         assert accounts.observed() == {}
 
-    def test_refused_twice(self, accounts: Accounts, add: Add) -> None:
-        """An account is disconnected after refusals in two runs in a row; retries of one run count once."""
-        add("ann")
-        for _ in range(2):  # a retry of the same run
-            accounts.save_sync_states([], ["ann"], NOW)
-        assert state(accounts, "ann")["connected"]
-        accounts.save_sync_states([], ["ann"], NOW + timedelta(hours=4))
-        assert not state(accounts, "ann")["connected"]
-
-    def test_success_in_between(self, accounts: Accounts, add: Add) -> None:
-        """A successful fetch resets the count of refusals."""
-        add("ann")
-        accounts.save_sync_states([], ["ann"], NOW)
-        save_fetch(accounts, "ann", "s1")
-        accounts.save_sync_states([], ["ann"], NEXT_RUN)
-        assert state(accounts, "ann")["connected"]
-
-    def test_refusal_keeps_freshness(self, accounts: Accounts, add: Add) -> None:
-        """A refused fetch keeps the sync token and the instant of the last fetch."""
-        add("ann")
-        save_fetch(accounts, "ann", "s1", NOW - timedelta(days=1))
-        accounts.save_sync_states([], ["ann"], NOW)
-        assert accounts.observed() == {"ann": NOW - timedelta(days=1)}
-        assert accounts.load(["ann"])[0][0].sync_token == "s1"
-
     def test_newer_than_the_store(self, accounts: Accounts, add: Add, connection: Connection) -> None:
         """Only users with a fetch that is newer than their stored context are returned."""
         add("fetched", "stored", "again", "never")
@@ -207,6 +190,107 @@ class TestSyncStates:
         for user, at in (("stored", NOW), ("again", NOW - timedelta(hours=4)), ("never", NOW)):
             connection.execute("INSERT INTO context_store VALUES (%s, %s, '{}', 'h')", (user, at))
         assert accounts.observed_since_stored() == {"fetched", "again"}
+
+
+class TestRefusals:
+    def test_two_days(self, accounts: Accounts, add: Add) -> None:
+        """An account is disconnected by refusals on two days; several runs of a day, and retries, count once."""
+        add("ann", "bob")
+        for hours in (0, 0, 4, 8):
+            assert refuse(accounts, "ann", at=NOW + timedelta(hours=hours)) == []
+        assert (state(accounts, "ann")["connected"], state(accounts, "ann")["auth_failures"]) == (True, 1)
+        assert refuse(accounts, "ann", "bob", at=NOW + DAY) == ["ann"]
+        assert not state(accounts, "ann")["connected"]
+        assert state(accounts, "bob")["connected"]
+
+    def test_around_midnight(self, accounts: Accounts, add: Add) -> None:
+        """Refusals minutes before and after midnight are one; a later one of the new day is the second."""
+        add("ann")
+        midnight = datetime(2026, 11, 24, tzinfo=UTC)
+        for minutes in (-15, 0, 15):
+            assert refuse(accounts, "ann", at=midnight + timedelta(minutes=minutes)) == []
+        assert refuse(accounts, "ann", at=midnight + timedelta(hours=6)) == ["ann"]
+
+    def test_pending(self, accounts: Accounts, add: Add) -> None:
+        """A refusal without the end of its run has no consequences, on as many days as it comes."""
+        add("ann")
+        for days in range(4):
+            accounts.save_sync_states([], ["ann"], NOW + days * DAY)
+        assert accounts.confirm_refusals(NOW) == []
+        assert (state(accounts, "ann")["connected"], state(accounts, "ann")["auth_failures"]) == (True, 0)
+
+    def test_discarded(self, accounts: Accounts, add: Add) -> None:
+        """Discarded refusals do not count, and those of other runs stay."""
+        add("ann", "bob")
+        refuse(accounts, "ann", "bob", at=NOW)
+        accounts.save_sync_states([], ["ann"], NOW + DAY)
+        accounts.save_sync_states([], ["bob"], NOW + 2 * DAY)
+        accounts.discard_refusals(NOW + DAY)
+        assert accounts.confirm_refusals(NOW + DAY) == []
+        assert accounts.confirm_refusals(NOW + 2 * DAY) == ["bob"]
+
+    def test_fetched_after_a_broken_off_run(self, accounts: Accounts, add: Add) -> None:
+        """A successful fetch ends a refusal that no run confirmed."""
+        add("ann")
+        refuse(accounts, "ann", at=NOW - DAY)
+        accounts.save_sync_states([], ["ann"], NOW)
+        save_fetch(accounts, "ann", "s1", NEXT_RUN)
+        assert accounts.confirm_refusals(NOW) == []
+        assert state(accounts, "ann")["auth_failures"] == 0
+
+    def test_clock_back(self, accounts: Accounts, add: Add) -> None:
+        """A refusal of an earlier day than the last one does not disconnect."""
+        add("ann")
+        refuse(accounts, "ann", at=NOW)
+        assert refuse(accounts, "ann", at=NOW - 2 * DAY) == []
+
+    def test_refusal_keeps_freshness(self, accounts: Accounts, add: Add) -> None:
+        """A refused fetch keeps the sync token and the instant of the last fetch."""
+        add("ann")
+        save_fetch(accounts, "ann", "s1", NOW - DAY)
+        refuse(accounts, "ann", at=NOW)
+        assert accounts.observed() == {"ann": NOW - DAY}
+        assert accounts.load(["ann"])[0][0].sync_token == "s1"
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        st.lists(st.tuples(st.integers(1, 40), st.sampled_from(["fetched", "refused", "outage", "died"])), max_size=9)
+    )
+    def test_any_history(self, accounts: Accounts, add: Add, runs: list[tuple[int, str]]) -> None:
+        """Exactly refusals on two days, six hours apart and without a fetch in between, disconnect."""
+        add("ann")
+        at, first, connected = NOW, None, True
+        for hours, outcome in runs:
+            at += timedelta(hours=hours)
+            if not connected:
+                break
+            if outcome == "fetched":
+                save_fetch(accounts, "ann", "s1", at)
+                first = None
+                continue
+            accounts.save_sync_states([], ["ann"], at)
+            if outcome == "outage":
+                accounts.discard_refusals(at)
+            elif outcome == "refused":
+                accounts.confirm_refusals(at)
+                connected = first is None or at.date() == first.date() or at - first < timedelta(hours=6)
+                first = first or at
+        assert state(accounts, "ann")["connected"] is connected
+        accounts.remove("ann")
+
+    def test_reconnected(self, accounts: Accounts, add: Add) -> None:
+        """A user, or all disconnected ones, are connected again with the same tokens, and the count starts anew."""
+        add("ann", "bob", "cem", "dan")
+        save_fetch(accounts, "ann", "s1", NOW - DAY)
+        for days in range(2):
+            refuse(accounts, "ann", "bob", "cem", at=NOW + days * DAY)
+        assert accounts.reconnect("dan") == accounts.reconnect("nobody") == []
+        assert accounts.reconnect("ann") == ["ann"]
+        assert accounts.reconnect() == ["bob", "cem"]
+        assert {user["auth_failures"] for user in accounts.all() if user["connected"]} == {0}
+        assert accounts.load(["ann"])[0][0].sync_token == "s1"
+        assert refuse(accounts, "ann", at=NOW + 2 * DAY) == []
+        assert refuse(accounts, "ann", at=NOW + 3 * DAY) == ["ann"]
 
 
 class TestCredentials:
@@ -293,8 +377,8 @@ class TestDue:
             add_requests(user, NOW - timedelta(days=1) + timedelta(minutes=30))
         assert len(accounts.due(NOW, NEXT_RUN, scope=scope)) == 3
         accounts.set_active("inactive", active=False)
-        for hours in (4, 8):
-            accounts.save_sync_states([], ["disconnected"], NOW - timedelta(hours=hours))
+        for days in (2, 1):
+            refuse(accounts, "disconnected", at=NOW - days * DAY)
         connection.execute("DELETE FROM todoist_accounts WHERE user_id = 'loose'")
         assert accounts.due(NOW, NEXT_RUN, scope=scope) == {}
 
