@@ -104,12 +104,12 @@ class GeneratedObjects(Objects):
         self._generate = None
         super().replace(document)
 
-    def apply(self, delta: Mapping[str, Any]) -> None:
+    def apply(self, delta: Mapping[str, Any], at: datetime) -> None:
         """Keep the objects in memory and apply a delta; sync tokens from before remain valid."""
         if self._generate:
             self.revision = 0  # `replace` sets it to 1 again, the revision of the generated objects
             self.replace(self._generate())
-        super().apply(delta)
+        super().apply(delta, at)
 
     def active(self, kinds: Iterable[str]) -> dict[str, Any]:
         """All objects: a generated account has no completed or archived ones."""
@@ -135,9 +135,8 @@ class CrowdTodoist(LocalTodoist):
         self._crowd = crowd
         for number in range(len(crowd)):
             user = crowd.account(number)
-            account = Account(user.user_id, self._seed, self._limits)
-            account.objects = GeneratedObjects(partial(crowd.document, number))
-            self._accounts[user.user_id] = account
+            objects = GeneratedObjects(partial(crowd.document, number))
+            self._accounts[user.user_id] = Account(user.user_id, self._seed, self._limits, objects)
             self._grants.add(user.user_id, user.api_token, None)
         return len(crowd)
 

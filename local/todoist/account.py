@@ -33,8 +33,8 @@ class Account:
     Tokens and faults are drawn per user, independently of the order in which users call.
     """
 
-    def __init__(self, user: str, seed: int, limits: Limits) -> None:
-        self.objects = Objects()
+    def __init__(self, user: str, seed: int, limits: Limits, objects: Objects) -> None:
+        self.objects = objects
         self.faults: deque[Fault] = deque()
         self._revision_of_token: dict[str, int] = {}
         self._limits = limits

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any, Literal, Self
 
 from local.faulty_http import Reply, json_reply, text_reply
-from local.todoist.replies import LIMITS_REACHED_MESSAGE, invalid_token, limits_reached
+from local.todoist.replies import LIMITS_REACHED_MESSAGE, invalid_token, limits_reached, unauthorized
 
 HTML = "text/html; charset=utf-8"
 SAMPLE_ITEM: Mapping[str, Any] = {
@@ -21,9 +21,22 @@ SAMPLE_ITEM: Mapping[str, Any] = {
     "labels": [],
     "priority": 1,
     "due": None,
+    "duration": {"amount": 30, "unit": "minute"},
+    "added_by_uid": "1",
+    "responsible_uid": None,
     "checked": False,
     "is_deleted": False,
+    "updated_at": None,
 }
+
+GATEWAY_PHRASES: Mapping[int, str] = {
+    520: "Web Server Returned an Unknown Error",
+    521: "Web Server Is Down",
+    522: "Connection Timed Out",
+    523: "Origin Is Unreachable",
+    524: "A Timeout Occurred",
+}
+"""Statuses of Cloudflare, which are not in HTTP's registry."""
 
 
 class FaultKind(StrEnum):
@@ -42,6 +55,8 @@ class FaultKind(StrEnum):
     ITEM_WITHOUT_ID = "item_without_id"
     WRONG_PRIORITY = "wrong_priority"
     SAME_ITEM_TWICE = "same_item_twice"
+    UNREADABLE_ITEM = "unreadable_item"
+    FLOAT_NUMBERS = "float_numbers"
     EMPTY_SYNC_TOKEN = "empty_sync_token"
     UNEXPECTED_FULL_SYNC = "unexpected_full_sync"
     NO_FULL_SYNC = "no_full_sync"
@@ -91,13 +106,16 @@ class Fault:
 
     @classmethod
     def server_error(cls, status: int = 503) -> Self:
-        """A response with an HTML page and a status such as 408, 425, 500, 502, 503, 504 or 520 to 524."""
+        """A response with an HTML page and a status that passes: 408, 425, 500, 502 to 504, or 520 to 524."""
         return cls(FaultKind.SERVER_ERROR, status)
 
     @classmethod
-    def invalid_token(cls) -> Self:
-        """A 403 response AUTH_INVALID_TOKEN, although the token is valid."""
-        return cls(FaultKind.INVALID_TOKEN, 403)
+    def invalid_token(cls, status: Literal[401, 403] = 403) -> Self:
+        """A 403 response AUTH_INVALID_TOKEN or a 401 response UNAUTHORIZED, although the token is valid.
+
+        At the rate 1 it is an outage in which Todoist refuses all users.
+        """
+        return cls(FaultKind.INVALID_TOKEN, status)
 
     @classmethod
     def slow(cls, delay_s: float = 0.0, body_delay_s: float = 0.0) -> Self:
@@ -150,6 +168,16 @@ class Fault:
         return cls(FaultKind.SAME_ITEM_TWICE)
 
     @classmethod
+    def unreadable_item(cls) -> Self:
+        """An answer without the content of its first item."""
+        return cls(FaultKind.UNREADABLE_ITEM)
+
+    @classmethod
+    def float_numbers(cls) -> Self:
+        """An answer whose items have 4.0 instead of 4 in all numbers."""
+        return cls(FaultKind.FLOAT_NUMBERS)
+
+    @classmethod
     def empty_sync_token(cls) -> Self:
         """An answer with `"sync_token": ""`."""
         return cls(FaultKind.EMPTY_SYNC_TOKEN)
@@ -187,7 +215,7 @@ def _error_reply(fault: Fault, now: datetime) -> Reply | None:
         case FaultKind.SERVER_ERROR:
             return text_reply(_html_page(f"{fault.status} {_phrase(fault.status)}"), fault.status, HTML)
         case FaultKind.INVALID_TOKEN:
-            return invalid_token()
+            return invalid_token() if fault.status == 403 else unauthorized()
         case FaultKind.HTML_PAGE:
             return text_reply(_html_page("Todoist"), 200, HTML)
         case _:
@@ -226,9 +254,13 @@ def _damaged_answer(fault: Fault, answer: Mapping[str, Any]) -> Mapping[str, Any
         case FaultKind.EMPTY_SYNC_TOKEN:
             return {**answer, "sync_token": ""}
         case FaultKind.NO_FULL_SYNC:
-            return {key: value for key, value in answer.items() if key != "full_sync"}
+            return _without(answer, "full_sync")
+        case FaultKind.FLOAT_NUMBERS:
+            return {**answer, "items": _as_floats(answer.get("items") or [dict(SAMPLE_ITEM)])}
         case FaultKind.ITEM_WITHOUT_ID:
-            return _with_first_item(answer, lambda item: [{key: value for key, value in item.items() if key != "id"}])
+            return _with_first_item(answer, lambda item: [_without(item, "id")])
+        case FaultKind.UNREADABLE_ITEM:
+            return _with_first_item(answer, lambda item: [_without(item, "content")])
         case FaultKind.WRONG_PRIORITY:
             return _with_first_item(answer, lambda item: [{**item, "priority": fault.priority}])
         case FaultKind.SAME_ITEM_TWICE:
@@ -248,9 +280,26 @@ def _with_first_item(
     return {**answer, "items": items[:index] + damage(items[index]) + items[index + 1 :]}
 
 
+def _without(value: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: field for key, field in value.items() if key != name}
+
+
+def _as_floats(value: Any) -> Any:
+    match value:
+        case bool():
+            return value
+        case int():
+            return float(value)
+        case list():
+            return [_as_floats(each) for each in value]
+        case dict():
+            return {key: _as_floats(each) for key, each in value.items()}
+        case _:
+            return value
+
+
 def _phrase(status: int) -> str:
-    """The phrase of a status; those from 520 on are no standard but Cloudflare's own."""
-    return HTTPStatus(status).phrase if status in set(HTTPStatus) else "Unknown Error"
+    return GATEWAY_PHRASES.get(status) or HTTPStatus(status).phrase
 
 
 def _html_page(title: str) -> str:

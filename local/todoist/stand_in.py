@@ -19,6 +19,7 @@ from local.todoist.account import Account, Limits
 from local.todoist.app import build_todoist_app
 from local.todoist.faults import Fault, FaultKind, faulty_reply
 from local.todoist.grants import Grants
+from local.todoist.objects import Objects
 from local.todoist.pages import KINDS, build_page, read_page_request
 from local.todoist.replies import limits_reached
 from local.todoist.requests import read_sync_request
@@ -48,6 +49,8 @@ class LocalTodoist:
     full_limit, incremental_limit: calls per user within 15 minutes.
     unknown_sync_token: "full" answers a forgotten or foreign sync token in full, "refuse" with a 400. Todoist has
         not published its behaviour.
+    lists_descendants: whether a delta lists the contents of a deleted, archived or un-archived project or section,
+        besides the project or section itself. Todoist has not published its behaviour.
     refresh_grace: time in which a used refresh token gets its access token again; 60 seconds at Todoist.
     answer_seconds: minimum and maximum delay of an answer outside /_control/, drawn evenly; delayed answers do not
         block others.
@@ -61,6 +64,7 @@ class LocalTodoist:
         full_limit: int = 100,
         incremental_limit: int = 1000,
         unknown_sync_token: Literal["full", "refuse"] = "full",
+        lists_descendants: bool = False,
         refresh_grace: timedelta = timedelta(0),
         answer_seconds: tuple[float, float] = (0.0, 0.0),
     ) -> None:
@@ -70,6 +74,7 @@ class LocalTodoist:
         self._seed = seed
         self._limits = Limits(full_limit, incremental_limit)
         self._unknown_sync_token = unknown_sync_token
+        self._lists_descendants = lists_descendants
         self._accounts: dict[str, Account] = {}
         self._grants = Grants(Random(f"{seed}/grants"), refresh_grace)
         self._answer_seconds = answer_seconds
@@ -103,7 +108,8 @@ class LocalTodoist:
         document: a full /sync answer, broken objects included.
         """
         with self._lock:
-            account = self._accounts.setdefault(user, Account(user, self._seed, self._limits))
+            objects = Objects(lists_descendants=self._lists_descendants)
+            account = self._accounts.setdefault(user, Account(user, self._seed, self._limits, objects))
             account.objects.replace(document)
             self._grants.add(user, token, refresh_token)
 
@@ -114,7 +120,7 @@ class LocalTodoist:
             if delta.get("full_sync") is True:
                 objects.replace(delta)
             else:
-                objects.apply(delta)
+                objects.apply(delta, self.now())
 
     def document(self, user: str) -> dict[str, Any]:
         """A copy of a user's active objects as a full /sync answer."""

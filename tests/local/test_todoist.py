@@ -53,6 +53,10 @@ def project(id: str, **fields: Any) -> dict[str, Any]:
     return {"id": id, "name": id, "parent_id": None, "is_archived": False, "is_deleted": False, **fields}
 
 
+def section(id: str, **fields: Any) -> dict[str, Any]:
+    return {"id": id, "project_id": "p1", "name": id, "is_archived": False, "is_deleted": False, **fields}
+
+
 def document(*items: Any, **kinds: Any) -> dict[str, Any]:
     user = {"id": "1", "full_name": "Ada", "tz_info": {"timezone": "Europe/Berlin"}}
     plain = {"projects": [project("p1")], "sections": [], "labels": [], "user": user}
@@ -204,19 +208,20 @@ class TestObjects:
         assert ids(answer["items"]) == {"1"}
         assert ids(answer["projects"]) == {"p1"}
 
-    def test_archived_project_keeps_its_tasks(self, todoist: LocalTodoist, connect: Connect) -> None:
-        """The tasks and sections of an archived project are not in a full answer until the project is unarchived."""
+    def test_archived_objects_may_be_loaded(self, todoist: LocalTodoist, connect: Connect) -> None:
+        """A document may hold archived projects and sections, whose contents come with their un-archiving."""
         loaded = document(
-            item("1", project_id="p1"),
-            item("2", project_id="p2"),
+            item("1"),
+            item("2", section_id="s1"),
+            item("3", project_id="p2"),
             projects=[project("p1"), project("p2", is_archived=True)],
-            sections=[{"id": "s2", "project_id": "p2", "name": "Now"}],
+            sections=[section("s1", is_archived=True), section("s2", project_id="p2")],
         )
         client = connect(loaded)
+        assert (ids(client.sync()["items"]), client.sync()["sections"]) == ({"1"}, [])
+        todoist.advance(client.user, {"projects": [project("p2")], "sections": [section("s1")]})
         answer = client.sync()
-        assert (ids(answer["items"]), ids(answer["sections"])) == ({"1"}, set())
-        todoist.advance(client.user, {"projects": [project("p2", is_archived=False)]})
-        assert ids(client.sync()["items"]) == {"1", "2"}
+        assert (ids(answer["items"]), ids(answer["sections"])) == ({"1", "2", "3"}, {"s1", "s2"})
 
     def test_broken_objects_are_served_as_they_are(self, connect: Connect) -> None:
         """Broken objects are served as loaded: without id, with a wrong priority, null, twice."""
@@ -321,35 +326,6 @@ class TestObjects:
         assert all(each[mark] for each in changed)
         assert ids(client.sync()["items"]) == {"4"}
 
-    def test_deleted_project_deletes_its_contents(self, todoist: LocalTodoist, connect: Connect) -> None:
-        """Deleting a project deletes its sub-projects, sections and items, including broken and completed ones."""
-        client = connect(
-            document(
-                item("1"),
-                item("2", project_id="p2"),
-                item("3", project_id="p3"),
-                item("4", section_id="s1", project_id="p1", checked=True),
-                {"content": "no id", "project_id": "p1"},
-                None,
-                projects=[project("p1"), project("p2", parent_id="p1"), project("p3")],
-                sections=[{"id": "s1", "project_id": "p1", "name": "S", "is_deleted": False}],
-            )
-        )
-        token = client.sync()["sync_token"]
-        todoist.advance(client.user, {"projects": [project("p1", is_deleted=True)]})
-        delta, full = client.sync(token), client.sync()
-        assert len(delta["items"]) == 4
-        assert all(each["is_deleted"] for kind in TYPES[:3] for each in delta[kind])
-        assert full["items"] == [item("3", project_id="p3"), None]
-        assert (ids(full["projects"]), full["sections"]) == ({"p3"}, [])
-
-    def test_deleted_section_deletes_its_items(self, todoist: LocalTodoist, connect: Connect) -> None:
-        """Deleting a section deletes its items."""
-        section = {"id": "s1", "project_id": "p1", "name": "S", "is_deleted": False}
-        client = connect(document(item("1", section_id="s1"), item("2"), sections=[section]))
-        todoist.advance(client.user, {"sections": [{**section, "is_deleted": True}]})
-        assert ids(client.sync()["items"]) == {"2"}
-
     def test_item_moved_to_a_different_project_survives(self, todoist: LocalTodoist, connect: Connect) -> None:
         """An item is not deleted with its old project if the same delta moves it to a different one."""
         client = connect(document(item("1"), projects=[project("p1"), project("p2")]))
@@ -373,6 +349,161 @@ class TestObjects:
         client = connect({"items": [{"id": 1, "content": "old"}, {"id": 0, "content": "older"}]})
         todoist.advance(client.user, {"items": [{"id": 1, "content": "new"}]})
         assert {each["id"]: each["content"] for each in client.sync()["items"]} == {0: "older", 1: "new"}
+
+    def test_updated_at_moves_with_every_change(self, todoist: LocalTodoist, connect: Connect, clock: Clock) -> None:
+        """A change sets `updated_at` to the clock's time, unless the delta has a later value than before."""
+        old, new = "2026-11-20T08:00:00Z", "2026-11-21T08:00:00.123456Z"
+        label = {"id": "l1", "name": "home", "is_deleted": False}
+        items = [item(str(number), updated_at=old, labels=["home"] * (number == 5)) for number in range(7)]
+        items[4] |= {"parent_id": "3", "updated_at": None}
+        client = connect(document(*items, labels=[label]))
+        token = client.sync()["sync_token"]
+        changes = [{**items[0], "priority": 4}, {**items[1], "updated_at": new}, {**items[2], "updated_at": "2026"}]
+        todoist.advance(client.user, {"items": [*changes, {"id": "3", "checked": True}]})
+        todoist.advance(client.user, {"labels": [{**label, "is_deleted": True}]})
+        now = clock().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        moved = {each["id"]: each["updated_at"] for each in client.sync(token)["items"]}
+        assert moved == {"0": now, "1": new, "2": now, "3": now, "4": now, "5": now}
+        assert [each["updated_at"] for each in client.sync()["items"] if each["id"] == "6"] == [old]
+
+
+OWNED = document(
+    item("1"),
+    item("2", project_id="p2"),
+    item("3", project_id="p3"),
+    item("4", project_id="p2", checked=True),
+    item("5", section_id="s1"),
+    item("6", section_id="s2", project_id="p2"),
+    item("7", parent_id="5", section_id="s1"),
+    {"content": "no id", "project_id": "p2"},
+    None,
+    projects=[project("p1"), project("p2", parent_id="p1"), project("p3")],
+    sections=[section("s1"), section("s2", project_id="p2")],
+)
+"""The project p1 owns the project p2; both have a section with an item."""
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["unlisted", "listed"])
+def lists_descendants(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture(scope="module")
+def owner(lists_descendants: bool) -> Iterator[Callable[[], Client]]:
+    """Adds a new user with the objects `OWNED` to a stand-in of either mode."""
+    todoist = LocalTodoist(clock=lambda: NIGHT, lists_descendants=lists_descendants)
+    numbers = count(1)
+
+    with running_todoist(todoist) as base_url, httpx.Client(base_url=base_url) as http:
+
+        def owner() -> Client:
+            user = f"user-{next(numbers)}"
+            todoist.load(user, OWNED, user=user)
+            return Client(http, user, user)
+
+        yield owner
+
+
+def ids_by_kind(answer: Mapping[str, Any]) -> dict[str, set[str]]:
+    """The ids of an answer's items, projects and sections, without broken values."""
+    return {kind: ids([each for each in answer[kind] if each and "id" in each]) for kind in TYPES[:3]}
+
+
+class TestEndedOwners:
+    """Deleted and archived projects and sections, with deltas that list their contents, and that do not."""
+
+    ENDED = pytest.mark.parametrize("mark", ["is_deleted", "is_archived"])
+
+    @staticmethod
+    def advance(client: Client, **delta: Any) -> None:
+        body = {"user": client.user, "delta": delta}
+        client.http.post("/_control/advance", json=body).raise_for_status()
+
+    @ENDED
+    def test_project(self, owner: Callable[[], Client], lists_descendants: bool, mark: str) -> None:
+        """An ended project ends its sub-projects, sections and tasks; a delta lists them all, or the project only."""
+        client = owner()
+        token = client.sync()["sync_token"]
+        self.advance(client, projects=[project("p1", **{mark: True})])
+        delta, full = client.sync(token), client.sync()
+        assert full["items"] == [item("3", project_id="p3"), None]
+        assert ids_by_kind(full) == {"items": {"3"}, "projects": {"p3"}, "sections": set()}
+        contents = {"items": {"1", "2", "4", "5", "6", "7"}, "projects": {"p1", "p2"}, "sections": {"s1", "s2"}}
+        alone = {"items": set(), "projects": {"p1"}, "sections": set()}
+        assert ids_by_kind(delta) == (contents if lists_descendants else alone)
+        assert all(each[mark] for kind in contents for each in delta[kind])
+
+    @ENDED
+    def test_section(self, owner: Callable[[], Client], lists_descendants: bool, mark: str) -> None:
+        """An ended section ends its tasks and their sub-tasks; a delta lists them all, or the section only."""
+        client = owner()
+        token = client.sync()["sync_token"]
+        self.advance(client, sections=[section("s1", **{mark: True})])
+        assert ids_by_kind(client.sync())["items"] == {"1", "2", "3", "6"}
+        delta = client.sync(token)
+        assert ids_by_kind(delta) == {
+            "items": {"5", "7"} if lists_descendants else set(),
+            "projects": set(),
+            "sections": {"s1"},
+        }
+        assert all(each[mark] for each in [*delta["items"], *delta["sections"]])
+
+    @pytest.mark.parametrize(
+        ("kind", "archived", "back"),
+        [("projects", project("p1"), {"1", "2", "4", "5", "6", "7"}), ("sections", section("s1"), {"5", "7"})],
+        ids=["project", "section"],
+    )
+    def test_unarchiving(
+        self,
+        owner: Callable[[], Client],
+        lists_descendants: bool,
+        kind: str,
+        archived: dict[str, Any],
+        back: set[str],
+    ) -> None:
+        """Un-archiving brings the contents back; a delta lists them all, or the project or section only."""
+        client = owner()
+        before = client.sync()
+        self.advance(client, **{kind: [{**archived, "is_archived": True}]})
+        token = client.sync()["sync_token"]
+        self.advance(client, **{kind: [archived]})
+        assert ids_by_kind(client.sync()) == ids_by_kind(before)
+        delta = client.sync(token)
+        assert archived["id"] in ids(delta[kind])
+        assert ids_by_kind(delta)["items"] == (back if lists_descendants else set())
+        assert not any(each.get("is_archived") for each in [*delta["items"], *delta[kind]])
+
+    def test_archived_twice(self, owner: Callable[[], Client]) -> None:
+        """A section that was archived before its project stays archived when the project is un-archived."""
+        client = owner()
+        self.advance(client, sections=[section("s1", is_archived=True)])
+        self.advance(client, projects=[project("p1", is_archived=True)])
+        self.advance(client, projects=[project("p1")])
+        assert ids_by_kind(client.sync())["items"] == {"1", "2", "3", "6"}
+
+    def test_deleted_objects_stay_deleted(self, owner: Callable[[], Client]) -> None:
+        """An active object with the id of a deleted project has none of its tasks."""
+        client = owner()
+        self.advance(client, projects=[project("p1", is_deleted=True)])
+        self.advance(client, projects=[project("p1")])
+        assert ids_by_kind(client.sync()) == {"items": {"3"}, "projects": {"p1", "p3"}, "sections": set()}
+
+    @ENDED
+    def test_sub_tasks_are_always_listed(self, owner: Callable[[], Client], mark: str) -> None:
+        """Deleting a task of a section lists the task and its sub-tasks in both modes."""
+        client = owner()
+        token = client.sync()["sync_token"]
+        self.advance(client, items=[{"id": "5", "is_deleted": True}], sections=[section("s2", **{mark: True})])
+        assert ids_by_kind(client.sync(token))["items"] >= {"5", "7"}
+
+    @ENDED
+    def test_task_that_leaves_in_time(self, owner: Callable[[], Client], mark: str) -> None:
+        """A task that the same delta moves out of an ended project or section stays active."""
+        client = owner()
+        moved = [item("2", project_id="p3"), item("5", project_id="p3")]
+        ended = {"projects": [project("p2", **{mark: True})], "sections": [section("s1", **{mark: True})]}
+        self.advance(client, items=moved, **ended)
+        assert ids_by_kind(client.sync())["items"] >= {"1", "2", "3", "5"}
 
 
 class TestReads:
@@ -559,11 +690,12 @@ class TestFaults:
         assert other.call().status_code == 200
         assert [client.call().status_code for _ in range(3)] == [502, 403, 200]
 
-    @pytest.mark.parametrize("status", [408, 425, 500, 502, 503, 520, 524])
+    @pytest.mark.parametrize("status", [408, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524])
     def test_server_error(self, failing: Failing, status: int) -> None:
-        """A server error has an HTML page."""
+        """A passing error has an HTML page with its status, also one of Cloudflare's own."""
         response = failing(Fault.server_error(status)).call()
         assert response.status_code == status
+        assert f"<title>{status} " in response.text
         assert response.headers["Content-Type"].startswith("text/html")
         assert response.text.startswith("<!DOCTYPE html>")
 
@@ -573,6 +705,18 @@ class TestFaults:
         response = client.call()
         assert (response.status_code, response.json()["error_tag"]) == (403, "AUTH_INVALID_TOKEN")
         assert client.call().status_code == 200
+
+    def test_outage_of_tokens(self) -> None:
+        """At the rate 1, every user's valid token is refused with 401 or 403, until the outage ends."""
+        todoist = LocalTodoist()
+        arguments = {"sync_token": "*", "resource_types": "[]"}
+        for user in ("a", "b"):
+            todoist.load(user, document(), user=user)
+        for status in (401, 403):
+            todoist.fail_at_rate(1, fault_from({"kind": "invalid_token", "status": status}))
+            assert {todoist.sync("/api/v1/sync", user, arguments).status for user in ("a", "b")} == {status}
+        todoist.fail_at_rate(0)
+        assert {todoist.sync("/api/v1/sync", user, arguments).status for user in ("a", "b")} == {200}
 
     def test_rate_limited(self, failing: Failing) -> None:
         """A 429 has the seconds to wait in header and body, and the two may be different."""
@@ -682,6 +826,30 @@ class TestFaults:
         client = failing(Fault.item_without_id())
         assert ["id" in each for each in client.sync()["items"]] == [False, True]
         assert ids(client.sync()["items"]) == {"1", "2"}
+
+    def test_unreadable_item(self, failing: Failing) -> None:
+        """One item may have no content, once: it has one in the next full answer."""
+        client = failing(Fault.unreadable_item())
+        assert ["content" in each for each in client.sync()["items"]] == [False, True]
+        assert [each["content"] for each in client.sync()["items"]] == ["Task 1", "Task 2"]
+
+    def test_unreadable_item_that_stays(self, todoist: LocalTodoist, connect: Connect) -> None:
+        """An item that was added without content is served so in each delta and each full answer."""
+        client = connect()
+        token = client.sync()["sync_token"]
+        todoist.advance(client.user, {"items": [item("9", content=None)]})
+        for answer in (client.sync(token), client.sync(), client.sync()):
+            assert answer["items"][-1] == item("9", content=None)
+
+    def test_float_numbers(self, todoist: LocalTodoist, connect: Connect) -> None:
+        """All numbers of items may have a decimal point, also those of a sample in an empty delta."""
+        client = connect(document(item("1", priority=4, duration={"amount": 30, "unit": "minute"})))
+        todoist.fail(client.user, Fault.float_numbers(), Fault.float_numbers())
+        response = client.call()
+        assert '"priority": 4.0' in response.text
+        assert '"amount": 30.0' in response.text
+        assert response.json()["items"][0]["checked"] is False
+        assert '"amount": 30.0' in client.call(response.json()["sync_token"]).text
 
     @pytest.mark.parametrize("priority", [0, 5])
     def test_wrong_priority(self, failing: Failing, priority: int) -> None:

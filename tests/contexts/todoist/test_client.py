@@ -230,6 +230,8 @@ ACCEPTED = {
     "item without id": Fault.item_without_id(),
     "priority 0": Fault.wrong_priority(0),
     "priority 5": Fault.wrong_priority(5),
+    "item without content": Fault.unreadable_item(),
+    "floats": Fault.float_numbers(),
     "same item twice": Fault.same_item_twice(),
     "empty sync token": Fault.empty_sync_token(),
     "unasked full sync": Fault.unexpected_full_sync(),
