@@ -29,7 +29,7 @@ from contexts.postgres.sql import connect
 from contexts.todoist.credentials import new_key
 from contexts.todoist.mirror import Mirror, fold, open_tasks
 from local import postgres, service
-from local.samples import sample_users
+from local.samples import plain_users
 from tips.candidates import Tip
 from tips.features import features_of
 from tips.validity import subject_hash
@@ -193,7 +193,7 @@ def _print_and_save(rounds: Sequence[tuple[Round, Round]], concurrent: Round, mi
 def _fill_database(url: str) -> tuple[list[str], float]:
     """Add users with contexts and candidates; return the users and the mean size of a context in bytes."""
     now = datetime.now(UTC)
-    samples = sample_users(_N_USERS, today=now.date())
+    samples = plain_users(_N_USERS, today=now.date())
     rows, candidates = [], []
     for user in samples:
         mirror = fold(Mirror(), user.document).mirror

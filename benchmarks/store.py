@@ -33,7 +33,7 @@ from contexts.assembly.store import ContextStore, ObservedContext, StoredContext
 from contexts.postgres.sql import ROOT, connect, queries
 from contexts.todoist.mirror import Mirror, fold, open_tasks
 from local import postgres
-from local.samples import sample_users
+from local.samples import plain_users
 
 _FOLDER = LOCAL_FOLDER / "bench-store"
 _N_ROWS, _MAX_ROWS = 20_000, 200_000
@@ -221,7 +221,7 @@ def _create_database(stack: ExitStack, server: str, name: str, rows: Sequence[St
 def _sample_rows(n: int) -> list[StoredContext]:
     """`n` rows with the contexts and themes of sample users, each repeated for many users."""
     contents = []
-    for user in sample_users(_N_SAMPLE_USERS, today=_FIRST_RUN.date()):
+    for user in plain_users(_N_SAMPLE_USERS, today=_FIRST_RUN.date()):
         tasks = open_tasks(fold(Mirror(), user.document).mirror)
         context = assemble(Signals(user.user_id, user.timezone, "en", tasks), _FIRST_RUN, Budget(2000))
         task_ids = [task.task_id for task in tasks[:12]]

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import psycopg
 
 from contexts.todoist.credentials import CredentialCipher, Credentials
-from local.samples import SampleUser, sample_texts, sample_users
+from local.samples import SampleUser, plain_users, sample_texts
 
 N_TASKS = 50
 """Open tasks of each user."""
@@ -106,7 +106,7 @@ def _local_day(due: str, zone: ZoneInfo) -> date:
 
 @cache
 def _templates(today: date) -> Sequence[SampleUser]:
-    return [_resized(user) for user in sample_users(_N_TEMPLATES, today=today)]
+    return [_resized(user) for user in plain_users(_N_TEMPLATES, today=today)]
 
 
 def _resized(user: SampleUser) -> SampleUser:

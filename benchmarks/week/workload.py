@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from benchmarks.week.changes import Change, changes_of
 from benchmarks.week.habits import Person, draw_people, request_times
-from local.samples import SampleUser, sample_users
+from local.samples import SampleUser, plain_users
 
 MONDAY = datetime(2026, 11, 23, tzinfo=UTC)
 """The start of the week, and the end of the warm-up."""
@@ -67,7 +67,7 @@ class Workload:
 def generate_workload(n_users: int, n_days: int, *, seed: int) -> Workload:
     """A week, or its first `n_days`, of `n_users` users."""
     start, until = MONDAY - WARM_UP, MONDAY + timedelta(days=n_days)
-    users = sample_users(n_users, today=start.date())
+    users = plain_users(n_users, today=start.date())
     people = draw_people(users, seed=seed)
     # A local day starts up to 14 hours before the UTC day and ends up to 12 hours after it.
     days = list(_days((MONDAY - HISTORY).date() - timedelta(days=1), until.date()))

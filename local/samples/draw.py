@@ -25,6 +25,11 @@ class Draw:
     zone: ZoneInfo
     max_age: timedelta
 
+    @property
+    def colleague(self) -> str:
+        """The id of the user with whom the owner shares a project."""
+        return str(int(self.owner) + 1)
+
     def chance(self, share: float) -> bool:
         """True at a rate of `share` (0 to 1)."""
         return self.rng.random() < share

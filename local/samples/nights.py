@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from local.samples.accounts import objects_by_type
 from local.samples.draw import Draw
 from local.samples.items import Item, ProjectContents, new_item
+from local.samples.kinds import HEADER
 from local.samples.texts import Recurrence, Topic, sample_texts, topics_by_project, topics_of
 from local.samples.users import SampleUser
 
@@ -21,26 +22,34 @@ def night_changes(
     """The changes to an account on the day before `today`, as an incremental `/sync` answer.
 
     One to three tasks are added, one is completed, one is reworded, and one is moved to a later day, as far as the
-    account has suitable tasks.
+    account has suitable tasks. If a project is shared, one of its tasks is assigned to the colleague, and a section
+    of another project is archived, if its tasks do not change. Headers and tasks of the colleague never change.
 
     document: the account before the changes, as a full `/sync` answer; it is not modified.
     """
     rng = Random(f"{seed}:{user.user_id}:night:{night}")
     draw = Draw(rng, today, document["user"]["id"], ZoneInfo(user.timezone), max_age=timedelta(days=1))
     topics = topics_by_project(document)
-    pool = [item for item in document["items"] if not (item["checked"] or item["is_deleted"])]
+    pool = [item for item in document["items"] if _is_own_task(draw, item)]
     rng.shuffle(pool)
-    completed = _take(pool, _leaves(pool))
+    completed = _take(pool, _leaves(pool, document["items"]))
     reworded = _take(pool, (item for item in pool if not _is_reworded(item)))
     moved = _take(pool, (item for item in pool if item["due"] and not item["due"]["is_recurring"]))
+    shared = {project["id"] for project in document["projects"] if project["is_shared"]}
+    assigned = _take(pool, (item for item in pool if item["project_id"] in shared))
+    changed = {item["section_id"] for item in [*completed, *reworded, *moved]}
+    archived = _sections_to_archive(document, shared, changed)
     lang = document["user"]["lang"]
     items = [
         *(_complete(draw, item) for item in completed),
         *(_reword(draw, item, topics.get(item["project_id"]), lang) for item in reworded),
         *(_move(draw, item) for item in moved),
-        *_new_items(draw, document, topics, pool),
+        *(_touch(draw, item, responsible_uid=draw.colleague, assigned_by_uid=draw.owner) for item in assigned),
+        *_new_items(draw, _without_sections(document, archived), topics, pool),
     ]
-    return {"sync_token": draw.new_sync_token(), "full_sync": False} | objects_by_type(items=items)
+    sections = [_archive(draw, section) for section in archived]
+    envelope = {"sync_token": draw.new_sync_token(), "full_sync": False}
+    return envelope | objects_by_type(items=items, sections=sections)
 
 
 def changed_users(
@@ -64,11 +73,33 @@ def _take(pool: list[Item], candidates: Iterable[Item]) -> list[Item]:
     return first
 
 
-def _leaves(pool: Iterable[Item]) -> list[Item]:
-    """Tasks without open sub-tasks, because completing a task also completes its sub-tasks."""
-    items = list(pool)
-    parents = {item["parent_id"] for item in items}
-    return [item for item in items if item["id"] not in parents]
+def _is_own_task(draw: Draw, item: Item) -> bool:
+    """Whether an item is an open task of the user's own: not a header, and not assigned to the colleague."""
+    is_open = not (item["checked"] or item["is_deleted"])
+    return is_open and not item["content"].startswith(HEADER) and item["responsible_uid"] != draw.colleague
+
+
+def _leaves(pool: Iterable[Item], items: Iterable[Item]) -> list[Item]:
+    """Tasks without open sub-tasks in `items`, because completing a task also completes its sub-tasks."""
+    parents = {item["parent_id"] for item in items if not (item["checked"] or item["is_deleted"])}
+    return [item for item in pool if item["id"] not in parents]
+
+
+def _sections_to_archive(document: Mapping[str, Any], shared: set[str], changed: set[str | None]) -> list[Item]:
+    """The first section with unchanged tasks only, in a project that is not shared, if another project is."""
+    used = {item["section_id"] for item in document["items"]} - changed
+    sections = [s for s in document["sections"] if s["id"] in used and s["project_id"] not in shared]
+    return sections[:1] if shared else []
+
+
+def _archive(draw: Draw, section: Item) -> Item:
+    archived = _touch(draw, section, is_archived=True)
+    return archived | {"archived_at": archived["updated_at"]}
+
+
+def _without_sections(document: Mapping[str, Any], archived: Sequence[Item]) -> Mapping[str, Any]:
+    """The document without some sections, as the places of new tasks."""
+    return {**document, "sections": [section for section in document["sections"] if section not in archived]}
 
 
 def _is_reworded(item: Item) -> bool:

@@ -59,12 +59,18 @@ class Recurrence:
 
 @dataclass(frozen=True)
 class SampleTexts:
-    """The contents of `tasks.toml`."""
+    """The contents of `tasks.toml`.
+
+    sub_tasks: texts of sub-tasks below any task, by language.
+    unusual: texts with escapes, links, emoji and marks that a reader has to undo.
+    """
 
     topics: tuple[Topic, ...]
     recurrences: tuple[Recurrence, ...]
     descriptions: Mapping[str, Sequence[str]]
     rewordings: Mapping[str, Sequence[str]]
+    sub_tasks: Mapping[str, Sequence[str]]
+    unusual: Sequence[str]
 
 
 @cache
@@ -77,6 +83,8 @@ def sample_texts() -> SampleTexts:
         recurrences=tuple(Recurrence(**rule) for rule in raw["recurrences"]),
         descriptions=raw["descriptions"],
         rewordings=raw["rewordings"],
+        sub_tasks=raw["sub_tasks"],
+        unusual=tuple(raw["unusual"]["texts"]),
     )
 
 

@@ -15,7 +15,7 @@ from benchmarks.week.reactions import REACTION_RATES, draw_reaction
 from benchmarks.week.timeline import SimulatedClock, Timeline, WaitingUsers
 from benchmarks.week.workload import MONDAY, WARM_UP, generate_workload
 from contexts.todoist.mirror import Mirror, fold
-from local.samples import SampleUser, sample_users
+from local.samples import SampleUser, plain_users
 
 DAY = date(2026, 11, 23)
 WEEK = [DAY + timedelta(days=n) for n in range(7)]
@@ -23,7 +23,7 @@ WEEK = [DAY + timedelta(days=n) for n in range(7)]
 
 @pytest.fixture(scope="module")
 def users() -> list[SampleUser]:
-    return sample_users(60, today=DAY)
+    return plain_users(60, today=DAY)
 
 
 def test_kinds_of_people(users: list[SampleUser]) -> None:

@@ -121,11 +121,16 @@ histories = st.builds(
 )
 
 
+def use_todoist(harness: ServiceHarness, todoist: LocalTodoist) -> None:
+    """Replace Todoist, and remove all users."""
+    harness.connection.execute("TRUNCATE users, context_store CASCADE")
+    harness.use_todoist(todoist)
+    harness.world.todoist, harness.world.root = harness.todoist, harness.world.root.parent / f"data-{next(_numbers)}"
+
+
 def install(harness: ServiceHarness, histories: list[UserHistory], at: datetime) -> None:
     """Replace all users by these; a run a day before `at` sees their initial accounts."""
-    harness.connection.execute("TRUNCATE users, context_store CASCADE")
-    harness.use_todoist(LocalTodoist(full_limit=10_000, incremental_limit=10_000))
-    harness.world.todoist, harness.world.root = harness.todoist, harness.world.root.parent / f"data-{next(_numbers)}"
+    use_todoist(harness, LocalTodoist(full_limit=10_000, incremental_limit=10_000))
     for number, history in enumerate(histories):
         harness.world.add(
             f"user-{number}", {"full_sync": True, "sync_token": "x", **history.document}, history.timezone
@@ -202,8 +207,16 @@ def test_parity(
     assert all(call.full for call in harness.todoist.calls[len(calls) :])
 
 
-def test_samples(harness: ServiceHarness, service: Service) -> None:
-    """Parity holds for the sample accounts and their changes."""
+@pytest.mark.parametrize(
+    "lists_descendants",
+    [
+        True,
+        pytest.param(False, marks=pytest.mark.xfail(reason="an archived section does not end its unlisted tasks")),
+    ],
+)
+def test_samples(harness: ServiceHarness, service: Service, lists_descendants: bool) -> None:
+    """Parity holds for the sample accounts and their changes, whether or not deltas list archived tasks."""
+    use_todoist(harness, LocalTodoist(lists_descendants=lists_descendants))
     users = sample_users(15, today=NOON.date())
     for user in users:
         harness.world.add(user.user_id, user.document, user.timezone)
