@@ -127,7 +127,7 @@ def toy_graph(*others: Asset, checks: Mapping[str, Check] | None = None, **code_
         return Output(
             pa.Table.from_pylist(current, schema=LETTERS),
             counts={"calls": len(users), "letters_read": n_read},
-            after_write=lambda: post_office.confirm(positions),
+            after_write=lambda _: post_office.confirm(positions),
         )
 
     @asset(

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from assets.engine.asset import Output, Users, WorkUnit, asset
+from assets.engine.asset import Output, RowDigests, Users, WorkUnit, asset
 from assets.engine.tables import rows_of_users
 from contexts.themes.vector_cache import VectorCache
-from contexts.todoist.accounts import Accounts
+from contexts.todoist.accounts import Account, Accounts
 from contexts.todoist.client import Todoist, TodoistUnavailable, TokenRefused
 from contexts.todoist.fetch import Failed, Fetched, fetch
 from contexts.todoist.mirror import Mirror, TodoistTask, text_hash
@@ -53,17 +53,24 @@ _TASK_FIELDS = [field.name for field in fields(TodoistTask)]
 
 @asset(step="fetch_signals", schema=_SCHEMA, code_version="1", work=WorkUnit("todoist_calls", per="user"))
 def todoist_tasks(
-    previous: pa.Table, users: Users, now: datetime, todoist: Todoist, accounts: Accounts, cache: VectorCache
+    previous: pa.Table,
+    previous_digests: RowDigests,
+    users: Users,
+    now: datetime,
+    todoist: Todoist,
+    accounts: Accounts,
+    cache: VectorCache,
 ) -> Output:
     """One row per open task, as of the last successful fetch of its user.
 
     A user whose fetch fails keeps the previous rows. A removed user's rows are dropped, and the vectors of their
-    texts are erased from the cache. Sync tokens are saved after the rows: if a run dies in between, the next one
-    fetches the same delta again.
+    texts are erased from the cache. Sync tokens are saved after the rows, with the digests of the rows that they
+    continue. A user whose stored rows have another digest (the run died in between, the file was restored from a
+    backup) is fetched in full.
     """
     stored = set(pc.unique(previous["user_id"]).to_pylist())
     loaded, unreadable = accounts.load(users)
-    mirrors = dict(_mirrors(previous, {account.user_id for account in loaded} & stored))
+    mirrors = dict(_mirrors(previous, _continued(loaded, previous_digests) & stored))
     outcomes = fetch(todoist, loaded, mirrors, accounts.save_credentials)
     fetched = [outcome for outcome in outcomes if isinstance(outcome, Fetched)]
     failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
@@ -87,8 +94,19 @@ def todoist_tasks(
             "users_refused": len(refused),
             "items_skipped": sum(outcome.n_skipped for outcome in fetched),
         },
-        after_write=lambda: accounts.save_sync_states(states, refused, observed_at=now),
+        after_write=lambda written: accounts.save_sync_states(
+            [replace(state, rows_digest=written[state.user_id]) for state in states], refused, observed_at=now
+        ),
     )
+
+
+def _continued(accounts: Iterable[Account], stored: RowDigests) -> set[str]:
+    """Return the users whose sync token continues the stored rows; for all others a delta would be incomplete."""
+    return {
+        account.user_id
+        for account in accounts
+        if account.rows_digest is None or account.rows_digest == stored.get(account.user_id)
+    }
 
 
 def _raise_if_outage(failed: Iterable[Failed]) -> None:

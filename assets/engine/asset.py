@@ -22,8 +22,16 @@ VALID_UNTIL = "valid_until"
 Users = Mapping[str, datetime]
 """The users whom an observing asset receives, each with the instant (aware, UTC) of their last fetch."""
 
-RESERVED: Mapping[str, object] = {"previous": pa.Table, "users": Users, "now": datetime}
-"""Parameters that the engine fills: the shard's previous rows, the users to observe, the time of the run."""
+RowDigests = Mapping[str, bytes]
+"""A digest of each user's rows, without the opaque columns; users without rows have one, too."""
+
+RESERVED: Mapping[str, object] = {
+    "previous": pa.Table,
+    "previous_digests": RowDigests,
+    "users": Users,
+    "now": datetime,
+}
+"""Parameters that the engine fills: the previous rows, their digests, the users to observe, the time of the run."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +59,14 @@ class WorkUnit:
 class Output:
     """A table with extras, which an asset function may return instead of a bare table.
 
-    counts: numbers for the result of the run. after_write: called once the table is stored durably (sync tokens).
+    counts: numbers for the result of the run. after_write: called once the table is stored durably, with the
+    digests of the stored rows, to save the position up to which the outside world was read (sync tokens). An asset
+    that finds other `previous_digests` than those saved reads the file of another time, such as a restored one.
     """
 
     table: pa.Table
     counts: Mapping[str, int] = field(default_factory=dict)
-    after_write: Callable[[], None] | None = None
+    after_write: Callable[[RowDigests], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -183,7 +193,12 @@ class asset:
 
 def _check_reserved(name: str, parameter: str, hint: object) -> None:
     if hint != RESERVED[parameter]:
-        expected = {"previous": "Table", "users": "Users", "now": "datetime"}[parameter]
+        expected = {
+            "previous": "Table",
+            "previous_digests": "RowDigests",
+            "users": "Users",
+            "now": "datetime",
+        }[parameter]
         raise GraphError(
             f"{name} annotates the reserved parameter '{parameter}' as {hint}, but it is a {expected}."
             f" Annotate it as {expected}, or rename the parameter."

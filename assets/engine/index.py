@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from assets.engine.asset import KEY, VALID_UNTIL
-from assets.engine.hashing import DIGEST_BYTES, Bounds, Digests, user_digests
+from assets.engine.hashing import DIGEST_BYTES, Bounds, Digests, digest_of, user_digests
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NEVER = np.iinfo(np.int64).max
@@ -113,6 +113,12 @@ class Index:
         padded = np.concatenate([self.digests, np.zeros((len(self), 1, DIGEST_BYTES), np.uint8)], axis=1)
         chosen = padded[:, [self.columns.index(name) if name in self.columns else -1 for name in columns]]
         return {user: chosen[position].tobytes() for user, position in self.position.items() if self.n_rows[position]}
+
+    def row_digests(self, columns: Iterable[str]) -> dict[str, bytes]:
+        """Return a digest over some columns of each user's rows, also of users without rows."""
+        names = sorted(columns)
+        prefix, chosen = dumps(names).encode(), self.digests[:, [self.columns.index(name) for name in names]]
+        return {user: digest_of(prefix, chosen[position].tobytes()) for user, position in self.position.items()}
 
     def versions(self) -> Mapping[str, str]:
         """Return a hash of every column over all users with rows."""

@@ -100,7 +100,7 @@ class _Run:
         if before and not set(before.index.users) <= set(new.index.users):
             self.shards.remove_leftovers(asset, planned.shard)  # they can hold rows of the users removed
         if new.output.after_write:
-            new.output.after_write()
+            new.output.after_write(new.index.row_digests(asset.versioned))
         return ShardResult(
             asset=asset.name,
             shard=planned.shard,
@@ -119,9 +119,8 @@ class _Run:
     ) -> _NewShard:
         """Let an observing asset write the whole shard."""
         users = {user: at for user, at in self.request.observed.items() if self._is_in(user, planned.shard)}
-        output = self._call(
-            asset, _previous_rows(asset, previous), users, {name: source.rows() for name, source in inputs.items()}
-        )
+        tables = {name: source.rows() for name, source in inputs.items()}
+        output = self._call(asset, previous, _previous_rows(asset, previous), users, tables)
         table = sort_rows(asset, output.table)
         all_users = set(pc.unique(table[KEY]).to_pylist())
         _refuse_strangers(asset, all_users, {user for user in all_users if self._is_in(user, planned.shard)})
@@ -170,7 +169,9 @@ class _Run:
         users = current.to_compute(self.request, force=planned.reason == "forced")
         output = Output(asset.schema.empty_table())
         if users:
-            output = self._call(asset, old, {}, {name: source.rows(users) for name, source in inputs.items()})
+            output = self._call(
+                asset, previous, old, {}, {name: source.rows(users) for name, source in inputs.items()}
+            )
         computed = sort_rows(asset, output.table)
         input_digests = {user: current.input_digests[user] for user in users}
         _refuse_strangers(asset, set(computed[KEY].to_pylist()), users)
@@ -186,11 +187,15 @@ class _Run:
             is_complete=current.stale <= users,
         )
 
-    def _call(self, asset: Asset, previous: pa.Table, users: Users, inputs: Mapping[str, pa.Table]) -> Output:
+    def _call(
+        self, asset: Asset, previous: Shard | None, rows: pa.Table, users: Users, inputs: Mapping[str, pa.Table]
+    ) -> Output:
+        """Call the asset's function. rows: the previous rows with the asset's columns."""
         for name, kind in asset.resources.items():
             if kind not in self.resources:
                 raise AssetError(f"{asset.name} asks for '{name}', a {kind.__name__}, which this run does not have.")
-        reserved = {"previous": previous, "users": users, "now": self.now}
+        digests = previous.footer.row_digests if previous and "previous_digests" in asset.reserved else {}
+        reserved = {"previous": rows, "previous_digests": digests, "users": users, "now": self.now}
         output = asset.function(
             **inputs,
             **{name: reserved[name] for name in asset.reserved},

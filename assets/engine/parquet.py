@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from assets.engine.asset import Asset
+from assets.engine.asset import Asset, RowDigests
 from assets.engine.errors import SchemaError, ShardUnreadable, WrongShardCount
 from assets.engine.hashing import edge_hash, hash_of
 from assets.engine.index import Index
@@ -105,6 +105,11 @@ class Footer:
                 f"shard {self.shard} of {self.asset} has no readable index of users ({error})."
                 f" {_rebuild_command(self.asset, self.shard)}"
             ) from error
+
+    @property
+    def row_digests(self) -> RowDigests:
+        """A digest of each user's rows as they were written."""
+        return self.index.row_digests(self.columns)
 
     @property
     def data_version(self) -> str:

@@ -43,22 +43,28 @@ class FetchScope(StrEnum):
 
 @dataclass(frozen=True)
 class Account:
-    """One user's account, as a fetch needs it. sync_token: None requests a full sync."""
+    """One user's account, as a fetch needs it.
+
+    sync_token: None requests a full sync. rows_digest: of the stored rows that the sync token continues, None if
+    unknown.
+    """
 
     user_id: str
     credentials: Credentials
     sync_token: str | None
     directory: Directory
     timezone: str
+    rows_digest: bytes | None = None
 
 
 @dataclass(frozen=True)
 class SyncState:
-    """The starting point of a user's next fetch, saved after the data of this one."""
+    """The starting point of a user's next fetch, saved after the data of this one, with the digest of these data."""
 
     user_id: str
     sync_token: str | None
     directory: Directory
+    rows_digest: bytes | None = None
 
 
 class Accounts:
@@ -147,7 +153,7 @@ class Accounts:
     def load(self, user_ids: Iterable[str]) -> tuple[list[Account], dict[str, str]]:
         """Return the accounts of some users, and an error message for each user with undecryptable credentials."""
         accounts, errors = list[Account](), dict[str, str]()
-        for user_id, sealed, sync_token, directory, timezone in self._sql.sync_states(
+        for user_id, sealed, sync_token, directory, timezone, rows_digest in self._sql.sync_states(
             self._connection, user_ids=list(user_ids)
         ):
             try:
@@ -155,7 +161,9 @@ class Accounts:
             except CredentialsError as error:
                 errors[user_id] = str(error)
                 continue
-            accounts.append(Account(user_id, credentials, *_starting_point(sync_token, directory), timezone))
+            accounts.append(
+                Account(user_id, credentials, *_starting_point(sync_token, directory), timezone, rows_digest)
+            )
         return accounts, errors
 
     def save_credentials(self, user_id: str, credentials: Credentials) -> None:
@@ -216,6 +224,7 @@ def _to_row(sync_state: SyncState, observed_at: datetime) -> dict[str, Any]:
         "user_id": sync_state.user_id,
         "sync_token": sync_state.sync_token,
         "directory": Jsonb(sync_state.directory.to_json()),
+        "rows_digest": sync_state.rows_digest,
         "observed_at": observed_at,
         "timezone": sync_state.directory.timezone,
     }

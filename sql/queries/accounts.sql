@@ -7,8 +7,8 @@ ON CONFLICT (user_id) DO UPDATE SET email = excluded.email, timezone = excluded.
 -- Add a Todoist account, or replace its credentials; replaced credentials discard the sync token.
 INSERT INTO todoist_accounts (user_id, credentials) VALUES (:user_id, :credentials)
 ON CONFLICT (user_id) DO UPDATE
-SET credentials = excluded.credentials, sync_token = NULL, auth_failures = 0, pending_refused_at = NULL,
-    connected = TRUE;
+SET credentials = excluded.credentials, sync_token = NULL, rows_digest = NULL, auth_failures = 0,
+    pending_refused_at = NULL, connected = TRUE;
 
 -- name: remove_user!
 -- Delete a user with the account, decisions and reactions.
@@ -70,7 +70,7 @@ SELECT user_id FROM users WHERE user_id = ANY(:user_ids);
 
 -- name: sync_states
 -- The credentials and the starting point of the next fetch of some users.
-SELECT a.user_id, a.credentials, a.sync_token, a.directory, u.timezone
+SELECT a.user_id, a.credentials, a.sync_token, a.directory, u.timezone, a.rows_digest
 FROM todoist_accounts a JOIN users u USING (user_id)
 WHERE a.user_id = ANY(:user_ids);
 
@@ -85,8 +85,8 @@ UPDATE todoist_accounts SET credentials = :credentials WHERE user_id = :user_id;
 -- name: save_observation*!
 -- Store the starting point of the next fetch, after the data of a successful fetch are stored.
 UPDATE todoist_accounts
-SET sync_token = :sync_token, directory = :directory, observed_at = greatest(observed_at, :observed_at),
-    auth_failures = 0, pending_refused_at = NULL
+SET sync_token = :sync_token, directory = :directory, rows_digest = :rows_digest,
+    observed_at = greatest(observed_at, :observed_at), auth_failures = 0, pending_refused_at = NULL
 WHERE user_id = :user_id;
 
 -- name: save_timezone*!

@@ -159,7 +159,7 @@ def test_removed_user_disappears(world: World, account: Any) -> None:
 
 
 def test_crash_between_data_and_token(world: World, account: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a crash between writing the data and saving the sync token, the next run repeats the same delta."""
+    """After a crash between writing the data and saving the sync token, the next run fetches the user in full."""
     world.add("ann", account("call the dentist", "buy milk"))
     world.night(NOON)
     world.todoist.advance(
@@ -174,10 +174,31 @@ def test_crash_between_data_and_token(world: World, account: Any, monkeypatch: p
         with pytest.raises(ConnectionError):
             world.night(NOON + timedelta(hours=4))
     rows = world.rows("todoist_tasks")
-    world.night(NOON + timedelta(hours=5))
+    night = world.night(NOON + timedelta(hours=5))
+    assert count(night["todoist_tasks"], "todoist_calls_full") == 1
     assert world.rows("todoist_tasks") == rows
     assert {row["content"] for row in rows} == {"call the dentist", "buy oat milk", "rest"}
     assert world.stored()["ann"]["materialized_at"] == NOON + timedelta(hours=5)
+
+
+def test_restored_file_is_fetched_in_full(world: World, account: Any) -> None:
+    """A file of tasks older than its sync tokens loses no change: users with other rows are fetched in full."""
+    for user in ("ann", "bob"):
+        world.add(user, account(f"call {user}"))
+    world.n_shards = 1
+    world.night(NOON)
+    [file] = world.root.glob("todoist_tasks/*/data.parquet")
+    backup = file.read_bytes()
+    world.todoist.advance("ann", {"items": [{"id": "t1", "content": "buy oat milk"}]})
+    night = world.night(NOON + timedelta(hours=4))
+    assert count(night["todoist_tasks"], "todoist_calls_incremental") == 2
+    file.write_bytes(backup)
+    night = world.night(NOON + timedelta(hours=8))
+    counts = [count(night["todoist_tasks"], f"todoist_calls_{kind}") for kind in ("full", "incremental")]
+    assert counts == [1, 1]
+    assert {row["content"] for row in world.rows("todoist_tasks")} == {"call ann", "call bob", "buy oat milk"}
+    night = world.night(NOON + timedelta(hours=12))
+    assert count(night["todoist_tasks"], "todoist_calls_full") == 0
 
 
 def test_lost_shard_is_fetched_in_full(world: World, account: Any) -> None:

@@ -7,17 +7,19 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from toy import NOON, WORDS, Model, Row, ToyPipeline, reader, shelf, toy_graph
+from toy import LETTERS, NOON, WORDS, Model, PostOffice, Row, ToyPipeline, reader, shelf, toy_graph
 
-from assets.engine.asset import Asset, Users, asset
+from assets.engine.asset import Asset, Output, RowDigests, Users, asset
 from assets.engine.checks import ShardUnderCheck, changed_users_under
 from assets.engine.errors import AssetError, CheckFailed, GraphError, SchemaError, ShardUnreadable
+from assets.engine.graph import Graph
 from assets.engine.hashing import shard_of
 from assets.engine.parquet import Shards
 from assets.engine.plan import PlannedShard
@@ -603,6 +605,39 @@ def test_a_run_that_died_before_after_write(pipeline: ToyPipeline) -> None:
     assert pipeline.run()[0].counts["letters_read"] == 3
     assert pipeline.rows("letters") == rows
     assert pipeline.users_in("pages") == {"ann", "cem"}
+
+
+def test_rows_of_another_time_are_noticed() -> None:
+    """An asset sees the digests of the rows that it is given; they differ from those saved for a restored file."""
+    saved, seen = list[RowDigests](), list[RowDigests]()
+
+    @asset(step="fetch", schema=LETTERS, code_version="1")
+    def letters(previous: pa.Table, previous_digests: RowDigests, users: Users, post_office: PostOffice) -> Output:
+        seen.append(previous_digests)
+        rows = [
+            {"user_id": user, "letter_id": letter_id, **letter}
+            for user in sorted(users)
+            for letter_id, letter in dict(post_office.changes[user]).items()
+            if letter
+        ]
+        return Output(pa.Table.from_pylist(rows, schema=LETTERS), after_write=saved.append)
+
+    pipeline = ToyPipeline(graph=Graph.from_assets([letters]))
+    for user in ("ann", "bob"):
+        pipeline.post_office.write(user, "l1", "hello")
+    pipeline.run()
+    first = pipeline.files()
+    pipeline.post_office.write("ann", "l2", "again")
+    pipeline.run()
+    assert seen == [{}, saved[0]]
+    assert saved[0].keys() == saved[1].keys() == {"ann", "bob"}
+    assert (saved[0]["bob"], saved[0]["ann"] == saved[1]["ann"]) == (saved[1]["bob"], False)
+    filesystem, _ = fsspec.core.url_to_fs(pipeline.root)
+    for path, content in first.items():
+        filesystem.pipe_file(path, content)
+    pipeline.run()
+    assert seen[2] == saved[0]
+    assert saved[2] == saved[1]
 
 
 @pytest.mark.parametrize(

@@ -144,9 +144,10 @@ class TestSyncStates:
         """The next fetch starts from the saved sync token, names and time zone."""
         add("ann")
         directory = Directory({"p": "Home"}, {"s": "Gärten 🌱"}, frozenset({"q"}), "Asia/Tokyo", "de")
-        accounts.save_sync_states([SyncState("ann", "s1", directory)], [], NOW)
+        accounts.save_sync_states([SyncState("ann", "s1", directory, b"digest")], [], NOW)
         [account] = accounts.load(["ann"])[0]
         assert (account.sync_token, account.directory, account.timezone) == ("s1", directory, "Asia/Tokyo")
+        assert account.rows_digest == b"digest"
         assert accounts.observed() == {"ann": NOW}
 
     def test_unknown_zone(self, accounts: Accounts, add: Add) -> None:
