@@ -29,6 +29,7 @@ _MAX_BACKOFF_S = 10
 _MAX_CONNECT_S = 10.0
 _RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 525)})
 _OAUTH_APP_ERRORS = ("invalid_client", "unauthorized_client", "unsupported_grant_type")
+_MAX_BODY_BYTES = 128 * 2**20  # several times the largest accounts; a parsed document takes about ten times as much
 _MAX_INTEGER_DIGITS = 300  # more digits than any value of Todoist's, and few enough for a float
 
 
@@ -52,7 +53,7 @@ class TodoistUnavailable(TodoistError):
 
 
 class ResponseUnreadable(TodoistError):
-    """One user's response cannot be read, and another attempt would not change that: it is nested too deep."""
+    """One user's response cannot be read, and another attempt would not change that: it is too deep or too large."""
 
 
 class RequestRefused(TodoistError):
@@ -75,6 +76,15 @@ class SyncCalls:
         is_full = sync_token == FULL_SYNC_TOKEN
         self.n_full += is_full
         self.n_incremental += not is_full
+
+
+@dataclass(frozen=True)
+class _Response:
+    """A response that was read to its end, decompressed."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    content: bytes
 
 
 class Todoist:
@@ -212,14 +222,27 @@ class TodoistSession:
         _raise_for_status(response)
         return _check_document(_json_object(response), was_full=sync_token == FULL_SYNC_TOKEN)
 
-    async def _post(self, path: str, **options: Any) -> httpx.Response:
+    async def _post(self, path: str, **options: Any) -> _Response:
         """Make one call within `attempt_timeout`; httpx's own timeout only applies to each part of a response."""
         self._on_call()
         try:
-            async with asyncio.timeout(self._attempt_timeout):
-                return await self._client.post(path, **options)
+            async with (
+                asyncio.timeout(self._attempt_timeout),
+                self._client.stream("POST", path, **options) as response,
+            ):
+                return _Response(response.status_code, response.headers, await _read_body(response))
         except (httpx.HTTPError, TimeoutError) as error:
             raise TodoistUnavailable(f"no response ({type(error).__name__})") from None
+
+
+async def _read_body(response: httpx.Response) -> bytes:
+    """Return the decompressed body; raise ResponseUnreadable if it is larger than any account."""
+    body = bytearray()
+    async for part in response.aiter_bytes():
+        body += part
+        if len(body) > _MAX_BODY_BYTES:
+            raise ResponseUnreadable(f"the response is larger than {_MAX_BODY_BYTES:,} bytes")
+    return bytes(body)
 
 
 def _should_retry(error: Exception, deadline: float) -> bool | float:
@@ -234,7 +257,7 @@ def _should_retry(error: Exception, deadline: float) -> bool | float:
     return error.retry_after if monotonic() + error.retry_after < deadline else False
 
 
-def _raise_for_status(response: httpx.Response) -> None:
+def _raise_for_status(response: _Response) -> None:
     status = response.status_code
     if status == 200:
         return
@@ -256,7 +279,7 @@ def _check_document(document: Mapping[str, Any], *, was_full: bool) -> Mapping[s
     return {**document, "full_sync": is_full}
 
 
-def _json_object(response: httpx.Response) -> Mapping[str, Any]:
+def _json_object(response: _Response) -> Mapping[str, Any]:
     """Return the body; TodoistUnavailable if it is not a JSON object, ResponseUnreadable if the parser gives up."""
     try:
         document = loads(response.content, parse_int=_parse_integer)
@@ -276,14 +299,14 @@ def _parse_integer(digits: str) -> float:
     return int(digits) if len(digits) <= _MAX_INTEGER_DIGITS else float("inf")
 
 
-def _error_body(response: httpx.Response) -> Mapping[str, Any]:
+def _error_body(response: _Response) -> Mapping[str, Any]:
     try:
         return _json_object(response)
     except (TodoistUnavailable, ResponseUnreadable):
         return {}
 
 
-def _retry_after(response: httpx.Response) -> float | None:
+def _retry_after(response: _Response) -> float | None:
     """Return the seconds to wait: the larger of the header (seconds or a date) and the body, or None."""
     candidates = [_parse_seconds(response.headers.get("Retry-After"))]
     extra = _error_body(response).get("error_extra")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
 import traceback
@@ -362,6 +363,22 @@ class TestDocuments:
         url, _ = answering(Response(body, media_type="application/json; charset=utf-7"))
         with pytest.raises(TodoistUnavailable):
             unavailable_at_once(url)
+
+    @pytest.mark.parametrize("is_compressed", [False, True], ids=["plain", "compressed"])
+    def test_too_large(self, answering: Answering, monkeypatch: pytest.MonkeyPatch, is_compressed: bool) -> None:
+        """A body over the limit is unreadable without another attempt, also if it is small until decompressed."""
+        monkeypatch.setattr("contexts.todoist.client._MAX_BODY_BYTES", 2**20)
+        body = json.dumps(DOCUMENT).encode()
+        for n_spaces, is_read in ((2**20 - len(body), True), (2**20 - len(body) + 1, False)):
+            padded = body + b" " * n_spaces
+            headers = {"Content-Encoding": "gzip"} if is_compressed else {}
+            url, replies = answering(Response(gzip.compress(padded) if is_compressed else padded, headers=headers))
+            if is_read:
+                assert in_session(Todoist(url), lambda session: session.sync("t", None))["items"]
+            else:
+                with pytest.raises(ResponseUnreadable, match="1,048,576 bytes"):
+                    in_session(Todoist(url), lambda session: session.sync("t", None))
+            assert len(replies.requests) == 1
 
     @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
     def test_broken_compression(self, answering: Answering, encoding: str) -> None:
