@@ -39,7 +39,7 @@ def show_plan(options: RunOptions, *, each: bool) -> Iterator[str]:
     with _step_runner(options) as runner:
         forecast, planner = runner.forecast()
         yield from reports.estimate_table(runner.estimate(forecast, planner, runner.selected))
-        yield from reports.blocked_lines(forecast)
+        yield from reports.waiting_lines(forecast)
         yield from reports.shard_lines(forecast, planner, runner.selected) if each else ()
 
 
@@ -63,12 +63,12 @@ def run_pipeline(options: RunOptions) -> Iterator[str]:
 def _run_step(runner: StepRunner, step: str, run_id: str) -> Generator[str, None, list[AssetRun]]:
     started_at = datetime.now(UTC)
     step_plan, planner = runner.plan(step)
-    runner.start(step, run_id, started_at, runner.estimate(step_plan, planner, runner.members(step)))
+    runner.start(step, run_id, started_at, step_plan, runner.estimate(step_plan, planner, runner.members(step)))
     results: list[ShardResult] = []
     is_complete = False
     try:
         yield from _materialize(runner, step, step_plan, results)
-        yield from reports.blocked_lines(step_plan)
+        yield from reports.waiting_lines(step_plan)
         is_complete = True
     finally:
         asset_runs = runner.finish(step, run_id, started_at, results, is_complete=is_complete)

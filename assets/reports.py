@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from assets.engine.asset import Asset
-from assets.engine.plan import Plan, PlannedShard, Planner
+from assets.engine.plan import Plan, PlannedShard, Planner, Wait
 from assets.engine.results import ShardResult
 from assets.estimate import AssetEstimate, footers_of
 from contexts.postgres.run_log import StepRun
@@ -26,18 +26,21 @@ def estimate_note(estimates: Iterable[AssetEstimate]) -> str:
 
 
 def shard_lines(plan: Plan, planner: Planner, assets: Iterable[Asset]) -> Iterator[str]:
-    """Yield a line for each asset and shard: run with reason and users, wait with the blocker, or up to date."""
+    """Yield a line for each asset and shard: run with reason and users, wait with the stale asset, or up to date."""
     for asset in assets:
         planned = {entry.shard: entry for entry in plan.entries_of(asset.name)}
-        for shard in sorted({*planned, *plan.blocked, *footers_of(planner, asset)}):
-            yield f"{asset.name:16} shard {shard:>4}  {_action(planned.get(shard), plan.blocked.get(shard))}"
+        ancestors = planner.graph.ancestors(asset.name)
+        waits = [wait for wait in plan.waits if wait.asset in ancestors]
+        shards = {*planned, *(wait.shard for wait in waits), *footers_of(planner, asset)}
+        for shard in sorted(shards):
+            action = _action(planned.get(shard), [wait for wait in waits if wait.shard == shard])
+            yield f"{asset.name:16} shard {shard:>4}  {action}"
 
 
-def blocked_lines(plan: Plan) -> Iterator[str]:
-    """Yield a line for each asset that blocks shards of the plan."""
-    blockers = list(plan.blocked.values())
-    for name in sorted(set(blockers)):
-        yield f"waiting for {name}: {counted(blockers.count(name), 'shard', ',')}"
+def waiting_lines(plan: Plan) -> Iterator[str]:
+    """Yield a line for each asset that users of the plan wait for."""
+    for name in sorted({wait.asset for wait in plan.waits}):
+        yield _waiting(name, plan.waits)
 
 
 def step_summary(step: str, results: Iterable[ShardResult], seconds: float) -> str:
@@ -71,11 +74,18 @@ def run_lines(run: StepRun) -> Iterator[str]:
         yield f"    {_words(work):20} {', '.join(cells)}"
 
 
-def _action(entry: PlannedShard | None, blocked_by: str | None) -> str:
+def _waiting(name: str, waits: Iterable[Wait]) -> str:
+    users = frozenset().union(*(wait.users for wait in waits if wait.asset == name))
+    return f"waiting for {name}: {counted(len(users), 'user', ',')}"
+
+
+def _action(entry: PlannedShard | None, waits: Sequence[Wait]) -> str:
+    waiting = [_waiting(name, waits) for name in dict.fromkeys(wait.asset for wait in waits)]
     if entry is None:
-        return f"wait  for {blocked_by}" if blocked_by else "up to date"
+        return ", ".join(waiting) or "up to date"
     bound = "at most " if entry.is_upper_bound else ""
-    return f"run   {entry.reason}: {bound}{len(entry.workload.users):,} of {entry.workload.n_users:,} users"
+    run = f"run   {entry.reason}: {bound}{len(entry.workload.users):,} of {entry.workload.n_users:,} users"
+    return ", ".join([run, *waiting])
 
 
 def _cells(estimate: AssetEstimate) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -14,7 +14,7 @@ from assets.engine.errors import OptionsError
 from assets.engine.graph import Graph
 from assets.engine.hashing import hash_of, shard_of
 from assets.engine.materialize import materialize
-from assets.engine.plan import Plan, Planner, Request, build_request
+from assets.engine.plan import Plan, PlannedShard, Planner, Request, Wait, build_request
 from assets.engine.results import ShardResult, total
 from assets.estimate import AssetEstimate, estimate
 from assets.runtime import Runtime
@@ -85,19 +85,26 @@ class StepRunner:
 
     def forecast(self) -> tuple[Plan, Planner]:
         """Plan all steps one after the other, as of now; reads only footers and Postgres."""
-        planner, selected = self._planner(), self.selected
-        sources = planner.plan([asset for asset in selected if asset.is_source], self._source_request())
-        request = self._request()
-        if any(asset.is_source for asset in selected):  # the fetches planned above are observed downstream
-            request = replace(request, observe_shards=request.observe_shards | sources.request.observe_shards)
-        derived = planner.plan([asset for asset in selected if not asset.is_source], request, before=sources)
-        plan = replace(sources, entries=(*sources, *derived))
-        return planner.without_blocked(plan, selected), planner
+        planner, names = self._planner(), {asset.name for asset in self.selected}
+        request, entries, waits = self._request(), list[PlannedShard](), list[Wait]()
+        for step in self.graph.steps:
+            if not (members := self.members(step)):
+                continue
+            if self.graph.is_source_step(step):
+                plan = planner.plan(members, self._source_request())
+                # The fetches planned here are observed downstream.
+                shards = request.observe_shards | plan.request.observe_shards
+                request = replace(request, observe_shards=shards)
+            else:
+                plan = self._ready(step, planner, members, request, before=entries, assumed=names)
+            entries += plan.entries
+            waits += plan.waits
+        return Plan(tuple(entries), request, tuple(waits)), planner
 
     def plan(self, step: str) -> tuple[Plan, Planner]:
         """Plan one step.
 
-        A shard whose inputs are about to change is left out: the asset that changes them triggers this step again.
+        Users whose inputs are about to change are left out: the asset that changes them triggers this step again.
         """
         members = self.members(step)
         if not members:
@@ -105,7 +112,7 @@ class StepRunner:
             raise OptionsError(f"'{','.join(self.options.select)}' names no asset of {step}. It has: {names}")
         planner = self._planner()
         request = self._source_request() if self.graph.is_source_step(step) else self._request()
-        return planner.without_blocked(planner.plan(members, request), members), planner
+        return self._ready(step, planner, members, request), planner
 
     def estimate(self, plan: Plan, planner: Planner, assets: Iterable[Asset]) -> list[AssetEstimate]:
         """Estimate a plan by the throughput of past runs."""
@@ -119,19 +126,24 @@ class StepRunner:
         members, planner = [asset for asset in self.members(step) if asset.name in names], self._planner()
         is_source = self.graph.is_source_step(step)
         request = self._source_request(shard) if is_source else self._request(shard)
-        yield from self.materialize(planner.without_blocked(planner.plan(members, request), members))
+        yield from self.materialize(self._ready(step, planner, members, request))
 
     def materialize(self, plan: Plan) -> Iterator[ShardResult]:
         """Materialize a plan in this process and yield the result of each shard as soon as it is done."""
         shards, lock = self.runtime.shards, self.runtime.lock
         return materialize(plan, self.graph, shards, resources=self.resources, now=self.now, lock=lock)
 
-    def start(self, step: str, run_id: str, started_at: datetime, estimates: Iterable[AssetEstimate]) -> None:
-        """Record the planned work of a run in the run log."""
+    def start(
+        self, step: str, run_id: str, started_at: datetime, plan: Plan, estimates: Iterable[AssetEstimate]
+    ) -> None:
+        """Record the planned work of a run in the run log, and the shards in which the step began to wait."""
         planned = {line.work: line.n_units for line in estimates if line.work and line.n_units is not None}
         fetches = self.graph.is_source_step(step) and not self.options.is_restricted
         scope = self.options.scope if fetches else None
         self.runtime.run_log.start_step_run(StepRun(run_id, step, started_at, planned=planned, scope=scope))
+        if not self.options.only_users:  # the run of one user does not know of the others
+            shards = {entry.shard for entry in plan} | {wait.shard for wait in plan.waits}
+            self.runtime.run_log.record_waits(step, shards, plan.behind, self.now)
 
     def finish(
         self,
@@ -202,6 +214,37 @@ class StepRunner:
             return False
         is_nearest = asset.name in self.graph.triggers(reader.step) and not asset.is_source
         return is_nearest or not any(member.observes for member in self.graph.steps[reader.step])
+
+    def _ready(
+        self,
+        step: str,
+        planner: Planner,
+        members: Sequence[Asset],
+        request: Request,
+        *,
+        before: Iterable[PlannedShard] = (),
+        assumed: Iterable[str] = (),
+    ) -> Plan:
+        """Plan `members` of a step without the users who wait. before, assumed: see `Planner`."""
+        plan = planner.plan(members, request, before)
+        waits = planner.waits(members, plan, assumed)
+        other = [wait for wait in waits if self.graph[wait.asset].step != step]
+        overdue = self._overdue(step) if other else frozenset()
+        ready = [wait for wait in waits if wait not in other or wait.shard not in overdue]
+        plan = planner.without_waiting(plan, members, ready, before)
+        return replace(plan, behind=frozenset(wait.shard for wait in other))
+
+    def _overdue(self, step: str) -> frozenset[int]:
+        """Return the shards in which a step no longer waits for earlier steps.
+
+        Only a step that observes has such a bound: its rows must stay fresh, be it with the themes of before.
+        """
+        if not any(member.observes for member in self.graph.steps[step]):
+            return frozenset()
+        if not (bound := self.runtime.settings.themes_wait):
+            return frozenset(range(self.runtime.shards.n_shards))
+        waiting = self.runtime.run_log.waiting_since(step)
+        return frozenset(shard for shard, since in waiting.items() if self.now - since >= bound)
 
     def _planner(self) -> Planner:
         return Planner(self.graph, self.runtime.shards, self.resources, self.now)

@@ -119,13 +119,13 @@ class World:
         return {asset.name: [result for result in results if result.asset == asset.name] for asset in GRAPH}
 
     def run(
-        self, now: datetime, options: RunOptions, resources: Mapping[type, object] | None = None
+        self, now: datetime, options: RunOptions, resources: Mapping[type, object] | None = None, paused: str = ""
     ) -> list[ShardResult]:
-        """Run every selected step as Airflow's tasks do: plan, materialize shard by shard, finish."""
+        """Run the selected steps, except for a paused one, as Airflow does: plan, materialize each shard, finish."""
         results: list[ShardResult] = []
         for step in self.graph.steps:
             runner = StepRunner(self.graph, self.runtime, resources or self.resources, now, options)
-            if runner.members(step):
+            if runner.members(step) and step != paused:
                 results += run_step(runner, step, f"{step} {uuid4()}")[0]
         return results
 
@@ -148,7 +148,7 @@ class World:
 def run_step(runner: StepRunner, step: str, run_id: str) -> tuple[list[ShardResult], list[AssetRun]]:
     """Run one step as the tasks of its DAG do; return the results of its shards and its rows in the run log."""
     plan, planner = runner.plan(step)
-    runner.start(step, run_id, runner.now, runner.estimate(plan, planner, runner.members(step)))
+    runner.start(step, run_id, runner.now, plan, runner.estimate(plan, planner, runner.members(step)))
     results = [
         result for shard, names in plan.by_shard.items() for result in runner.materialize_shard(step, shard, names)
     ]

@@ -125,7 +125,7 @@ def _work(step: str, settings: Settings, *, is_source: bool, queue: dict[str, An
             step_plan, planner = runner.plan(step)
             members = runner.graph.steps[step]
             estimates = runner.estimate(step_plan, planner, members)
-            runner.start(step, run.run_id, run.start_date or now, estimates)
+            runner.start(step, run.run_id, run.start_date or now, step_plan, estimates)
             shown = runner.estimate(*runner.forecast(), runner.graph) if is_source else estimates
             for line in (*estimate_table(shown), *shard_lines(step_plan, planner, members)):
                 print(line)

@@ -118,7 +118,12 @@ class _Run:
         self, asset: Asset, planned: PlannedShard, previous: Shard | None, inputs: Mapping[str, InputShard]
     ) -> _NewShard:
         """Let an observing asset write the whole shard."""
-        users = {user: at for user, at in self.request.observed.items() if self._is_in(user, planned.shard)}
+        waiting = self.request.waiting
+        users = {
+            user: at
+            for user, at in self.request.observed.items()
+            if user not in waiting and self._is_in(user, planned.shard)
+        }
         tables = {name: source.rows() for name, source in inputs.items()}
         output = self._call(asset, previous, _previous_rows(asset, previous), users, tables)
         table = sort_rows(asset, output.table)
@@ -141,7 +146,7 @@ class _Run:
             computed=table,
             computed_users=users,
             output=output,
-            is_complete=self.request.only_users is None,
+            is_complete=not self.request.leaves_out(index.users if asset.is_source else _first_users(asset, inputs)),
         )
 
     def _written_digests(
@@ -149,15 +154,15 @@ class _Run:
     ) -> Mapping[str, bytes]:
         """Return the input digests of an observing asset's users.
 
-        Users outside a restricted run keep their previous digests, so that a later run finds them stale.
+        Users who are left for a later run keep their previous digests, so that it finds them stale.
         """
         current = staleness(asset, Index(), _indices(inputs), recipe, self.now).input_digests
-        only = self.request.only_users
-        if only is None:
+        if not self.request.leaves_out(current):
             return current
+        chosen = self.request.restricted(frozenset(current))
         before = previous.footer.index.input_digests_by_user() if previous else {}
-        kept = {user: digest for user, digest in before.items() if user in current and user not in only}
-        return kept | {user: digest for user, digest in current.items() if user in only}
+        kept = {user: digest for user, digest in before.items() if user in current and user not in chosen}
+        return kept | {user: current[user] for user in chosen}
 
     def _derive(
         self, asset: Asset, planned: PlannedShard, previous: Shard | None, inputs: Mapping[str, InputShard]
@@ -224,6 +229,12 @@ class _Run:
 
 def _indices(inputs: Mapping[str, InputShard]) -> Mapping[str, Index | None]:
     return {name: source.index for name, source in inputs.items()}
+
+
+def _first_users(asset: Asset, inputs: Mapping[str, InputShard]) -> Collection[str]:
+    """Return the users of an asset's first input: those whom its shard has after the run."""
+    index = inputs[asset.inputs[0].asset].index
+    return index.users if index else ()
 
 
 def _previous_rows(asset: Asset, previous: Shard | None) -> pa.Table:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
@@ -28,19 +29,25 @@ class Request:
 
     observed: the users whom observing assets receive as `users`, each with the instant of the last fetch.
     observe_shards: the shards in which observing assets run, also those without an observed user. only_shards,
-    only_users: the shards and users to which the run is restricted, None for no restriction. force: compute
-    up-to-date users, too, unless the shard of the first input is missing, which would drop their rows.
+    only_users: the shards and users to which the run is restricted, None for no restriction. waiting: users who are
+    left for a later run, see `Wait`. force: compute up-to-date users, too, unless the shard of the first input is
+    missing, which would drop their rows.
     """
 
     observed: Users = field(default_factory=dict)
     observe_shards: frozenset[int] = frozenset()
     only_shards: frozenset[int] | None = None
     only_users: frozenset[str] | None = None
+    waiting: frozenset[str] = frozenset()
     force: bool = False
 
     def restricted(self, users: frozenset[str]) -> frozenset[str]:
         """Return the users that the request allows to compute."""
-        return users if self.only_users is None else users & self.only_users
+        return (users if self.only_users is None else users & self.only_users) - self.waiting
+
+    def leaves_out(self, users: Iterable[str]) -> bool:
+        """Whether users may be left for a later run: the run is for single users, or one of `users` waits."""
+        return self.only_users is not None or not self.waiting.isdisjoint(users)
 
 
 def build_request(
@@ -59,7 +66,7 @@ def build_request(
         own_shards = frozenset(shard_of(user, n_shards) for user in users)
         shards = own_shards if shards is None else shards & own_shards
     observe_shards = frozenset(shard_of(user, n_shards) for user in observed) | (shards or frozenset())
-    return Request(observed, observe_shards, shards, users, force)
+    return Request(observed, observe_shards, shards, users, force=force)
 
 
 @dataclass(frozen=True)
@@ -93,15 +100,30 @@ class PlannedShard:
 
 
 @dataclass(frozen=True)
+class Wait:
+    """Users of a shard who are left for a later run, because an asset of another run is stale for them.
+
+    asset: the asset that has to run first. is_whole: the whole shard waits, because that asset's file is unreadable.
+    """
+
+    shard: int
+    asset: str
+    users: frozenset[str]
+    is_whole: bool = False
+
+
+@dataclass(frozen=True)
 class Plan:
     """The shards to run, in order, and the request that they answer. A run does nothing beyond its plan.
 
-    blocked: shards that are left out, each with the stale asset that has to run first.
+    waits: the users who are left out. behind: the shards in which an asset of an earlier step is stale, whether or
+    not users still wait for it.
     """
 
     entries: tuple[PlannedShard, ...]
     request: Request
-    blocked: Mapping[int, str] = field(default_factory=dict)
+    waits: tuple[Wait, ...] = ()
+    behind: frozenset[int] = frozenset()
 
     def __iter__(self) -> Iterator[PlannedShard]:
         """Iterate over the planned shards in order."""
@@ -196,28 +218,42 @@ class Planner:
                     entries[asset.name, shard] = planned
         return Plan(tuple(entries.values()), request)
 
-    def without_blocked(self, plan: Plan, members: Collection[Asset]) -> Plan:
-        """Leave out of the plan the shards in which an ancestor of `members` that is not a member is stale."""
+    def waits(self, members: Iterable[Asset], plan: Plan, assumed: Iterable[str] = ()) -> list[Wait]:
+        """Return the users of a plan for whom an ancestor of `members` is stale, for each ancestor and shard.
+
+        A run before the ancestor's would do the same work again right after it. assumed: names of ancestors that run
+        before the plan does.
+        """
+        names = {asset.name for asset in members}
+        ancestors = set().union(*(self.graph.ancestors(name) for name in names)) - names - set(assumed)
+        assets = [asset for asset in self.graph if asset.name in ancestors]
         shards = sorted({entry.shard for entry in plan})
-        blocked = {shard: name for shard in shards if (name := self.blocked_by(members, shard))}
-        ready = tuple(entry for entry in plan if entry.shard not in blocked)
-        return replace(plan, entries=ready, blocked=blocked)
+        waits = (self._wait(asset, shard, plan.request) for shard in shards for asset in assets)
+        return [wait for wait in waits if wait]
+
+    def without_waiting(
+        self, plan: Plan, members: Sequence[Asset], waits: Iterable[Wait], before: Iterable[PlannedShard] = ()
+    ) -> Plan:
+        """Leave users who wait out of the plan of `members`, which then names the first wait of each user.
+
+        before: see `plan`.
+        """
+        waits = tuple(_first_waits(waits))
+        if not waits:
+            return plan
+        request = replace(plan.request, waiting=frozenset().union(*(wait.users for wait in waits)))
+        shards = frozenset(wait.shard for wait in waits)
+        rest = shards - {wait.shard for wait in waits if wait.is_whole}
+        entries = [entry for entry in plan if entry.shard not in shards]
+        entries += self.plan(members, replace(request, only_shards=rest), before)
+        order = {asset.name: position for position, asset in enumerate(members)}
+        entries.sort(key=lambda entry: (order[entry.asset], entry.shard))
+        return replace(plan, entries=tuple(entries), request=request, waits=waits)
 
     def replan(self, entry: PlannedShard, request: Request) -> PlannedShard | None:
         """Plan one shard again, after its inputs have run; None if there is nothing left to do."""
         plan = self.plan([self.graph[entry.asset]], replace(request, only_shards=frozenset([entry.shard])))
         return plan.entries[0] if plan else None
-
-    def blocked_by(self, members: Iterable[Asset], shard: int) -> str | None:
-        """Return the name of a stale ancestor of `members` in this shard, None if all are up to date.
-
-        A run before the ancestor's would do the same work again right after it.
-        """
-        names = {asset.name for asset in members}
-        ancestors = set().union(*(self.graph.ancestors(name) for name in names)) - names
-        request = Request(only_shards=frozenset([shard]))
-        stale = (asset.name for asset in self.graph if asset.name in ancestors and self.plan([asset], request))
-        return next(stale, None)
 
     def footer(self, asset: Asset, shard: int) -> Footer | None:
         """Return a shard's footer as of its first reading, None if there is no file."""
@@ -252,44 +288,95 @@ class Planner:
     def _planned_derived(
         self, asset: Asset, shard: int, upstream: Sequence[PlannedShard], request: Request, *, is_observed: bool
     ) -> PlannedShard | None:
-        inputs = {edge.asset: self.footer(self.graph[edge.asset], shard) for edge in asset.inputs}
+        inputs = self._inputs(asset, shard)
         if inputs[asset.inputs[0].asset] is None and not upstream:
             return None
-        footer, recipe = self.footer(asset, shard), recipe_of(asset, self.resources)
-        versions = {
-            edge.asset: source.edge_version(edge.columns) for edge in asset.inputs if (source := inputs[edge.asset])
-        }
-        reason: Reason | None = "forced" if request.force else _difference(footer, recipe, versions, self.now)
+        footer = self.footer(asset, shard)
+        reason: Reason | None = "forced" if request.force else self._reason(asset, footer, inputs)
         reason = reason or ("data" if upstream else None) or ("observe" if is_observed else None)
         if reason is None:
             return None
-        workload = self._workload(asset, recipe, footer, inputs, upstream, request)
+        current = self._staleness(asset, footer, inputs)
+        workload = _workload(current, footer, inputs[asset.inputs[0].asset], upstream, request)
+        if request.waiting and not _has_work(current, workload, request, is_observed=is_observed):
+            return None
         return PlannedShard(asset.name, shard, reason, is_upper_bound=bool(upstream), workload=workload)
 
-    def _workload(
-        self,
-        asset: Asset,
-        recipe: Mapping[str, str],
-        footer: Footer | None,
-        inputs: Mapping[str, Footer | None],
-        upstream: Sequence[PlannedShard],
-        request: Request,
-    ) -> Workload:
-        first = inputs[asset.inputs[0].asset]
-        source, index = first.index if first else Index(), footer.index if footer else Index()
+    def _wait(self, asset: Asset, shard: int, request: Request) -> Wait | None:
+        """Return the wait for an asset that a plan does not run, None if it is up to date for the plan's users."""
+        if asset.is_source:  # a plan does not decide when a source is observed
+            return None
+        try:
+            inputs = self._inputs(asset, shard)
+            if inputs[asset.inputs[0].asset] is None:
+                return None
+            footer = self.footer(asset, shard)
+            if self._reason(asset, footer, inputs) is None:
+                return None
+            users = request.restricted(self._staleness(asset, footer, inputs).stale)
+        except ShardUnreadable:
+            return Wait(shard, asset.name, request.restricted(self._users(shard)), is_whole=True)
+        return Wait(shard, asset.name, users) if users else None
+
+    def _users(self, shard: int) -> frozenset[str]:
+        """Return the users of a shard as far as its sources can be read."""
+        users: frozenset[str] = frozenset()
+        for asset in (asset for asset in self.graph if asset.is_source):
+            with suppress(ShardUnreadable):
+                footer = self.footer(asset, shard)
+                users = users.union(footer.index.users if footer else ())
+        return users
+
+    def _inputs(self, asset: Asset, shard: int) -> Mapping[str, Footer | None]:
+        return {edge.asset: self.footer(self.graph[edge.asset], shard) for edge in asset.inputs}
+
+    def _reason(self, asset: Asset, footer: Footer | None, inputs: Mapping[str, Footer | None]) -> Reason | None:
+        versions = {
+            edge.asset: source.edge_version(edge.columns) for edge in asset.inputs if (source := inputs[edge.asset])
+        }
+        return _difference(footer, recipe_of(asset, self.resources), versions, self.now)
+
+    def _staleness(self, asset: Asset, footer: Footer | None, inputs: Mapping[str, Footer | None]) -> Staleness:
         indices = {name: each.index if each else None for name, each in inputs.items()}
-        current = staleness(asset, index, indices, recipe, self.now)
-        certain = current.to_compute(request, force=request.force)
-        possible = request.restricted(frozenset().union(*(entry.workload.users for entry in upstream)))
-        users = certain | possible
-        has_all_rows = all(user in source.position for user in users)
-        return Workload(
-            users,
-            n_users=len((set(index.users) - current.removed) | users),
-            n_rows=source.rows_of(users) if has_all_rows else None,
-            n_users_certain=len(certain),
-            n_rows_certain=source.rows_of(certain),
-        )
+        index = footer.index if footer else Index()
+        return staleness(asset, index, indices, recipe_of(asset, self.resources), self.now)
+
+
+def _first_waits(waits: Iterable[Wait]) -> Iterator[Wait]:
+    """Yield waits in order, without the users of earlier ones."""
+    seen: set[str] = set()
+    for wait in waits:
+        if (users := wait.users - seen) or wait.is_whole:
+            yield replace(wait, users=users)
+        seen |= wait.users
+
+
+def _workload(
+    current: Staleness,
+    footer: Footer | None,
+    first: Footer | None,
+    upstream: Iterable[PlannedShard],
+    request: Request,
+) -> Workload:
+    """Return the workload of a derived asset's shard. first: the footer of its first input."""
+    source, index = first.index if first else Index(), footer.index if footer else Index()
+    certain = current.to_compute(request, force=request.force)
+    possible = request.restricted(frozenset().union(*(entry.workload.users for entry in upstream)))
+    users = certain | possible
+    has_all_rows = all(user in source.position for user in users)
+    return Workload(
+        users,
+        n_users=len((set(index.users) - current.removed) | users),
+        n_rows=source.rows_of(users) if has_all_rows else None,
+        n_users_certain=len(certain),
+        n_rows_certain=source.rows_of(certain),
+    )
+
+
+def _has_work(current: Staleness, workload: Workload, request: Request, *, is_observed: bool) -> bool:
+    """Whether anything is left to do in a shard without the users who wait."""
+    can_observe = is_observed and bool(request.restricted(frozenset(current.input_digests)))
+    return bool(workload.users or current.removed or can_observe)
 
 
 def _by_shard(users: Iterable[str], n_shards: int) -> dict[int, frozenset[str]]:

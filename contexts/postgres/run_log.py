@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -103,6 +103,16 @@ class RunLog:
     def had_night(self, since: datetime) -> bool:
         """Return whether a fetch of everybody who is due began at or after an instant, and finished."""
         return bool(self._sql.had_night(self._connection, since=since))
+
+    def record_waits(self, step: str, planned: Collection[int], behind: Collection[int], now: datetime) -> None:
+        """Record the planned shards in which an earlier step is behind; the other planned ones wait no longer."""
+        with self._connection.transaction():
+            self._sql.end_waits(self._connection, step=step, shards=sorted(set(planned) - set(behind)))
+            self._sql.begin_waits(self._connection, step=step, shards=sorted(behind), now=now)
+
+    def waiting_since(self, step: str) -> Mapping[int, datetime]:
+        """Return the shards in which a step waits for an earlier step, with the instant of the first run that did."""
+        return dict(self._sql.waiting_since(self._connection, step=step))
 
     def add_request_days(self, now: datetime) -> None:
         """Write the request path's rows, one per day (UTC), from the last day that has one on."""

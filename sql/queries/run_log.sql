@@ -40,6 +40,19 @@ SELECT EXISTS (
     WHERE started_at >= :since AND scope IN ('all', 'nightly') AND finished_at IS NOT NULL
 );
 
+-- name: waiting_since
+-- The shards in which a step waits for an earlier one, and the first run that did.
+SELECT shard, since FROM waiting_shards WHERE step = :step;
+
+-- name: begin_waits!
+-- Write the shards in which a step waits, those that it waits in already with the earlier instant.
+INSERT INTO waiting_shards AS w (step, shard, since) SELECT :step, shard, :now FROM unnest(:shards::INTEGER[]) AS shard
+ON CONFLICT (step, shard) DO UPDATE SET since = excluded.since WHERE w.since > excluded.since;
+
+-- name: end_waits!
+-- Delete the shards in which a step waits no longer.
+DELETE FROM waiting_shards WHERE step = :step AND shard = ANY(:shards::INTEGER[]);
+
 -- name: last_request_day$
 -- Read the last day with a row of the request path.
 SELECT coalesce(max(started_at), '2000-01-01 00:00+00') FROM step_runs WHERE step = 'serving';

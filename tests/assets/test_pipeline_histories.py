@@ -66,6 +66,7 @@ RUNS = st.fixed_dictionaries(
         "force": st.just(value=True),
         "dies_in": st.sampled_from(["tokens", "embedder", "clusterer", "store"]),
         "unfetchable": users,
+        "paused": st.sampled_from(["embed_tasks", "cluster_tasks", "compute_context"]),
     },
 )
 
@@ -107,13 +108,16 @@ class PipelineHistory(World):
     def happen(self, event: str, *details: Any) -> None:
         getattr(self, f"_{event}")(*details)
 
-    def run_night(self, *, dies_in: str = "", unfetchable: str = "", **options: Any) -> None:
-        """Run every selected step. dies_in: the resource that kills the run. unfetchable: a user without a fetch."""
+    def run_night(self, *, dies_in: str = "", unfetchable: str = "", paused: str = "", **options: Any) -> None:
+        """Run every selected step but a paused one.
+
+        dies_in: the resource that kills the run. unfetchable: a user without a fetch.
+        """
         existing = self.accounts.existing(USERS)
         if unfetchable in existing:
             self.todoist.fail(unfetchable, *[Fault.html_page()] * 9)
         try:
-            self.run(self.now, RunOptions(**options), self._resources_that_die(dies_in))
+            self.run(self.now, RunOptions(**options), self._resources_that_die(dies_in), paused)
         except Died:
             assert dies_in
         except OptionsError as error:  # a lost shard has to be fetched as a whole first, or the user was removed
@@ -233,6 +237,13 @@ def add_accounts(history: PipelineHistory, members: Iterable[str]) -> None:
 )
 @example(
     [([("change_model", "two")], {"only_users": ("ann",)}), ([("change_model", "one")], {"dies_in": "clusterer"})]
+)
+@example(
+    [
+        ([("write", "ann", "t9", "call the bank"), ("complete", "ann", "t0")], {"paused": "embed_tasks"}),
+        ([("wait", 7), ("schedule", "ann", "t1", 1)], {"paused": "embed_tasks"}),
+        ([("complete", "bob", "t0"), ("wait", 7)], {"paused": "cluster_tasks"}),
+    ]
 )
 @example([([("wait", 24)], {"unfetchable": "bob"}), ([("change_code", "task_clusters", "a")], {"only_shards": (0,)})])
 @example([([("lose_shard", "todoist_tasks", 0)], {"scope": FetchScope.LIKELY}), ([], {"only_users": ("ann", "bob")})])

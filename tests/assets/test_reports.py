@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from toy import NOON, ToyPipeline, toy_graph
 
-from assets.engine.plan import Plan, PlannedShard, Request, Workload
+from assets.engine.plan import Plan, PlannedShard, Request, Wait, Workload
 from assets.engine.results import ShardResult
 from assets.estimate import AssetEstimate
-from assets.reports import blocked_lines, estimate_note, estimate_table, run_lines, shard_lines, step_summary
+from assets.reports import estimate_note, estimate_table, run_lines, shard_lines, step_summary, waiting_lines
 from contexts.postgres.run_log import StepRun
 
 HEADING = ["asset", "shards", "why", "users", "work", "saved", "seconds"]
@@ -146,10 +146,11 @@ def test_a_line_for_each_shard() -> None:
     pipeline.run(select=["letters"])
     pipeline.graph = toy_graph(pages="2")
     planner, members = pipeline.planner, [pipeline.graph["pages"]]
-    plan = planner.without_blocked(planner.plan(members), members)
+    plan = planner.plan(members)
+    plan = planner.without_waiting(plan, members, planner.waits(members, plan))
     assert list(shard_lines(plan, planner, members)) == [
         "pages            shard    0  run   code: 1 of 1 users",
-        "pages            shard    1  wait  for words",
+        "pages            shard    1  waiting for words: 1 user",
     ]
     some = planner.plan(pipeline.graph, Request(only_shards=frozenset([1])))
     assert list(shard_lines(some, planner, pipeline.graph)) == [
@@ -172,14 +173,15 @@ def test_a_shard_without_a_file_has_a_line() -> None:
     ]
 
 
-def test_blocked_shards_are_counted() -> None:
-    """Blocked shards are counted for each asset that blocks them."""
-    plan = Plan((), Request(), blocked={0: "words", 1: "words", 2: "letters"})
-    assert list(blocked_lines(plan)) == [
-        "waiting for letters: 1 shard",
-        "waiting for words: 2 shards",
+def test_waiting_users_are_counted() -> None:
+    """Users who wait are counted for each asset that has to run first, a user of several steps once."""
+    named = [(0, "words", "ann"), (1, "words", "bob"), (0, "letters", "cem")]
+    waits = [Wait(shard, name, frozenset({user})) for shard, name, user in named]
+    assert list(waiting_lines(Plan((), Request(), (*waits, waits[0])))) == [
+        "waiting for letters: 1 user",
+        "waiting for words: 2 users",
     ]
-    assert list(blocked_lines(Plan((), Request()))) == []
+    assert list(waiting_lines(Plan((), Request()))) == []
 
 
 def result_of(asset: str, n_users: int, **counts: int) -> ShardResult:

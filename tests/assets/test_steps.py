@@ -238,7 +238,8 @@ def fetch(runtime: Runtime, now: datetime, *, is_complete: bool = True, **option
     """Fetch signals and record the run. is_complete: whether all of its shards ran."""
     runner = runner_of(runtime, now, **options)
     plan, planner = runner.plan("fetch_signals")
-    runner.start("fetch_signals", str(now), now, runner.estimate(plan, planner, runner.members("fetch_signals")))
+    estimates = runner.estimate(plan, planner, runner.members("fetch_signals"))
+    runner.start("fetch_signals", str(now), now, plan, estimates)
     results = list(runner.materialize(plan))
     runner.finish("fetch_signals", str(now), now, results, is_complete=is_complete)
 
@@ -281,3 +282,80 @@ def test_a_full_run_by_hand_is_a_night(runtime: Runtime, world: World, account: 
     world.add("ann", account("call the dentist"))
     fetch(runtime, NOON)
     assert scheduled_scope(runtime, NOON + HOUR) is FetchScope.LIKELY
+
+
+@pytest.fixture
+def waiting(runtime: Runtime, world: World, account: Any) -> Runtime:
+    """A runtime with one shard, in which ann reworded a task and bob did not, while nothing embeds."""
+    world.n_shards = 1
+    runtime = replace(runtime, shards=world.shards)
+    world.add("ann", account("call the dentist", "call the doctor", "buy milk"))
+    world.add("bob", account("buy bread"))
+    night(runtime, NOON)
+    world.todoist.advance("ann", {"items": [{"id": "t0", "content": "call the surgeon"}]})
+    night(runtime, NOON + HOUR, fails="embed_tasks")
+    return runtime
+
+
+def test_one_waiting_user_holds_back_nobody_else(waiting: Runtime, world: World) -> None:
+    """While a user waits for themes, the other users of the shard are fresh; the user's own row stays as it was."""
+    rows = world.stored()
+    assert {user: row["materialized_at"] for user, row in rows.items()} == {"ann": NOON, "bob": NOON + HOUR}
+    assert "call the dentist" in rows["ann"]["context_json"]
+    plan, _ = runner_of(waiting, NOON + HOUR).plan("compute_context")
+    assert [(wait.asset, set(wait.users)) for wait in plan.waits] == [("task_embeddings", {"ann"})]
+
+
+def test_a_wait_has_a_bound(waiting: Runtime, world: World) -> None:
+    """A user who waited for THEMES_WAIT gets a fresh context of the new tasks, with the former themes."""
+    shortly, later = NOON + HOUR * 1.9, NOON + 2 * HOUR
+    night(waiting, shortly, fails="embed_tasks")
+    assert world.stored()["ann"]["materialized_at"] == NOON
+    night(waiting, later, fails="embed_tasks")
+    row = world.stored()["ann"]
+    assert row["materialized_at"] == later
+    assert "call the surgeon" in row["context_json"]
+    night(waiting, later + HOUR, fails="embed_tasks")
+    assert {each["materialized_at"] for each in world.stored().values()} == {later + HOUR}
+
+
+def test_a_bound_begins_with_each_wait(waiting: Runtime, world: World) -> None:
+    """A user who waits after the embedding has caught up waits anew."""
+    night(waiting, NOON + 2 * HOUR)
+    assert "call the surgeon" in world.stored()["ann"]["context_json"]
+    world.todoist.advance("bob", {"items": [{"id": "t0", "content": "buy butter"}]})
+    night(waiting, NOON + 3 * HOUR, fails="embed_tasks")
+    assert "buy bread" in world.stored()["bob"]["context_json"]
+
+
+def test_a_changed_user_is_computed_once_a_night(waiting: Runtime, world: World) -> None:
+    """If the embedding takes less than the bound, a changed user gets one new context."""
+    ran = night(waiting, NOON + HOUR * 1.5)
+    assert ran.count("compute_context") == 2
+    contexts = [version.context_json for version in waiting.history.versions_of("ann")]
+    assert ["call the surgeon" in context for context in contexts] == [False, True]
+
+
+def test_no_bound_for_vectors_and_themes(waiting: Runtime, world: World) -> None:
+    """Themes are never made from vectors of other texts, however long their user waits."""
+    later = NOON + 48 * HOUR
+    run(waiting, "cluster_tasks", later)
+    hashes = {row["text_hash"] for row in world.rows("task_embeddings") if row["user_id"] == "ann"}
+    assert {row["text_hash"] for row in world.rows("task_clusters") if row["user_id"] == "ann"} == hashes
+    assert [set(wait.users) for wait in runner_of(waiting, later).plan("cluster_tasks")[0].waits] == [{"ann"}]
+
+
+def test_no_wait_at_all(waiting: Runtime, world: World) -> None:
+    """With THEMES_WAIT=0 a changed context is written at once, with the former themes."""
+    settings = waiting.settings.model_copy(update={"themes_wait": timedelta(0)})
+    run(replace(waiting, settings=settings), "compute_context", NOON + HOUR)
+    assert "call the surgeon" in world.stored()["ann"]["context_json"]
+
+
+def test_a_new_user_waits_for_the_first_themes(waiting: Runtime, world: World, account: Any) -> None:
+    """A new user has no row before the bound, and a row without themes after it."""
+    world.add("cem", account("buy milk", "buy butter"))
+    night(waiting, NOON + HOUR * 1.5, fails="embed_tasks")
+    assert set(world.stored()) == {"ann", "bob"}
+    night(waiting, NOON + 2 * HOUR, fails="embed_tasks")
+    assert "buy butter" in world.stored()["cem"]["context_json"]

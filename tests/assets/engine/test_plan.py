@@ -17,7 +17,7 @@ from assets.engine.asset import Users, asset
 from assets.engine.errors import ShardUnreadable
 from assets.engine.graph import Graph
 from assets.engine.hashing import shard_of
-from assets.engine.plan import Plan, PlannedShard, Request, Workload
+from assets.engine.plan import Plan, PlannedShard, Request, Wait, Workload
 from assets.estimate import estimate
 
 N_SHARDS = 2
@@ -192,51 +192,103 @@ def test_only_some_shards(pipeline: ToyPipeline, shards: Iterable[int], expected
     assert reasons(pipeline, "pages", only_shards=frozenset(shards)) == expected
 
 
-# Blocked shards
+# Users who wait
 
 
-def blocked(pipeline: ToyPipeline, *names: str) -> list[str | None]:
-    """Return for each shard the asset that blocks the named ones."""
+def waits(pipeline: ToyPipeline, *names: str, **options: Any) -> list[tuple[int, str, set[str]]]:
+    """Return the users who wait in a plan of the named assets, by shard and asset."""
     members = [pipeline.graph[name] for name in names]
-    return [pipeline.planner.blocked_by(members, shard) for shard in range(N_SHARDS)]
+    plan = pipeline.planner.plan(members, pipeline.request("ann", "cem", **options))
+    return [(wait.shard, wait.asset, set(wait.users)) for wait in pipeline.planner.waits(members, plan)]
 
 
-def test_a_stale_ancestor_blocks(pipeline: ToyPipeline) -> None:
-    """An asset is blocked by a stale asset that it reads, directly or not, in the same shard."""
+def ready(pipeline: ToyPipeline, *names: str, **options: Any) -> Plan:
+    """Return a plan of the named assets without the users who wait."""
+    members, planner = [pipeline.graph[name] for name in names], pipeline.planner
+    plan = planner.plan(members, pipeline.request("ann", "cem", **options))
+    return planner.without_waiting(plan, members, planner.waits(members, plan))
+
+
+def test_a_user_waits_for_a_stale_ancestor(pipeline: ToyPipeline) -> None:
+    """A user waits for every asset that is stale for them and that the members read, directly or not."""
     pipeline.post_office.write("cem", "l1", "hello again")
     pipeline.run(select=["letters"])
-    assert blocked(pipeline, "pages") == blocked(pipeline, "shelf") == [None, "words"]
+    assert waits(pipeline, "shelf") == [(1, "words", {"cem"})]
+    assert waits(pipeline, "pages", "shelf") == [(1, "words", {"cem"})]
+    pipeline.graph = graph(pages="2")
+    assert waits(pipeline, "shelf") == [(0, "pages", {"ann"}), (1, "words", {"cem"}), (1, "pages", {"cem"})]
+    assert ready(pipeline, "shelf").waits == (Wait(0, "pages", ANN), Wait(1, "words", CEM))
 
 
-def test_the_first_stale_ancestor_is_named(pipeline: ToyPipeline) -> None:
-    """The first of several stale ancestors, in the graph's order, is named."""
+def test_all_users_wait_for_a_new_version(pipeline: ToyPipeline) -> None:
+    """All users wait for an asset with a new model or code."""
     pipeline.model.version = "2"
+    assert waits(pipeline, "shelf") == [(0, "words", {"ann"}), (1, "words", {"cem"})]
+
+
+def test_nobody_waits_for_the_step_itself(pipeline: ToyPipeline) -> None:
+    """Nobody waits for a member of the plan, which is about to run it."""
     pipeline.graph = graph(pages="2")
-    assert blocked(pipeline, "shelf") == ["words", "words"]
-    pipeline.run(select=["words"])
-    assert blocked(pipeline, "shelf") == ["pages", "pages"]
+    assert waits(pipeline, "pages") == waits(pipeline, "pages", "shelf") == []
 
 
-def test_a_step_does_not_block_itself(pipeline: ToyPipeline) -> None:
-    """A stale asset of the step itself does not block the step, which is about to run it."""
-    pipeline.graph = graph(pages="2")
-    assert blocked(pipeline, "pages") == blocked(pipeline, "pages", "shelf") == [None, None]
-
-
-def test_sources_do_not_block(pipeline: ToyPipeline) -> None:
-    """A source never blocks, because a plan does not decide when it is observed."""
+def test_nobody_waits_for_sources(pipeline: ToyPipeline) -> None:
+    """Nobody waits for a source, because a plan does not decide when it is observed."""
     pipeline.graph = graph(letters="2")
-    assert blocked(pipeline, "words") == [None, None]
+    assert waits(pipeline, "words") == []
 
 
-def test_blocked_shards_are_left_out(pipeline: ToyPipeline) -> None:
-    """Shards with a stale ancestor are left out of the plan, and the plan names that ancestor."""
+def test_a_shard_in_which_all_wait_is_left_out(pipeline: ToyPipeline) -> None:
+    """A shard in which all users wait is left out of the plan; the others are planned."""
     pipeline.post_office.write("cem", "l1", "hello again")
     pipeline.run(select=["letters"])
     pipeline.graph = graph(pages="2")
-    plan = pipeline.planner.without_blocked(pipeline.plan(select=["pages"]), [pipeline.graph["pages"]])
+    plan = ready(pipeline, "pages")
     assert summary(plan) == [("pages", 0, "code", {"ann"}, False)]
-    assert plan.blocked == {1: "words"}
+    assert plan.waits == (Wait(1, "words", CEM),)
+
+
+def test_a_shard_with_an_unreadable_ancestor_waits_as_a_whole(pipeline: ToyPipeline) -> None:
+    """If an ancestor's file cannot be read, all users of the shard wait for it."""
+    path = pipeline.shards.path("words", 1)
+    filesystem, _ = fsspec.core.url_to_fs(pipeline.root)
+    filesystem.pipe_file(path, b"PAR1")
+    plan = ready(pipeline, "shelf")
+    assert {entry.shard for entry in plan} == {0}
+    [wait] = [wait for wait in plan.waits if wait.asset == "words"]
+    assert (wait.shard, wait.is_whole, set(wait.users)) == (1, True, {"cem"})
+
+
+def test_users_of_the_same_shard_do_not_wait(pipeline: ToyPipeline) -> None:
+    """The users of a shard who do not wait are computed and observed; the shard stays stale for the others."""
+    pipeline.post_office.write("ann", "l9", "hello")
+    neighbour = _neighbour(pipeline, "ann")
+    pipeline.post_office.write(neighbour, "l1", "hello")
+    pipeline.run()
+    pipeline.post_office.write("ann", "l9", "hello again")
+    pipeline.post_office.write(neighbour, "l1", "hello", opens_at=pipeline.now + timedelta(days=1))
+    pipeline.run(select=["letters"])
+    before = {row["user_id"]: row["page"] for row in pipeline.rows("shelf")}
+    everybody = pipeline.request(*pipeline.post_office.changes)
+    members, planner = [pipeline.graph["pages"], pipeline.graph["shelf"]], pipeline.planner
+    plan = planner.plan(members, everybody)
+    pipeline.materialize(planner.without_waiting(plan, members, planner.waits(members, plan)))
+    assert "ann" not in {user for call in [*pipeline.calls["pages"], *pipeline.calls["shelf"]] for user in call}
+    after = {row["user_id"]: row["page"] for row in pipeline.rows("shelf")}
+    assert after["ann"] == before["ann"]
+    assert "closed" in after[neighbour]
+    pipeline.run(select=["words"])
+    assert set(pipeline.plans()) >= {"pages", "shelf"}
+    pipeline.run(select=["pages", "shelf"])
+    assert {row["user_id"]: row["page"] for row in pipeline.rows("shelf")}["ann"] != before["ann"]
+    assert pipeline.plans() == {}
+
+
+def _neighbour(pipeline: ToyPipeline, user: str) -> str:
+    """Return a new user in the shard of another."""
+    n_shards = pipeline.shards.n_shards
+    names = (f"neighbour-{number}" for number in range(100))
+    return next(name for name in names if shard_of(name, n_shards) == shard_of(user, n_shards))
 
 
 # Plans of several assets
@@ -464,14 +516,13 @@ def counting_pipeline(tmp_path: Path) -> Iterator[ToyPipeline]:
 
 
 def test_a_planner_reads_each_footer_once(counting_pipeline: ToyPipeline) -> None:
-    """A planner opens every file once, for any number of plans, blocked shards and estimates."""
+    """A planner opens every file once, for any number of plans, waits and estimates."""
     counting_pipeline.graph = graph(words="2")
     planner = counting_pipeline.planner
     plan = planner.plan(counting_pipeline.graph, counting_pipeline.request("ann", "cem"))
     planner.plan(counting_pipeline.graph)
     estimate(plan, planner, counting_pipeline.graph, {})
-    for shard in range(N_SHARDS):
-        planner.blocked_by([counting_pipeline.graph["shelf"]], shard)
+    planner.waits([counting_pipeline.graph["shelf"]], plan)
     shards = [(each.name, shard) for each in counting_pipeline.graph for shard in range(N_SHARDS)]
     assert CountingFileSystem.opened == {counting_pipeline.shards.path(*shard): 1 for shard in shards}
 
