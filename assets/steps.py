@@ -159,8 +159,8 @@ class StepRunner:
         The refused tokens of a fetch are judged here, at the instant of the runner: use the one of the shards.
 
         An asset counts as changed if its version differs from the last recorded one, so a change made by a run that
-        failed later is reported by the next run. is_complete: whether all planned shards ran; otherwise the run is
-        recorded as unfinished.
+        failed later is reported by the next run. is_complete: whether all planned shards ran; otherwise, and after an
+        outage of Todoist, the run is recorded as unfinished.
         """
         by_asset: dict[str, list[ShardResult]] = {asset.name: [] for asset in self.graph.steps[step]}
         for result in results:
@@ -171,10 +171,10 @@ class StepRunner:
         for asset_run in asset_runs:
             self.runtime.run_log.write_asset_run(asset_run)
         step_run = self._step_run(step, run_id, started_at, by_asset, asset_runs)
-        self.runtime.run_log.finish_step_run(
-            step_run if is_complete else replace(step_run, finished_at=None, saved={})
-        )
-        self._judge_refusals(RefusalVerdict.of(run.counts for run in asset_runs), is_complete=is_complete)
+        verdict = RefusalVerdict.of(run.counts for run in asset_runs)
+        is_done = is_complete and not verdict.is_outage
+        self.runtime.run_log.finish_step_run(step_run if is_done else replace(step_run, finished_at=None, saved={}))
+        self._judge_refusals(verdict, is_complete=is_complete)
         self._housekeeping(step)
         return asset_runs
 
