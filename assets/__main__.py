@@ -5,38 +5,15 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Annotated
 
-import duckdb
-import psycopg
 import typer
 
 from assets import commands
-from assets.engine.errors import AssetError
 from assets.steps import RunOptions
 from contexts import cli
-from contexts.assembly.explain import UnknownDecision
-from contexts.assembly.history import HistoryUnreadable
-from contexts.postgres.migrate import MigrationsMissing
-from contexts.settings import SettingsError
-from contexts.themes.model_loading import EmbeddingError
 from contexts.todoist.accounts import FetchScope
-from contexts.todoist.client import TodoistError
-from contexts.todoist.credentials import CredentialsError
-
-_ERRORS = (
-    SettingsError,
-    AssetError,
-    EmbeddingError,
-    HistoryUnreadable,
-    TodoistError,
-    CredentialsError,
-    UnknownDecision,
-    MigrationsMissing,
-    duckdb.Error,
-    psycopg.Error,
-    OSError,
-)
 
 _MAX_DAYS = 36_500
 
@@ -69,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return cli.run(
         app,
         "python -m assets",
-        errors=_ERRORS,
+        errors=commands.KNOWN_ERRORS,
         arguments=arguments,
         on_interrupt="stopped: every file written is complete, and the next run does the rest",
     )
@@ -173,9 +150,18 @@ def sql(
 
 
 @app.command()
-def rebuild(asset: AssetName, shard: Annotated[int, typer.Option(min=0, help="The shard's number.")]) -> None:
+def rebuild(
+    asset: Annotated[
+        str, typer.Argument(metavar="ASSET", help="The asset's name, or context_history.", show_default=False)
+    ],
+    shard: Annotated[int, typer.Option(min=0, help="The shard's number.")],
+    day: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="The day of a file of context_history; all unreadable by default."),
+    ] = None,
+) -> None:
     """Set a shard's file aside; the next run rebuilds it."""
-    _print(commands.rebuild_shard(asset, shard))
+    _print(commands.rebuild_shard(asset, shard, day.date() if day else None))
 
 
 def _print(lines: Iterable[str]) -> None:

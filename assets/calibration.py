@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from assets.definitions.task_embeddings import task_embeddings
+from assets.engine.errors import ShardUnreadable
 from assets.engine.parquet import Shards
 from assets.engine.vectors import to_matrix
 from contexts.assembly.store import ContextStore
@@ -55,7 +57,7 @@ def _sample(shards: Shards, model: str) -> NDArray[np.float32]:
     vectors: dict[str, np.ndarray] = {}
     for footer in shards.readable_footers(task_embeddings):
         if len(vectors) < _MAX_SAMPLE_TEXTS:
-            with shards.open(task_embeddings, footer.shard) as opened:
+            with suppress(ShardUnreadable), shards.open(task_embeddings, footer.shard) as opened:
                 if opened:
                     vectors |= _vectors_by_text(opened.read(["text_hash", "model", "embedding"]), model)
     return np.array([vectors[text_hash] for text_hash in sorted(vectors)[:_MAX_SAMPLE_TEXTS]], np.float32)

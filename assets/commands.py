@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
+
+import duckdb
+import psycopg
+import pyarrow as pa
 
 from assets import reports
 from assets.analysis.map import draw_task_map, mapped_tasks
@@ -18,7 +22,15 @@ from assets.analysis.shell import enable_completion, format_table, run_shell
 from assets.calibration import measure_calibration
 from assets.definitions import GRAPH, context_store, task_clusters
 from assets.engine.erase import erase
-from assets.engine.errors import AssetError
+from assets.engine.errors import (
+    AssetError,
+    OptionsError,
+    ShardFailure,
+    ShardsFailed,
+    ShardUnreadable,
+    WrongShardCount,
+    failure_lines,
+)
 from assets.engine.hashing import shard_of
 from assets.engine.parquet import Shards
 from assets.engine.plan import Plan
@@ -26,12 +38,34 @@ from assets.engine.results import ShardResult
 from assets.engine.tables import user_rows
 from assets.runtime import Runtime, runtime_from_environment
 from assets.steps import RunOptions, StepRunner
+from contexts.assembly.explain import UnknownDecision
 from contexts.assembly.explanation_text import explain_decision, explain_user
+from contexts.assembly.history import HISTORY, HistoryUnreadable, set_history_aside
+from contexts.postgres.migrate import MigrationsMissing
 from contexts.postgres.run_log import AssetRun
 from contexts.progress import ProgressLogger
-from contexts.settings import Settings, read_settings
+from contexts.settings import Settings, SettingsError, read_settings
 from contexts.text import counted
-from contexts.todoist.refusals import RefusalVerdict
+from contexts.themes.model_loading import EmbeddingError
+from contexts.todoist.client import TodoistError
+from contexts.todoist.credentials import CredentialsError
+from contexts.todoist.refusals import MostRefused, RefusalVerdict
+
+KNOWN_ERRORS = (
+    SettingsError,
+    AssetError,
+    EmbeddingError,
+    HistoryUnreadable,
+    TodoistError,
+    CredentialsError,
+    UnknownDecision,
+    MigrationsMissing,
+    duckdb.Error,
+    pa.ArrowException,
+    psycopg.Error,
+    OSError,
+)
+"""Errors whose message says all; any other one is a fault of the code."""
 
 
 def show_plan(options: RunOptions, *, each: bool) -> Iterator[str]:
@@ -46,9 +80,10 @@ def show_plan(options: RunOptions, *, each: bool) -> Iterator[str]:
 def run_pipeline(options: RunOptions) -> Iterator[str]:
     """Run the pipeline, or a part of it, in this process: the estimate first, then the progress of each step.
 
-    Raises MostRefused at the end if Todoist refused most accounts.
+    A shard that fails holds up no other one and no later step. Raises ShardsFailed at the end if there are such
+    shards, and MostRefused if Todoist refused most accounts.
     """
-    asset_runs: list[AssetRun] = []
+    asset_runs, failures = list[AssetRun](), list[ShardFailure]()
     with _step_runner(options) as runner:
         yield from reports.estimate_table(runner.estimate(*runner.forecast(), runner.selected))
         run_id = f"by hand {runner.now:%Y-%m-%d %H:%M:%S} {uuid4().hex[:6]}"
@@ -56,34 +91,57 @@ def run_pipeline(options: RunOptions) -> Iterator[str]:
             if runner.members(step):
                 # The step before may have calibrated the similarity threshold, which is a resource.
                 current = replace(runner, resources=runner.runtime.load_resources())
-                asset_runs += yield from _run_step(current, step, run_id)
-    RefusalVerdict.of(asset_run.counts for asset_run in asset_runs).raise_if_outage()
+                asset_runs += yield from _run_step(current, step, run_id, failures)
+    _raise_unexpected(failures)
+    try:
+        RefusalVerdict.of(asset_run.counts for asset_run in asset_runs).raise_if_outage()
+    except MostRefused as error:
+        if failures:
+            raise AssetError("\n".join([*failure_lines(failures), str(error)])) from error
+        raise
+    if failures:
+        raise ShardsFailed(failures)
 
 
-def _run_step(runner: StepRunner, step: str, run_id: str) -> Generator[str, None, list[AssetRun]]:
+def _raise_unexpected(failures: Iterable[ShardFailure]) -> None:
+    """Raise a failure that is none of the known errors as it is: a fault of the code needs its traceback."""
+    for failure in failures:
+        if not isinstance(failure.error, KNOWN_ERRORS):
+            failure.error.add_note("\n".join(failure_lines(failures)))
+            raise failure.error
+
+
+def _run_step(
+    runner: StepRunner, step: str, run_id: str, failures: list[ShardFailure]
+) -> Generator[str, None, list[AssetRun]]:
     started_at = datetime.now(UTC)
     step_plan, planner = runner.plan(step)
     runner.start(step, run_id, started_at, step_plan, runner.estimate(step_plan, planner, runner.members(step)))
-    results: list[ShardResult] = []
+    results, failed = list[ShardResult](), list[ShardFailure]()
     is_complete = False
     try:
-        yield from _materialize(runner, step, step_plan, results)
+        yield from _materialize(runner, step, step_plan, results, failed)
         yield from reports.waiting_lines(step_plan)
-        is_complete = True
+        is_complete = not failed
+        failures += failed
     finally:
         asset_runs = runner.finish(step, run_id, started_at, results, is_complete=is_complete)
     return asset_runs
 
 
-def _materialize(runner: StepRunner, step: str, step_plan: Plan, results: list[ShardResult]) -> Iterator[str]:
+def _materialize(
+    runner: StepRunner, step: str, step_plan: Plan, results: list[ShardResult], failed: list[ShardFailure]
+) -> Iterator[str]:
     began, messages = time.monotonic(), list[str]()
     progress = ProgressLogger(f"shards of {step}", len(step_plan.entries), messages.append)
-    for result in runner.materialize(step_plan):
+    for result in runner.materialize(step_plan, failed):
         results.append(result)
         progress.add(1)
         while messages:
             yield f"  {messages.pop()}"
     yield reports.step_summary(step, results, time.monotonic() - began)
+    if failed:
+        yield f"  failed: {counted(len(failed), 'shard')}, which the end of this run names with the remedy"
 
 
 def show_runs(days: int) -> Iterator[str]:
@@ -111,10 +169,8 @@ def erase_user(user: str) -> Iterator[str]:
     with runtime_from_environment() as runtime:
         runtime.shards.check_n_shards(GRAPH)  # with a wrong N_SHARDS the user would be looked for in other shards
         existed, text_hashes = runtime.accounts.remove(user), _text_hashes(runtime, user)
-        n_rows = erase(GRAPH, runtime.shards, [user], runtime.lock)
-        with runtime.lock(context_store.name, shard_of(user, runtime.settings.n_shards)):
-            n_versions = runtime.history.erase([user])
         runtime.vector_cache.erase(text_hashes)
+        n_rows, n_versions = _erase_files(runtime, user)
         if not existed and not n_rows and not n_versions:
             raise AssetError(f"there is no trace of a user '{user}'. See: python -m contexts accounts list")
         rows, versions = counted(n_rows, "row"), counted(n_versions, "version")
@@ -124,12 +180,36 @@ def erase_user(user: str) -> Iterator[str]:
         yield f"Vectors of the user's earlier texts, which are stored without a user, expire within {n_days} days."
 
 
+def _erase_files(runtime: Runtime, user: str) -> tuple[int, int]:
+    """Erase a user from all files that can be read, and return the numbers of rows and of versions of contexts.
+
+    Raises AssetError at the end if there are others.
+    """
+    n_rows, n_versions, unreadable = 0, 0, list[str]()
+    try:
+        n_rows = erase(GRAPH, runtime.shards, [user], runtime.lock)
+    except ShardsFailed as error:
+        unreadable.append(str(error))
+    try:
+        with runtime.lock(context_store.name, shard_of(user, runtime.settings.n_shards)):
+            n_versions = runtime.history.erase([user])
+    except HistoryUnreadable as error:
+        unreadable.append(str(error))
+    if unreadable:
+        raise AssetError(
+            "\n".join(unreadable) + f"\nSuch a file can hold data of {user}. After the remedy erase the user again,"
+            f" which also removes files set aside: python -m assets erase {user}"
+        )
+    return n_rows, n_versions
+
+
 def _text_hashes(runtime: Runtime, user: str) -> set[str]:
     """Return the hashes of the texts of a user's tasks: the current ones, and those last embedded."""
     text_hashes: set[str] = set()
     for asset in (GRAPH["todoist_tasks"], GRAPH["task_embeddings"]):
-        rows = user_rows(runtime.shards, asset, user, ["text_hash"])
-        text_hashes.update(text_hash for text_hash in rows["text_hash"].to_pylist() if text_hash)
+        with suppress(ShardUnreadable):  # erasing the rows names the file
+            rows = user_rows(runtime.shards, asset, user, ["text_hash"])
+            text_hashes.update(text_hash for text_hash in rows["text_hash"].to_pylist() if text_hash)
     return text_hashes
 
 
@@ -171,11 +251,24 @@ def show_graph() -> Iterator[str]:
 
 def show_shards(asset: str) -> Iterator[str]:
     """List the shards of an asset with rows, time and versions."""
-    for footer in _shards().footers(GRAPH[asset]):
+    shards, unreadable = _shards(), list[str]()
+    for shard in range(shards.n_shards):
+        try:
+            footer = shards.footer(GRAPH[asset], shard)
+        except WrongShardCount:
+            raise
+        except ShardUnreadable as error:
+            yield f"shard {shard:>4}  unreadable"
+            unreadable.append(str(error))
+            continue
+        if footer is None:
+            continue
         yield (
             f"shard {footer.shard:>4}  {footer.n_users:>7} users  {footer.n_rows:>9} rows"
             f"  {footer.materialized_at:%Y-%m-%d %H:%M}  data {footer.data_version[:12]}  {dict(footer.recipe)}"
         )
+    if unreadable:
+        raise ShardUnreadable("\n".join(unreadable))
 
 
 def answer_sql(statements: str | None, days: int) -> Iterator[str]:
@@ -189,12 +282,32 @@ def answer_sql(statements: str | None, days: int) -> Iterator[str]:
             yield from run_shell(session, input)
 
 
-def rebuild_shard(asset: str, shard: int) -> Iterator[str]:
-    """Set a shard's file aside, so that the next run rebuilds it."""
+def rebuild_shard(asset: str, shard: int, day: date | None) -> Iterator[str]:
+    """Set a shard's file aside, so that the next run rebuilds it.
+
+    day: of a file of the history; None for all unreadable ones of the shard.
+    """
     shards = _shards()
+    if asset == HISTORY:
+        yield from _rebuild_history(shards, shard, day)
+        return
+    if day is not None:
+        raise OptionsError(f"{asset} has no days: --day is for {HISTORY}")
     shards.check_n_shards([GRAPH[asset]])
     aside = shards.set_aside(GRAPH[asset], shard)
     yield f"moved the file to {aside}; the next run of {GRAPH[asset].step} rebuilds shard {shard}"
+
+
+def _rebuild_history(shards: Shards, shard: int, day: date | None) -> Iterator[str]:
+    shards.check_n_shards([context_store])  # the history is divided into the same shards
+    try:
+        asides = set_history_aside(shards.root, shard, day)
+    except FileNotFoundError as error:
+        raise OptionsError(f"{error} does not exist: there is nothing to set aside") from None
+    for aside in asides:
+        yield f"moved the file to {aside}; the versions of that day are lost for the users of shard {shard}"
+    if not asides:
+        yield f"every file of {HISTORY} in shard {shard} can be read"
 
 
 def _shards() -> Shards:

@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from assets.calibration import calibrate_model
 from assets.definitions import context_store, task_embeddings
 from assets.engine.asset import Asset, Users
-from assets.engine.errors import OptionsError
+from assets.engine.errors import OptionsError, ShardFailure
 from assets.engine.graph import Graph
 from assets.engine.hashing import hash_of, shard_of
 from assets.engine.materialize import materialize
@@ -128,10 +128,20 @@ class StepRunner:
         request = self._source_request(shard) if is_source else self._request(shard)
         yield from self.materialize(self._ready(step, planner, members, request))
 
-    def materialize(self, plan: Plan) -> Iterator[ShardResult]:
-        """Materialize a plan in this process and yield the result of each shard as soon as it is done."""
-        shards, lock = self.runtime.shards, self.runtime.lock
-        return materialize(plan, self.graph, shards, resources=self.resources, now=self.now, lock=lock)
+    def materialize(self, plan: Plan, failures: list[ShardFailure] | None = None) -> Iterator[ShardResult]:
+        """Materialize a plan in this process and yield the result of each shard as soon as it is done.
+
+        failures: receives the shards that fail; without it the first error is raised after all other shards.
+        """
+        return materialize(
+            plan,
+            self.graph,
+            self.runtime.shards,
+            resources=self.resources,
+            now=self.now,
+            lock=self.runtime.lock,
+            failures=failures,
+        )
 
     def start(
         self, step: str, run_id: str, started_at: datetime, plan: Plan, estimates: Iterable[AssetEstimate]

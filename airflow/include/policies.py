@@ -9,7 +9,7 @@ from typing import Any
 from airflow.sdk import RetryPolicy
 from airflow.sdk.definitions.retry_policy import RetryDecision
 
-from assets.engine.errors import AssetError
+from assets.engine.errors import AssetError, ShardsFailed
 from contexts.postgres.migrate import MigrationsMissing
 from contexts.settings import SettingsError
 from contexts.themes.model_loading import EmbeddingError
@@ -30,11 +30,13 @@ class HonourRetryAfter(RetryPolicy):
         self, exception: BaseException, try_number: int, max_tries: int, context: Any = None
     ) -> RetryDecision:
         """Decide about the next try after a failed one."""
-        if isinstance(exception, _PERMANENT):
+        causes = [each.error for each in exception.failures] if isinstance(exception, ShardsFailed) else [exception]
+        if all(isinstance(cause, _PERMANENT) for cause in causes):
             return RetryDecision.fail(reason=f"{type(exception).__name__} is permanent: a retry would fail again")
-        if isinstance(exception, TodoistUnavailable) and exception.retry_after:
-            wait = min(timedelta(seconds=exception.retry_after), MAX_WAIT)
-            return RetryDecision.retry(wait, reason=f"Todoist asked to wait {exception.retry_after:.0f} s")
+        for cause in causes:
+            if isinstance(cause, TodoistUnavailable) and cause.retry_after:
+                wait = min(timedelta(seconds=cause.retry_after), MAX_WAIT)
+                return RetryDecision.retry(wait, reason=f"Todoist asked to wait {cause.retry_after:.0f} s")
         return RetryDecision.default()
 
 

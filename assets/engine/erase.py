@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from assets.engine.asset import Asset
+from assets.engine.errors import ShardFailure, ShardsFailed, ShardUnreadable
 from assets.engine.graph import Graph
 from assets.engine.hashing import shard_of
 from assets.engine.materialize import Lock, unlocked
@@ -18,13 +19,18 @@ def erase(graph: Graph, shards: Shards, users: Collection[str], lock: Lock = unl
 
     Files that were set aside in these shards are removed. A run under way can write the users back; the next
     observation of the source erases them again. lock: held for each shard while it is rewritten, so that a concurrent
-    run loses no rows.
+    run loses no rows. Unreadable files are passed over, and raise ShardsFailed at the end.
     """
-    n_erased = 0
+    n_erased, failures = 0, list[ShardFailure]()
     for shard in sorted({shard_of(user, shards.n_shards) for user in users}):
         for asset in graph:
             with lock(asset.name, shard):
-                n_erased += _erase_from(asset, shards, shard, users)
+                try:
+                    n_erased += _erase_from(asset, shards, shard, users)
+                except ShardUnreadable as error:
+                    failures.append(ShardFailure(asset.name, shard, error))
+    if failures:
+        raise ShardsFailed(failures)
     return n_erased
 
 

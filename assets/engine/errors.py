@@ -1,6 +1,9 @@
 """Errors of the asset engine; every message names the thing, the value found and the fix."""
 
-from collections.abc import Iterable
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 
 
@@ -28,12 +31,41 @@ class WrongShardCount(ShardUnreadable):
     """A shard's file was written with a different number of shards."""
 
 
+@dataclass(frozen=True)
+class ShardFailure:
+    """One shard of one asset that was not materialized, with the error."""
+
+    asset: str
+    shard: int
+    error: Exception
+
+
+class ShardsFailed(AssetError):
+    """Several shards of a run were not materialized; all others were. The message names each fault once."""
+
+    def __init__(self, failures: Sequence[ShardFailure]) -> None:
+        super().__init__("\n".join(failure_lines(failures)))
+        self.failures = tuple(failures)
+
+
 class OptionsError(AssetError):
     """The options of a run cannot be parsed, or name an asset, user or shard that does not exist."""
 
 
 class SnapshotError(AssetError):
     """Files under a root cannot be read, or exceed the process's limit of open files."""
+
+
+def failure_lines(failures: Iterable[ShardFailure]) -> list[str]:
+    """Return a line for each different error: the shards that met it, and its message with the remedy."""
+    places: dict[str, list[str]] = {}
+    for failure in failures:
+        message = str(failure.error) or type(failure.error).__name__
+        places.setdefault(message, []).append(f"{failure.asset}, shard {failure.shard}")
+    return [
+        f"{first}{f' and {len(others)} more' if others else ''}: {message}"
+        for message, (first, *others) in places.items()
+    ]
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:

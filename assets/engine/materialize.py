@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from assets.engine.asset import KEY, Asset, Output, Users
 from assets.engine.checks import ShardUnderCheck
-from assets.engine.errors import AssetError, CheckFailed
+from assets.engine.errors import AssetError, CheckFailed, ShardFailure, ShardsFailed, WrongShardCount
 from assets.engine.graph import Graph
 from assets.engine.hashing import digest_of, hash_of, recipe_of, shard_of
 from assets.engine.index import Index
@@ -39,18 +39,31 @@ def materialize(
     resources: Mapping[type, object],
     now: datetime,
     lock: Lock = unlocked,
+    failures: list[ShardFailure] | None = None,
 ) -> Iterator[ShardResult]:
     """Materialize a plan in its order and yield the result of each shard.
 
-    A shard that was planned as an upper bound is planned again once its inputs have run.
+    A shard that was planned as an upper bound is planned again once its inputs have run. A shard that fails, by
+    whatever exception, holds up no other one: only the assets that read it are left out in this shard. failures:
+    receives the failures; without it the error is raised at the end, as ShardsFailed if there are several.
     """
-    run = _Run(graph, shards, resources, now, plan.request)
+    run, failed = _Run(graph, shards, resources, now, plan.request, lock), list[ShardFailure]()
     for entry in plan:
-        exact = Planner(graph, shards, resources, now).replan(entry, plan.request) if entry.is_upper_bound else entry
-        if exact:
-            with lock(exact.asset, exact.shard):
-                result = run.shard(graph[exact.asset], exact)
-            yield result
+        if not graph.ancestors(entry.asset).isdisjoint(each.asset for each in failed if each.shard == entry.shard):
+            continue
+        try:
+            result = run.entry(entry)
+        except WrongShardCount:
+            raise
+        except Exception as error:
+            failed.append(ShardFailure(entry.asset, entry.shard, error))
+        else:
+            if result:
+                yield result
+    if failures is not None:
+        failures += failed
+    elif failed:
+        raise failed[0].error if len(failed) == 1 else ShardsFailed(failed)
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,16 @@ class _Run:
     resources: Mapping[type, object]
     now: datetime
     request: Request
+    lock: Lock
+
+    def entry(self, entry: PlannedShard) -> ShardResult | None:
+        """Materialize a planned shard; None if it turns out to be up to date once its inputs have run."""
+        planner = Planner(self.graph, self.shards, self.resources, self.now)
+        exact = planner.replan(entry, self.request) if entry.is_upper_bound else entry
+        if exact is None:
+            return None
+        with self.lock(exact.asset, exact.shard):
+            return self.shard(self.graph[exact.asset], exact)
 
     def shard(self, asset: Asset, planned: PlannedShard) -> ShardResult:
         """Compute, check and replace one shard, and only then call the output's `after_write`."""

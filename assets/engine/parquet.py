@@ -181,7 +181,13 @@ class Shards:
 
     def __init__(self, root: str, n_shards: int) -> None:
         self.n_shards = n_shards
+        self._url = root
         self._files = FileStore(root)
+
+    @property
+    def root(self) -> str:
+        """The URL or the folder of the files."""
+        return self._url
 
     def path(self, asset: str, shard: int) -> str:
         """Return the path of a shard's file."""
@@ -219,7 +225,12 @@ class Shards:
 
     def exists(self, asset: Asset, shard: int) -> bool:
         """Whether the shard has a file, readable or not."""
-        return self._files.exists(self.path(asset.name, shard))
+        try:
+            return self._files.exists(self.path(asset.name, shard))
+        except FileFault as fault:
+            if fault.is_of_one_file:
+                return True
+            raise
 
     def footer(self, asset: Asset, shard: int) -> Footer | None:
         """Read only the shard's footer, None if there is no file."""

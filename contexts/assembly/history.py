@@ -105,9 +105,20 @@ class History:
         return sorted(versions, key=attrgetter("assembled_at"))
 
     def erase(self, user_ids: Collection[str]) -> int:
-        """Erase these users' rows, and the scratch files in their shards, and return the number of rows."""
+        """Erase these users' rows, and other files in their shards, and return the number of rows.
+
+        Unreadable files are passed over, and raise HistoryUnreadable at the end.
+        """
+        n_erased, unreadable = 0, list[str]()
         shards = sorted({self._shard_of(user_id) for user_id in user_ids})
-        return sum(self._files.erase(day, shard, user_ids) for shard in shards for day in self._files.days())
+        for shard, day in [(shard, day) for shard in shards for day in self._files.days()]:
+            try:
+                n_erased += self._files.erase(day, shard, user_ids)
+            except HistoryUnreadable as error:
+                unreadable.append(str(error))
+        if unreadable:
+            raise HistoryUnreadable("\n".join(unreadable))
+        return n_erased
 
     def expire(self, keep_from: date, existing: Callable[[Collection[str]], Collection[str]]) -> int:
         """Remove all days (UTC) before `keep_from`, a day without other writers. Returns the number of removed days.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from analysts import LONG_AGO
 from world import World
 
 from assets.__main__ import main
@@ -144,6 +145,62 @@ def test_a_backfill_over_shards(run_command: RunCommand, world: World) -> None:
 def test_a_mistake_is_one_sentence(run_command: RunCommand, arguments: list[str], message: str) -> None:
     """An unknown or malformed argument ends the command with status 1 and a sentence that names it."""
     assert message in run_command(*arguments, fails=True)
+
+
+def test_a_broken_shard_stops_nobody_else(run_command: RunCommand, world: World) -> None:
+    """`materialize` goes on past a broken file, names it once with its remedy, exits with 1, and recovers by it."""
+    run_command("materialize")
+    for user in ("ann", "cem"):
+        world.todoist.advance(user, {"items": [{"id": "t9", "content": "water the plants"}]})
+    before = world.stored()
+    broken = world.root / "todoist_tasks/shard=0001/data.parquet"
+    broken.write_bytes(broken.read_bytes()[:-9])
+    message = run_command("materialize", fails=True)
+    assert message.count(str(broken)) == 1
+    assert "python -m assets rebuild todoist_tasks --shard 1" in message
+    assert "water the plants" in world.stored()["ann"]["context_json"]
+    assert world.stored()["cem"] == before["cem"]
+    runtime = world.runtime
+    unfinished = [each.step for each in runtime.run_log.step_runs_since(LONG_AGO) if each.finished_at is None]
+    assert "fetch_signals" in unfinished
+    assert "rebuild todoist_tasks --shard 1" in run_command("shards", "todoist_tasks", fails=True)
+    run_command("rebuild", "todoist_tasks", "--shard", "1")
+    run_command("materialize")
+    assert "water the plants" in world.stored()["cem"]["context_json"]
+
+
+def test_a_broken_history_file_stops_nobody(run_command: RunCommand, world: World) -> None:
+    """A damaged file of the history holds up no context, of its own shard neither; the command sets it aside."""
+    run_command("materialize")
+    [broken] = world.root.glob("context_history/day=*/shard=0000/data.parquet")
+    broken.write_bytes(broken.read_bytes()[:-9])
+    day = broken.parent.parent.name.removeprefix("day=")
+    assert f"rebuild context_history --shard 0 --day {day}" in run_command("why", "ann", fails=True)
+    world.todoist.advance("ann", {"items": [{"id": "t9", "content": "water the plants"}]})
+    run_command("materialize")
+    assert "water the plants" in world.stored()["ann"]["context_json"]
+    assert "1 version" in run_command("why", "ann")
+    assert "can be read" in run_command("rebuild", "context_history", "--shard", "0")
+    assert "moved the file to" in run_command("rebuild", "context_history", "--shard", "0", "--day", day)
+    assert "nothing to set aside" in run_command(
+        "rebuild", "context_history", "--shard", "0", "--day", day, fails=True
+    )
+
+
+def test_erasing_from_broken_files(run_command: RunCommand, world: World) -> None:
+    """`erase` takes a user out of all readable files, names the broken ones, and ends what a remedy made possible."""
+    run_command("materialize")
+    [history] = world.root.glob("context_history/day=*/shard=0000/data.parquet")
+    clusters = world.root / "task_clusters/shard=0000/data.parquet"
+    for broken in (history, clusters):
+        broken.write_bytes(broken.read_bytes()[:-9])
+    message = run_command("erase", "ann", fails=True)
+    assert all(name in message for name in (str(history), str(clusters), "python -m assets erase ann"))
+    assert {row["user_id"] for row in world.rows("user_contexts")} == {"cem"}
+    run_command("rebuild", "task_clusters", "--shard", "0")
+    run_command("rebuild", "context_history", "--shard", "0")
+    run_command("erase", "ann", fails=True)  # no trace is left: the files set aside are gone
+    assert list(world.root.rglob("*.aside")) == []
 
 
 def test_runs_shows_saved_work(run_command: RunCommand, world: World) -> None:

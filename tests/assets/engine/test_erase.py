@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from toy import LETTERS, NOON, ToyPipeline
 
 from assets.engine.erase import erase
-from assets.engine.errors import ShardUnreadable
+from assets.engine.errors import ShardsFailed
 from assets.engine.hashing import shard_of
 from assets.engine.index import Index
 
@@ -233,7 +233,7 @@ def test_an_unreadable_file_is_not_erased(pipeline: ToyPipeline) -> None:
     shard = shard_of(ERASED, 2)
     file = Path(pipeline.shards.path("words", shard))
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(ShardUnreadable, match=f"rebuild words --shard {shard}"):
+    with pytest.raises(ShardsFailed, match=f"rebuild words --shard {shard}"):
         erase_users(pipeline, ERASED)
     pipeline.shards.set_aside(pipeline.graph["words"], shard)
     erase_users(pipeline, ERASED)

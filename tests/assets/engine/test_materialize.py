@@ -18,9 +18,19 @@ from toy import LETTERS, NOON, WORDS, Model, PostOffice, Row, ToyPipeline, reade
 
 from assets.engine.asset import Asset, Output, RowDigests, Users, asset
 from assets.engine.checks import ShardUnderCheck, changed_users_under
-from assets.engine.errors import AssetError, CheckFailed, GraphError, SchemaError, ShardUnreadable
+from assets.engine.errors import (
+    AssetError,
+    CheckFailed,
+    GraphError,
+    SchemaError,
+    ShardFailure,
+    ShardsFailed,
+    ShardUnreadable,
+    failure_lines,
+)
 from assets.engine.graph import Graph
 from assets.engine.hashing import shard_of
+from assets.engine.materialize import materialize
 from assets.engine.parquet import Shards
 from assets.engine.plan import PlannedShard
 from assets.engine.results import ShardResult
@@ -507,7 +517,7 @@ def test_readers_that_observe_stay_stale_for_the_other_users() -> None:
 
 
 def test_a_refused_shard_stays_as_it_was(pipeline: ToyPipeline) -> None:
-    """A check that refuses a shard leaves its bytes, skips `after_write` and ends the run."""
+    """A check that refuses a shard leaves its bytes, skips `after_write` and the assets that read it."""
     files = pipeline.files()
     confirmed = dict(pipeline.post_office.confirmed)
     pipeline.graph = toy_graph(
@@ -518,6 +528,60 @@ def test_a_refused_shard_stays_as_it_was(pipeline: ToyPipeline) -> None:
         pipeline.run()
     assert pipeline.files() == files
     assert pipeline.post_office.confirmed == confirmed
+    assert pipeline.calls == {}
+
+
+def test_a_failed_shard_holds_up_no_other(tmp_path: Path) -> None:
+    """A shard that cannot be read is passed over with the assets that read it in this shard, and named at the end."""
+    pipeline = ToyPipeline(str(tmp_path), n_shards=3)
+    users = {shard: next(user for user in map(str, range(99)) if shard_of(user, 3) == shard) for shard in range(3)}
+    for user in users.values():
+        pipeline.post_office.write(user, "l1", "hello")
+    pipeline.run()
+    for user in users.values():
+        pipeline.post_office.write(user, "l2", "good day to you")
+    Path(pipeline.shards.path("words", 1)).write_bytes(b"rotten")
+    with pytest.raises(ShardUnreadable, match="python -m assets rebuild words --shard 1"):
+        pipeline.run()
+    assert {(row["user_id"], row["letter_id"]) for row in pipeline.rows("letters")} == {
+        (user, letter) for user in users.values() for letter in ("l1", "l2")
+    }
+    pages = {row["user_id"]: row["page"] for row in pipeline.rows("pages")}
+    assert [shard for shard, user in users.items() if "l2" in pages[user]] == [0, 2]
+    pipeline.shards.set_aside(pipeline.graph["words"], 1)
+    pipeline.run()
+    assert all("l2" in row["page"] for row in pipeline.rows("pages"))
+
+
+def test_several_failed_shards_are_all_named(tmp_path: Path) -> None:
+    """Several failures are raised together, each error once; a caller that asks for them receives them instead."""
+    pipeline = ToyPipeline(str(tmp_path), n_shards=2, graph=toy_graph(checks={"words": lambda _: "not today"}))
+    for user in map(str, range(6)):
+        pipeline.post_office.write(user, "l1", "hello")
+    with pytest.raises(ShardsFailed, match=r"(?s)^words, shard 0: words, shard 0: not today.*\nwords, shard 1: "):
+        pipeline.run()
+    failures: list[ShardFailure] = []
+    plan = pipeline.plan()
+    list(
+        materialize(plan, pipeline.graph, pipeline.shards, resources=pipeline.resources, now=NOON, failures=failures)
+    )
+    assert [(each.asset, each.shard, type(each.error)) for each in failures] == [
+        ("words", 0, CheckFailed),
+        ("words", 1, CheckFailed),
+    ]
+    same = [ShardFailure("letters", shard, OSError("no space left")) for shard in range(3)]
+    assert failure_lines(same) == ["letters, shard 0 and 2 more: no space left"]
+
+
+def test_an_interrupt_ends_the_run(pipeline: ToyPipeline) -> None:
+    """Ctrl-C is no failure of a shard: it ends the run at once."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    pipeline.post_office.before_confirm = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run()
     assert pipeline.calls == {}
 
 
