@@ -140,7 +140,14 @@ def _random_shard(
     keys = {"user_id": users, "task_id": task_ids}
     hashes = [text_hash(text) for text in task_texts]
     return (
-        pa.table({**keys, "text": task_texts, "language": ["en"] * len(users)}),
+        pa.table(
+            {
+                **keys,
+                "text": task_texts,
+                "language": ["en"] * len(users),
+                "parent_id": pa.nulls(len(users), pa.string()),
+            }
+        ),
         pa.table({**keys, "text_hash": hashes, "embedding": to_lists(vectors)}),
     )
 

@@ -225,7 +225,7 @@ def _sample_rows(n: int) -> list[StoredContext]:
         tasks = open_tasks(fold(Mirror(), user.document).mirror)
         context = assemble(Signals(user.user_id, user.timezone, "en", tasks), _FIRST_RUN, Budget(2000))
         task_ids = [task.task_id for task in tasks[:12]]
-        themes = [{"label": task.content, "task_ids": task_ids} for task in tasks[:6]]
+        themes = [{"label": task.title, "task_ids": task_ids} for task in tasks[:6]]
         contents.append((context.context_json, context.context_hash, context.valid_until, json.dumps(themes)))
     ids = random.Random(0)
     return [

@@ -1,9 +1,25 @@
-"""Words and texts for sentences that people read on a terminal. Pure."""
+"""Texts for people: one line, safe to print, cut between graphemes, without addresses. Pure."""
 
 from __future__ import annotations
 
+import re
+
+import regex
+
 _JOINERS = "\u200c\u200d"
 """Invisible characters that belong to the text around them, as in an emoji of several parts."""
+
+_GRAPHEME = regex.compile(r"\X")
+
+_ADDRESS = re.compile(
+    r"\b[a-z][a-z0-9+.-]{1,20}://\S+|\bwww\.\S+|\b(?:[a-z0-9-]{1,63}\.){1,8}[a-z]{2,24}/\S*"
+    r"|(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}",
+    re.IGNORECASE,
+)
+"""A URL, a host with a path, or an e-mail address."""
+
+_ADDRESS_SIGNS = ("/", "@", "www.", "WWW.")
+"""A text without any of these has no address."""
 
 
 def plain(text: str) -> str:
@@ -20,3 +36,30 @@ def quoted(text: str) -> str:
 def counted(n: int, noun: str, format_spec: str = "") -> str:
     """Return a number with its noun, in the plural unless the number is one; `","` separates thousands."""
     return f"{n:{format_spec}} {noun}" if n == 1 else f"{n:{format_spec}} {noun}s"
+
+
+def cut(text: str, max_chars: int) -> str:
+    """Return the first `max_chars` characters at most, and no part of a grapheme.
+
+    A grapheme is what a reader takes for one character: an emoji of several parts, a letter with its accents. Only a
+    first grapheme that is longer than `max_chars` is cut itself.
+    """
+    if len(text) <= max_chars:
+        return text
+    end = 0
+    for grapheme in _GRAPHEME.finditer(text):
+        if grapheme.end() > max_chars:
+            break
+        end = grapheme.end()
+    return text[: end or max_chars]
+
+
+def truncate(text: str, max_chars: int) -> str:
+    """Return a text on one line of at most `max_chars` characters; a longer text ends with an ellipsis."""
+    line = " ".join(text.split())
+    return line if len(line) <= max_chars else cut(line, max_chars - 1).rstrip() + "…"
+
+
+def without_addresses(text: str) -> str:
+    """Return a text without URLs and e-mail addresses, which are no words."""
+    return _ADDRESS.sub(" ", text) if any(sign in text for sign in _ADDRESS_SIGNS) else text

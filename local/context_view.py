@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from contexts.assembly.explanation_text import explain_user
 from contexts.assembly.history import History
-from contexts.assembly.model import BUCKETS, UserContext
+from contexts.assembly.model import BUCKETS, TaskView, UserContext
 
 _TASKS_PER_BUCKET = 5
 
@@ -65,9 +65,13 @@ def _task_table(context: UserContext) -> Table:
     table = Table("bucket", "", "task", Column("due", no_wrap=True), "project", "theme")
     for bucket in BUCKETS:
         for task in context.tasks.get(bucket, ())[:_TASKS_PER_BUCKET]:
-            cells = (bucket, task.priority, task.title, task.due or "", task.project or "", theme_of.get(task.id, ""))
+            cells = (bucket, task.priority, task.title, _date(task), task.project or "", theme_of.get(task.id, ""))
             table.add_row(*map(escape, cells))
     return table
+
+
+def _date(task: TaskView) -> str:
+    return f"{task.deadline} (deadline)" if task.dated_by == "deadline" else task.due or ""
 
 
 def _theme_table(context: UserContext) -> Table:

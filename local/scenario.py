@@ -16,7 +16,7 @@ from contexts.postgres.migrate import migrate
 from contexts.settings import TODOIST_API_URL
 from contexts.todoist.accounts import Accounts
 from contexts.todoist.credentials import CredentialCipher, Credentials
-from contexts.todoist.mirror import valid_zone
+from contexts.todoist.zones import valid_zone
 from local.clock import utc_now
 from local.samples import changed_users, night_changes, sample_users
 from local.todoist import LocalTodoist, running_todoist

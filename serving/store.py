@@ -16,7 +16,7 @@ import asyncpg
 from contexts.assembly.model import Reaction, TaskGroups
 from contexts.assembly.store import StoredContext, is_fresh, reactions_since
 from contexts.postgres.sql import queries
-from contexts.todoist.mirror import valid_zone
+from contexts.todoist.zones import valid_zone
 from serving.batcher import Batcher
 from serving.pools import create_pool
 from tips.generator import LLMUsage

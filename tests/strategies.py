@@ -76,6 +76,7 @@ def contexts(draw: st.DrawFn, texts: st.SearchStrategy[str] = texts) -> UserCont
             is_recurring=draw(st.booleans()),
             deadline_date=draw(_days),
             duration_minutes=draw(st.none() | st.integers(1, 90)),
+            parent=draw(st.none() | texts),
         )
         for task_id in ids
     ]
@@ -99,7 +100,7 @@ def reworded(context: UserContext, texts: Iterable[str]) -> UserContext:
     new = iter(texts)
 
     def reword(view: TaskView) -> TaskView:
-        names = {name: next(new) for name in ("project", "section") if getattr(view, name) is not None}
+        names = {name: next(new) for name in ("project", "section", "parent") if getattr(view, name) is not None}
         return view.model_copy(update={"title": next(new), "labels": tuple(next(new) for _ in view.labels), **names})
 
     return context.model_copy(

@@ -59,7 +59,7 @@ def _untrusted_texts(context: UserContext) -> Iterator[str]:
     """Every text of the context that somebody else may have written."""
     for _, view in tasks_shown(context).values():
         yield view.title
-        yield from (name for name in (view.project, view.section, *view.labels) if name)
+        yield from (name for name in (view.project, view.section, view.parent, *view.labels) if name)
     for theme in context.themes:
         yield from (theme.label, *theme.tags)
     yield from sorted({*context.reactions.by_kind, *context.reactions.by_theme}.difference(KINDS, (GENERIC,)))

@@ -48,7 +48,7 @@ def mapped_tasks(shards: Shards, user: str) -> list[MappedTask]:
     clusters = user_rows(shards, task_clusters, user, ["task_id", "cluster_id", "label"])
     matrix = to_matrix(embeddings["embedding"]).astype(np.float32)
     vectors = dict(zip(embeddings["task_id"].to_pylist(), matrix, strict=True))
-    texts = dict(zip(tasks["task_id"].to_pylist(), tasks["text"].to_pylist(), strict=True))
+    texts = {row["task_id"]: row["text"] for row in tasks.to_pylist() if row["text"] is not None}
     rows = [row for row in clusters.to_pylist() if row["task_id"] in vectors and row["task_id"] in texts]
     if not rows:
         raise AssetError(

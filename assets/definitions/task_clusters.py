@@ -33,7 +33,7 @@ _SCHEMA = pa.schema(
 )
 
 _JOIN = """
-    SELECT e.user_id, e.task_id, e.text_hash, t.text, t.language, e.position, p.cluster_id AS previous_id
+    SELECT e.user_id, e.task_id, e.text_hash, t.text, t.language, t.parent_id, e.position, p.cluster_id AS previous_id
     FROM vectors e
     JOIN todoist_tasks t USING (user_id, task_id)
     LEFT JOIN previous p USING (user_id, task_id)
@@ -44,13 +44,13 @@ _JOIN = """
 @asset(
     step="cluster_tasks",
     schema=_SCHEMA,
-    code_version="3",
+    code_version="4",
     checks=(same_rows_as("task_embeddings", where="task_id"),),
     work=WorkUnit("users_clustered", per="user"),
 )
 def task_clusters(
     task_embeddings: Annotated[pa.Table, "user_id", "task_id", "text_hash", "embedding"],
-    todoist_tasks: Annotated[pa.Table, "user_id", "task_id", "text", "language"],
+    todoist_tasks: Annotated[pa.Table, "user_id", "task_id", "text", "language", "parent_id"],
     previous: pa.Table,
     clusterer: Clusterer,
 ) -> pa.Table:
@@ -115,6 +115,7 @@ class _User:
     start: int
     task_ids: list[str]
     texts: list[str]
+    parent_ids: list[str | None]
     previous_ids: dict[str, str]
     vectors: np.ndarray
 
@@ -138,7 +139,7 @@ class _User:
 
     def duplicates(self, clusterer: Clusterer) -> Iterator[tuple[int, str]]:
         """Yield the position of each duplicate in the whole table, with the id of the task that it duplicates."""
-        originals = find_duplicates(self.words, self.vectors, self.language, clusterer)
+        originals = find_duplicates(self.words, self.parent_ids, self.vectors, self.language, clusterer)
         for row, original in enumerate(originals):
             if row != original:
                 yield self.start + row, self.task_ids[original]
@@ -146,7 +147,7 @@ class _User:
 
 def _users(tasks: pa.Table, vectors: np.ndarray) -> Iterator[_User]:
     users, positions = tasks["user_id"].to_numpy(zero_copy_only=False), tasks["position"].to_numpy()
-    columns = {name: tasks[name].to_pylist() for name in ("task_id", "text", "language", "previous_id")}
+    columns = {name: tasks[name].to_pylist() for name in ("task_id", "text", "parent_id", "language", "previous_id")}
     bounds = np.flatnonzero(users[1:] != users[:-1]) + 1
     for start, stop in zip([0, *bounds.tolist()], [*bounds.tolist(), len(users)], strict=True):
         user_columns = {name: values[start:stop] for name, values in columns.items()}
@@ -160,6 +161,7 @@ def _users(tasks: pa.Table, vectors: np.ndarray) -> Iterator[_User]:
             start,
             user_columns["task_id"],
             user_columns["text"],
+            user_columns["parent_id"],
             previous_ids,
             vectors[positions[start:stop]],
         )

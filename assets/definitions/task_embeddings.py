@@ -42,7 +42,7 @@ _SCHEMA = pa.schema(
     opaque=("embedding",),
     work=WorkUnit("texts_embedded", per="row"),
     checks=(
-        same_rows_as("todoist_tasks", where="task_id"),
+        same_rows_as("todoist_tasks", where="text_hash"),
         unit_vectors("embedding"),
         changed_users_under(0.95),  # if nearly all users reword tasks at once, the source is at fault
     ),
@@ -54,8 +54,8 @@ def task_embeddings(
     embedder: Embedder,
     cache: VectorCache,
 ) -> Output:
-    """One row per task. A text is embedded only if neither the shard nor the cache has the model's vector of it."""
-    tasks = todoist_tasks.filter(pc.is_valid(todoist_tasks["task_id"]))
+    """One row per task of the user. A text is embedded only if neither the shard nor the cache has a vector of it."""
+    tasks = todoist_tasks.filter(pc.is_valid(todoist_tasks["text_hash"]))
     texts = _Texts.from_tasks(tasks, embedder.dim)
     texts.fill_from_rows(previous.filter(pc.equal(previous["model"], embedder.version)))
     n_shared, n_embedded, today = 0, 0, now.astimezone(UTC).date()

@@ -16,7 +16,8 @@ from contexts.themes.vector_cache import VectorCache
 from contexts.todoist.accounts import Account, Accounts
 from contexts.todoist.client import Todoist, TodoistUnavailable, TokenRefused
 from contexts.todoist.fetch import Failed, Fetched, fetch
-from contexts.todoist.mirror import Mirror, TodoistTask, text_hash
+from contexts.todoist.mirror import Mirror, place_of, text_hash
+from contexts.todoist.objects import TodoistTask
 
 _SCHEMA = pa.schema(
     [
@@ -24,16 +25,21 @@ _SCHEMA = pa.schema(
         pa.field("task_id", pa.string()),  # null in the only row of a user without open tasks
         pa.field("timezone", pa.string()),
         pa.field("language", pa.string()),
+        pa.field("is_actionable", pa.bool_()),  # false: a header, or assigned to somebody else
+        pa.field("title", pa.string()),  # the content without markup
         pa.field("content", pa.string()),
         pa.field("description", pa.string()),
-        pa.field("text", pa.string()),
+        pa.field("text", pa.string()),  # null, as its hash, unless the item is actionable
         pa.field("text_hash", pa.string()),
         pa.field("project_id", pa.string()),
         pa.field("project", pa.string()),
         pa.field("section_id", pa.string()),
         pa.field("section", pa.string()),
         pa.field("parent_id", pa.string()),
+        pa.field("parent", pa.string()),  # the title of the parent task
         pa.field("labels", pa.list_(pa.string())),
+        pa.field("responsible_uid", pa.string()),  # the Todoist user it is assigned to; null: nobody
+        pa.field("added_by_uid", pa.string()),
         pa.field("priority", pa.int8()),  # as in Todoist's API: 4 is the most urgent
         pa.field("due_date", pa.string()),  # a date, a local time, or an instant with Z
         pa.field("due_timezone", pa.string()),
@@ -42,6 +48,7 @@ _SCHEMA = pa.schema(
         pa.field("deadline_date", pa.string()),
         pa.field("duration_minutes", pa.int32()),
         pa.field("added_at", pa.timestamp("us", "UTC")),
+        pa.field("updated_at", pa.timestamp("us", "UTC")),
     ]
 )
 
@@ -51,7 +58,13 @@ _OUTAGE_USERS = 5
 _TASK_FIELDS = [field.name for field in fields(TodoistTask)]
 
 
-@asset(step="fetch_signals", schema=_SCHEMA, code_version="1", work=WorkUnit("todoist_calls", per="user"))
+@asset(
+    step="fetch_signals",
+    schema=_SCHEMA,
+    code_version="2",
+    opaque=("updated_at",),  # it moves with changes that no column shows
+    work=WorkUnit("todoist_calls", per="user"),
+)
 def todoist_tasks(
     previous: pa.Table,
     previous_digests: RowDigests,
@@ -61,7 +74,7 @@ def todoist_tasks(
     accounts: Accounts,
     cache: VectorCache,
 ) -> Output:
-    """One row per open task, as of the last successful fetch of its user.
+    """One row per open item, as of the last successful fetch of its user: tasks, headers, tasks of other people.
 
     A user whose fetch fails keeps the previous rows. A removed user's rows are dropped, and the vectors of their
     texts are erased from the cache. Sync tokens are saved after the rows, with the digests of the rows that they
@@ -79,7 +92,7 @@ def todoist_tasks(
     removed = stored - accounts.existing(stored)
     cache.erase(_text_hashes(previous, removed))
     replaced = removed | {outcome.account.user_id for outcome in fetched}
-    kept = rows_of_users(previous, stored - replaced)
+    kept = _completed(rows_of_users(previous, stored - replaced))
     fresh = pa.Table.from_pylist([row for outcome in fetched for row in _rows(outcome)], schema=_SCHEMA)
     refused = [outcome.account.user_id for outcome in failed if isinstance(outcome.error, TokenRefused)]
     states = [outcome.sync_state for outcome in fetched]
@@ -93,6 +106,7 @@ def todoist_tasks(
             "users_failed": len(failed) + len(unreadable),
             "users_refused": len(refused),
             "items_skipped": sum(outcome.n_skipped for outcome in fetched),
+            "zones_unread": sum(outcome.has_unread_zone for outcome in fetched),
         },
         after_write=lambda written: accounts.save_sync_states(
             [replace(state, rows_digest=written[state.user_id]) for state in states], refused, observed_at=now
@@ -129,16 +143,26 @@ def _rows(outcome: Fetched) -> Iterator[dict[str, Any]]:
     if not outcome.mirror.tasks:
         yield user_columns
     for task in outcome.mirror.tasks.values():
-        yield (
-            user_columns
-            | vars(task)
-            | {
-                "text": task.text,
-                "text_hash": text_hash(task.text),
-                "project": directory.projects.get(task.project_id or ""),
-                "section": directory.sections.get(task.section_id or ""),
-            }
-        )
+        is_actionable = directory.is_actionable(task)
+        text = task.text if is_actionable else None
+        derived = {"is_actionable": is_actionable, "title": task.title, "text": text}
+        text_columns = {**derived, "text_hash": None if text is None else text_hash(text)}
+        yield user_columns | vars(task) | text_columns | place_of(task, outcome.mirror)
+
+
+def _completed(rows: pa.Table) -> pa.Table:
+    """Return the rows with the titles and kinds that an earlier version of the code did not store."""
+    if rows["title"].null_count == rows["task_id"].null_count:
+        return rows
+    tasks = [_task(row) if row["task_id"] is not None else None for row in rows.select(_TASK_FIELDS).to_pylist()]
+    columns = {
+        "title": [task and task.title for task in tasks],
+        "is_actionable": [task and not task.is_header for task in tasks],
+    }
+    for name, values in columns.items():
+        position = rows.schema.get_field_index(name)
+        rows = rows.set_column(position, rows.schema.field(name), pa.array(values, rows.schema.field(name).type))
+    return rows
 
 
 def _text_hashes(table: pa.Table, users: Collection[str]) -> set[str]:

@@ -31,7 +31,7 @@ _Rows = dict[str, list[dict[str, Any]]]
 @asset(
     step="compute_context",
     schema=_SCHEMA,
-    code_version="5",
+    code_version="6",
     checks=(users_of("todoist_tasks"),),
     work=WorkUnit("contexts_assembled", per="user"),
 )
@@ -42,10 +42,12 @@ def user_contexts(
         "task_id",
         "timezone",
         "language",
-        "content",
+        "is_actionable",
+        "title",
         "priority",
         "project",
         "section",
+        "parent",
         "labels",
         "due_date",
         "is_recurring",
@@ -78,7 +80,7 @@ def _by_user(table: pa.Table) -> _Rows:
 def _signals(
     user: str, rows: list[dict[str, Any]], clusters: Sequence[dict[str, Any]], reactions: Iterable[dict[str, Any]]
 ) -> Signals:
-    tasks = tuple(_task(row) for row in rows if row["task_id"] is not None)
+    tasks = tuple(_task(row) for row in rows if row["is_actionable"])
     return Signals(
         user_id=user,
         timezone=rows[0]["timezone"],
@@ -90,7 +92,7 @@ def _signals(
 
 
 def _task(row: dict[str, Any]) -> Task:
-    fields = {name: value for name, value in row.items() if name not in ("timezone", "language")}
+    fields = {name: value for name, value in row.items() if name not in ("timezone", "language", "is_actionable")}
     return Task(**fields | {"labels": tuple(row["labels"])})
 
 
@@ -104,12 +106,12 @@ def _themes(clusters: Iterable[dict[str, Any]]) -> Iterator[Theme]:
 
 
 def _duplicates(clusters: Iterable[dict[str, Any]], tasks: Iterable[Task]) -> Iterator[tuple[tuple[str, str], ...]]:
-    """Yield the groups of duplicate tasks, each task as its id and content hash, the original first."""
-    content_hashes = {task.task_id: task.content_hash for task in tasks}
+    """Yield the groups of duplicate tasks, each task as its id and title hash, the original first."""
+    title_hashes = {task.task_id: task.title_hash for task in tasks}
     groups: dict[str, list[str]] = {}
     for row in clusters:
         if row["duplicate_of"] is not None:
             groups.setdefault(row["duplicate_of"], []).append(row["task_id"])
     for original, duplicates in groups.items():
         task_ids = (original, *duplicates)
-        yield tuple((task_id, content_hashes[task_id]) for task_id in task_ids if task_id in content_hashes)
+        yield tuple((task_id, title_hashes[task_id]) for task_id in task_ids if task_id in title_hashes)

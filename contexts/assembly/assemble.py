@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from hashlib import sha256
 from itertools import accumulate, islice
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel
@@ -19,6 +19,7 @@ from contexts.assembly.model import (
     BUCKETS,
     Bucket,
     Counts,
+    DateKind,
     Profile,
     Reaction,
     Reactions,
@@ -29,10 +30,11 @@ from contexts.assembly.model import (
     ThemeView,
     UserContext,
 )
+from contexts.text import truncate
 
 MAX_TITLE_CHARS = 200
 MAX_NAME_CHARS = 60
-"""The maximum length of a project, section, label, theme, tag or kind of tip."""
+"""The maximum length of a project, section, parent task, label, theme, tag or kind of tip."""
 
 MAX_THEMES = 12
 MAX_LABELS = 8
@@ -91,17 +93,20 @@ def assemble(signals: Signals, now: datetime, budget: Budget) -> Assembled:
     today = now.astimezone(zone).date()
     reaction_days = [reaction.reacted_at.astimezone(zone).date() for reaction in signals.reactions]
     reactions = tuple(reaction for reaction, day in zip(signals.reactions, reaction_days, strict=True) if day < today)
-    due_days = {task.task_id: due_day(task, zone) for task in signals.tasks}
-    text = _fit(replace(signals, reactions=reactions), due_days, today, budget)
-    change_days = [*_bucket_changes(due_days.values()), *(day + timedelta(days=1) for day in reaction_days)]
+    dates = {task.task_id: decisive_date(task, zone) for task in signals.tasks}
+    text = _fit(replace(signals, reactions=reactions), dates, today, budget)
+    change_days = [
+        *_bucket_changes(date.day for date in dates.values()),
+        *(day + timedelta(days=1) for day in reaction_days),
+    ]
     return Assembled(text, sha256(text.encode()).hexdigest(), _next_midnight(change_days, today, zone))
 
 
-def bucket_of(due: date | None, today: date) -> Bucket:
-    """Return the bucket of a due date on the user's date `today`."""
-    if due is None:
+def bucket_of(day: date | None, today: date) -> Bucket:
+    """Return the bucket of a task's decisive day on the user's date `today`."""
+    if day is None:
         return "someday"
-    days = (due - today).days
+    days = (day - today).days
     if days < 0:
         return "overdue"
     if days == 0:
@@ -109,13 +114,26 @@ def bucket_of(due: date | None, today: date) -> Bucket:
     return "this_week" if days < _LATER_AFTER_DAYS else "later"
 
 
-def due_day(task: Task, zone: ZoneInfo) -> date | None:
-    """Return the date on which a task is due for a user in `zone`."""
-    if task.due_date is None:
-        return None
-    if len(task.due_date) == len("2026-12-01"):
-        return date.fromisoformat(task.due_date)
-    return _due_instant(task.due_date, zone).date()
+class DecisiveDate(NamedTuple):
+    """The earlier one of a task's due date and deadline. day: the user's date, None if the task has neither."""
+
+    day: date | None
+    kind: DateKind
+
+
+def decisive_date(task: Task, zone: ZoneInfo) -> DecisiveDate:
+    """Return the date that decides the urgency of a task for a user in `zone`: on one day, the due date."""
+    due = _due_day(task.due_date, zone) if task.due_date else None
+    deadline = date.fromisoformat(task.deadline_date) if task.deadline_date else None
+    if deadline is not None and (due is None or deadline < due):
+        return DecisiveDate(deadline, "deadline")
+    return DecisiveDate(due, "due")
+
+
+def _due_day(due_date: str, zone: ZoneInfo) -> date:
+    if len(due_date) == len("2026-12-01"):
+        return date.fromisoformat(due_date)
+    return _due_instant(due_date, zone).date()
 
 
 def _due_instant(due_date: str, zone: ZoneInfo) -> datetime:
@@ -123,11 +141,11 @@ def _due_instant(due_date: str, zone: ZoneInfo) -> datetime:
     return (due.astimezone(zone) if due.tzinfo else due.replace(tzinfo=zone)).replace(microsecond=0)
 
 
-def _bucket_changes(due_days: Iterable[date | None]) -> Iterator[date]:
-    """Yield the days on which a task changes its bucket."""
-    for due in set(due_days):
-        if due is not None:
-            yield from (due - timedelta(days=_LATER_AFTER_DAYS - 1), due, due + timedelta(days=1))
+def _bucket_changes(days: Iterable[date | None]) -> Iterator[date]:
+    """Yield the days on which a task changes its bucket, given the decisive days of all tasks."""
+    for day in set(days):
+        if day is not None:
+            yield from (day - timedelta(days=_LATER_AFTER_DAYS - 1), day, day + timedelta(days=1))
 
 
 def _next_midnight(days: Iterable[date], today: date, zone: ZoneInfo) -> datetime | None:
@@ -163,10 +181,9 @@ class _Draft:
         return json.dumps(self.frame | parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
-def _fit(signals: Signals, due_days: Mapping[str, date | None], today: date, budget: Budget) -> str:
+def _fit(signals: Signals, dates: Mapping[str, DecisiveDate], today: date, budget: Budget) -> str:
     """Return the context with the themes that fit into half the budget, then the tasks that fit into all of it."""
-    buckets = {task_id: bucket_of(day, today) for task_id, day in due_days.items()}
-    draft = _draft(signals, buckets, max_tasks=budget.n_bytes // _MIN_TASK_BYTES)
+    draft = _draft(signals, dates, today, max_tasks=budget.n_bytes // _MIN_TASK_BYTES)
     n_themes = _largest(len(draft.themes), lambda n: len(draft.to_json(n, 0).encode()) <= budget.n_bytes // 2)
     n_tasks = _largest(len(draft.tasks), lambda n: len(draft.to_json(n_themes, n).encode()) <= budget.n_bytes)
     return draft.to_json(n_themes, n_tasks)
@@ -179,15 +196,16 @@ def _largest(high: int, fits: Callable[[int], bool]) -> int:
     return max(0, bisect(range(high), False, key=lambda n: not fits(n)) - 1)
 
 
-def _draft(signals: Signals, buckets: Mapping[str, Bucket], max_tasks: int) -> _Draft:
+def _draft(signals: Signals, dates: Mapping[str, DecisiveDate], today: date, max_tasks: int) -> _Draft:
     zone = ZoneInfo(signals.timezone)
-    ranked = sorted(signals.tasks, key=lambda task: _urgency(task, buckets[task.task_id]))
+    buckets = {task_id: bucket_of(date.day, today) for task_id, date in dates.items()}
+    ranked = sorted(signals.tasks, key=lambda task: _urgency(task, buckets[task.task_id], dates[task.task_id]))
     duplicates_of = _merge_duplicates(ranked, buckets, signals.groups.duplicates)
-    themes = sorted(_open_themes(signals), key=lambda theme: (-len(theme.task_ids), theme.theme_id))[:MAX_THEMES]
+    themes = sorted(_open_themes(signals), key=_rank_of_theme)[:MAX_THEMES]
     return _Draft(
         frame=_frame(signals, buckets),
         tasks=[
-            (buckets[task.task_id], _to_json(_task_view(task, zone, duplicates)))
+            (buckets[task.task_id], _to_json(_task_view(task, dates[task.task_id].kind, zone, duplicates)))
             for task, duplicates in islice(duplicates_of.items(), max_tasks)
         ],
         n_shown=list(accumulate((1 + len(duplicates) for duplicates in duplicates_of.values()), initial=0)),
@@ -211,9 +229,15 @@ def _to_json(part: BaseModel) -> _Json:
     return part.model_dump(mode="json", exclude_defaults=True)
 
 
-def _urgency(task: Task, bucket: Bucket) -> tuple[int, int, str, str]:
+def _urgency(task: Task, bucket: Bucket, decisive: DecisiveDate) -> tuple[int, int, str, str]:
     """Return the sort key of tasks, the most urgent first."""
-    return BUCKETS.index(bucket), -task.priority, task.due_date or "", task.task_id
+    text = task.deadline_date if decisive.kind == "deadline" else task.due_date
+    return BUCKETS.index(bucket), -task.priority, text or "", task.task_id
+
+
+def _rank_of_theme(theme: Theme) -> tuple[int, str, str]:
+    """Return the sort key of themes, the largest first; the id comes last, because it depends on earlier runs."""
+    return -len(theme.task_ids), min(theme.task_ids), theme.theme_id
 
 
 def _open_themes(signals: Signals) -> Iterator[Theme]:
@@ -230,14 +254,15 @@ def _merge_duplicates(
 ) -> dict[Task, list[str]]:
     """Return the tasks to show, in order, with the ids of up to `MAX_DUPLICATES` less urgent duplicates each.
 
-    Duplicates are merged within a bucket, project and section, as long as their content is that of the clustering.
+    Duplicates are merged within a bucket, project, section and parent task, as long as their title is that of the
+    clustering.
     """
     group_of = {task: number for number, tasks in enumerate(groups) for task in tasks}
     shown_in: dict[tuple[object, ...], Task] = {}
     duplicates_of: dict[Task, list[str]] = {}
     for task in ranked:
-        group = group_of.get((task.task_id, task.content_hash)) if group_of else None
-        place = (group, buckets[task.task_id], task.project, task.section)
+        group = group_of.get((task.task_id, task.title_hash)) if group_of else None
+        place = (group, buckets[task.task_id], task.project, task.section, task.parent)
         shown = task if group is None else shown_in.setdefault(place, task)
         if shown is task or len(duplicates_of[shown]) == MAX_DUPLICATES:
             duplicates_of[task], shown_in[place] = [], task
@@ -246,18 +271,20 @@ def _merge_duplicates(
     return duplicates_of
 
 
-def _task_view(task: Task, zone: ZoneInfo, duplicates: Iterable[str]) -> TaskView:
+def _task_view(task: Task, dated_by: DateKind, zone: ZoneInfo, duplicates: Iterable[str]) -> TaskView:
     has_time = task.due_date is not None and len(task.due_date) > len("2026-12-01")
     return TaskView(
         id=task.task_id,
-        title=_shorten(task.content, MAX_TITLE_CHARS),
+        title=truncate(task.title, MAX_TITLE_CHARS),
         priority=("p4", "p3", "p2", "p1")[task.priority - 1],
-        project=_shorten(task.project, MAX_NAME_CHARS) if task.project else None,
-        section=_shorten(task.section, MAX_NAME_CHARS) if task.section else None,
-        labels=tuple(_shorten(label, MAX_NAME_CHARS) for label in sorted(task.labels)[:MAX_LABELS]),
+        project=truncate(task.project, MAX_NAME_CHARS) if task.project else None,
+        section=truncate(task.section, MAX_NAME_CHARS) if task.section else None,
+        labels=tuple(truncate(label, MAX_NAME_CHARS) for label in sorted(task.labels)[:MAX_LABELS]),
         due=_due_instant(task.due_date, zone).isoformat() if has_time and task.due_date else task.due_date,
         recurring=task.is_recurring,
         deadline=task.deadline_date,
+        dated_by=dated_by,
+        parent=truncate(task.parent, MAX_NAME_CHARS) if task.parent else None,
         minutes=task.duration_minutes,
         also=tuple(sorted(duplicates)),
     )
@@ -267,8 +294,8 @@ def _theme_view(theme: Theme) -> ThemeView:
     """Return a theme without its shown tasks, which `_Draft.to_json` fills in."""
     return ThemeView(
         id=theme.theme_id,
-        label=_shorten(theme.label, MAX_NAME_CHARS),
-        tags=tuple(_shorten(tag, MAX_NAME_CHARS) for tag in theme.tags),
+        label=truncate(theme.label, MAX_NAME_CHARS),
+        tags=tuple(truncate(tag, MAX_NAME_CHARS) for tag in theme.tags),
         n_tasks=len(theme.task_ids),
         task_ids=(),
     )
@@ -283,7 +310,7 @@ def _count_reactions(reactions: Sequence[Reaction]) -> Reactions:
 
 def _tally(pairs: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
     """Count the reactions of each key, for the keys with the most reactions."""
-    named = [(_shorten(key, MAX_NAME_CHARS), reaction) for key, reaction in pairs if key]
+    named = [(truncate(key, MAX_NAME_CHARS), reaction) for key, reaction in pairs if key]
     totals = Counter(key for key, _ in named)
     kept = {key for key, _ in sorted(totals.items(), key=lambda item: (-item[1], item[0]))[:MAX_REACTION_KEYS]}
     tally: dict[str, Counter[str]] = {}
@@ -291,8 +318,3 @@ def _tally(pairs: Iterable[tuple[str, str]]) -> dict[str, dict[str, int]]:
         if key in kept:
             tally.setdefault(key, Counter())[reaction] += 1
     return {key: dict(counts) for key, counts in tally.items()}
-
-
-def _shorten(text: str, max_chars: int) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= max_chars else line[: max_chars - 1].rstrip() + "…"

@@ -124,7 +124,7 @@ def _date_changes(old: _ShownTask, new: _ShownTask) -> Iterator[str]:
 
 def _appearance(bucket: Bucket, view: TaskView, before: UserContext) -> str:
     """Describe a task that was not shown before: certainly new only if all open tasks were shown."""
-    due = f"due {_due(view)} ({_BUCKET_NAMES[bucket]})" if view.due else "without a date"
+    due = f"{_dated(view)} ({_BUCKET_NAMES[bucket]})" if view.due or view.deadline else "without a date"
     if _n_hidden(before.counts) <= 0:
         return f"was added, {due}"
     return f"is now shown, {due}, and may have been open before"
@@ -153,6 +153,7 @@ def _edits(old: TaskView, new: TaskView) -> Iterator[str]:
         yield "is now recurring" if new.recurring else "is no longer recurring"
     yield from _place_change("project", old.project, new.project)
     yield from _place_change("section", old.section, new.section)
+    yield from _place_change("parent task", old.parent, new.parent)
     yield from _set_changes("label", old.labels, new.labels)
 
 
@@ -244,6 +245,10 @@ def _n_hidden(counts: Counts) -> int:
 
 def _due(view: TaskView) -> str:
     return plain((view.due or "").replace("T", " "))
+
+
+def _dated(view: TaskView) -> str:
+    return f"with deadline {plain(view.deadline or '')}" if view.dated_by == "deadline" else f"due {_due(view)}"
 
 
 def _duration(view: TaskView) -> str | None:

@@ -14,16 +14,19 @@ Bucket = Literal["overdue", "today", "this_week", "later", "someday"]
 BUCKETS: tuple[Bucket, ...] = ("overdue", "today", "this_week", "later", "someday")
 """All buckets, the most urgent first."""
 
+DateKind = Literal["due", "deadline"]
+
 
 @dataclass(frozen=True)
 class Task:
-    """An open task with its project, section and labels by name.
+    """An open task of the user with the names of its project, section and labels. Its texts are plain.
 
     priority: as in Todoist's API, 4 is the most urgent. due_date: a date, or a time with or without an offset.
+    parent: the title of the task that this one is a part of.
     """
 
     task_id: str
-    content: str
+    title: str
     priority: int = 1
     project: str | None = None
     section: str | None = None
@@ -32,11 +35,12 @@ class Task:
     is_recurring: bool = False
     deadline_date: str | None = None
     duration_minutes: int | None = None
+    parent: str | None = None
 
     @property
-    def content_hash(self) -> str:
-        """The first eight bytes of the content's sha256, in hex."""
-        return sha256(self.content.encode()).hexdigest()[:16]
+    def title_hash(self) -> str:
+        """The first eight bytes of the title's sha256, in hex."""
+        return sha256(self.title.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,8 @@ class Theme:
 class TaskGroups:
     """The result of the last clustering of a user's tasks.
 
-    duplicates: groups of near-duplicate tasks. Each task is its id and its content hash at the time of clustering:
-    a task whose content has changed since then is no longer a duplicate.
+    duplicates: groups of near-duplicate tasks. Each task is its id and its title hash at the time of clustering:
+    a task whose title has changed since then is no longer a duplicate.
     """
 
     themes: tuple[Theme, ...] = ()
@@ -78,9 +82,7 @@ class TaskGroups:
                 Theme(theme["theme_id"], theme["label"], tuple(theme["tags"]), tuple(theme["task_ids"]))
                 for theme in groups["themes"]
             ),
-            tuple(
-                tuple((task_id, content_hash) for task_id, content_hash in tasks) for tasks in groups["duplicates"]
-            ),
+            tuple(tuple((task_id, title_hash) for task_id, title_hash in tasks) for tasks in groups["duplicates"]),
         )
 
 
@@ -121,8 +123,9 @@ class Profile(_Part):
 class TaskView(_Part):
     """A task as the prompt shows it.
 
-    priority: p1 (most urgent) to p4. due: a date, or an instant with offset. also: ids of the task's duplicates in
-    the same bucket, which are not shown themselves.
+    priority: p1 (most urgent) to p4. due: a date, or an instant with offset. dated_by: which of due date and deadline
+    comes first, and so decides the bucket. parent: the title of the task that this one is a part of. also: ids of the
+    task's duplicates in the same bucket, which are not shown themselves.
     """
 
     id: str
@@ -134,6 +137,8 @@ class TaskView(_Part):
     due: str | None = None
     recurring: bool = False
     deadline: str | None = None
+    dated_by: DateKind = "due"
+    parent: str | None = None
     minutes: int | None = None
     also: tuple[str, ...] = ()
 

@@ -14,14 +14,21 @@ MIN_SIMILARITY = 0.6
 _COSINE_DECIMALS = 5
 
 _Stems = frozenset[str]
+_Key = tuple[str | None, _Stems]
+"""A parent task and the stems of a text."""
 
 
 def find_duplicates(
-    task_words: Sequence[Sequence[str]], vectors: Vectors, language: str, clusterer: Clusterer
+    task_words: Sequence[Sequence[str]],
+    parent_ids: Sequence[str | None],
+    vectors: Vectors,
+    language: str,
+    clusterer: Clusterer,
 ) -> list[int]:
     """Return for each text the position of the first text that it duplicates, or its own if it duplicates none.
 
     task_words: the words of each text, see `contexts.themes.words.split_words`.
+    parent_ids: the parent task of each text's task; equal words below two parents are not duplicates.
     vectors: unit rows, one per text.
 
     Two texts are duplicates if their vectors are similar and they consist of the same words, ignoring articles,
@@ -29,20 +36,20 @@ def find_duplicates(
     digit is not a verb: "2 eggs" is not a duplicate of "eggs".
     A text is only compared with the first text that has the same words: time is linear in the number of texts.
     """
-    first_by_stems: dict[_Stems, int] = {}
-    first_by_stems_without_verb: dict[_Stems, int] = {}
+    first_by_stems: dict[_Key, int] = {}
+    first_by_stems_without_verb: dict[_Key, int] = {}
     duplicate_of: list[int] = []
-    for position, words in enumerate(task_words):
+    for position, (words, parent_id) in enumerate(zip(task_words, parent_ids, strict=True)):
         stems = [stem(word, language) for word in words if word not in ARTICLES]
-        all_stems, without_verb = frozenset(stems), _without_verb(stems, language)
+        all_stems, without_verb = (parent_id, frozenset(stems)), (parent_id, _without_verb(stems, language))
         candidates = [
-            first_by_stems.setdefault(all_stems, position) if all_stems else position,  # the same words
+            first_by_stems.setdefault(all_stems, position) if stems else position,  # the same words
             first_by_stems_without_verb.get(all_stems, position),  # the other text has an additional verb
             first_by_stems.get(without_verb, position)
-            if without_verb
+            if without_verb[1]
             else position,  # this text has an additional verb
         ]
-        if without_verb:
+        if without_verb[1]:
             first_by_stems_without_verb.setdefault(without_verb, position)
         similar = (
             duplicate_of[other]

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from contexts.text import cut
 from contexts.themes.words import stem, stop_words_of
 
 MAX_TAGS = 3
@@ -74,7 +75,7 @@ def shorten(text: str) -> str:
     head = next(long_heads, None) or _EDGE_SIGNS.sub("", text) or text
     if len(head) <= MAX_LABEL_CHARS:
         return head
-    return head[: MAX_LABEL_CHARS - 1].rsplit(" ", 1)[0].rstrip(" ,;:-") + "…"
+    return cut(head, MAX_LABEL_CHARS - 1).rsplit(" ", 1)[0].rstrip(" ,;:-") + "…"
 
 
 def tags_of(themes: Sequence[ThemeWords]) -> list[list[str]]:

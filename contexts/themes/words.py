@@ -11,6 +11,8 @@ from functools import cache, lru_cache
 import snowballstemmer
 import stop_words
 
+from contexts.text import cut, without_addresses
+
 MAX_WORD_CHARS = 24
 
 _ARTICLES_BY_LANGUAGE = {
@@ -33,10 +35,11 @@ _NOUNS_AMONG_STOP_WORDS = {"bill", "fire", "interest", "mill", "system"}
 def split_words(text: str) -> list[str]:
     """Return the words and numbers of a text, in order and in lower case, cut to `MAX_WORD_CHARS`.
 
-    A word is a run of letters and digits of any script.
+    A word is a run of letters and digits of any script. Addresses are no words.
     """
+    text = without_addresses(text)
     lower = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text.lower().replace("i\u0307", "i"))
-    return [word[:MAX_WORD_CHARS] for word in lower.translate(_BLANKS).split()]
+    return [cut(word, MAX_WORD_CHARS) for word in lower.translate(_BLANKS).split()]
 
 
 def verb_position(language: str) -> int:

@@ -13,7 +13,8 @@ from psycopg.types.json import Jsonb
 
 from contexts.postgres.sql import queries, rows
 from contexts.todoist.credentials import CredentialCipher, Credentials, CredentialsError
-from contexts.todoist.mirror import Directory, valid_zone
+from contexts.todoist.mirror import Directory
+from contexts.todoist.zones import valid_zone
 
 REFETCH_AFTER = timedelta(hours=20)
 """The nightly run skips users who were fetched more recently than this."""

@@ -34,6 +34,7 @@ class Fetched:
 
     n_full, n_incremental: number of calls.
     n_skipped: number of invalid items.
+    has_unread_zone: whether the time zone in the response cannot be read.
     """
 
     account: Account
@@ -42,6 +43,7 @@ class Fetched:
     n_full: int
     n_incremental: int
     n_skipped: int
+    has_unread_zone: bool
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ async def fetch_one(
         return Failed(account, error, calls.n_full, calls.n_incremental)
     for item_id, field in folded.skipped:
         log.warning("user %s: item %s skipped, its '%s' cannot be read", account.user_id, item_id, field)
+    if folded.unread_zone is not None:
+        log.warning("user %s: time zone %r cannot be read, kept the former one", account.user_id, folded.unread_zone)
     new_token = document.get("sync_token")
     if isinstance(new_token, str) and new_token and new_token.isprintable():
         sync_token = new_token
@@ -118,6 +122,7 @@ async def fetch_one(
         n_full=calls.n_full,
         n_incremental=calls.n_incremental,
         n_skipped=len(folded.skipped),
+        has_unread_zone=folded.unread_zone is not None,
     )
 
 

@@ -2,86 +2,69 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+import json
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Set
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from contexts.assembly.model import Task
-
-_CONTROL_CHARS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_DUE_DATE = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?", re.ASCII)
-_MARKDOWN_LINK = re.compile(r"!?\[([^\]]*)\]\([^)\s]*\)")
-_VALID_YEARS = range(1900, 2200)
-_MARKDOWN_MARKS = re.compile(r"\*\*|__|~~|`")
-
-
-@dataclass(frozen=True)
-class TodoistTask:
-    """One open task. Its texts have no control characters.
-
-    priority: Todoist's value; 4 is the most urgent.
-    due_date: Todoist's value: `2026-12-01`, `2026-12-01T12:00:00` (in the user's time zone) or `...Z` (fixed).
-    """
-
-    task_id: str
-    content: str
-    description: str = ""
-    project_id: str | None = None
-    section_id: str | None = None
-    parent_id: str | None = None
-    labels: tuple[str, ...] = ()
-    priority: int = 1
-    due_date: str | None = None
-    due_timezone: str | None = None
-    due_string: str | None = None
-    is_recurring: bool = False
-    deadline_date: str | None = None
-    duration_minutes: int | None = None
-    added_at: datetime | None = None
-
-    @property
-    def text(self) -> str:
-        """The text to embed: the content without markdown, or the description if that is empty."""
-        content = _MARKDOWN_MARKS.sub("", _MARKDOWN_LINK.sub(r"\1", self.content.removeprefix("* ")))
-        return " ".join(content.split()) or " ".join(self.description.split())
+from contexts.todoist.markup import clean_text
+from contexts.todoist.objects import (
+    BadItem,
+    Project,
+    Section,
+    TodoistTask,
+    as_object,
+    is_ended,
+    object_id,
+    objects,
+    read_project,
+    read_section,
+    read_task,
+)
+from contexts.todoist.zones import zone_of
 
 
 @dataclass(frozen=True)
 class Directory:
-    """Names of projects and sections by id, and the user's time zone and language.
+    """Everything that a mirror knows of an account beside its tasks.
 
-    archived: ids of archived projects; a project that returns from the archive needs a full sync.
+    todoist_user_id: the user's id in Todoist. projects, sections: by id, those in the archive included, but not those
+    that a full response left out. unreadable: the digests of skipped items that a full sync was made for already.
     """
 
-    projects: Mapping[str, str] = field(default_factory=dict)
-    sections: Mapping[str, str] = field(default_factory=dict)
-    archived: frozenset[str] = frozenset()
+    todoist_user_id: str | None = None
+    projects: Mapping[str, Project] = field(default_factory=dict)
+    sections: Mapping[str, Section] = field(default_factory=dict)
     timezone: str | None = None
     language: str | None = None
+    unreadable: frozenset[str] = frozenset()
 
     def to_json(self) -> dict[str, Any]:
         """Return the directory as a JSON object."""
-        return {
-            "projects": dict(self.projects),
-            "sections": dict(self.sections),
-            "archived": sorted(self.archived),
-            "timezone": self.timezone,
-            "language": self.language,
-        }
+        return asdict(self) | {"unreadable": sorted(self.unreadable)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Directory:
-        """Read the result of `to_json`."""
-        return cls(**{**value, "archived": frozenset(value.get("archived", ()))})
+        """Read the result of `to_json`; an empty object gives an empty directory."""
+        parsed = {
+            "projects": {project_id: Project(**each) for project_id, each in value.get("projects", {}).items()},
+            "sections": {section_id: Section(**each) for section_id, each in value.get("sections", {}).items()},
+            "unreadable": frozenset(value.get("unreadable", ())),
+        }
+        return cls(**{**value, **parsed})
+
+    def is_actionable(self, task: TodoistTask) -> bool:
+        """Return whether an item is a task of the user: no header, and assigned to the user or to nobody."""
+        is_of_others = task.responsible_uid is not None and task.responsible_uid != self.todoist_user_id
+        return not task.is_header and not (is_of_others and self.todoist_user_id is not None)
 
 
 @dataclass(frozen=True)
 class Mirror:
-    """The projects, sections and open tasks of one account."""
+    """The projects, sections and open items of one account, headers and tasks of other people included."""
 
     directory: Directory = Directory()
     tasks: Mapping[str, TodoistTask] = field(default_factory=dict)
@@ -91,70 +74,80 @@ class Mirror:
 class Folded:
     """A mirror after a response.
 
-    skipped: the id and the faulty field of each invalid item, without any text.
-    needs_full: the next fetch has to be a full sync.
+    skipped: the id and the faulty field of each invalid item, without any text. unread_zone: the user's time zone if
+    it cannot be read; the mirror then keeps the previous one. needs_full: the next fetch has to be a full sync.
     """
 
     mirror: Mirror
     skipped: tuple[tuple[str, str], ...]
+    unread_zone: str | None
     needs_full: bool
-
-
-class BadItem(ValueError):
-    """An item is not a valid task; the message is the name of the faulty field."""
 
 
 def fold(mirror: Mirror, response: Mapping[str, Any]) -> Folded:
     """Apply a `/sync` response: a full one replaces the mirror, an incremental one changes objects by id.
 
-    Folding the same response again changes nothing.
+    A task ends if its section or parent task ends, or a project above it, also if the response does not mention the
+    task. Folding the same response again changes nothing.
+
+    The next fetch has to be full if the response left something unsaid: the tasks of a project or section that
+    returned from the archive (or is new to the mirror, as the archive is unknown to it), or an item that cannot be
+    read, once for each item and content.
     """
-    before = Mirror() if response.get("full_sync") else mirror
-    directory = _fold_directory(before.directory, response)
-    tasks, skipped, reported_ids = dict(before.tasks), list[tuple[str, str]](), set[str]()
-    for item in response.get("items") or ():
-        try:
-            task_id = _item_id(item)
-            if any(item.get(flag) for flag in ("checked", "is_deleted", "is_archived")):
-                tasks.pop(task_id, None)
-            else:
-                tasks[task_id] = _to_task(task_id, item)
-            reported_ids.add(task_id)
-        except BadItem as error:
-            skipped.append((_item_id_or_unknown(item), str(error)))
-    deleted_projects = {
-        project_id for project_id, project in _objects(response.get("projects")) if project.get("is_deleted")
-    }
-    # A response may delete a project without listing its tasks.
-    orphans = {task_id for task_id, task in tasks.items() if task.project_id in deleted_projects} - reported_ids
+    is_full = bool(response.get("full_sync"))
+    before = Mirror(_emptied(mirror.directory)) if is_full else mirror
+    items, directory = _read_items(response), _fold_directory(before.directory, response)
+    tasks = {task_id: task for task_id, task in before.tasks.items() if task_id not in items.ended} | items.open
+    deleted, archived = _deleted_places(before.directory, directory, response), _archived_places(directory)
+    orphans = _descendants({task_id: task.parent_id for task_id, task in tasks.items()}, items.ended)
     remaining = {
         task_id: task
         for task_id, task in tasks.items()
-        if task_id not in orphans and task.project_id not in directory.archived
+        if task_id in items.open or not (task_id in orphans or deleted.hold(task))
+        if not archived.hold(task)
     }
-    unarchived = before.directory.archived - directory.archived
-    needs_full = bool(unarchived & directory.projects.keys())
-    return Folded(Mirror(directory, remaining), tuple(skipped), needs_full)
+    unreadable = frozenset(digest for _, _, digest in items.skipped)
+    is_incomplete = not is_full and bool(_active_places(directory) - _active_places(before.directory))
+    return Folded(
+        mirror=Mirror(
+            replace(directory, unreadable=unreadable if is_full else unreadable | directory.unreadable), remaining
+        ),
+        skipped=tuple((task_id, name) for task_id, name, _ in items.skipped),
+        unread_zone=_unread_zone(response),
+        needs_full=is_incomplete or not unreadable <= mirror.directory.unreadable,
+    )
 
 
 def open_tasks(mirror: Mirror) -> tuple[Task, ...]:
-    """Return the tasks of a mirror as the assembler reads them, with the names of their projects and sections."""
-    projects, sections = mirror.directory.projects, mirror.directory.sections
+    """Return the user's own tasks as the assembler reads them, with the names of their places."""
+    directory = mirror.directory
     return tuple(
         Task(
             task_id=task.task_id,
-            content=task.content,
+            title=task.title,
             priority=task.priority,
-            project=projects.get(task.project_id or ""),
-            section=sections.get(task.section_id or ""),
-            labels=task.labels,
             due_date=task.due_date,
             is_recurring=task.is_recurring,
             deadline_date=task.deadline_date,
             duration_minutes=task.duration_minutes,
+            labels=task.labels,
+            **place_of(task, mirror),
         )
         for task in mirror.tasks.values()
+        if directory.is_actionable(task)
     )
+
+
+def place_of(task: TodoistTask, mirror: Mirror) -> dict[str, str | None]:
+    """Return the names of a task's project and section, and the title of its parent task."""
+    project = mirror.directory.projects.get(task.project_id or "")
+    section = mirror.directory.sections.get(task.section_id or "")
+    parent = mirror.tasks.get(task.parent_id or "")
+    return {
+        "project": project.name if project else None,
+        "section": section.name if section else None,
+        "parent": parent.title if parent else None,
+    }
 
 
 def text_hash(text: str) -> str:
@@ -162,129 +155,128 @@ def text_hash(text: str) -> str:
     return sha256(text.encode()).hexdigest()[:32]
 
 
-def clean_text(value: object) -> str:
-    """Replace control characters and lone surrogates, which Postgres, Arrow or a prompt cannot hold."""
-    text = value if isinstance(value, str) else ""
-    return _CONTROL_CHARS.sub(" ", text).encode("utf-8", "replace").decode()
+@dataclass
+class _Items:
+    """The items of a response. skipped: the id, the faulty field and the digest of each invalid item."""
+
+    open: dict[str, TodoistTask] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
+    skipped: list[tuple[str, str, str]] = field(default_factory=list)
 
 
-def valid_zone(name: object) -> str | None:
-    """Return the name of an existing time zone, or None if `name` is not one."""
+@dataclass(frozen=True)
+class _Places:
+    """Ids of projects and sections."""
+
+    projects: Set[str]
+    sections: Set[str]
+
+    def hold(self, task: TodoistTask) -> bool:
+        """Return whether the task is in one of these places."""
+        return task.project_id in self.projects or task.section_id in self.sections
+
+    def __sub__(self, other: _Places) -> _Places:
+        return _Places(self.projects - other.projects, self.sections - other.sections)
+
+    def __bool__(self) -> bool:
+        return bool(self.projects or self.sections)
+
+
+def _read_items(response: Mapping[str, Any]) -> _Items:
+    """Read all items; of several with the same id the last one counts."""
+    items = _Items()
+    for item in response.get("items") or ():
+        task_id = object_id(item)
+        try:
+            if task_id is None:
+                raise BadItem("id" if isinstance(item, dict) else "not an object")
+            if is_ended(item):
+                items.open.pop(task_id, None)
+                items.ended.add(task_id)
+            else:
+                items.open[task_id] = read_task(task_id, item)
+                items.ended.discard(task_id)
+        except BadItem as error:
+            items.skipped.append((task_id or "?", str(error), _digest(item)))
+    return items
+
+
+def _digest(item: object) -> str:
     try:
-        return ZoneInfo(name).key if isinstance(name, str) and name else None
-    except (KeyError, ValueError, OSError):
-        return None
-
-
-def parse_instant(value: object) -> datetime | None:
-    """Parse one of Todoist's timestamps, with or without fractions, to aware UTC; None if it is invalid."""
-    try:
-        instant = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
-        return None
-    if instant is None or instant.year not in _VALID_YEARS:
-        return None
-    return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
-
-
-def _item_id(item: object) -> str:
-    if not isinstance(item, dict):
-        raise BadItem("not an object")
-    item_id = item.get("id")
-    if isinstance(item_id, bool) or not isinstance(item_id, str | int) or item_id == "":
-        raise BadItem("id")
-    return clean_text(str(item_id))
-
-
-def _item_id_or_unknown(item: object) -> str:
-    try:
-        return _item_id(item)
-    except BadItem:
-        return "?"
-
-
-def _to_task(task_id: str, item: Mapping[str, Any]) -> TodoistTask:
-    if not isinstance(item.get("content"), str):
-        raise BadItem("content")
-    task = TodoistTask(
-        task_id=task_id,
-        content=clean_text(item["content"]),
-        description=clean_text(item.get("description")),
-        project_id=_optional_text(item.get("project_id")),
-        section_id=_optional_text(item.get("section_id")),
-        parent_id=_optional_text(item.get("parent_id")),
-        labels=_labels(item.get("labels")),
-        priority=min(4, max(1, item["priority"])) if isinstance(item.get("priority"), int) else 1,
-        deadline_date=_date(_dict(item.get("deadline")).get("date")),
-        duration_minutes=_minutes(_dict(item.get("duration"))),
-        added_at=parse_instant(item.get("added_at")),
-    )
-    return _with_due(task, _dict(item.get("due")))
-
-
-def _with_due(task: TodoistTask, due: Mapping[str, Any]) -> TodoistTask:
-    date = due.get("date")
-    if not isinstance(date, str) or not _DUE_DATE.fullmatch(date) or parse_instant(date) is None:
-        return task
-    return replace(
-        task,
-        due_date=date,
-        due_timezone=valid_zone(due.get("timezone")),
-        due_string=clean_text(due.get("string")) or None,
-        is_recurring=bool(due.get("is_recurring")),
-    )
-
-
-def _labels(value: object) -> tuple[str, ...]:
-    labels: Iterable[object] = value if isinstance(value, list) else ()
-    return tuple(sorted({clean_text(label) for label in labels if isinstance(label, str)}))
-
-
-def _dict(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _optional_text(value: object) -> str | None:
-    return None if value is None or value == "" else clean_text(str(value))
-
-
-def _date(value: object) -> str | None:
-    return value[:10] if isinstance(value, str) and parse_instant(value) else None
-
-
-def _minutes(duration: Mapping[str, Any]) -> int | None:
-    amount = duration.get("amount")
-    if isinstance(amount, bool) or not isinstance(amount, int) or not 0 < amount < 1_000_000:
-        return None
-    return amount * (1440 if duration.get("unit") == "day" else 1)
+        text = json.dumps(item, sort_keys=True)
+    except RecursionError:  # the item is nested too deep
+        text = str(object_id(item))
+    return sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def _fold_directory(before: Directory, response: Mapping[str, Any]) -> Directory:
-    projects, sections, archived = dict(before.projects), dict(before.sections), set(before.archived)
-    for project_id, project in _objects(response.get("projects")):
-        projects.pop(project_id, None)
-        archived.discard(project_id)
-        if project.get("is_archived"):
-            archived.add(project_id)
-        elif not project.get("is_deleted"):
-            projects[project_id] = clean_text(project.get("name"))
-    for section_id, section in _objects(response.get("sections")):
-        sections.pop(section_id, None)
-        if not section.get("is_deleted") and not section.get("is_archived"):
-            sections[section_id] = clean_text(section.get("name"))
-    user = _dict(response.get("user"))
+    """Fold the projects, the sections and the user; a deleted project takes those below it along, unless listed."""
+    listed = dict(objects(response.get("projects")))
+    projects = {**before.projects, **{project_id: read_project(each) for project_id, each in listed.items()}}
+    deleted = _deleted(listed)
+    gone = deleted | (_descendants(_parents(projects), deleted) - listed.keys())
+    listed_sections = dict(objects(response.get("sections")))
+    sections = {**before.sections, **{section_id: read_section(each) for section_id, each in listed_sections.items()}}
+    user = as_object(response.get("user"))
     return Directory(
-        projects,
-        sections,
-        frozenset(archived),
-        timezone=valid_zone(_dict(user.get("tz_info")).get("timezone")) or before.timezone,
+        todoist_user_id=object_id(user) or before.todoist_user_id,
+        projects={project_id: project for project_id, project in projects.items() if project_id not in gone},
+        sections={key: section for key, section in sections.items() if key not in _deleted(listed_sections)},
+        timezone=zone_of(as_object(user.get("tz_info"))) or before.timezone,
         language=clean_text(user.get("lang"))[:16] or before.language,
+        unreadable=before.unreadable,
     )
 
 
-def _objects(value: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the id and the object of every valid entry of a list."""
-    entries: Iterable[object] = value if isinstance(value, list) else ()
-    for entry in entries:
-        if isinstance(entry, dict) and isinstance(entry.get("id"), str | int):
-            yield clean_text(str(entry["id"])), entry
+def _deleted_places(before: Directory, after: Directory, response: Mapping[str, Any]) -> _Places:
+    """Return the projects and sections that a response deletes, and the projects below them."""
+    return _Places(
+        (before.projects.keys() - after.projects.keys()) | _deleted(dict(objects(response.get("projects")))),
+        (before.sections.keys() - after.sections.keys()) | _deleted(dict(objects(response.get("sections")))),
+    )
+
+
+def _archived_places(directory: Directory) -> _Places:
+    """Return the archived projects and sections, and the projects below them."""
+    projects = {project_id for project_id, project in directory.projects.items() if project.is_archived}
+    sections = {section_id for section_id, section in directory.sections.items() if section.is_archived}
+    return _Places(projects | _descendants(_parents(directory.projects), projects), sections)
+
+
+def _active_places(directory: Directory) -> _Places:
+    """Return the projects and sections that are not archived."""
+    return _Places(directory.projects.keys(), directory.sections.keys()) - _archived_places(directory)
+
+
+def _deleted(listed: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    return {key for key, each in listed.items() if each.get("is_deleted")}
+
+
+def _parents(projects: Mapping[str, Project]) -> dict[str, str | None]:
+    return {project_id: project.parent_id for project_id, project in projects.items()}
+
+
+def _descendants(parents: Mapping[str, str | None], roots: Collection[str]) -> set[str]:
+    """Return all ids below the roots, given each id's parent."""
+    if not roots:
+        return set()
+    children: dict[str, list[str]] = defaultdict(list)
+    for child, parent in parents.items():
+        if parent is not None:
+            children[parent].append(child)
+    found, rest = set[str](), list(roots)
+    while rest:
+        new = set(children.get(rest.pop(), ())) - found
+        found |= new
+        rest.extend(new)
+    return found
+
+
+def _unread_zone(response: Mapping[str, Any]) -> str | None:
+    tz_info = as_object(as_object(response.get("user")).get("tz_info"))
+    return None if not tz_info or zone_of(tz_info) else clean_text(str(tz_info.get("timezone")))[:40]
+
+
+def _emptied(directory: Directory) -> Directory:
+    """Return what a full response does not replace: the user, and the items that a full sync was made for."""
+    return replace(directory, projects={}, sections={})

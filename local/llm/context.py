@@ -70,7 +70,9 @@ def json_objects_in(text: str) -> Iterator[dict[str, Any]]:
 def user_texts(context: Context) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Every text that may come from the user, with the ids of the tasks that it describes."""
     for task in context.shown_tasks:
-        yield from ((text, (task["id"],)) for text in _texts(task, ("title", "project", "section", "labels")))
+        yield from (
+            (text, (task["id"],)) for text in _texts(task, ("title", "project", "section", "parent", "labels"))
+        )
     for theme in context.themes:
         task_ids = tuple(theme.get("task_ids", ()))[:3]
         yield from ((text, task_ids) for text in _texts(theme, ("label", "tags")))

@@ -5,8 +5,9 @@ SELECT user_id,
        n_overdue / n_open AS share_overdue,
        max(today - due) AS max_days_overdue
 FROM (
-    SELECT user_id, due_day(due_date, timezone) AS due, local_time(as_of(), timezone)::DATE AS today
-    FROM todoist_tasks WHERE task_id IS NOT NULL
+    SELECT user_id, least(due_day(due_date, timezone), deadline_date::DATE) AS due,
+           local_time(as_of(), timezone)::DATE AS today
+    FROM todoist_tasks WHERE is_actionable
 )
 GROUP BY user_id
 HAVING n_overdue > 0

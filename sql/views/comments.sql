@@ -1,19 +1,24 @@
 -- Descriptions of all views, columns and macros. A unit follows in brackets at the end.
 
-COMMENT ON VIEW todoist_tasks IS 'Open tasks, one row each; a user without open tasks has one row without a task';
+COMMENT ON VIEW todoist_tasks IS 'Open items of Todoist, one row each: tasks, headers, tasks of other people; a user without any has one row without an item';
 COMMENT ON COLUMN todoist_tasks.user_id IS 'Owner of the task';
-COMMENT ON COLUMN todoist_tasks.task_id IS 'Todoist''s id; null: the user has no open tasks';
+COMMENT ON COLUMN todoist_tasks.task_id IS 'Todoist''s id; null: the user has no open items';
+COMMENT ON COLUMN todoist_tasks.is_actionable IS 'Whether the item is a task of the user: no header, and assigned to the user or to nobody';
+COMMENT ON COLUMN todoist_tasks.title IS 'Content without markup, or the description if the content is empty';
 COMMENT ON COLUMN todoist_tasks.timezone IS 'The user''s time zone [IANA name]';
 COMMENT ON COLUMN todoist_tasks.language IS 'The user''s language in Todoist [ISO 639-1]';
-COMMENT ON COLUMN todoist_tasks.content IS 'Title of the task as the user wrote it';
-COMMENT ON COLUMN todoist_tasks.description IS 'Description of the task as the user wrote it';
-COMMENT ON COLUMN todoist_tasks.text IS 'Text to embed: the content without markup, or the description if nothing is left';
-COMMENT ON COLUMN todoist_tasks.text_hash IS 'Hash of the text [128 bits of sha256, hex]';
+COMMENT ON COLUMN todoist_tasks.content IS 'Title of the task as its author wrote it';
+COMMENT ON COLUMN todoist_tasks.description IS 'Description of the task as its author wrote it';
+COMMENT ON COLUMN todoist_tasks.text IS 'Text to embed: the title or description without addresses; null unless the item is actionable';
+COMMENT ON COLUMN todoist_tasks.text_hash IS 'Hash of the text, null without one [128 bits of sha256, hex]';
 COMMENT ON COLUMN todoist_tasks.project_id IS 'Todoist''s id of the project';
 COMMENT ON COLUMN todoist_tasks.project IS 'Name of the project';
 COMMENT ON COLUMN todoist_tasks.section_id IS 'Todoist''s id of the section';
 COMMENT ON COLUMN todoist_tasks.section IS 'Name of the section';
 COMMENT ON COLUMN todoist_tasks.parent_id IS 'Parent task of a sub-task';
+COMMENT ON COLUMN todoist_tasks.parent IS 'Title of the parent task';
+COMMENT ON COLUMN todoist_tasks.responsible_uid IS 'Todoist''s id of the person who has to do the task; null: assigned to nobody';
+COMMENT ON COLUMN todoist_tasks.added_by_uid IS 'Todoist''s id of the author of the task';
 COMMENT ON COLUMN todoist_tasks.labels IS 'Names of the task''s labels';
 COMMENT ON COLUMN todoist_tasks.priority IS 'Priority as in Todoist''s API: 4 is the most urgent, 1 the default [1 to 4]';
 COMMENT ON COLUMN todoist_tasks.due_date IS 'Due date: a date, a local time, or an instant with Z [ISO 8601]';
@@ -23,6 +28,7 @@ COMMENT ON COLUMN todoist_tasks.is_recurring IS 'Whether the task recurs after i
 COMMENT ON COLUMN todoist_tasks.deadline_date IS 'Deadline of the task [ISO 8601]';
 COMMENT ON COLUMN todoist_tasks.duration_minutes IS 'The user''s estimate of the duration [min]';
 COMMENT ON COLUMN todoist_tasks.added_at IS 'Time at which the task was added [UTC]';
+COMMENT ON COLUMN todoist_tasks.updated_at IS 'Time of the last change that Todoist reported with the task [UTC]';
 COMMENT ON COLUMN todoist_tasks.shard IS 'Shard of the user: users of a shard are computed and stored together';
 
 COMMENT ON VIEW tip_reactions IS 'Reactions to tips as of the last run that read them for contexts; the newest are in reactions';

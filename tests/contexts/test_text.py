@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contexts.text import counted, plain, quoted
+from contexts.text import counted, cut, plain, quoted, truncate, without_addresses
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,57 @@ def test_counted(n: int, phrase: str) -> None:
 def test_counted_with_thousands() -> None:
     """A caller can ask for commas between thousands."""
     assert counted(1000, "task", ",") == "1,000 tasks"
+
+
+FAMILY = "👨\u200d👩\u200d👧"
+"""An emoji of five code points."""
+
+
+@pytest.mark.parametrize(
+    ("text", "max_chars", "expected"),
+    [
+        ("abc", 3, "abc"),
+        ("abcd", 3, "abc"),
+        (FAMILY * 3, 12, FAMILY * 2),
+        ("ae\u0301b", 2, "a"),
+        ("🇩🇪🇺🇳", 3, "🇩🇪"),
+        (FAMILY, 3, FAMILY[:3]),
+        ("a" + "\u0301" * 1000, 5, "a" + "\u0301" * 4),
+        ("", 0, ""),
+    ],
+)
+def test_cut(text: str, max_chars: int, expected: str) -> None:
+    """A text is cut between graphemes; only a first grapheme that is too long itself is cut inside."""
+    assert cut(text, max_chars) == expected
+
+
+@given(st.text(), st.integers(1, 20))
+def test_truncate(text: str, max_chars: int) -> None:
+    """Any text becomes one line of at most the given length, which ends with an ellipsis if something is missing."""
+    line = " ".join(text.split())
+    short = truncate(text, max_chars)
+    assert len(short) <= max_chars
+    assert short == line if len(line) <= max_chars else short.endswith("…")
+
+
+@pytest.mark.parametrize(
+    ("text", "rest"),
+    [
+        ("read https://example.com/a(b)?c=d#e now", "read now"),
+        ("see www.example.com, or docs.example.com/d/1", "see or"),
+        ("mail ann.b+c@mail.example.com please", "mail please"),
+        ("call app://open/7", "call"),
+        ("order at example.com", "order at example.com"),
+        ("and/or 1/2 w/o @home 3.5 e.g. 24/7", "and/or 1/2 w/o @home 3.5 e.g. 24/7"),
+        ("https://example.com", ""),
+    ],
+)
+def test_without_addresses(text: str, rest: str) -> None:
+    """URLs, hosts with a path and e-mail addresses are no words; slashes and at signs of other texts stay."""
+    assert " ".join(without_addresses(text).split()) == rest
+
+
+@pytest.mark.parametrize("part", ["a.", "a@", "a/", "x" * 50, "://", "www.", "a.b/"])
+def test_hostile_addresses(part: str) -> None:
+    """A text of a hundred thousand parts of addresses takes no longer than other texts of its length."""
+    assert isinstance(without_addresses(part * 100_000 + "/@"), str)

@@ -41,7 +41,7 @@ def due(task_id: str, at: str | None, **more: Any) -> dict[str, Any]:
 
 
 def test_overdue(ask: Ask, world: World, account: Any) -> None:
-    """A task is overdue from the user's own midnight on; users without overdue tasks are left out."""
+    """A task is overdue from the user's own midnight on, by due date or deadline; other items do not count."""
     world.add(
         "ann", account(due("a1", "2026-11-20"), due("a2", "2026-11-22"), due("a3", "2026-11-23"), due("a4", None))
     )
@@ -49,8 +49,11 @@ def test_overdue(ask: Ask, world: World, account: Any) -> None:
     world.add("bob", auckland, "Pacific/Auckland")
     world.add("cem", account(due("c1", "2026-11-23T23:00:00Z"), due("c2", "2026-12-01")))
     world.add("dan", account())
+    late = {"deadline": {"date": "2026-11-21"}}
+    eve = account(due("e1", None, **late), due("e2", "2026-11-01", responsible_uid="colleague"), due("e3", None))
+    world.add("eve", eve)
     world.night()
-    assert ask("overdue") == [("ann", 4, 2, 0.5, 3), ("bob", 1, 1, 1.0, 1)]
+    assert ask("overdue") == [("ann", 4, 2, 0.5, 3), ("bob", 1, 1, 1.0, 1), ("eve", 2, 1, 0.5, 2)]
 
 
 def test_tip_kinds(ask: Ask, world: World, account: Any) -> None:

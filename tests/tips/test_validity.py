@@ -40,14 +40,14 @@ class TestStillValid:
         """A tip is valid as long as its tasks and its theme are unchanged, whatever else changes."""
         other = (THEME, Theme("g", "garden", (), ("rake", "hoe")))
         assert is_valid(MILK, BREAD)
-        assert is_valid(replace(BREAD, content="Bake a cake", priority=4), MILK)
+        assert is_valid(replace(BREAD, title="Bake a cake", priority=4), MILK)
         assert is_valid(MILK, BREAD, Task("rake", "Rake"), Task("hoe", "Hoe"), themes=other)
         assert is_valid(MILK, BREAD, reactions=[("focus", "h", "done")], language="de")
 
     @pytest.mark.parametrize(
         "changed",
         [
-            {"content": "Buy oat milk"},
+            {"title": "Buy oat milk"},
             {"due_date": "2026-11-27"},
             {"due_date": None},
             {"due_date": "2026-11-26T10:00:00Z"},

@@ -20,7 +20,7 @@ from contexts.assembly.assemble import (
     Budget,
     assemble,
     bucket_of,
-    due_day,
+    decisive_date,
 )
 from contexts.assembly.model import BUCKETS, Reaction, Signals, Task, TaskGroups, Theme, UserContext
 
@@ -81,7 +81,7 @@ tasks = st.lists(
     st.builds(
         Task,
         task_id=st.text("abcXYZ0123456789", min_size=1, max_size=6),
-        content=words,
+        title=words,
         priority=st.integers(1, 4),
         project=st.none() | words,
         section=st.none() | words,
@@ -90,6 +90,7 @@ tasks = st.lists(
         is_recurring=st.booleans(),
         deadline_date=st.none() | days.map(str),
         duration_minutes=st.none() | st.integers(1, 10_000),
+        parent=st.none() | words,
     ),
     max_size=15,
     unique_by=lambda task: task.task_id,
@@ -188,7 +189,7 @@ class TestAnyUser:
         }
         zone = ZoneInfo(signals.timezone)
         for task in signals.tasks:
-            assert shown_in[task.task_id] == expected_bucket(task.due_date, today, zone)
+            assert shown_in[task.task_id] == expected_bucket(task, today, zone)
         elsewhere = now.astimezone(ZoneInfo("Pacific/Auckland"))
         assert assemble(signals, elsewhere, LARGE) == assemble(signals, now, LARGE)
 
@@ -208,11 +209,11 @@ class TestAnyUser:
         assert assemble(signals, until, LARGE).context_hash != first.context_hash
 
 
-def expected_bucket(due: str | None, today: date, zone: ZoneInfo) -> str:
-    if due is None:
+def expected_bucket(task: Task, today: date, zone: ZoneInfo) -> str:
+    instants = [datetime.fromisoformat(text) for text in (task.due_date, task.deadline_date) if text]
+    if not instants:
         return "someday"
-    instant = datetime.fromisoformat(due)
-    day = (instant.astimezone(zone) if instant.tzinfo else instant).date()
+    day = min((instant.astimezone(zone) if instant.tzinfo else instant).date() for instant in instants)
     if day <= today:
         return "today" if day == today else "overdue"
     return "this_week" if day <= today + timedelta(days=6) else "later"
@@ -243,7 +244,38 @@ class TestBuckets:
     )
     def test_due_day(self, due: str, zone: str, day: date) -> None:
         """A whole day and a local time are due on their date, an instant on the date of the user's clock."""
-        assert due_day(Task("1", "x", due_date=due), ZoneInfo(zone)) == day
+        assert decisive_date(Task("1", "x", due_date=due), ZoneInfo(zone)) == (day, "due")
+
+    @pytest.mark.parametrize(
+        ("due", "deadline", "bucket", "dated_by"),
+        [
+            (None, "2026-11-22", "overdue", "deadline"),
+            (None, "2026-11-23", "today", "deadline"),
+            ("2026-12-24", "2026-11-25", "this_week", "deadline"),
+            ("2026-11-25", "2026-12-24", "this_week", "due"),
+            ("2026-11-23", "2026-11-23", "today", "due"),
+            ("2026-11-24T02:00:00Z", "2026-11-24", "today", "due"),
+        ],
+    )
+    def test_deadline(self, due: str | None, deadline: str, bucket: str, dated_by: str) -> None:
+        """The earlier one of due date and deadline decides the bucket, and the context says which one it is."""
+        task = Task("1", "x", due_date=due, deadline_date=deadline)
+        [(found, [shown])] = context_of(user(task, timezone="America/New_York"))["tasks"].items()
+        assert (found, shown.get("dated_by", "due"), shown["deadline"]) == (bucket, dated_by, deadline)
+
+    def test_midnight_of_a_deadline(self) -> None:
+        """A context with a task whose deadline is today is valid until the user's midnight."""
+        signals = user(Task("1", "x", deadline_date="2026-11-23"), timezone="Europe/Berlin")
+        first = assemble(signals, NOW, LARGE)
+        assert first.valid_until == datetime(2026, 11, 23, 23, tzinfo=UTC)
+        assert '"overdue":[' in assemble(signals, datetime(2026, 11, 23, 23, tzinfo=UTC), LARGE).context_json
+
+    def test_deadlines_are_not_cut_first(self) -> None:
+        """A task with only a deadline ranks by it, before tasks of the same bucket that are due later."""
+        tasks = [Task(f"due {n}", "x" * 100, due_date="2026-11-26") for n in range(9)]
+        context = context_of(user(*tasks, Task("deadline", "x", deadline_date="2026-11-25")), budget=Budget(200))
+        assert shown(context)[0] == "deadline"
+        assert len(shown(context)) < 9
 
     def test_two_users_at_one_instant(self) -> None:
         """At the same instant a task is due today in Honolulu and overdue in Tokyo."""
@@ -291,6 +323,10 @@ class TestTaskViews:
             "minutes": 90,
         }
 
+    def test_parent(self) -> None:
+        """A sub-task carries its parent's title, cut to 60 characters."""
+        assert view(Task("1", "milk", parent="Party " * 30))["parent"] == "Party " * 9 + "Party…"
+
     @pytest.mark.parametrize(("priority", "shown"), [(4, "p1"), (3, "p2"), (2, "p3")])
     def test_priority(self, priority: int, shown: str) -> None:
         """Todoist's priority 4 is p1."""
@@ -317,6 +353,13 @@ class TestTaskViews:
         assert title.startswith("word word word")
         assert title.endswith("…")
         assert len(title) <= 200
+
+    @pytest.mark.parametrize("grapheme", ["👨‍👩‍👧‍👦", "🇺🇳", "🧑🏽‍🚀", "e\u0301", "கி"])
+    def test_cut_between_graphemes(self, grapheme: str) -> None:
+        """A long title is cut between the characters that a reader sees, never inside of one."""
+        title = view(Task("1", grapheme * 200))["title"]
+        assert 150 < len(title) <= 200
+        assert title == grapheme * (len(title) // len(grapheme)) + "…"
 
     @pytest.mark.parametrize("title", ["🧑🏽‍🚀 launch 🇺🇳", "קנה חלב", "اشترِ الحليب", "買牛奶", 'say "hi" \\ bye'])
     def test_scripts(self, title: str) -> None:
@@ -347,7 +390,7 @@ class TestTaskViews:
 
 def group(*tasks: Task) -> tuple[tuple[str, str], ...]:
     """Tasks that the last clustering found to be duplicates, with their current content."""
-    return tuple((task.task_id, task.content_hash) for task in tasks)
+    return tuple((task.task_id, task.title_hash) for task in tasks)
 
 
 class TestDuplicates:
@@ -380,10 +423,10 @@ class TestDuplicates:
         assert shown(context_of(user(*tasks, duplicates=(group(*tasks),)))) == ["a", "b"]
 
     def test_reworded_since(self) -> None:
-        """A task that was reworded since the clustering is shown with its new content."""
-        now = replace(self.MILK[0], content="call the lawyer about the lawsuit")
+        """A task that was reworded since the clustering is shown with its new title."""
+        now = replace(self.MILK[0], title="call the lawyer about the lawsuit")
         context = context_of(user(now, self.MILK[1], duplicates=(group(*self.MILK[:2]),)))
-        assert [task["title"] for task in context["tasks"]["someday"]] == [now.content, "buy milk"]
+        assert [task["title"] for task in context["tasks"]["someday"]] == [now.title, "buy milk"]
 
     def test_hundreds(self) -> None:
         """Hundreds of duplicates neither fill the context nor push the other tasks out of it."""
@@ -409,6 +452,23 @@ class TestThemesAndReactions:
         themes = [Theme(f"{n:02}", f"theme {n}", (), tuple(t.task_id for t in tasks[:n])) for n in range(2, 20)]
         named = context_of(user(*tasks, themes=tuple(themes)))["themes"]
         assert [theme["n_tasks"] for theme in named] == list(range(19, 19 - MAX_THEMES, -1))
+
+    def test_equally_large_themes(self) -> None:
+        """Which of many equally large themes are named, and in which order, does not depend on their ids."""
+        tasks = [Task(f"t{n:02}", "x") for n in range(40)]
+        members = [(f"t{n:02}", f"t{n + 1:02}") for n in range(0, 40, 2)]
+        ids = [f"{n:02}" for n in range(20)]
+        named = [
+            context_of(
+                user(
+                    *tasks,
+                    themes=tuple(Theme(theme_id, "x", (), own) for theme_id, own in zip(each, members, strict=True)),
+                )
+            )["themes"]
+            for each in (ids, ids[::-1])
+        ]
+        task_ids = [[theme["task_ids"] for theme in themes] for themes in named]
+        assert task_ids == [[list(own) for own in members[:MAX_THEMES]]] * 2
 
     def test_theme_names_shown_tasks(self) -> None:
         """A theme counts all its tasks and names the tasks that the context shows."""

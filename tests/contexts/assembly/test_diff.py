@@ -110,6 +110,20 @@ class TestDays:
         """The sentence about a changed date gives both dates, and both buckets if they differ."""
         assert sentences(report(due_date=old), report(due_date=new)) == [f"task 'Write the report' {change}"]
 
+    def test_deadline(self) -> None:
+        """A task with only a deadline is added with it, moves with it, and becomes overdue by it."""
+        task = report(due_date=None, deadline_date="2026-11-24")
+        assert differences(context(), context(task)) == [
+            "task 'Write the report' was added, with deadline 2026-11-24 (this week)"
+        ]
+        assert differences(context(task), context(task, now=MONDAY + 2 * DAY)) == [
+            "task 'Write the report' became overdue"
+        ]
+        assert sentences(report(due_date=None), task) == [
+            "task 'Write the report' moved from no date to this week",
+            "task 'Write the report' has deadline 2026-11-24 now (was none)",
+        ]
+
     def test_recurring(self) -> None:
         """The sentence about a recurring task's date says that it recurs, because it may have been done once."""
         old, new = (report(due_date=day, is_recurring=True) for day in ("2026-11-23", "2026-11-24"))
@@ -121,12 +135,13 @@ class TestEdits:
     @pytest.mark.parametrize(
         ("old", "new", "change"),
         [
-            ({"content": "Write it"}, {"content": "Send it"}, "task 'Write it' is now called 'Send it'"),
+            ({"title": "Write it"}, {"title": "Send it"}, "task 'Write it' is now called 'Send it'"),
             ({"priority": 1}, {"priority": 4}, "has priority p1 now (was p4)"),
             ({}, {"project": "Home"}, "moved to project 'Home'"),
             ({"project": "Home"}, {"project": "Work"}, "moved from project 'Home' to 'Work'"),
             ({"project": "Home"}, {}, "left project 'Home'"),
             ({"section": "Garden"}, {"section": "Roof"}, "moved from section 'Garden' to 'Roof'"),
+            ({"parent": "Party"}, {"parent": "Trip"}, "moved from parent task 'Party' to 'Trip'"),
             ({}, {"deadline_date": "2026-12-01"}, "has deadline 2026-12-01 now (was none)"),
             ({"deadline_date": "2026-12-01"}, {}, "has no deadline now (was 2026-12-01)"),
             ({"duration_minutes": 1}, {"duration_minutes": 30}, "has duration 30 minutes now (was 1 minute)"),
@@ -143,8 +158,8 @@ class TestEdits:
 
     def test_same_change_of_many_tasks(self) -> None:
         """A change of more than three tasks is one sentence that names three of them."""
-        before = [report(task_id=f"t{n}", content=f"Step {n}", project="Home") for n in range(5)]
-        after = [report(task_id=f"t{n}", content=f"Step {n}", project="House") for n in range(5)]
+        before = [report(task_id=f"t{n}", title=f"Step {n}", project="Home") for n in range(5)]
+        after = [report(task_id=f"t{n}", title=f"Step {n}", project="House") for n in range(5)]
         names = "'Step 0', 'Step 1', 'Step 2' and 2 more"
         assert differences(context(*before), context(*after)) == [
             f"5 tasks ({names}) moved from project 'Home' to 'House'"
@@ -204,7 +219,7 @@ class TestDuplicates:
     MILK, MORE, AGAIN = Task("a", "buy milk"), Task("b", "milk"), Task("c", "Milk")
 
     def context(self, *tasks: Task, together: bool = True) -> UserContext:
-        groups = (tuple((task.task_id, task.content_hash) for task in tasks),) if together else ()
+        groups = (tuple((task.task_id, task.title_hash) for task in tasks),) if together else ()
         return context(*tasks, duplicates=groups)
 
     def test_becomes_a_duplicate(self) -> None:
@@ -348,14 +363,15 @@ lists = st.lists(
     st.builds(
         Task,
         task_id=st.sampled_from(["t1", "t2", "t3", "t4"]),
-        content=few,
+        title=few,
         priority=st.integers(1, 4),
         project=st.none() | few,
         section=st.none() | few,
         labels=st.lists(few, max_size=2, unique=True).map(tuple),
         due_date=st.none() | st.sampled_from(["2026-11-22", "2026-11-24", "2026-12-24"]),
         is_recurring=st.booleans(),
-        deadline_date=st.none() | st.just("2026-12-24"),
+        deadline_date=st.none() | st.sampled_from(["2026-11-22", "2026-11-25", "2026-12-24"]),
+        parent=st.none() | few,
         duration_minutes=st.none() | st.integers(1, 2),
     ),
     max_size=4,

@@ -56,10 +56,10 @@ class TestTaskGroups:
         assert json.loads(TaskGroups().to_json()) == {"themes": [], "duplicates": []}
 
 
-def test_content_hash() -> None:
+def test_title_hash() -> None:
     """The content hash is the start of the content's sha256, of the content only."""
-    assert Task("a", "milk").content_hash == Task("b", "milk", priority=4).content_hash == "8825e76530f87ff5"
-    assert Task("a", "Milk").content_hash != Task("a", "milk").content_hash
+    assert Task("a", "milk").title_hash == Task("b", "milk", priority=4).title_hash == "8825e76530f87ff5"
+    assert Task("a", "Milk").title_hash != Task("a", "milk").title_hash
 
 
 def test_tasks_shown() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from contexts.todoist.accounts import Accounts, FetchScope, SyncState
 from contexts.todoist.credentials import CredentialCipher, Credentials, CredentialsError, new_key
 from contexts.todoist.mirror import Directory
+from contexts.todoist.objects import Project, Section
 
 NOW = datetime(2026, 11, 23, 14, 0, tzinfo=UTC)
 NEXT_RUN = NOW + timedelta(hours=4)
@@ -143,7 +144,14 @@ class TestSyncStates:
     def test_saved(self, accounts: Accounts, add: Add) -> None:
         """The next fetch starts from the saved sync token, names and time zone."""
         add("ann")
-        directory = Directory({"p": "Home"}, {"s": "Gärten 🌱"}, frozenset({"q"}), "Asia/Tokyo", "de")
+        directory = Directory(
+            todoist_user_id="7",
+            projects={"p": Project("Home"), "q": Project("Work", "p", is_shared=True, is_archived=True)},
+            sections={"s": Section("Gärten 🌱", is_archived=True)},
+            timezone="Asia/Tokyo",
+            language="de",
+            unreadable=frozenset({"0f", "1e"}),
+        )
         accounts.save_sync_states([SyncState("ann", "s1", directory, b"digest")], [], NOW)
         [account] = accounts.load(["ann"])[0]
         assert (account.sync_token, account.directory, account.timezone) == ("s1", directory, "Asia/Tokyo")

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from dataclasses import replace
-from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contexts.assembly.assemble import Budget, assemble
-from contexts.assembly.model import Signals, Task
-from contexts.todoist.mirror import (
-    Directory,
-    Mirror,
-    TodoistTask,
-    clean_text,
-    fold,
-    parse_instant,
-    text_hash,
-    valid_zone,
-)
+from contexts.todoist.mirror import Directory, Mirror, fold, open_tasks, text_hash
+from contexts.todoist.objects import Project, Section
 
+ANN = {"id": "ann"}
 CANARY = "canary-4711"
 
 
@@ -43,12 +32,6 @@ def delta(*items: Any, **more: Any) -> dict[str, Any]:
 
 def mirror_of(*items: Any, **more: Any) -> Mirror:
     return fold(Mirror(), full(*items, **more)).mirror
-
-
-def task(fields: dict[str, Any]) -> TodoistTask:
-    """Return the task of an item with these fields."""
-    [found] = mirror_of(item("1", **fields)).tasks.values()
-    return found
 
 
 class TestFold:
@@ -164,21 +147,36 @@ class TestInvalidItems:
     def test_invalid_update(self) -> None:
         """An invalid update is skipped, and the task is unchanged."""
         before = mirror_of(item("1"))
-        assert fold(before, delta(item("1", content=None))).mirror == before
+        assert fold(before, delta(item("1", content=None))).mirror.tasks == before.tasks
 
-    @pytest.mark.parametrize(
-        ("given", "kept"),
-        [(0, 1), (-3, 1), (1, 1), (4, 4), (5, 4), (10**30, 4), ("4", 1), (None, 1), (True, 1), (2.5, 1), ([], 1)],
-    )
-    def test_priority(self, given: Any, kept: int) -> None:
-        """A priority is clipped to 1 to 4; a priority that is not an integer is the lowest."""
-        assert task({"priority": given}).priority == kept
+    def test_a_full_sync_for_each_invalid_item(self) -> None:
+        """A skipped item needs one full sync, because a completion of it may be lost; it needs no other one."""
+        broken = item("1", content=None)
+        first = fold(mirror_of(item("1")), delta(broken))
+        assert first.needs_full
+        second = fold(first.mirror, full(broken))
+        assert (second.needs_full, second.mirror.tasks) == (False, {})
+        assert not fold(second.mirror, delta(item("2"), broken)).needs_full
 
-    @pytest.mark.parametrize("key", ["due", "deadline", "duration", "labels", "description", "added_at"])
-    @pytest.mark.parametrize("value", [None, 5, "x", [], {}, [None, 5], {"date": 5}, {"amount": "x"}, True], ids=str)
-    def test_invalid_optional_field(self, key: str, value: Any) -> None:
-        """An invalid value of any other field is ignored, and the task is kept."""
-        assert task({key: value}).content == "Task 1"
+    def test_another_content_of_an_invalid_item(self) -> None:
+        """An invalid item that changes needs another full sync, also if other invalid items are known."""
+        known = fold(Mirror(), full(item("1", content=None), {"content": "no id"})).mirror
+        assert fold(known, delta(item("1", content=5))).needs_full
+        assert not fold(known, delta({"content": "no id"})).needs_full
+
+    def test_a_readable_item_is_forgotten(self) -> None:
+        """The digest of an invalid item is kept only until a full response is without it."""
+        known = fold(Mirror(), full(item("1", content=None))).mirror
+        assert known.directory.unreadable
+        assert fold(known, delta(item("1"))).mirror.directory.unreadable == known.directory.unreadable
+        assert fold(known, full(item("1"))).mirror.directory.unreadable == frozenset()
+
+    @pytest.mark.parametrize("key", ["due", "deadline"])
+    @pytest.mark.parametrize("date", ["9999-12-31", "0001-01-01", "2200-01-01", "tomorrow", "2026-02-30", 5, []])
+    def test_unreadable_date(self, key: str, date: Any) -> None:
+        """An item with a date that cannot be read is skipped: without the date it would be a different task."""
+        folded = fold(Mirror(), full(item("1", **{key: {"date": date}}), item("2")))
+        assert (set(folded.mirror.tasks), folded.skipped) == ({"2"}, (("1", key),))
 
     json_values = st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -206,214 +204,91 @@ class TestInvalidItems:
         )
 
 
-class TestTexts:
-    @pytest.mark.parametrize(
-        ("dirty", "plain"),
-        [
-            ("nul\x00byte", "nul byte"),
-            ("bell\x07 escape\x1b[31m", "bell  escape [31m"),
-            ("delete\x7f", "delete "),
-            ("lone \ud83d surrogate", "lone ? surrogate"),
-            ("two\nlines\tand a tab", "two\nlines\tand a tab"),
-            ("family 👨‍👩‍👧 🇩🇪 ❤️", "family 👨‍👩‍👧 🇩🇪 ❤️"),
-            ("קנה חלב \u200fב-5 ₪", "קנה חלב \u200fב-5 ₪"),
-            ("اشترِ الحليب", "اشترِ الحليب"),
-        ],
-    )
-    def test_titles(self, dirty: str, plain: str) -> None:
-        """Control characters and lone surrogates are replaced; emoji and right-to-left text are unchanged."""
-        assert task({"content": dirty}).content == plain
-
-    @given(st.text(st.characters(exclude_categories=())))
-    @settings(max_examples=100, deadline=None)
-    def test_any_text_can_be_stored(self, text: str) -> None:
-        """A clean text can be encoded and has no control characters; cleaning it again changes nothing."""
-        cleaned = clean_text(text)
-        assert cleaned.encode().decode() == cleaned
-        assert "\x00" not in cleaned
-        assert not [each for each in cleaned if ord(each) < 32 and each not in "\t\n"]
-        assert clean_text(cleaned) == cleaned
-
-    @pytest.mark.parametrize("control", ["\x80", "\x85", "\x9b", "\x9f"], ids=ascii)
-    def test_control_characters_beyond_ascii(self, control: str) -> None:
-        """Control characters beyond ASCII, such as the terminal's CSI, are replaced as well."""
-        assert not [each for each in task({"content": f"a{control}b"}).content if unicodedata.category(each) == "Cc"]
-
-    def test_every_text_is_cleaned(self) -> None:
-        """Descriptions, labels, ids and names are cleaned like titles."""
-        nul = "a\x00b"
-        fields = {"content": nul, "description": nul, "labels": [nul], "section_id": nul, "project_id": nul}
-        due = {"date": "2026-12-01", "string": nul}
-        named = [{"id": nul, "name": nul}]
-        mirror = mirror_of({**item(nul), **fields, "due": due}, projects=named, sections=named, user={"lang": nul})
-        assert "\\u0000" not in json.dumps(mirror.directory.to_json())
-        assert "\\x00" not in repr(mirror)
-        assert mirror.directory.projects == {"a b": "a b"}
-
-    @pytest.mark.parametrize(
-        ("content", "description", "text"),
-        [
-            ("Call **Ann** about `tax`", "", "Call Ann about tax"),
-            ("See [the page](https://x.org/a_b?c)", "", "See the page"),
-            ("* not a task", "", "not a task"),
-            ("~~old~~ __new__", "", "old new"),
-            ("  two   blanks\n", "", "two blanks"),
-            ("![](https://x.org/i.png)", "the\ndescription", "the description"),
-            ("", "", ""),
-        ],
-    )
-    def test_embedded_text(self, content: str, description: str, text: str) -> None:
-        """The text to embed is the title without markdown, or the description if that is empty."""
-        assert TodoistTask("1", content, description).text == text
-
-    def test_text_hash(self) -> None:
-        """The hash of a text is the first half of its SHA-256."""
-        assert text_hash("Größe") == sha256("Größe".encode()).hexdigest()[:32]
-
-    def test_labels(self) -> None:
-        """Labels are a sorted set of texts; other values are ignored."""
-        assert task({"labels": ["home", "errand", "home", None, 5]}).labels == ("errand", "home")
-
-
-class TestDates:
-    @pytest.mark.parametrize(
-        "date",
-        [
-            "2026-12-01",
-            "2026-12-01T12:00:00",
-            "2026-12-01T12:00:00.000000",
-            "2026-12-01T12:00:00.5",
-            "2026-12-06T13:00:00Z",
-            "2026-12-06T13:00:00.000000Z",
-            "2026-12-06T13:00:00.123Z",
-        ],
-    )
-    def test_three_forms(self, date: str) -> None:
-        """A date, a local time and a fixed instant are kept unchanged, with or without fractions."""
-        assert task({"due": {"date": date}}).due_date == date
-
-    @pytest.mark.parametrize("date", ["tomorrow", "", "2026-13-01", "2026-02-30", 5, None, [], "2026-12-01T25:00:00"])
-    def test_unreadable_due(self, date: Any) -> None:
-        """An invalid due date is ignored."""
-        assert task({"due": {"date": date, "string": "x"}}) == task({})
-
-    @pytest.mark.parametrize(
-        "date", ["9999-12-31", "9999-12-31T23:59:59Z", "0001-01-01", "12026-01-01", "2200-01-01"]
-    )
-    def test_far_away_years(self, date: str) -> None:
-        """A due date or deadline outside the years 1900 to 2199 is ignored."""
-        found = task({"due": {"date": date}, "deadline": {"date": date}})
-        assert (found.due_date, found.deadline_date) == (None, None)
-
-    @pytest.mark.parametrize("name", ["Mars/Olympus", "", None, 5, "../../etc/passwd", "Europe", "a\x00b", "\ud800"])
-    def test_due_in_an_unknown_zone(self, name: Any) -> None:
-        """A due date in an unknown time zone keeps its date without the zone."""
-        found = task({"due": {"date": "2026-12-06T13:00:00Z", "timezone": name}})
-        assert (found.due_date, found.due_timezone) == ("2026-12-06T13:00:00Z", None)
-        assert valid_zone(name) is None
-
-    def test_due_in_a_zone(self) -> None:
-        """The time zone of a fixed due date is kept."""
-        assert task({"due": {"date": "2026-12-06T13:00:00Z", "timezone": "Asia/Tokyo"}}).due_timezone == "Asia/Tokyo"
-
-    @pytest.mark.parametrize(
-        "date", ["2026-12-01", "20261201", "2026-12-01T08:00:00.25Z", "2026-12-01 08:00:00+02:00"]
-    )
-    def test_kept_due_can_be_assembled(self, date: str) -> None:
-        """A valid due date can be stored and assembled."""
-        assert_usable(date)
-
-    @pytest.mark.parametrize("date", ["2026W49T12", "2026-12-01\ud80012:00:00", "2026-12-01\x0012:00:00"], ids=ascii)
-    def test_unusual_due_can_be_assembled(self, date: str) -> None:
-        """A due date in a format of Python that Todoist does not document can be stored and assembled."""
-        assert_usable(date)
-
-    @pytest.mark.parametrize(
-        ("duration", "minutes"),
-        [
-            ({"amount": 45, "unit": "minute"}, 45),
-            ({"amount": 2, "unit": "day"}, 2880),
-            ({"amount": 0, "unit": "minute"}, None),
-            ({"amount": -5, "unit": "minute"}, None),
-            ({"amount": True, "unit": "day"}, None),
-            ({"amount": 10**12, "unit": "day"}, None),
-        ],
-        ids=str,
-    )
-    def test_duration(self, duration: Any, minutes: int | None) -> None:
-        """A duration is converted to minutes, and ignored if it is invalid."""
-        assert task({"duration": duration}).duration_minutes == minutes
-
-    def test_deadline(self) -> None:
-        """A deadline is a date."""
-        assert task({"deadline": {"date": "2026-12-24", "lang": "en"}}).deadline_date == "2026-12-24"
-
-    @pytest.mark.parametrize(
-        ("text", "at"),
-        [
-            ("2026-11-23T06:00:00Z", datetime(2026, 11, 23, 6, tzinfo=UTC)),
-            ("2026-11-23T06:00:00.250000Z", datetime(2026, 11, 23, 6, 0, 0, 250_000, tzinfo=UTC)),
-            ("2026-11-23T06:00:00", datetime(2026, 11, 23, 6, tzinfo=UTC)),
-            ("2026-11-23T06:00:00+05:30", datetime(2026, 11, 23, 0, 30, tzinfo=UTC)),
-            ("yesterday", None),
-            (None, None),
-            (1_800_000_000, None),
-        ],
-    )
-    def test_instants(self, text: Any, at: datetime | None) -> None:
-        """Timestamps with and without fractions are parsed to UTC; other values are None."""
-        assert parse_instant(text) == at
-
-
-def assert_usable(date: str) -> None:
-    """Check that a due date, if the mirror keeps it, can be stored and assembled."""
-    kept = task({"due": {"date": date}}).due_date
-    assert kept is None or clean_text(kept) == kept
-    signals = Signals("u", "Europe/Berlin", "en", (Task("1", "x", due_date=kept),))
-    assert assemble(signals, datetime(2026, 11, 23, tzinfo=UTC), Budget(1000)).context_json
-
-
 class TestDirectory:
     def test_names(self) -> None:
         """Projects and sections have names, and an incremental response renames them."""
         before = mirror_of(projects=[{"id": "p", "name": "Home"}], sections=[{"id": "s", "name": "Garden"}])
         after = fold(before, delta(sections=[{"id": "s", "name": "Roof"}])).mirror.directory
-        assert (after.projects, after.sections) == ({"p": "Home"}, {"s": "Roof"})
-
-    def test_removed_section(self) -> None:
-        """A deleted or archived section is removed."""
-        before = mirror_of(sections=[{"id": "s", "name": "Garden"}, {"id": "t", "name": "Roof"}])
-        ended = delta(sections=[{"id": "s", "is_deleted": True}, {"id": "t", "is_archived": True}])
-        assert fold(before, ended).mirror.directory.sections == {}
+        assert (after.projects, after.sections) == ({"p": Project("Home")}, {"s": Section("Roof")})
 
     @pytest.mark.parametrize("flag", ["is_deleted", "is_archived"])
-    def test_removed_project(self, flag: str) -> None:
-        """The tasks of a deleted or archived project are removed, even if the response lists none of them."""
+    def test_ended_section(self, flag: str) -> None:
+        """The tasks of a deleted or archived section end, even if the response lists none of them."""
         before = mirror_of(
-            item("1", project_id="p"), item("2", project_id="q"), projects=[{"id": "p", "name": "Home"}]
+            item("1", section_id="s"),
+            item("2", section_id="t"),
+            item("3"),
+            sections=[{"id": "s", "name": "Garden"}, {"id": "t", "name": "Roof"}],
         )
-        folded = fold(before, delta(projects=[{"id": "p", "name": "Home", flag: True}]))
-        assert set(folded.mirror.tasks) == {"2"}
-        assert folded.mirror.directory.projects == {}
+        folded = fold(before, delta(sections=[{"id": "s", "name": "Garden", flag: True}]))
+        assert set(folded.mirror.tasks) == {"2", "3"}
         assert not folded.needs_full
 
-    def test_unarchived_project(self) -> None:
-        """A project that returns from the archive needs a full sync, because its tasks are not in the response."""
+    @pytest.mark.parametrize("flag", ["is_deleted", "is_archived"])
+    def test_ended_project(self, flag: str) -> None:
+        """The tasks of a deleted or archived project and of all projects below it end, though none is listed."""
+        before = mirror_of(
+            *(item(f"in {project}", project_id=project) for project in ("p", "child", "grandchild", "q")),
+            projects=[
+                {"id": "p", "name": "Home"},
+                {"id": "child", "name": "Garden", "parent_id": "p"},
+                {"id": "grandchild", "name": "Roses", "parent_id": "child"},
+                {"id": "q", "name": "Work"},
+            ],
+        )
+        folded = fold(before, delta(projects=[{"id": "p", "name": "Home", flag: True}]))
+        assert set(folded.mirror.tasks) == {"in q"}
+        assert not folded.needs_full
+
+    def test_project_moved_out_of_a_deleted_one(self) -> None:
+        """A project that moves to the top before the project above it is deleted keeps its tasks."""
+        garden = {"id": "child", "name": "Garden"}
+        before = mirror_of(
+            item("1", project_id="child"), projects=[{"id": "p", "name": "Home"}, {**garden, "parent_id": "p"}]
+        )
+        after = fold(before, delta(projects=[{**garden, "parent_id": None}, {"id": "p", "is_deleted": True}]))
+        assert set(after.mirror.tasks) == {"1"}
+
+    @pytest.mark.parametrize("flag", ["checked", "is_deleted"])
+    def test_ended_parent_task(self, flag: str) -> None:
+        """The sub-tasks of an ended task end with it, at any depth, even if the response does not list them."""
+        before = mirror_of(
+            item("1"), item("2", parent_id="1"), item("3", parent_id="2"), item("4", parent_id="1"), item("5")
+        )
+        folded = fold(before, delta(item("1", **{flag: True}), item("4", parent_id=None)))
+        assert set(folded.mirror.tasks) == {"4", "5"}
+
+    def test_circle_of_parents(self) -> None:
+        """Objects that are their own ancestors are folded like others."""
+        loop = [{"id": "p", "name": "P", "parent_id": "q"}, {"id": "q", "name": "Q", "parent_id": "p"}]
+        before = mirror_of(item("1", parent_id="2"), item("2", parent_id="1", project_id="q"), projects=loop)
+        assert set(before.tasks) == {"1", "2"}
+        assert set(fold(before, delta(projects=[{**loop[0], "is_archived": True}])).mirror.tasks) == {"1"}
+
+    @pytest.mark.parametrize("kind", ["projects", "sections"])
+    def test_unarchived(self, kind: str) -> None:
+        """A project or section that returns from the archive needs a full sync, as its tasks are not listed."""
         home = {"id": "p", "name": "Home"}
-        before = mirror_of(item("1", project_id="p"), projects=[home])
-        archived = fold(before, delta(projects=[{**home, "is_archived": True}])).mirror
-        assert archived.directory.archived == {"p"}
-        returned = fold(archived, delta(projects=[{**home, "is_archived": False}]))
+        field = {"projects": "project_id", "sections": "section_id"}[kind]
+        before = mirror_of(item("1", **{field: "p"}), **{kind: [home]})
+        archived = fold(before, delta(**{kind: [{**home, "is_archived": True}]}))
+        assert not archived.needs_full
+        returned = fold(archived.mirror, delta(**{kind: [{**home, "is_archived": False}]}))
         assert returned.needs_full
-        assert returned.mirror.directory.projects == {"p": "Home"}
-        assert not fold(returned.mirror, full(item("1", project_id="p"), projects=[home])).needs_full
+        assert not fold(returned.mirror, full(item("1", **{field: "p"}), **{kind: [home]})).needs_full
+
+    def test_unknown_project(self) -> None:
+        """A project that the mirror does not know may come from the archive: it needs a full sync."""
+        before = mirror_of(projects=[{"id": "p", "name": "Home"}])
+        assert fold(before, delta(projects=[{"id": "q", "name": "Work"}])).needs_full
+        assert not fold(before, delta(projects=[{"id": "p", "name": "House"}])).needs_full
 
     def test_archived_project_deleted(self) -> None:
         """An archived project that is deleted needs no full sync."""
         archived = mirror_of(projects=[{"id": "p", "is_archived": True}])
         folded = fold(archived, delta(projects=[{"id": "p", "is_deleted": True}]))
         assert not folded.needs_full
-        assert folded.mirror.directory.archived == frozenset()
+        assert folded.mirror.directory.projects == {}
 
     def test_task_moved_out_of_a_deleted_project(self) -> None:
         """A task that moves to a different project is kept if the same response deletes its previous project."""
@@ -435,36 +310,122 @@ class TestDirectory:
         after = fold(before, delta(user={"tz_info": {"timezone": "Mars/Olympus"}})).mirror
         assert after.directory.timezone == "Europe/Berlin"
 
+    def test_unread_zone(self) -> None:
+        """A time zone that cannot be read is reported, and a readable one or none is not."""
+        assert fold(Mirror(), full(user={"tz_info": {"timezone": "Mars/Olympus"}})).unread_zone == "Mars/Olympus"
+        assert fold(Mirror(), full(user={"tz_info": {"timezone": "GMT -3:00", "hours": -3}})).unread_zone is None
+        assert fold(Mirror(), full(user={})).unread_zone is None
+
+    def test_a_full_response_without_the_user(self) -> None:
+        """A full response that lacks the user keeps the former id, time zone and language."""
+        before = mirror_of(user={"id": 7, "lang": "de", "tz_info": {"timezone": "Asia/Tokyo"}})
+        after = fold(before, full()).mirror.directory
+        assert (after.todoist_user_id, after.timezone, after.language) == ("7", "Asia/Tokyo", "de")
+
     def test_no_personal_data(self) -> None:
-        """Only the time zone and language of the user object are kept; it can contain the API token."""
+        """Only the id, time zone and language of the user object are kept; it can contain the API token."""
         mirror = mirror_of(user={"token": CANARY, "email": CANARY, "full_name": CANARY, "lang": "de"})
         assert CANARY not in repr(mirror)
 
 
+def test_text_hash() -> None:
+    """The hash of a text is the first half of its SHA-256."""
+    assert text_hash("Größe") == sha256("Größe".encode()).hexdigest()[:32]
+
+
+class TestOwnTasks:
+    @pytest.mark.parametrize(
+        ("responsible_uid", "is_own"), [(None, True), ("ann", True), ("bob", False), ("", True), (7, False)]
+    )
+    def test_responsible(self, responsible_uid: Any, is_own: bool) -> None:
+        """A task is the user's if it is assigned to the user or to nobody."""
+        mirror = mirror_of(item("1", responsible_uid=responsible_uid), user=ANN)
+        assert bool(open_tasks(mirror)) == is_own
+
+    def test_reassigned(self) -> None:
+        """A task that is assigned to a colleague leaves the user's tasks, and returns with the next assignment."""
+        mirror = mirror_of(item("1"), user=ANN)
+        given = fold(mirror, delta(item("1", responsible_uid="bob"))).mirror
+        assert (len(open_tasks(mirror)), len(open_tasks(given))) == (1, 0)
+        assert len(open_tasks(fold(given, delta(item("1", responsible_uid="ann"))).mirror)) == 1
+
+    def test_unknown_user(self) -> None:
+        """As long as the user's id in Todoist is unknown, every task counts: none is lost."""
+        assert open_tasks(mirror_of(item("1", responsible_uid="bob")))
+
+    def test_header(self) -> None:
+        """A header, which cannot be completed, is no task; its sub-tasks carry its title."""
+        mirror = mirror_of(item("h", content="* Kitchen"), item("1", parent_id="h"), item("2", content="*bold*"))
+        assert {task.task_id: task.parent for task in open_tasks(mirror)} == {"1": "Kitchen", "2": None}
+
+    def test_names_of_places(self) -> None:
+        """A task carries the names of its project and section, and the plain title of its parent task."""
+        mirror = mirror_of(
+            item("1", content="**Party** [list](https://x.org)", responsible_uid="bob"),
+            item("2", parent_id="1", project_id="p", section_id="s"),
+            projects=[{"id": "p", "name": "Home &amp; garden"}],
+            sections=[{"id": "s", "name": "Roof"}],
+            user=ANN,
+        )
+        [task] = open_tasks(mirror)
+        assert (task.project, task.section, task.parent) == ("Home & garden", "Roof", "Party list")
+
+
 ids = st.sampled_from(["t1", "t2", "t3"])
+section_ids = st.sampled_from(["s1", "s2"])
 project_ids = st.sampled_from(["p1", "p2"])
 flags = st.booleans()
 items = st.builds(
-    lambda key, content, project, checked, deleted: item(
-        key, content=content, project_id=project, checked=checked, is_deleted=deleted
+    lambda key, content, project, section, parent, checked, deleted: item(
+        key,
+        content=content,
+        project_id=project,
+        section_id=section,
+        parent_id=parent,
+        checked=checked,
+        is_deleted=deleted,
     ),
     ids,
     st.sampled_from(["a", "b", None]),
     st.none() | project_ids,
+    st.none() | section_ids,
+    st.none() | ids,
     flags,
     flags,
 )
-projects = st.builds(
-    lambda key, archived, deleted: {"id": key, "name": key, "is_archived": archived, "is_deleted": deleted},
-    project_ids,
-    flags,
-    flags,
-)
+
+
+def places(keys: st.SearchStrategy[str]) -> st.SearchStrategy[list[dict[str, Any]]]:
+    return st.lists(
+        st.builds(
+            lambda key, parent, archived, deleted: {
+                "id": key,
+                "name": key,
+                "parent_id": parent,
+                "is_archived": archived,
+                "is_deleted": deleted,
+            },
+            keys,
+            st.none() | keys,
+            flags,
+            flags,
+        ),
+        max_size=3,
+        unique_by=lambda place: place["id"],
+    )
+
+
 answers = st.builds(
-    lambda is_full, listed, named: {"full_sync": is_full, "items": listed, "projects": named},
+    lambda is_full, listed, projects, sections: {
+        "full_sync": is_full,
+        "items": listed,
+        "projects": projects,
+        "sections": sections,
+    },
     flags,
     st.lists(items, max_size=4),
-    st.lists(projects, max_size=3),
+    places(project_ids),
+    places(section_ids),
 )
 
 
@@ -483,8 +444,6 @@ class TestRepetition:
     @given(history=st.lists(answers, max_size=3), answer=answers)
     def test_idempotent(self, history: list[dict[str, Any]], answer: dict[str, Any]) -> None:
         """Folding the same response again changes nothing."""
-        ended = {each["id"] for each in answer["projects"] if each["is_deleted"]}
-        assume(not any(each["project_id"] in ended for each in answer["items"]))
         once = fold(fold_all(history), answer).mirror
         assert fold(once, answer).mirror == once
 

@@ -1,0 +1,214 @@
+"""The objects of Todoist's API as the mirror keeps them: tasks, projects, sections; and how they are read. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from contexts.text import without_addresses
+from contexts.todoist.markup import HEADER_MARK, clean_text, plain_text
+from contexts.todoist.zones import valid_zone
+
+_DUE_DATE = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?", re.ASCII)
+_VALID_YEARS = range(1900, 2200)
+_PRIORITIES = range(1, 5)
+_MAX_MINUTES = 1_000_000
+_ENDED_FLAGS = ("checked", "is_deleted", "is_archived")
+
+
+@dataclass(frozen=True)
+class TodoistTask:
+    """One open item of Todoist. Its texts have no HTML escapes, control characters and directional marks.
+
+    responsible_uid: the Todoist user who has to do it; None if it is assigned to nobody. added_by_uid: its author.
+    priority: Todoist's value; 4 is the most urgent. due_date: Todoist's value: `2026-12-01`, `2026-12-01T12:00:00`
+    (in the user's time zone) or `...Z` (fixed).
+    """
+
+    task_id: str
+    content: str
+    description: str = ""
+    project_id: str | None = None
+    section_id: str | None = None
+    parent_id: str | None = None
+    labels: tuple[str, ...] = ()
+    responsible_uid: str | None = None
+    added_by_uid: str | None = None
+    priority: int = 1
+    due_date: str | None = None
+    due_timezone: str | None = None
+    due_string: str | None = None
+    is_recurring: bool = False
+    deadline_date: str | None = None
+    duration_minutes: int | None = None
+    added_at: datetime | None = None
+    updated_at: datetime | None = None
+
+    @property
+    def is_header(self) -> bool:
+        """Whether the item is a heading among tasks, which cannot be completed."""
+        return self.content.startswith(HEADER_MARK)
+
+    @property
+    def title(self) -> str:
+        """The content as plain text on one line, or the description if the content is empty."""
+        return plain_text(self.content.removeprefix(HEADER_MARK)) or plain_text(self.description)
+
+    @property
+    def text(self) -> str:
+        """The text to embed: the title, or the description, without addresses; the title if nothing else is left."""
+        texts = (without_addresses(text).split() for text in (self.title, plain_text(self.description)))
+        return next((" ".join(words) for words in texts if words), self.title)
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project. parent_id: the project that it is a part of."""
+
+    name: str
+    parent_id: str | None = None
+    is_shared: bool = False
+    is_archived: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of a project."""
+
+    name: str
+    is_archived: bool = False
+
+
+class BadItem(ValueError):
+    """An item is not a valid task; the message is the name of the faulty field."""
+
+
+def object_id(value: object) -> str | None:
+    """Return the id of an object of the API, also if it is a number; None if there is none."""
+    found = value.get("id") if isinstance(value, dict) else None
+    return None if isinstance(found, bool) or not isinstance(found, str | int) else clean_text(str(found)) or None
+
+
+def objects(value: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the id and the object of every valid entry of a list."""
+    entries: Iterable[object] = value if isinstance(value, list) else ()
+    for entry in entries:
+        if isinstance(entry, dict) and (found := object_id(entry)):
+            yield found, entry
+
+
+def is_ended(item: Mapping[str, Any]) -> bool:
+    """Return whether an item is completed, deleted or archived."""
+    return any(item.get(flag) for flag in _ENDED_FLAGS)
+
+
+def read_task(task_id: str, item: Mapping[str, Any]) -> TodoistTask:
+    """Read an open item; BadItem names the first field without which it would be a different task."""
+    if not isinstance(item.get("content"), str):
+        raise BadItem("content")
+    task = TodoistTask(
+        task_id=task_id,
+        content=clean_text(item["content"]),
+        description=clean_text(item.get("description")),
+        project_id=_optional_text(item.get("project_id")),
+        section_id=_optional_text(item.get("section_id")),
+        parent_id=_optional_text(item.get("parent_id")),
+        labels=_labels(item.get("labels")),
+        responsible_uid=_optional_text(item.get("responsible_uid")),
+        added_by_uid=_optional_text(item.get("added_by_uid")),
+        priority=min(_PRIORITIES[-1], max(_PRIORITIES[0], _integer(item.get("priority")) or 1)),
+        deadline_date=_deadline(_date_object(item, "deadline")),
+        duration_minutes=_minutes(as_object(item.get("duration"))),
+        added_at=parse_instant(item.get("added_at")),
+        updated_at=parse_instant(item.get("updated_at")),
+    )
+    return _with_due(task, _date_object(item, "due"))
+
+
+def read_project(project: Mapping[str, Any]) -> Project:
+    """Read a project that is not deleted."""
+    return Project(
+        name=clean_text(project.get("name")),
+        parent_id=_optional_text(project.get("parent_id")),
+        is_shared=bool(project.get("is_shared")),
+        is_archived=bool(project.get("is_archived")),
+    )
+
+
+def read_section(section: Mapping[str, Any]) -> Section:
+    """Read a section that is not deleted."""
+    return Section(name=clean_text(section.get("name")), is_archived=bool(section.get("is_archived")))
+
+
+def as_object(value: object) -> Mapping[str, Any]:
+    """Return a JSON object, or an empty one in place of anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def parse_instant(value: object) -> datetime | None:
+    """Parse one of Todoist's timestamps, with or without fractions, to aware UTC; None if it is invalid."""
+    try:
+        instant = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    if instant is None or instant.year not in _VALID_YEARS:
+        return None
+    return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
+
+
+def _with_due(task: TodoistTask, due: Mapping[str, Any]) -> TodoistTask:
+    date = due.get("date")
+    if date is None or date == "":
+        return task
+    if not isinstance(date, str) or not _DUE_DATE.fullmatch(date) or parse_instant(date) is None:
+        raise BadItem("due")
+    return replace(
+        task,
+        due_date=date,
+        due_timezone=valid_zone(due.get("timezone")),
+        due_string=clean_text(due.get("string")) or None,
+        is_recurring=bool(due.get("is_recurring")),
+    )
+
+
+def _deadline(deadline: Mapping[str, Any]) -> str | None:
+    date = deadline.get("date")
+    if date is None or date == "":
+        return None
+    if not isinstance(date, str) or parse_instant(date) is None:
+        raise BadItem("deadline")
+    return date[:10]
+
+
+def _date_object(item: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return an item's due date or deadline, empty if it has none; a date that is lost would change the task."""
+    value = item.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise BadItem(name)
+    return value or {}
+
+
+def _minutes(duration: Mapping[str, Any]) -> int | None:
+    amount = _integer(duration.get("amount"))
+    if amount is None or not 0 < amount < _MAX_MINUTES:
+        return None
+    return amount * (1440 if duration.get("unit") == "day" else 1)
+
+
+def _integer(value: object) -> int | None:
+    """Return a whole number, which JSON may write as 4 or as 4.0; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if isinstance(value, int) or value.is_integer() else None
+
+
+def _labels(value: object) -> tuple[str, ...]:
+    labels: Iterable[object] = value if isinstance(value, list) else ()
+    return tuple(sorted({clean_text(label) for label in labels if isinstance(label, str)}))
+
+
+def _optional_text(value: object) -> str | None:
+    return None if value is None or value == "" else clean_text(str(value)) or None
