@@ -87,7 +87,7 @@ class Folded:
 def fold(mirror: Mirror, response: Mapping[str, Any]) -> Folded:
     """Apply a `/sync` response: a full one replaces the mirror, an incremental one changes objects by id.
 
-    A task ends if its section or parent task ends, or a project above it, also if the response does not mention the
+    A task ends if its section, its parent task or a project above it ends, also if the response does not mention the
     task. Folding the same response again changes nothing.
 
     The next fetch has to be full if the response left something unsaid: the tasks of a project or section that
@@ -99,13 +99,14 @@ def fold(mirror: Mirror, response: Mapping[str, Any]) -> Folded:
     items, directory = _read_items(response), _fold_directory(before.directory, response)
     tasks = {task_id: task for task_id, task in before.tasks.items() if task_id not in items.ended} | items.open
     deleted, archived = _deleted_places(before.directory, directory, response), _archived_places(directory)
-    orphans = _descendants({task_id: task.parent_id for task_id, task in tasks.items()}, items.ended)
-    remaining = {
-        task_id: task
+    ended = {
+        task_id
         for task_id, task in tasks.items()
-        if task_id in items.open or not (task_id in orphans or deleted.hold(task))
-        if not archived.hold(task)
+        if archived.hold(task) or (deleted.hold(task) and task_id not in items.open)
     }
+    parents = {task_id: task.parent_id for task_id, task in tasks.items()}
+    ended |= _descendants(parents, ended | items.ended) - items.open.keys()
+    remaining = {task_id: task for task_id, task in tasks.items() if task_id not in ended}
     unreadable = frozenset(digest for _, _, digest in items.skipped)
     is_incomplete = not is_full and bool(_active_places(directory) - _active_places(before.directory))
     return Folded(

@@ -295,14 +295,14 @@ class TestIsolation:
         for user in ("ann", "bob"):
             product.add(user, account("Buy milk"))
         product.store(product.fetch())
-        broken = Directory(projects=[CANARY], sections={})  # no pairs of id and name
+        broken = Directory(projects=[CANARY], sections={})  # no projects by id
         product.accounts["ann"] = replace(product.accounts["ann"], directory=broken)
         outcomes = product.fetch()
         assert isinstance(outcomes["bob"], Fetched)
         assert isinstance(outcomes["ann"].error, ResponseUnreadable)
         assert (outcomes["ann"].n_full, outcomes["ann"].n_incremental) == (0, 1)
         [message] = [record.getMessage() for record in caplog.records if "user ann" in record.getMessage()]
-        assert "ValueError" in message
+        assert "TypeError" in message
         assert CANARY not in caplog.text
 
     @pytest.mark.parametrize("odd", ODD_VALUES, ids=lambda value: repr(value)[:20])
