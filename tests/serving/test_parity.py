@@ -141,8 +141,8 @@ def install(harness: ServiceHarness, histories: list[UserHistory], at: datetime)
 def apply_changes(harness: ServiceHarness, histories: list[UserHistory], at: datetime) -> None:
     """Apply the changes and reactions, and run the pipeline at `at`, which fetches them incrementally.
 
-    Two runs come first: the tasks of a project that leaves the archive arrive one fetch later, and an item that cannot
-    be read costs a full fetch.
+    Two runs come first: the tasks of a project that leaves the archive arrive one fetch later, and an item that
+    cannot be read costs a full fetch.
     """
     for number, history in enumerate(histories):
         for changes in history.changes:

@@ -1,12 +1,17 @@
-"""The asset that fetches: its counts, and one user's failure beside the others of the shard."""
+"""The asset that fetches: what counts as a task, and one user's failure beside the others of the shard."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
-from world import World
+import pyarrow as pa
+from world import NOON, World
 
+from assets.definitions import GRAPH
 from local.todoist import Fault
 
 
@@ -43,3 +48,99 @@ def test_an_unreadable_user_leaves_the_others(world: World, account: Any) -> Non
     assert Counter(row["user_id"] for row in world.rows("todoist_tasks")) == {"ann": 2, "bob": 1, "cem": 2}
     totals(world)
     assert Counter(row["user_id"] for row in world.rows("todoist_tasks")) == {"ann": 2, "bob": 2, "cem": 2}
+
+
+def context_of(world: World, user: str) -> dict[str, Any]:
+    """Return the stored context of a user."""
+    context: dict[str, Any] = json.loads(world.stored()[user]["context_json"])
+    return context
+
+
+def test_tasks_of_others(world: World, account: Any) -> None:
+    """A colleague's overdue tasks are in no count, theme, vector or view of the user's context."""
+    late = {"due": {"date": "2026-11-01"}, "responsible_uid": "colleague", "project_id": "p"}
+    items = [{"id": f"c{n}", "content": f"review chapter {n}", **late} for n in range(40)]
+    own = {"id": "own", "content": "write the index", "responsible_uid": "1", "project_id": "p"}
+    header = {"id": "h", "content": "* Chapters", "project_id": "p"}
+    project = {"id": "p", "name": "Book", "is_shared": True}
+    world.add("ann", account(*items, own, header, {"id": "free", "content": "call"}, projects=[project]))
+    world.night()
+    context = context_of(world, "ann")
+    assert (context["counts"]["open"], context["counts"]["overdue"], context["themes"]) == (2, 0, [])
+    assert {view["id"] for view in context["tasks"]["someday"]} == {"own", "free"}
+    assert len(world.rows("todoist_tasks")) == 43
+    assert {row["task_id"] for row in world.rows("task_embeddings")} == {"own", "free"}
+
+
+def test_a_reassignment_is_a_change(world: World, account: Any) -> None:
+    """A task that is assigned to a colleague leaves the context and the vectors in the next run, and can return."""
+    world.add("ann", account("write the index", "call the printer"))
+    world.night()
+    before = world.stored()["ann"]["context_hash"]
+    world.todoist.advance("ann", {"items": [{"id": "t0", "content": "write the index", "responsible_uid": "2"}]})
+    world.night(NOON + timedelta(hours=1))
+    assert [row["task_id"] for row in world.rows("task_embeddings")] == ["t1"]
+    assert context_of(world, "ann")["counts"]["open"] == 1
+    world.todoist.advance("ann", {"items": [{"id": "t0", "content": "write the index", "responsible_uid": None}]})
+    world.night(NOON + timedelta(hours=2))
+    assert world.stored()["ann"]["context_hash"] == before
+
+
+def test_a_moment_of_change_is_no_change(world: World, account: Any) -> None:
+    """A task that Todoist reports again with nothing but a later time of change makes no new data."""
+    world.add("ann", account({"id": "t", "content": "call", "updated_at": "2026-11-01T00:00:00Z"}))
+    world.night()
+    world.todoist.advance("ann", {"items": [{"id": "t", "content": "call", "updated_at": "2026-11-20T00:00:00Z"}]})
+    [result] = [each for each in world.night(NOON + timedelta(hours=1))["todoist_tasks"] if each.n_users]
+    assert not result.changed
+
+
+def test_an_offset_for_a_zone(world: World, account: Any) -> None:
+    """A user whose zone is an offset gets the buckets of that offset; one that cannot be read is counted."""
+    due = {"id": "t", "content": "call", "due": {"date": "2026-11-23"}}
+    offset = {"timezone": "GMT +13:00", "hours": 13, "minutes": 0, "is_dst": 0}
+    world.add("ann", account(due, user={"id": "1", "tz_info": offset}), "Europe/Berlin")
+    world.add("bob", account(due, user={"id": "1", "tz_info": {"timezone": "GMT ?"}}), "Europe/Berlin")
+    counts = totals(world)
+    world.night(NOON)
+    assert counts["zones_unread"] == 1
+    assert (context_of(world, "ann")["profile"]["timezone"], list(context_of(world, "ann")["tasks"])) == (
+        "Etc/GMT-13",
+        ["overdue"],
+    )
+    assert context_of(world, "bob")["profile"]["timezone"] == "Europe/Berlin"
+
+
+def test_a_completion_behind_an_unreadable_item(world: World, account: Any) -> None:
+    """An item that cannot be read costs one full fetch, after which its completion is known, and no second one."""
+    world.add("ann", account("call", "write"))
+    world.night()
+    world.todoist.advance("ann", {"items": [{"id": "t0", "content": None}]})
+    kinds = []
+    for hours in (1, 2, 3):
+        counts = Counter[str]()
+        for result in world.night(NOON + timedelta(hours=hours))["todoist_tasks"]:
+            counts.update(result.counts)
+        kinds.append((counts["todoist_calls_incremental"], counts["todoist_calls_full"], counts["items_skipped"]))
+    assert kinds == [(1, 0, 1), (0, 1, 1), (1, 0, 0)]
+    assert [row["task_id"] for row in world.rows("todoist_tasks")] == ["t1"]
+
+
+def test_rows_of_an_earlier_version(world: World, account: Any) -> None:
+    """Rows stored before tasks had titles keep their tasks in the context until their user is fetched again."""
+    world.add("ann", account("call", {"id": "h", "content": "* Header"}))
+    world.night()
+    before = world.stored()["ann"]
+    asset = GRAPH["todoist_tasks"]
+    old = pa.schema([field for field in asset.schema if field.name not in ("title", "is_actionable", "parent")])
+    for shard in range(world.n_shards):
+        with world.shards.open(asset, shard) as opened:
+            if opened is None:
+                continue
+            footer, table = opened.footer, opened.read(old.names)
+        world.shards.write(asset, table, replace(footer, recipe={"code": "1"}, inputs={}))
+    world.add("bob", account("write"))
+    world.todoist.fail("ann", *[Fault.server_error(503)] * 9)
+    world.night(NOON + timedelta(hours=1))
+    after = world.stored()["ann"]
+    assert (after["context_hash"], after["materialized_at"]) == (before["context_hash"], before["materialized_at"])
