@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -35,7 +35,6 @@ from assets.engine.hashing import shard_of
 from assets.engine.parquet import Shards
 from assets.engine.plan import Plan
 from assets.engine.results import ShardResult
-from assets.engine.tables import user_rows
 from assets.runtime import Runtime, runtime_from_environment
 from assets.steps import RunOptions, StepRunner
 from contexts.assembly.explain import UnknownDecision
@@ -168,14 +167,12 @@ def erase_user(user: str) -> Iterator[str]:
     """Erase a user from Postgres, the Parquet files and the history."""
     with runtime_from_environment() as runtime:
         runtime.shards.check_n_shards(GRAPH)  # with a wrong N_SHARDS the user would be looked for in other shards
-        existed, text_hashes = runtime.accounts.remove(user), _text_hashes(runtime, user)
-        runtime.vector_cache.erase(text_hashes)
+        existed = runtime.accounts.remove(user)
         n_rows, n_versions = _erase_files(runtime, user)
         if not existed and not n_rows and not n_versions:
             raise AssetError(f"there is no trace of a user '{user}'. See: python -m contexts accounts list")
         rows, versions = counted(n_rows, "row"), counted(n_versions, "version")
         yield f"erased {user}: the rows in Postgres, {rows} of assets and {versions} of contexts"
-        yield "A run under way may write rows of the user back; the next run of fetch_signals removes them again."
         n_days = runtime.settings.embedding_cache_days
         yield f"Vectors of the user's earlier texts, which are stored without a user, expire within {n_days} days."
 
@@ -183,15 +180,24 @@ def erase_user(user: str) -> Iterator[str]:
 def _erase_files(runtime: Runtime, user: str) -> tuple[int, int]:
     """Erase a user from all files that can be read, and return the numbers of rows and of versions of contexts.
 
-    Raises AssetError at the end if there are others.
+    Raises AssetError at the end if there are others. The vectors of the user's texts are erased, too.
     """
-    n_rows, n_versions, unreadable = 0, 0, list[str]()
+    n_rows, n_versions, unreadable, text_hashes = 0, 0, list[str](), set[str]()
+
+    def erase_vectors(rows: pa.Table) -> None:
+        if "text_hash" in rows.column_names:
+            text_hashes.update(filter(None, rows["text_hash"].to_pylist()))
+            runtime.vector_cache.erase(text_hashes)
+
     try:
-        n_rows = erase(GRAPH, runtime.shards, [user], runtime.lock)
+        n_rows = erase(GRAPH, runtime.shards, [user], runtime.lock, erase_vectors)
     except ShardsFailed as error:
         unreadable.append(str(error))
+    # A run that held a lock before may have written the vectors and the row of the store again.
+    runtime.vector_cache.erase(text_hashes)
     try:
         with runtime.lock(context_store.name, shard_of(user, runtime.settings.n_shards)):
+            runtime.store.remove_orphans([user])
             n_versions = runtime.history.erase([user])
     except HistoryUnreadable as error:
         unreadable.append(str(error))
@@ -201,16 +207,6 @@ def _erase_files(runtime: Runtime, user: str) -> tuple[int, int]:
             f" which also removes files set aside: python -m assets erase {user}"
         )
     return n_rows, n_versions
-
-
-def _text_hashes(runtime: Runtime, user: str) -> set[str]:
-    """Return the hashes of the texts of a user's tasks: the current ones, and those last embedded."""
-    text_hashes: set[str] = set()
-    for asset in (GRAPH["todoist_tasks"], GRAPH["task_embeddings"]):
-        with suppress(ShardUnreadable):  # erasing the rows names the file
-            rows = user_rows(runtime.shards, asset, user, ["text_hash"])
-            text_hashes.update(text_hash for text_hash in rows["text_hash"].to_pylist() if text_hash)
-    return text_hashes
 
 
 def calibrate_threshold(*, force: bool) -> Iterator[str]:

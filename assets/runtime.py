@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -62,7 +63,7 @@ class Runtime:
             settings=settings,
             shards=Shards(settings.data_root, settings.n_shards),
             accounts=Accounts(connection, cipher),
-            store=ContextStore(connection, reaction_days=settings.reaction_days),
+            store=ContextStore(connection, reaction_days=settings.reaction_days, clock=lambda: datetime.now(UTC)),
             history=History(settings.data_root, connection, lambda user: shard_of(user, settings.n_shards)),
             run_log=RunLog(connection),
             todoist=Todoist(todoist_url, concurrency=settings.todoist_concurrency, app=settings.oauth_app),

@@ -45,7 +45,7 @@ def context_store(
     fresher than its data. The history is written before the rows, so every tip's context is in the history.
     """
     current = rows_of_users(user_contexts, users)
-    newest, n_changed = _extend_history(history, current, previous, users, now)
+    newest, n_changed = _extend_history(history, current, previous, users, now, store.latest())
     observed = [
         ObservedContext(row["user_id"], row["row_version"], users[row["user_id"]])
         for row in current.select(["user_id", "row_version"]).to_pylist()
@@ -70,15 +70,16 @@ def context_store(
 
 
 def _extend_history(
-    history: History, current: pa.Table, previous: pa.Table, users: Users, now: datetime
+    history: History, current: pa.Table, previous: pa.Table, users: Users, now: datetime, latest: datetime
 ) -> tuple[dict[str, str], int]:
     """Append pending versions of requests and the changed contexts; return newest hashes and the number of changes.
 
-    A request may have assembled a context from a later fetch than this run's: then its version stays the newest.
+    A request may have assembled a context from a later fetch than this run's: then its version stays the newest,
+    unless it is from after `latest`, because the clock was set back since.
     """
     pending = history.pending(list(users))
     newest = _hashes(previous) | {version.user_id: version.context_hash for version in pending}
-    overtaken = {version.user_id for version in pending if version.materialized_at > users[version.user_id]}
+    overtaken = {version.user_id for version in pending if users[version.user_id] < version.materialized_at <= latest}
     assembled = {user: hash_ for user, hash_ in _hashes(current).items() if user not in overtaken}
     changed = [user for user, hash_ in assembled.items() if newest.get(user) != hash_]
     history.append([*pending, *_versions(rows_of_users(current, changed), users, now)])

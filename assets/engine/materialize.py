@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import perf_counter
 
@@ -113,9 +113,7 @@ class _Run:
                 )
                 for edge in asset.inputs
             }
-            compute = self._observe if asset.observes else self._derive
-            new = compute(asset, planned, previous, inputs)
-            _check(asset, planned, new, inputs, is_first_run=previous is None)
+            new = self._checked(asset, planned, previous, inputs)
             footer = self._footer(asset, planned, new, inputs, previous)
             before = previous.footer if previous else None
         if before is None or not before.equals_but_time(footer):
@@ -136,6 +134,37 @@ class _Run:
             seconds=perf_counter() - began,
             counts=new.output.counts,
         )
+
+    def _checked(
+        self, asset: Asset, planned: PlannedShard, previous: Shard | None, inputs: Mapping[str, InputShard]
+    ) -> _NewShard:
+        """Compute a shard and check it.
+
+        Inputs may have been replaced since the plan, one before the other. If a check then refuses the shard, users
+        for whom the inputs do not fit each other are left for a later run.
+        """
+        compute = self._observe if asset.observes else self._derive
+        new = compute(asset, planned, previous, inputs)
+        try:
+            _check(asset, planned, new, inputs, is_first_run=previous is None)
+        except CheckFailed:
+            waiting = self.request.waiting | self._overtaken(inputs)
+            if waiting == self.request.waiting:
+                raise
+            return replace(self, request=replace(self.request, waiting=waiting))._checked(
+                asset, planned, previous, inputs
+            )
+        return new
+
+    def _overtaken(self, inputs: Mapping[str, InputShard]) -> frozenset[str]:
+        """Return the users for whom an input was made from other rows than those that another input has now."""
+        users: frozenset[str] = frozenset()
+        for source in (each.source for each in inputs.values() if each.source.inputs):
+            if inputs.keys() >= {edge.asset for edge in source.inputs}:
+                recipe, index = recipe_of(source, self.resources), inputs[source.name].index or Index()
+                current = staleness(source, index, _indices(inputs), recipe, self.now)
+                users |= current.stale | current.removed
+        return users
 
     def _observe(
         self, asset: Asset, planned: PlannedShard, previous: Shard | None, inputs: Mapping[str, InputShard]

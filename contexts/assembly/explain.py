@@ -99,18 +99,24 @@ class ContextComparison:
 def context_versions(history: History, user_id: str) -> list[ContextVersion]:
     """Return a user's versions in the order in which they became current.
 
-    They come from the history, from requests that the history does not include yet, and from the store. The store
-    does not record the time of assembly; the time of the signals is used instead.
+    They come from the history, from requests that the history does not include yet, and from the store, which has the
+    newest one. The store does not record the time of assembly; the time of the signals is used instead.
     """
     stored = dict.fromkeys((*history.versions_of(user_id), *request_versions(history.connection, [user_id])))
     versions = sorted(stored, key=attrgetter("materialized_at", "assembled_at"))
     row = queries("history").current_context(history.connection, user_id=user_id)
-    if row is not None and (not versions or versions[-1].context_hash != row[1]):
-        materialized_at, context_hash, context_json = row
-        versions.append(
-            ContextVersion(user_id, materialized_at, materialized_at, context_hash, context_json, "pipeline")
-        )
-    return versions
+    if row is None:
+        return versions
+    materialized_at, context_hash, context_json = row
+    current = ContextVersion(user_id, materialized_at, materialized_at, context_hash, context_json, "pipeline")
+    # Versions from after the row are from before the clock was set back.
+    earlier = [version for version in versions if version.materialized_at <= materialized_at]
+    ahead = [version for version in versions if version.materialized_at > materialized_at]
+    if not ahead:
+        return earlier if earlier and earlier[-1].context_hash == context_hash else [*earlier, current]
+    if earlier and (earlier[-1].context_hash, earlier[-1].materialized_at) == (context_hash, materialized_at):
+        current = earlier.pop()
+    return [*earlier, *ahead, current]
 
 
 def context_changes(versions: Sequence[ContextVersion], last: int) -> list[ContextChange]:

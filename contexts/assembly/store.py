@@ -18,6 +18,11 @@ from contexts.postgres.sql import execute_arrays, queries, rows
 _BATCH_ROWS = 256
 """Rows per INSERT: a few megabytes, which fit into the caches and into `work_mem`."""
 
+_CLOCK_DIFFERENCE = timedelta(minutes=5)
+"""The clocks of the service's and the pipeline's machines differ by less."""
+
+_FAR_FUTURE = datetime.max.replace(tzinfo=UTC)
+
 
 @dataclass(frozen=True)
 class ObservedContext:
@@ -68,21 +73,34 @@ def reactions_since(now: datetime, days: int) -> datetime:
 class ContextStore:
     """The store over one connection."""
 
-    def __init__(self, connection: psycopg.Connection[Any], *, reaction_days: int = 90) -> None:
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        *,
+        reaction_days: int = 90,
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
         """Open the store.
 
-        reaction_days: number of days for which reactions count.
+        reaction_days: number of days for which reactions count. clock: returns the present instant; rows from later
+        than that do not count as newer. Without a clock there are no such rows.
         """
         self.reaction_days = reaction_days
+        self._clock = clock
         self._connection = connection
         self._sql = queries("contexts")
+
+    def latest(self) -> datetime:
+        """Return the latest instant that a row can be from, unless the clock was set back since."""
+        return self._clock() + _CLOCK_DIFFERENCE if self._clock else _FAR_FUTURE
 
     def upsert(
         self, observed: Sequence[ObservedContext], read: Callable[[Collection[str]], Iterable[StoredContext]]
     ) -> tuple[int, int]:
         """Write the rows with a changed version and refresh the others, in one transaction.
 
-        Rows with a newer `materialized_at` stay as they are. Returns the numbers of written and of refreshed rows.
+        Rows with a newer `materialized_at` stay as they are, except for rows from the future (see `latest`). Returns
+        the numbers of written and of refreshed rows.
         read: returns the whole rows of the users whose version changed; it is called at most once.
         """
         if not observed:
@@ -132,7 +150,8 @@ class ContextStore:
     def _refresh(self, observed: Sequence[ObservedContext]) -> Collection[str]:
         """Refresh the rows with an unchanged version, and return their users."""
         arrays = _arrays(("user_ids", "versions", "instants"), map(_observed_columns, observed))
-        return {user_id for (user_id,) in execute_arrays(self._connection, self._sql.refresh, arrays)}
+        values = {**arrays, "latest": self.latest()}
+        return {user_id for (user_id,) in execute_arrays(self._connection, self._sql.refresh, values)}
 
     def _changed(self, observed: Sequence[ObservedContext]) -> Collection[str]:
         """Return the users without a row, or with a row of a different version."""
@@ -145,7 +164,7 @@ class ContextStore:
     def _write(self, contexts: Sequence[StoredContext]) -> int:
         names = ("user_ids", "instants", "contexts", "hashes", "valid_until", "groups_json", "versions")
         arrays = _arrays(names, map(_stored_columns, contexts))
-        n_written = execute_arrays(self._connection, self._sql.write, arrays).rowcount
+        n_written = execute_arrays(self._connection, self._sql.write, {**arrays, "latest": self.latest()}).rowcount
         if n_written < len(contexts):
             execute_arrays(self._connection, self._sql.update_groups, arrays)
         return n_written

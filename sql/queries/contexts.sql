@@ -1,11 +1,13 @@
 -- name: refresh
--- Set a newer materialized_at on rows with unchanged content, never an older one. Returns their users.
+-- Set a newer materialized_at on rows with unchanged content, an older one only on rows from after :latest, which were
+-- written before the clock was set back. Returns their users.
 -- ANY repeats the join's condition: without it Postgres would scan the whole table for the few users of a shard.
 UPDATE context_store c
 SET materialized_at = n.materialized_at
 FROM unnest(:user_ids::TEXT[], :versions::TEXT[], :instants::TIMESTAMPTZ[]) AS n (user_id, row_version, materialized_at)
 WHERE c.user_id = ANY(:user_ids::TEXT[])
-  AND c.user_id = n.user_id AND c.row_version = n.row_version AND c.materialized_at < n.materialized_at
+  AND c.user_id = n.user_id AND c.row_version = n.row_version
+  AND (c.materialized_at < n.materialized_at OR (c.materialized_at > :latest AND c.materialized_at <> n.materialized_at))
 RETURNING c.user_id;
 
 -- name: stored_versions
@@ -13,7 +15,7 @@ RETURNING c.user_id;
 SELECT user_id, row_version FROM context_store WHERE user_id = ANY(:user_ids::TEXT[]);
 
 -- name: write!
--- Write whole rows, never over a newer one.
+-- Write whole rows, never over a newer one, unless that is from after :latest.
 INSERT INTO context_store (user_id, materialized_at, context_json, context_hash, valid_until, groups_json, row_version)
 SELECT * FROM unnest(:user_ids::TEXT[], :instants::TIMESTAMPTZ[], :contexts::TEXT[], :hashes::TEXT[],
                      :valid_until::TIMESTAMPTZ[], :groups_json::TEXT[], :versions::TEXT[])
@@ -21,7 +23,7 @@ ON CONFLICT (user_id) DO UPDATE
 SET materialized_at = excluded.materialized_at, context_json = excluded.context_json,
     context_hash = excluded.context_hash, valid_until = excluded.valid_until, groups_json = excluded.groups_json,
     row_version = excluded.row_version
-WHERE context_store.materialized_at <= excluded.materialized_at;
+WHERE context_store.materialized_at <= excluded.materialized_at OR context_store.materialized_at > :latest;
 
 -- name: update_groups!
 -- Replace the groups of rows that a request wrote meanwhile from newer tasks: the pipeline's groups are newer.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import psycopg
@@ -14,8 +17,11 @@ import pytest
 from world import NOON, World, run_step
 
 from assets.__main__ import main
-from assets.definitions import GRAPH
+from assets.definitions import GRAPH, todoist_tasks
+from assets.engine.erase import erase
+from assets.engine.graph import Graph
 from assets.engine.index import Index
+from assets.engine.materialize import Lock
 from assets.runtime import Runtime
 from assets.steps import RunOptions, StepRunner
 from contexts.settings import Settings
@@ -26,6 +32,7 @@ from contexts.todoist.mirror import text_hash
 REMOVED = "ann-who-is-removed"
 KEPT = "bob-who-is-kept"
 WORDS = ("call the xylophone repair", "xylophone strings")
+NEW_WORDS = "xylophone lessons"
 LATER = timedelta(hours=4)
 
 
@@ -88,7 +95,11 @@ def _add_reaction(connection: psycopg.Connection[Any], user: str) -> None:
 
 def traces(world: World) -> list[str]:
     """Return the tables and files that still hold the removed user, or a hash of one of their texts."""
-    needles = (REMOVED, "xylophone", *map(text_hash, WORDS))  # Postgres prints bytes in hex, like the hashes
+    needles = (
+        REMOVED,
+        "xylophone",
+        *map(text_hash, (*WORDS, NEW_WORDS)),
+    )  # Postgres prints bytes in hex, like the hashes
     tables = world.connection.execute(
         "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()"
     ).fetchall()
@@ -143,6 +154,66 @@ def test_erase_leaves_no_trace(
     run_all(runtime, NOON + 2 * LATER)
     assert traces(filled_world) == []
     assert set(filled_world.stored()) == {KEPT}
+
+
+class EraseAtLock:
+    """The locks of a run, of which one starts an erasure beside the run: before it is taken, or while it is held."""
+
+    def __init__(self, lock: Lock, number: int, *, is_held: bool) -> None:
+        self.eraser = Thread(target=main, args=(["erase", REMOVED],))
+        self._lock, self._number, self._is_held = lock, number, is_held
+
+    @contextmanager
+    def __call__(self, asset: str, shard: int) -> Iterator[None]:
+        if self._number == 0 and not self._is_held:
+            self.eraser.start()
+        with self._lock(asset, shard):
+            if self._number == 0 and self._is_held:
+                self.eraser.start()
+            self._number -= 1
+            yield
+
+
+N_LOCKS = 6
+"""The locks that a night takes in its only shard: one for each asset."""
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+@pytest.mark.parametrize("number", range(N_LOCKS))
+def test_erase_beside_a_night(
+    filled_world: World,
+    runtime: Runtime,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    is_held: bool,
+) -> None:
+    """An erasure beside a night, at whatever lock, leaves no trace, fails no check, and the others are computed."""
+    _point_at(filled_world, database_url, monkeypatch)
+    filled_world.todoist.advance(REMOVED, {"items": [{"id": "new", "content": NEW_WORDS}]})
+    filled_world.todoist.advance(KEPT, {"items": [{"id": "t0", "content": "buy butter"}]})
+    lock = EraseAtLock(runtime.lock, number, is_held=is_held)
+    run_all(replace(runtime, lock=lock), NOON + 2 * LATER)
+    lock.eraser.join()
+    assert traces(filled_world) == []
+    run_all(runtime, NOON + 3 * LATER)
+    assert traces(filled_world) == []
+    [row] = filled_world.stored().values()
+    assert (row["materialized_at"], "buy butter" in row["context_json"]) == (NOON + 3 * LATER, True)
+
+
+def test_themes_beside_an_erasure(filled_world: World, runtime: Runtime) -> None:
+    """If a user's tasks are erased and the vectors are not yet, the themes of the others are made all the same."""
+    for user in (REMOVED, KEPT):
+        filled_world.todoist.advance(user, {"items": [{"id": "t0", "content": "buy a xylophone"}]})
+    for step in ("fetch_signals", "embed_tasks"):
+        run_step(StepRunner(GRAPH, runtime, runtime.load_resources(), NOON + 2 * LATER), step, "before")
+    runner = StepRunner(GRAPH, runtime, runtime.load_resources(), NOON + 2 * LATER)
+    plan, _ = runner.plan("cluster_tasks")
+    erase(Graph.from_assets([todoist_tasks]), runtime.shards, [REMOVED])
+    assert [result.n_users_computed for result in runner.materialize(plan)] == [1]
+    [row] = [row for row in filled_world.rows("task_clusters") if (row["user_id"], row["task_id"]) == (KEPT, "t0")]
+    assert row["text_hash"] == text_hash("buy a xylophone")
 
 
 def test_a_removed_account_leaves_no_trace_after_the_next_run(filled_world: World, runtime: Runtime) -> None:

@@ -13,6 +13,8 @@ from assets.definitions import GRAPH
 from assets.engine.errors import OptionsError, ShardUnreadable
 from assets.runtime import Runtime
 from assets.steps import RunOptions, StepRunner
+from contexts.assembly.explain import context_versions
+from contexts.assembly.store import ContextStore
 from contexts.todoist.accounts import FetchScope
 
 HOUR = timedelta(hours=1)
@@ -359,3 +361,29 @@ def test_a_new_user_waits_for_the_first_themes(waiting: Runtime, world: World, a
     assert set(world.stored()) == {"ann", "bob"}
     night(waiting, NOON + 2 * HOUR, fails="embed_tasks")
     assert "buy butter" in world.stored()["cem"]["context_json"]
+
+
+@pytest.mark.parametrize("hours", [1, 3])
+def test_a_row_from_the_future_blocks_nothing(runtime: Runtime, world: World, account: Any, hours: int) -> None:
+    """After the clock was set back, a context of a request from the future does not stop the pipeline's context.
+
+    A context that a request really assembled later than the pipeline's fetch stays.
+    """
+    world.add("ann", account("call the dentist"))
+    night(runtime, NOON)
+    now, requested_at = NOON + 2 * HOUR, NOON + hours * HOUR
+    world.connection.execute("UPDATE context_store SET materialized_at = %s, context_hash = 'x'", [requested_at])
+    world.connection.execute("UPDATE context_store SET row_version = NULL, context_json = '{}'")
+    world.connection.execute(
+        "INSERT INTO request_contexts VALUES ('ann', %s, %s, 'x', '{}')", [requested_at, requested_at]
+    )
+    dated = {"id": "t0", "content": "call the surgeon"}
+    world.todoist.advance("ann", {"items": [dated]})
+    night(replace(runtime, store=ContextStore(world.connection, clock=lambda: now)), NOON + HOUR / 2)
+    row = world.stored()["ann"]
+    newest = context_versions(runtime.history, "ann")[-1]
+    assert (newest.context_hash, newest.context_json) == (row["context_hash"], row["context_json"])
+    if requested_at > now:
+        assert (row["materialized_at"], "call the surgeon" in row["context_json"]) == (NOON + HOUR / 2, True)
+    else:
+        assert (row["materialized_at"], row["context_json"]) == (requested_at, "{}")

@@ -86,6 +86,20 @@ class TestUpsert:
         assert store.put([row("ann", "old", AT), row("bob", "b", AT)]) == (1, 0)
         assert stored(connection) == [row("ann", "new", AT + HOUR), row("bob", "b", AT)]
 
+    @pytest.mark.parametrize("text", ["1", "2"])
+    def test_row_from_the_future(self, store: ContextStore, connection: Connection, text: str) -> None:
+        """A row from the future, of a clock that was set back since, is replaced, changed or not."""
+        store.put([row("ann", "1", AT + 2 * HOUR)])
+        assert sum(ContextStore(connection, clock=lambda: AT).put([row("ann", text)])) == 1
+        assert stored(connection) == [row("ann", text)]
+
+    @pytest.mark.parametrize("text", ["1", "2"])
+    def test_clocks_of_two_machines(self, store: ContextStore, connection: Connection, text: str) -> None:
+        """A row from a few minutes in the future stays: the clocks of two machines differ by so much."""
+        store.put([row("ann", "1", AT + HOUR / 20)])
+        assert ContextStore(connection, clock=lambda: AT).put([row("ann", text)]) == (0, 0)
+        assert stored(connection) == [row("ann", "1", AT + HOUR / 20)]
+
     def test_newer_groups(self, store: ContextStore, connection: Connection) -> None:
         """A row from newer tasks stays, and gets the run's groups, which are newer than its own."""
         store.put([row("ann", "1", AT + HOUR)])
