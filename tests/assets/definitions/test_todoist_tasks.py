@@ -72,6 +72,17 @@ def test_tasks_of_others(world: World, account: Any) -> None:
     assert {row["task_id"] for row in world.rows("task_embeddings")} == {"own", "free"}
 
 
+def test_escaped_links(world: World, account: Any) -> None:
+    """Tasks that are nothing but escaped links make no theme that is named after parts of addresses."""
+    links = [f"https:&#x2F;&#x2F;example.com&#x2F;a{n}?b=1&amp;c={n}" for n in range(8)]
+    world.add("ann", account(*links, *(f"{link} read" for link in links)))
+    world.night()
+    titles = {row["title"] for row in world.rows("todoist_tasks")}
+    assert "https://example.com/a0?b=1&c=0" in titles
+    tags = {tag for theme in context_of(world, "ann")["themes"] for tag in theme.get("tags", ())}
+    assert tags <= {"read"}
+
+
 def test_a_reassignment_is_a_change(world: World, account: Any) -> None:
     """A task that is assigned to a colleague leaves the context and the vectors in the next run, and can return."""
     world.add("ann", account("write the index", "call the printer"))
