@@ -29,11 +29,15 @@ class Calibration:
     n_texts: int
 
 
-def calibrate_model(shards: Shards, store: ContextStore, model: str) -> None:
-    """Store the model's threshold, unless one from enough texts is stored already."""
+def calibrate_model(shards: Shards, store: ContextStore, model: str, *, is_provisional: bool = False) -> None:
+    """Store the model's threshold, unless a good one is stored already.
+
+    is_provisional: texts are missing, as after a first night that was broken off: calibrate again with all of them.
+    """
     n_texts = _n_texts(shards)
-    if n_texts and store.wants_calibration(model, n_texts):
-        store.set_threshold_if_better(model, calibrate(_sample(shards, model)), n_texts)
+    if n_texts and store.wants_calibration(model, n_texts, is_provisional=is_provisional):
+        threshold = calibrate(_sample(shards, model))
+        store.set_threshold_if_better(model, threshold, n_texts, is_provisional=is_provisional)
 
 
 def measure_calibration(shards: Shards, model: str) -> Calibration:

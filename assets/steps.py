@@ -392,7 +392,8 @@ class StepRunner:
         runtime, settings = self.runtime, self.runtime.settings
         names = {asset.name for asset in self.graph.steps[step]}
         if task_embeddings.name in names:
-            calibrate_model(runtime.shards, runtime.store, runtime.embedder.version)
+            is_provisional = not self._has_all_vectors()
+            calibrate_model(runtime.shards, runtime.store, runtime.embedder.version, is_provisional=is_provisional)
             runtime.vector_cache.expire(self._days_ago(settings.embedding_cache_days))
         if self.graph.is_source_step(step):
             runtime.run_log.add_request_days(self.now)
@@ -403,6 +404,13 @@ class StepRunner:
             runtime.shards.write_table(STEP_RUNS, step_run_table(runs))
         except OSError as error:  # analysts read the previous table; the run itself is done
             log.warning("the Parquet table of step runs was not written: %s", error)
+
+    def _has_all_vectors(self) -> bool:
+        """Whether the shards of all active users have been fetched, and all their tasks have vectors."""
+        if self._planner().plan([self.graph[task_embeddings.name]]):
+            return False
+        lost = self._lost_shards(None)
+        return not lost or lost.isdisjoint(self._shards_of(self._due(FetchScope.ALL, None)))
 
     def _days_ago(self, n_days: int) -> date:
         return (self.now - timedelta(days=n_days)).date()

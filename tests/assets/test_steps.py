@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from world import NOON, WordVectors, World, run_step
 
+from assets.calibration import measure_calibration
 from assets.definitions import GRAPH
 from assets.engine.errors import OptionsError, ShardUnreadable
 from assets.runtime import Runtime
@@ -387,3 +388,45 @@ def test_a_row_from_the_future_blocks_nothing(runtime: Runtime, world: World, ac
         assert (row["materialized_at"], "call the surgeon" in row["context_json"]) == (NOON + HOUR / 2, True)
     else:
         assert (row["materialized_at"], row["context_json"]) == (requested_at, "{}")
+
+
+def embed(runtime: Runtime, now: datetime, only: int | None = None) -> None:
+    """Run `embed_tasks`, in one shard only if it is broken off there."""
+    runner = runner_of(runtime, now)
+    by_shard = runner.plan("embed_tasks")[0].by_shard
+    shards = by_shard if only is None else {only: by_shard[only]}
+    results = [
+        each for shard, names in shards.items() for each in runner.materialize_shard("embed_tasks", shard, names)
+    ]
+    runner.finish("embed_tasks", f"embed_tasks {now}", now, results, is_complete=only is None)
+
+
+def test_a_broken_first_night_calibrates_again(runtime: Runtime, world: World, account: Any) -> None:
+    """The threshold of a first night that was broken off is provisional: the next one calibrates again, once."""
+    for number in range(6):
+        world.add(f"user-{number}", account("call the dentist", "call the doctor", f"buy milk {number}"))
+    run(runtime, "fetch_signals", NOON)
+    embed(runtime, NOON, only=0)
+    model = runtime.embedder.version
+    provisional = runtime.store.threshold(model)
+    embed(runtime, NOON + HOUR)
+    calibrated = measure_calibration(runtime.shards, model).threshold
+    assert provisional is not None
+    assert provisional != runtime.store.threshold(model) == calibrated
+    world.todoist.advance("user-0", {"items": [{"id": "t0", "content": "paint the fence"}]})
+    run(runtime, "fetch_signals", NOON + 2 * HOUR)
+    embed(runtime, NOON + 2 * HOUR)
+    assert measure_calibration(runtime.shards, model).threshold != calibrated == runtime.store.threshold(model)
+
+
+def test_a_broken_shard_does_not_block_the_calibration(runtime: Runtime, world: World, account: Any) -> None:
+    """While a shard cannot be read or was never fetched, the threshold of the others is used."""
+    for number in range(6):
+        world.add(f"user-{number}", account("call the dentist", "call the doctor", f"buy milk {number}"))
+    run(runtime, "fetch_signals", NOON, only_shards=(0,))
+    embed(runtime, NOON)
+    model = runtime.embedder.version
+    assert runtime.store.threshold(model) is not None
+    run(runtime, "fetch_signals", NOON + HOUR)
+    embed(runtime, NOON + HOUR)
+    assert runtime.store.threshold(model) == measure_calibration(runtime.shards, model).threshold

@@ -410,3 +410,16 @@ class TestThresholds:
         assert store.wants_calibration("m", n_next) is is_better
         store.set_threshold_if_better("m", 0.5, n_next)
         assert store.threshold("m") == (0.5 if is_better else 0.4)
+
+    def test_provisional(self, store: ContextStore) -> None:
+        """A provisional calibration is replaced by the first one from all texts, and never replaces a final one."""
+        store.set_threshold_if_better("m", 0.4, 2000, is_provisional=True)
+        assert not store.wants_calibration("m", 2500, is_provisional=True)
+        assert store.wants_calibration("m", 2500)
+        store.set_threshold_if_better("m", 0.5, 2500)
+        assert store.threshold("m") == 0.5
+        assert not store.wants_calibration("m", 2500)
+        store.set_threshold("m", 0.6, 50)
+        assert not store.wants_calibration("m", 50_000, is_provisional=True)
+        store.set_threshold_if_better("m", 0.7, 50_000, is_provisional=True)
+        assert store.threshold("m") == 0.6
