@@ -19,7 +19,8 @@ class AssetEstimate:
 
     n_shards, n_users: to run; the totals include up-to-date ones. n_units: units of work, None while unknown or if
     the asset declares none. is_upper_bound: all numbers are upper bounds; units_are_upper_bound: n_units is one.
-    n_likely: the probable number of units. seconds: the probable duration. Both are None without past runs.
+    n_likely: the probable number of units. seconds: the probable duration, or an upper bound of it. Both are None
+    without past runs.
     """
 
     asset: str
@@ -35,6 +36,7 @@ class AssetEstimate:
     units_are_upper_bound: bool
     n_likely: int | None
     seconds: float | None
+    seconds_are_upper_bound: bool = False
 
     @property
     def n_units_saved(self) -> int:
@@ -73,6 +75,7 @@ def _estimate(asset: Asset, plan: Plan, planner: Planner, throughput: Throughput
     n_carried = sum(footer.n_users for shard, footer in footers.items() if shard not in planned)
     n_users_total = n_carried + sum(entry.workload.n_users for entry in entries)
     n_observed = _n_observed(plan, planner) if is_upper_bound or n_units is None else 0
+    seconds, longest = _seconds(throughput, n_units, n_certain, n_observed), _seconds(throughput, n_units, 0, 0)
     return AssetEstimate(
         asset=asset.name,
         reasons=Counter(entry.reason for entry in entries),
@@ -86,7 +89,8 @@ def _estimate(asset: Asset, plan: Plan, planner: Planner, throughput: Throughput
         is_upper_bound=is_upper_bound,
         units_are_upper_bound=is_upper_bound or _units_are_upper_bound(asset),
         n_likely=_n_likely(throughput, n_units, n_certain, n_observed),
-        seconds=_seconds(throughput, n_units, n_certain, n_observed) if entries else 0.0,
+        seconds=(longest if seconds is None else seconds) if entries else 0.0,
+        seconds_are_upper_bound=bool(entries) and seconds is None and longest is not None,
     )
 
 

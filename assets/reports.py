@@ -11,6 +11,8 @@ from assets.estimate import AssetEstimate, footers_of
 from contexts.postgres.run_log import StepRun
 from contexts.text import counted
 
+_NO_EXPERIENCE = "first night: no experience yet"
+
 
 def estimate_table(estimates: Iterable[AssetEstimate]) -> Iterator[str]:
     """Yield the estimates in aligned columns below a heading."""
@@ -99,7 +101,7 @@ def _cells(estimate: AssetEstimate) -> tuple[str, ...]:
         f"{bound}{estimate.n_users:,} of {estimate.n_users_total:,}",
         _work_cell(estimate),
         _saved_cell(estimate),
-        "?" if estimate.seconds is None else f"~{estimate.seconds:,.1f}",
+        _seconds_cell(estimate),
     )
 
 
@@ -117,6 +119,12 @@ def _saved_cell(estimate: AssetEstimate) -> str:
     if estimate.work is None or estimate.n_units is None:
         return ""
     return f"{'at least ' if estimate.units_are_upper_bound else ''}{estimate.n_units_saved:,}"
+
+
+def _seconds_cell(estimate: AssetEstimate) -> str:
+    if estimate.seconds is None:
+        return _NO_EXPERIENCE if estimate.work else ""
+    return f"{'at most ' if estimate.seconds_are_upper_bound else ''}~{estimate.seconds:,.1f}"
 
 
 def _words(name: str) -> str:

@@ -115,8 +115,9 @@ class StepRunner:
         return self._ready(step, planner, members, request), planner
 
     def estimate(self, plan: Plan, planner: Planner, assets: Iterable[Asset]) -> list[AssetEstimate]:
-        """Estimate a plan by the throughput of past runs."""
-        return estimate(plan, planner, assets, self.runtime.run_log.throughput(self.now))
+        """Estimate a plan by the throughput of past runs with the same scope."""
+        throughput = self.runtime.run_log.throughput(self.now, self.options.scope)
+        return estimate(plan, planner, assets, throughput)
 
     def materialize_shard(self, step: str, shard: int, names: Collection[str]) -> Iterator[ShardResult]:
         """Materialize the named assets of one shard as far as they are still stale.

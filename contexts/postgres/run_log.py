@@ -61,7 +61,8 @@ class StepRun:
 class Throughput:
     """Medians for one kind of work over recent runs; None without such runs.
 
-    seconds_per_unit: per planned unit of a step run. seconds_per_user, units_per_user: per fetched user of a run.
+    seconds_per_unit: per planned unit of a step run. seconds_per_user, units_per_user: per fetched user of a run, if
+    possible of the same scope; None after the first run, which computes everything and not only what changed.
     """
 
     seconds_per_unit: float | None
@@ -122,9 +123,9 @@ class RunLog:
         """Return the step runs that began at or after an instant, oldest first."""
         return [StepRun(**row) for row in rows(self._connection, self._sql.step_runs_since, {"since": since})]
 
-    def throughput(self, now: datetime) -> Mapping[str, Throughput]:
-        """Return the throughput of each kind of work over the last thirty days."""
-        medians = self._sql.throughput(self._connection, since=now - _THROUGHPUT_WINDOW)
+    def throughput(self, now: datetime, scope: str | None = None) -> Mapping[str, Throughput]:
+        """Return the throughput of each kind of work over the last thirty days. scope: of the fetch to estimate."""
+        medians = self._sql.throughput(self._connection, since=now - _THROUGHPUT_WINDOW, scope=scope)
         return {work: Throughput(*values) for work, *values in medians}
 
 

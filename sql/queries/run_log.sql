@@ -92,20 +92,28 @@ SELECT * FROM step_runs WHERE started_at >= :since ORDER BY started_at, step;
 
 -- name: throughput
 -- For each kind of work, the median seconds per planned unit over the step runs that planned any; and the median
--- seconds and units per fetched user over the pipeline runs since an instant. A pipeline run is a fetch and all step
--- runs until the next fetch.
+-- seconds and units per fetched user over the pipeline runs since an instant: those of the same scope, if there are
+-- any. A pipeline run is a fetch and all step runs until the next fetch. The very first one does not count: it computes
+-- everything, and the others only what changed.
 WITH runs AS (
     SELECT * FROM step_runs WHERE started_at >= :since AND step <> 'serving' AND finished_at IS NOT NULL
 ), fetches AS (
-    SELECT started_at, lead(started_at) OVER (ORDER BY started_at) AS until,
+    SELECT started_at, lead(started_at) OVER (ORDER BY started_at) AS until, scope,
            (done ->> 'todoist_calls')::FLOAT AS n_users
     FROM runs WHERE done ? 'todoist_calls'
+), later AS (
+    SELECT * FROM fetches WHERE started_at > (
+        SELECT min(started_at) FROM step_runs WHERE done ? 'todoist_calls' AND finished_at IS NOT NULL
+    )
+), comparable AS (
+    SELECT * FROM later
+    WHERE scope = :scope OR NOT EXISTS (SELECT FROM later AS same WHERE same.scope = :scope)
 ), works AS (
     SELECT DISTINCT jsonb_object_keys(seconds) AS work FROM runs
 ), by_pipeline_run AS (
     SELECT w.work, coalesce(sum((r.seconds ->> w.work)::FLOAT), 0) / f.n_users AS seconds_per_user,
            coalesce(sum((r.done ->> w.work)::FLOAT), 0) / f.n_users AS units_per_user
-    FROM fetches f CROSS JOIN works w
+    FROM comparable f CROSS JOIN works w
     LEFT JOIN runs r ON r.started_at >= f.started_at AND r.started_at < coalesce(f.until, 'infinity')
     WHERE f.n_users > 0
     GROUP BY w.work, f.started_at, f.n_users

@@ -94,10 +94,14 @@ def test_an_outage_fails_at_the_end(run_command: RunCommand, world: World, accou
 
 
 def test_the_plan_estimates_from_past_runs(run_command: RunCommand, world: World) -> None:
-    """After some runs the plan also shows the likely amount of work and its duration."""
+    """After the second run the plan also shows the likely amount of work; the first one computed everything."""
+    assert "first night: no experience yet" in lines_of(run_command("plan"))["todoist_tasks"]
     run_command("materialize")
-    for _ in range(3):
-        run_command("materialize")
+    line = lines_of(run_command("plan"))["task_embeddings"]
+    assert "at most 4 texts embedded" in line
+    assert "likely" not in line
+    assert re.search(r"at most ~\d", line)
+    run_command("materialize")
     lines = lines_of(run_command("plan"))
     assert "at most 4 texts embedded, likely 0" in lines["task_embeddings"]
     assert re.search(r"2 todoist calls .*~\d", lines["todoist_tasks"])

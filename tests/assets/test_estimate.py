@@ -201,6 +201,12 @@ def test_no_estimate_without_past_runs(pipeline: ToyPipeline, throughput: dict[s
     assert estimates(pipeline, "ann", throughput=throughput)["letters"].seconds is None
 
 
+def test_all_units_are_a_bound_of_the_time(pipeline: ToyPipeline) -> None:
+    """Without experience of changes the time of all units is an upper bound, and no number of units is likely."""
+    pages = estimates(pipeline, "ann", throughput={"pages_printed": Throughput(2.0, None, None)})["pages"]
+    assert (pages.seconds, pages.seconds_are_upper_bound, pages.n_likely) == (2.0, True, None)
+
+
 def test_only_the_given_assets_are_estimated(pipeline: ToyPipeline) -> None:
     """The given assets are estimated in their order, even if the plan has more."""
     planner = pipeline.planner

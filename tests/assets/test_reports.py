@@ -32,6 +32,8 @@ UP_TO_DATE = AssetEstimate(
     seconds=0.0,
 )
 
+FIRST = "first night: no experience yet"
+
 
 def estimate_of(asset: str, **facts: Any) -> AssetEstimate:
     """Return the estimate of one of two shards with one of two users, exact and without past runs."""
@@ -78,8 +80,8 @@ def test_an_estimate_is_a_table() -> None:
     """Estimates are printed in aligned columns: shards, reasons, users, work, saved work and seconds."""
     assert cells(ESTIMATES) == [
         ["letters", "1 of 2", "observe", "1 of 2", "1 calls", "1", "~1,500.0"],
-        ["stamps", "1 of 2", "observe", "1 of 2", "stamps read: not known yet", "", "?"],
-        ["words", "at most 1 of 2", "data", "at most 1 of 2", "at most 3 texts embedded", "at least 1", "?"],
+        ["stamps", "1 of 2", "observe", "1 of 2", "stamps read: not known yet", "", FIRST],
+        ["words", "at most 1 of 2", "data", "at most 1 of 2", "at most 3 texts embedded", "at least 1", FIRST],
         [
             "pages",
             "at most 1 of 2",
@@ -89,8 +91,13 @@ def test_an_estimate_is_a_table() -> None:
             "at least 1",
             "~0.5",
         ],
-        ["shelf", "at most 1 of 2", "data", "at most 1 of 2", "", "", "?"],
+        ["shelf", "at most 1 of 2", "data", "at most 1 of 2", "", "", ""],
     ]
+
+
+def test_a_bound_of_the_time_is_printed_as_such() -> None:
+    """Without experience of changes the time of all units is an upper bound."""
+    assert cells([estimate_of("words", seconds=7.0, seconds_are_upper_bound=True)])[0][-1] == "at most ~7.0"
 
 
 def test_up_to_date_assets_are_printed_as_such() -> None:
@@ -131,8 +138,8 @@ def test_a_note_is_a_list() -> None:
     assert estimate_note([UP_TO_DATE, *ESTIMATES[:2], ESTIMATES[-1]]).split("\n") == [
         "- letters · 0 of 2 · up to date",
         "- letters · 1 of 2 · observe · 1 of 2 · 1 calls · 1 · ~1,500.0",
-        "- stamps · 1 of 2 · observe · 1 of 2 · stamps read: not known yet · ?",
-        "- shelf · at most 1 of 2 · data · at most 1 of 2 · ?",
+        "- stamps · 1 of 2 · observe · 1 of 2 · stamps read: not known yet · first night: no experience yet",
+        "- shelf · at most 1 of 2 · data · at most 1 of 2",
     ]
 
 

@@ -26,5 +26,8 @@ def database_url(server: str, request: pytest.FixtureRequest) -> str:
 def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
     """A connection to the empty database of the module."""
     with connect(database_url) as opened:
-        opened.execute("TRUNCATE users, context_store, cluster_thresholds, asset_runs, text_vectors CASCADE")
+        opened.execute(
+            "TRUNCATE users, context_store, cluster_thresholds, asset_runs, step_runs, waiting_shards, text_vectors"
+            " CASCADE"
+        )
         yield opened

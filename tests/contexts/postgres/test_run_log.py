@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from contexts.postgres.run_log import AssetRun, RunLog
+from contexts.postgres.run_log import AssetRun, RunLog, StepRun, Throughput
 
 AT = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -83,3 +83,37 @@ def test_latest_version(run_log: RunLog) -> None:
     run_log.write_asset_run(replace(RUN, run_id="old", data_version="old", finished_at=AT + HOUR))
     run_log.write_asset_run(replace(RUN, run_id="other", asset="tip_reactions", finished_at=AT + 3 * HOUR))
     assert run_log.latest_version("todoist_tasks") == "new"
+
+
+def fetch_and_embed(run_log: RunLog, number: int, scope: str, n_texts: int) -> None:
+    """Log a fetch of ten users in an hour of its own, and the texts embedded after it."""
+    at, done = AT + number * HOUR, {"todoist_calls": 10}
+    run_log.start_step_run(StepRun(str(number), "fetch_signals", at, scope=scope))
+    run_log.finish_step_run(StepRun(str(number), "fetch_signals", at, at, done=done, seconds={"todoist_calls": 1}))
+    seconds, texts = {"texts_embedded": n_texts * 0.5}, {"texts_embedded": n_texts}
+    run_log.start_step_run(StepRun(str(number), "embed_tasks", at, planned=texts))
+    run_log.finish_step_run(StepRun(str(number), "embed_tasks", at, at, done=texts, seconds=seconds))
+
+
+def test_experience_of_changes(run_log: RunLog) -> None:
+    """The likely work per user is that of runs of the same scope, or of all; the first run computes everything."""
+    now = AT + timedelta(days=1)
+    assert run_log.throughput(now) == {}
+    fetch_and_embed(run_log, 1, "all", 746)
+    assert run_log.throughput(now, "all")["texts_embedded"] == Throughput(0.5, None, None)
+    fetch_and_embed(run_log, 2, "likely", 30)
+    assert run_log.throughput(now, "nightly")["texts_embedded"].units_per_user == 3
+    fetch_and_embed(run_log, 3, "nightly", 1)
+    assert run_log.throughput(now, "nightly")["texts_embedded"].units_per_user == 0.1
+    assert run_log.throughput(now, "likely")["texts_embedded"].units_per_user == 3
+
+
+def test_waits(run_log: RunLog) -> None:
+    """A wait begins with the first run that waits, and ends with the first one that does not."""
+    run_log.record_waits("compute_context", [0, 1], [0, 1], AT)
+    run_log.record_waits("compute_context", [0, 2], [2], AT + HOUR)
+    run_log.record_waits("compute_context", [1], [1], AT + 2 * HOUR)
+    assert run_log.waiting_since("compute_context") == {1: AT, 2: AT + HOUR}
+    run_log.record_waits("compute_context", [2], [2], AT - HOUR)  # the clock was set back
+    assert run_log.waiting_since("compute_context") == {1: AT, 2: AT - HOUR}
+    assert run_log.waiting_since("cluster_tasks") == {}
