@@ -13,6 +13,7 @@ import typer
 from assets import commands
 from assets.steps import RunOptions
 from contexts import cli
+from contexts.settings import MAX_SHARDS
 from contexts.todoist.accounts import FetchScope
 
 _MAX_DAYS = 36_500
@@ -162,6 +163,16 @@ def rebuild(
 ) -> None:
     """Set a shard's file aside; the next run rebuilds it."""
     _print(commands.rebuild_shard(asset, shard, day.date() if day else None))
+
+
+@app.command()
+def reshard(
+    n_shards: Annotated[
+        int, typer.Argument(metavar="N", min=1, max=MAX_SHARDS, help="The new number of shards.", show_default=False)
+    ],
+) -> None:
+    """Move all rows to another number of shards; run it again to finish a move that was broken off."""
+    _print(commands.move_rows(n_shards))
 
 
 def _print(lines: Iterable[str]) -> None:

@@ -35,15 +35,18 @@ from assets.engine.hashing import shard_of
 from assets.engine.parquet import Shards
 from assets.engine.plan import Plan
 from assets.engine.results import ShardResult
-from assets.runtime import Runtime, runtime_from_environment
+from assets.reshard import reshard
+from assets.runtime import LAYOUT_LOCK, Runtime, runtime_from_environment
 from assets.steps import RunOptions, StepRunner
 from contexts.assembly.explain import UnknownDecision
 from contexts.assembly.explanation_text import explain_decision, explain_user
 from contexts.assembly.history import HISTORY, HistoryUnreadable, set_history_aside
+from contexts.postgres.locks import locked
 from contexts.postgres.migrate import MigrationsMissing
 from contexts.postgres.run_log import AssetRun
+from contexts.postgres.sql import connect
 from contexts.progress import ProgressLogger
-from contexts.settings import Settings, SettingsError, read_settings
+from contexts.settings import DatabaseSettings, Settings, SettingsError, read_settings
 from contexts.text import counted
 from contexts.themes.model_loading import EmbeddingError
 from contexts.todoist.client import TodoistError
@@ -156,7 +159,6 @@ def show_runs(days: int) -> Iterator[str]:
 def explain(user: str | None, decision: str | None, last: int) -> Iterator[str]:
     """Explain the last changes of a user's context, or the origin of a decision's tip."""
     with runtime_from_environment() as runtime:
-        runtime.shards.check_n_shards([context_store])  # the history is divided into the same shards
         if user is not None:
             yield from explain_user(runtime.history, user, last)
         else:
@@ -166,7 +168,6 @@ def explain(user: str | None, decision: str | None, last: int) -> Iterator[str]:
 def erase_user(user: str) -> Iterator[str]:
     """Erase a user from Postgres, the Parquet files and the history."""
     with runtime_from_environment() as runtime:
-        runtime.shards.check_n_shards(GRAPH)  # with a wrong N_SHARDS the user would be looked for in other shards
         existed = runtime.accounts.remove(user)
         n_rows, n_versions = _erase_files(runtime, user)
         if not existed and not n_rows and not n_versions:
@@ -278,6 +279,13 @@ def answer_sql(statements: str | None, days: int) -> Iterator[str]:
             yield from run_shell(session, input)
 
 
+def move_rows(n_shards: int) -> Iterator[str]:
+    """Move the rows of all assets and of the history to another number of shards."""
+    settings, url = read_settings(Settings), read_settings(DatabaseSettings).database_url
+    with connect(url) as connection, locked(connection, LAYOUT_LOCK):
+        yield from filter(None, reshard(GRAPH, settings.data_root, n_shards))
+
+
 def rebuild_shard(asset: str, shard: int, day: date | None) -> Iterator[str]:
     """Set a shard's file aside, so that the next run rebuilds it.
 
@@ -289,13 +297,11 @@ def rebuild_shard(asset: str, shard: int, day: date | None) -> Iterator[str]:
         return
     if day is not None:
         raise OptionsError(f"{asset} has no days: --day is for {HISTORY}")
-    shards.check_n_shards([GRAPH[asset]])
     aside = shards.set_aside(GRAPH[asset], shard)
     yield f"moved the file to {aside}; the next run of {GRAPH[asset].step} rebuilds shard {shard}"
 
 
 def _rebuild_history(shards: Shards, shard: int, day: date | None) -> Iterator[str]:
-    shards.check_n_shards([context_store])  # the history is divided into the same shards
     try:
         asides = set_history_aside(shards.root, shard, day)
     except FileNotFoundError as error:
@@ -308,11 +314,12 @@ def _rebuild_history(shards: Shards, shard: int, day: date | None) -> Iterator[s
 
 def _shards() -> Shards:
     settings = read_settings(Settings)
-    return Shards(settings.data_root, settings.n_shards)
+    shards = Shards(settings.data_root, settings.n_shards)
+    shards.check_layout()
+    return shards
 
 
 @contextmanager
 def _step_runner(options: RunOptions) -> Iterator[StepRunner]:
     with runtime_from_environment() as runtime:
-        runtime.shards.check_n_shards(GRAPH)
         yield StepRunner(GRAPH, runtime, runtime.load_resources(), datetime.now(UTC), options)

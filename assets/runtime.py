@@ -28,6 +28,9 @@ from contexts.todoist.accounts import Accounts
 from contexts.todoist.client import Todoist
 from contexts.todoist.credentials import CredentialCipher
 
+LAYOUT_LOCK = "layout"
+"""The lock that writers of shards share, and that a process holds alone while it moves rows to other shards."""
+
 UNCALIBRATED_THRESHOLD = 2.0
 """The similarity threshold of a model before calibration: no two texts are that similar."""
 
@@ -57,11 +60,16 @@ class Runtime:
         *,
         n_threads: int | None = None,
     ) -> Runtime:
-        """Build the runtime over one Postgres connection and one Todoist API. n_threads: see `Embedder`."""
+        """Build the runtime over one Postgres connection and one Todoist API. n_threads: see `Embedder`.
+
+        Raises WrongShardCount if DATA_ROOT has another number of shards than the settings.
+        """
         connection.autocommit = True
+        shards = Shards(settings.data_root, settings.n_shards)
+        shards.check_layout()
         return cls(
             settings=settings,
-            shards=Shards(settings.data_root, settings.n_shards),
+            shards=shards,
             accounts=Accounts(connection, cipher),
             store=ContextStore(connection, reaction_days=settings.reaction_days, clock=lambda: datetime.now(UTC)),
             history=History(settings.data_root, connection, lambda user: shard_of(user, settings.n_shards)),
@@ -76,7 +84,7 @@ class Runtime:
                 n_threads=n_threads,
             ),
             vector_cache=VectorCache(connection),
-            lock=lambda asset, shard: locked(connection, f"{asset}/{shard}"),
+            lock=lambda asset, shard: _shard_lock(connection, asset, shard),
         )
 
     def load_resources(self) -> Mapping[type, object]:
@@ -95,6 +103,13 @@ class Runtime:
             Clusterer: Clusterer(model, self.store.threshold(model) or UNCALIBRATED_THRESHOLD),
             Budget: Budget(self.settings.context_token_budget),
         }
+
+
+@contextmanager
+def _shard_lock(connection: psycopg.Connection[Any], asset: str, shard: int) -> Iterator[None]:
+    """Hold the lock of a shard, and a share of the lock under which all rows are moved to other shards."""
+    with locked(connection, LAYOUT_LOCK, is_shared=True), locked(connection, f"{asset}/{shard}"):
+        yield
 
 
 @contextmanager

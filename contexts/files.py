@@ -176,6 +176,15 @@ class FileStore:
             self._sync(parent(path))
         return aside
 
+    def move(self, source: str, target: str) -> None:
+        """Rename a file, also into another folder, which is created; an existing file there is replaced."""
+        with self._faults(target, "written"):
+            changed = self._make_folder(parent(target))
+            self._rename(source, target)
+            for folder in changed:
+                _sync_folder(folder)
+            self._sync(parent(source))
+
     def remove(self, path: str) -> None:
         """Remove a file."""
         with self._faults(path, "removed"):

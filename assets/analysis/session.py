@@ -20,7 +20,7 @@ from assets.analysis.snapshot import Snapshot
 from assets.analysis.views import View
 from assets.definitions import GRAPH
 from assets.engine.errors import AssetError
-from assets.engine.parquet import table_path
+from assets.engine.parquet import Shards, table_path
 from assets.step_runs import STEP_RUN_SCHEMA, STEP_RUNS
 from contexts.assembly import history
 from contexts.postgres.sql import ROOT
@@ -176,6 +176,7 @@ def session_from_environment(days: int) -> Iterator[Session]:
     days: tips and LLM calls of this number of past days are read.
     """
     settings, since = read_settings(Settings), datetime.now(UTC) - timedelta(days=days)
+    Shards(settings.data_root, settings.n_shards).check_layout()  # files of two layouts would show users twice
     url = read_settings(DatabaseSettings).database_url if os.environ.get("DATABASE_URL") else None
     with open_session(settings.data_root, PostgresTables(url, since)) as session:
         yield session

@@ -35,6 +35,7 @@ def erase(
     for shard in sorted({shard_of(user, shards.n_shards) for user in users}):
         for asset in graph:
             with lock(asset.name, shard):
+                shards.check_layout()
                 try:
                     n_erased += _erase_from(asset, shards, shard, users, on_rows)
                 except ShardUnreadable as error:

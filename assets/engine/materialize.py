@@ -98,6 +98,7 @@ class _Run:
         if exact is None:
             return None
         with self.lock(exact.asset, exact.shard):
+            self.shards.check_layout()  # the rows may have been moved while this process waited for the lock
             return self.shard(self.graph[exact.asset], exact)
 
     def shard(self, asset: Asset, planned: PlannedShard) -> ShardResult:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
@@ -18,6 +18,7 @@ from assets.engine.asset import Asset, RowDigests
 from assets.engine.errors import SchemaError, ShardUnreadable, WrongShardCount
 from assets.engine.hashing import edge_hash, hash_of
 from assets.engine.index import Index
+from assets.engine.layout import Layout, read_layout, write_layout
 from contexts.files import ASIDE_SUFFIX, SCRATCH_SUFFIX, FileFault, FileStore, parent
 from contexts.verified_parquet import DamagedFile, n_footer_bytes, open_parquet, read_metadata, write_parquet
 
@@ -182,7 +183,34 @@ class Shards:
     def __init__(self, root: str, n_shards: int) -> None:
         self.n_shards = n_shards
         self._url = root
+        self._has_layout = False
         self._files = FileStore(root)
+
+    def check_layout(self) -> None:
+        """Raise WrongShardCount if the root has another number of shards, or if its rows are being moved."""
+        layout = self.layout()
+        if layout is None:
+            return
+        if layout.is_moving:
+            raise WrongShardCount(
+                f"the rows under {self._files.root} are being moved to {layout.n_shards} shards. If no such command"
+                f" is running, it was broken off. Finish it: python -m assets reshard {layout.n_shards}"
+            )
+        self._check_n_shards(layout.n_shards, self._files.root)
+
+    def layout(self) -> Layout | None:
+        """Return the layout of the root: the stored one, or that of its files; None if there are none."""
+        return read_layout(self._files) or self._layout_of_files()
+
+    def _layout_of_files(self) -> Layout | None:
+        """Return the layout that the first readable footer names: roots of earlier versions store none."""
+        for folder in self._files.children(self._files.root):
+            for shard_folder in self._files.children(folder):
+                if shard_folder.rsplit("/", 1)[-1].startswith("shard="):
+                    with suppress(DamagedFile, ValueError, KeyError, TypeError):
+                        if metadata := self._metadata(f"{shard_folder}/data.parquet"):
+                            return Layout(Footer.from_metadata(metadata.metadata or {}).n_shards)
+        return None
 
     @property
     def root(self) -> str:
@@ -208,20 +236,8 @@ class Shards:
             except (pa.ArrowException, DamagedFile, OSError) as error:
                 raise _unreadable(asset, path, error) from error
             opened = Shard(asset, path, file)
-            self._check_n_shards(opened.footer, path)
+            self._check_n_shards(opened.footer.n_shards, path)
             yield opened
-
-    def check_n_shards(self, assets: Iterable[Asset]) -> None:
-        """Raise WrongShardCount if files of these assets were written with a different number of shards."""
-        for asset in assets:
-            for shard in range(self.n_shards):
-                try:
-                    if self.footer(asset, shard):
-                        break  # one file speaks for all files of the asset
-                except WrongShardCount:
-                    raise
-                except ShardUnreadable:
-                    continue
 
     def exists(self, asset: Asset, shard: int) -> bool:
         """Whether the shard has a file, readable or not."""
@@ -243,7 +259,7 @@ class Shards:
         if metadata is None:
             return None
         footer = _footer(asset, path, metadata.metadata or {})
-        self._check_n_shards(footer, path)
+        self._check_n_shards(footer.n_shards, path)
         return footer
 
     def _metadata(self, path: str) -> pq.FileMetaData | None:
@@ -274,6 +290,7 @@ class Shards:
     def write(self, asset: Asset, table: pa.Table, footer: Footer) -> None:
         """Replace the shard's file atomically: a reader sees the old file or the new one, never a part."""
         path = self.path(asset.name, footer.shard)
+        self._store_layout()
         self._files.remove_leftovers(parent(path))
         self._replace(path, table, footer.to_metadata(), list(asset.versioned))
 
@@ -301,11 +318,19 @@ class Shards:
         with self._files.replacing(path) as file:
             write_parquet(file, bare, metadata, **options)
 
-    def _check_n_shards(self, footer: Footer, path: str) -> None:
-        if footer.n_shards != self.n_shards:
+    def _store_layout(self) -> None:
+        """Store the number of shards with the first file."""
+        if not self._has_layout:
+            self.check_layout()
+            if read_layout(self._files) is None:
+                write_layout(self._files, Layout(self.n_shards))
+            self._has_layout = True
+
+    def _check_n_shards(self, n_shards: int, path: str) -> None:
+        if n_shards != self.n_shards:
             raise WrongShardCount(
-                f"{path} was written with N_SHARDS={footer.n_shards}, but it is {self.n_shards} now."
-                f" Set it back, or choose another DATA_ROOT and run everything."
+                f"{path} was written with N_SHARDS={n_shards}, but it is {self.n_shards} now."
+                f" Set it back, or move all rows: python -m assets reshard {self.n_shards}"
             )
 
 

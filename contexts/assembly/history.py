@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from operator import attrgetter
@@ -160,6 +160,18 @@ def set_history_aside(root: str, shard: int, day: date | None = None) -> list[st
     return _HistoryFiles(root).set_aside(shard, day)
 
 
+def copy_history(root: str, target: str, shard_of: Callable[[str], int]) -> Iterator[str]:
+    """Write the history of a root under another root, divided into other shards; yield each path below that root."""
+    stored, copied = _HistoryFiles(root), _HistoryFiles(target)
+    for day in stored.days():
+        by_shard: dict[int, list[ContextVersion]] = defaultdict(list)
+        for shard in stored.shards(day):
+            for version in stored.read(day, shard):
+                by_shard[shard_of(version.user_id)].append(version)
+        for shard, versions in sorted(by_shard.items()):
+            yield copied.write(day, shard, versions)
+
+
 class _HistoryFiles:
     """The files `<root>/context_history/day=2026-11-24/shard=0007/data.parquet`."""
 
@@ -193,6 +205,12 @@ class _HistoryFiles:
             added = pa.Table.from_pylist([asdict(version) for version in new], schema=SCHEMA)
             self._write_table(self._path(day, shard), pa.concat_tables([table, added]))
         return len(new)
+
+    def write(self, day: date, shard: int, versions: Iterable[ContextVersion]) -> str:
+        """Write a new file, and return its path below the root."""
+        table = pa.Table.from_pylist([asdict(version) for version in versions], schema=SCHEMA)
+        self._write_table(self._path(day, shard), table)
+        return self._path(day, shard).removeprefix(f"{self._files.root}/")
 
     def set_aside(self, shard: int, day: date | None) -> list[str]:
         days = [day] if day else [each for each in self.days() if self._is_unreadable(each, shard)]

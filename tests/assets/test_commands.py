@@ -302,7 +302,20 @@ def test_map(run_command: RunCommand, world: World, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["erase", "ann"], ["rebuild", "todoist_tasks", "--shard", "1"], ["materialize"], ["why", "ann"]]
+    "arguments",
+    [
+        ["erase", "ann"],
+        ["rebuild", "todoist_tasks", "--shard", "1"],
+        ["rebuild", "context_history", "--shard", "1"],
+        ["materialize"],
+        ["plan"],
+        ["why", "ann"],
+        ["map", "ann"],
+        ["shards", "todoist_tasks"],
+        ["sql", "SELECT 1"],
+        ["runs"],
+        ["calibrate"],
+    ],
 )
 def test_a_wrong_number_of_shards_is_refused(
     run_command: RunCommand, world: World, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
@@ -314,6 +327,28 @@ def test_a_wrong_number_of_shards_is_refused(
     assert "N_SHARDS=2, but it is 5 now" in run_command(*arguments, fails=True)
     assert {path: path.read_bytes() for path in world.root.rglob("*") if path.is_file()} == files
     assert world.accounts.existing(["ann"]) == {"ann"}
+
+
+def test_rows_move_to_other_shards(run_command: RunCommand, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `reshard N` a run with N_SHARDS=N fetches changes only, embeds nothing and keeps every version."""
+    run_command("materialize")
+    for user in ("ann", "cem"):
+        world.todoist.advance(user, {"items": []})
+    stored, n_calls = world.stored(), len(world.todoist.calls)
+    assert "Set N_SHARDS=3" in run_command("reshard", "3")
+    assert "N_SHARDS=3, but it is 2 now" in run_command("materialize", fails=True)
+    monkeypatch.setenv("N_SHARDS", "3")
+    lines = lines_of(run_command("plan", "--scope", "likely"))
+    assert all("up to date" in line for line in lines.values())
+    run_command("materialize")
+    assert [call.full for call in world.todoist.calls[n_calls:]] == [False, False]
+    sql = "SELECT sum(done)::INT AS done FROM step_runs WHERE work = 'texts_embedded'"
+    assert re.search(r"\b4\b", run_command("sql", sql))
+    assert {user: row["context_hash"] for user, row in world.stored().items()} == {
+        user: row["context_hash"] for user, row in stored.items()
+    }
+    assert "1 version" in run_command("why", "ann")
+    assert re.search(r"2\W+2", run_command("sql", "SELECT count(*), count(DISTINCT user_id) FROM user_contexts"))
 
 
 def test_a_missing_migration_is_named(run_command: RunCommand, world: World) -> None:

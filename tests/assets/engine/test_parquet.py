@@ -106,7 +106,10 @@ def test_a_shard_is_replaced(root: str) -> None:
     write(shards, "short")
     assert texts_in(shards) == ["short"]
     filesystem, path = fsspec.core.url_to_fs(root)
-    assert [each.rsplit(path, 1)[1] for each in filesystem.find(path)] == ["/letters/shard=0000/data.parquet"]
+    assert [each.rsplit(path, 1)[1] for each in filesystem.find(path)] == [
+        "/letters/shard=0000/data.parquet",
+        "/shards.json",
+    ]
 
 
 def test_a_path_has_asset_and_shard(tmp_path: Path) -> None:
@@ -446,7 +449,7 @@ def test_a_different_number_of_shards_is_refused(tmp_path: Path) -> None:
     """Shards written with a different N_SHARDS are refused with both numbers and both fixes."""
     write(Shards(str(tmp_path), 2), "one", shard=1)
     with pytest.raises(
-        ShardUnreadable, match=r"shard=0001.* N_SHARDS=2, but it is 4 now\. Set it back, or .*DATA_ROOT"
+        ShardUnreadable, match=r"shard=0001.* N_SHARDS=2, but it is 4 now\. Set it back, or .*reshard 4"
     ):
         Shards(str(tmp_path), 4).footer(letters, 1)
 

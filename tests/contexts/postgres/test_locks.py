@@ -39,6 +39,17 @@ def test_second_holder_waits(database_url: str) -> None:
     assert order == ["another name", "first", "second"]
 
 
+def test_shares_of_a_lock(database_url: str) -> None:
+    """Several connections hold shares of a lock at once; one who wants it alone waits for all of them."""
+    with connect(database_url) as one, connect(database_url) as two, connect(database_url) as alone:
+        with locked(one, "layout", is_shared=True), locked(two, "layout", is_shared=True):
+            alone.execute("SET lock_timeout = '50ms'")
+            with pytest.raises(psycopg.errors.LockNotAvailable), locked(alone, "layout"):
+                pass
+        with locked(alone, "layout"):
+            pass
+
+
 def test_a_lock_ends_with_its_block(database_url: str) -> None:
     """A lock is released after its block, also on an error, and when its connection ends."""
     with connect(database_url) as one, connect(database_url) as other:
