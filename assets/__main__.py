@@ -13,6 +13,7 @@ import typer
 from assets import commands
 from assets.steps import RunOptions
 from contexts import cli
+from contexts.postgres.errors import describe_error
 from contexts.settings import MAX_SHARDS
 from contexts.todoist.accounts import FetchScope
 
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         app,
         "python -m assets",
         errors=commands.KNOWN_ERRORS,
+        describe=describe_error,
         arguments=arguments,
         on_interrupt="stopped: every file written is complete, and the next run does the rest",
     )

@@ -41,6 +41,7 @@ from assets.steps import RunOptions, StepRunner
 from contexts.assembly.explain import UnknownDecision
 from contexts.assembly.explanation_text import explain_decision, explain_user
 from contexts.assembly.history import HISTORY, HistoryUnreadable, set_history_aside
+from contexts.postgres.errors import describe_error
 from contexts.postgres.locks import locked
 from contexts.postgres.migrate import MigrationsMissing
 from contexts.postgres.run_log import AssetRun
@@ -95,6 +96,7 @@ def run_pipeline(options: RunOptions) -> Iterator[str]:
                 current = replace(runner, resources=runner.runtime.load_resources())
                 asset_runs += yield from _run_step(current, step, run_id, failures)
     _raise_unexpected(failures)
+    failures = [_described(failure) for failure in failures]
     try:
         RefusalVerdict.of(asset_run.counts for asset_run in asset_runs).raise_if_outage()
     except MostRefused as error:
@@ -103,6 +105,13 @@ def run_pipeline(options: RunOptions) -> Iterator[str]:
         raise
     if failures:
         raise ShardsFailed(failures)
+
+
+def _described(failure: ShardFailure) -> ShardFailure:
+    """Return a failure whose error is a sentence, also if it comes from Postgres."""
+    if not isinstance(failure.error, psycopg.Error):
+        return failure
+    return replace(failure, error=AssetError(describe_error(failure.error)))
 
 
 def _raise_unexpected(failures: Iterable[ShardFailure]) -> None:

@@ -12,6 +12,7 @@ import psycopg
 import typer
 
 from contexts import cli
+from contexts.postgres.errors import describe_error
 from contexts.postgres.migrate import MigrationsMissing, check_migrated, migrate
 from contexts.postgres.sql import connect
 from contexts.settings import CredentialSettings, DatabaseSettings, SettingsError, read_settings
@@ -29,7 +30,7 @@ UserId = Annotated[str, typer.Argument(metavar="USER", help="The user's id.", sh
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command, and return the exit status."""
     errors = (SettingsError, CredentialsError, MigrationsMissing, ValueError, psycopg.Error, OSError)
-    return cli.run(app, "python -m contexts", errors=errors, arguments=arguments)
+    return cli.run(app, "python -m contexts", errors=errors, describe=describe_error, arguments=arguments)
 
 
 @app.command("migrate")

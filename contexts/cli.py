@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import typer
 from typer.main import get_command
@@ -29,6 +29,7 @@ def run(
     program: str,
     *,
     errors: tuple[type[Exception], ...],
+    describe: Callable[[Exception], str] = str,
     arguments: Sequence[str] | None = None,
     on_interrupt: str = "stopped",
 ) -> int:
@@ -36,6 +37,7 @@ def run(
 
     program: the command line without its arguments, such as `python -m contexts`; usage messages begin with it.
     errors: known errors; their message is printed to stderr. Other errors propagate.
+    describe: returns the message of a known error.
     arguments: None for those of the process.
     on_interrupt: the line that is printed to stderr after Ctrl-C.
     """
@@ -54,7 +56,7 @@ def run(
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe; exiting flushes stdout once more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except errors as error:
-        print(error, file=sys.stderr)
+        print(describe(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(on_interrupt, file=sys.stderr)

@@ -8,6 +8,7 @@ from threading import Event
 import psycopg
 import pytest
 
+from contexts.postgres.errors import LockTimeout
 from contexts.postgres.locks import locked
 from contexts.postgres.sql import connect
 
@@ -44,7 +45,7 @@ def test_shares_of_a_lock(database_url: str) -> None:
     with connect(database_url) as one, connect(database_url) as two, connect(database_url) as alone:
         with locked(one, "layout", is_shared=True), locked(two, "layout", is_shared=True):
             alone.execute("SET lock_timeout = '50ms'")
-            with pytest.raises(psycopg.errors.LockNotAvailable), locked(alone, "layout"):
+            with pytest.raises(LockTimeout), locked(alone, "layout"):
                 pass
         with locked(alone, "layout"):
             pass
