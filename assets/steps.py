@@ -19,6 +19,7 @@ from assets.engine.results import ShardResult, total
 from assets.estimate import AssetEstimate, estimate
 from assets.runtime import Runtime
 from assets.step_runs import STEP_RUN_PERIOD, STEP_RUNS, step_run_table
+from contexts.assembly.history import HISTORY
 from contexts.postgres.run_log import AssetRun, StepRun
 from contexts.settings import MAX_SHARDS
 from contexts.todoist.accounts import FetchScope
@@ -399,7 +400,9 @@ class StepRunner:
         if self.graph.is_source_step(step):
             runtime.run_log.add_request_days(self.now)
         if context_store.name in names:
-            runtime.history.expire(self._days_ago(settings.context_history_days), runtime.accounts.existing)
+            with runtime.lock(HISTORY, 0):  # no rows move to other shards meanwhile
+                runtime.shards.check_layout()
+                runtime.history.expire(self._days_ago(settings.context_history_days), runtime.accounts.existing)
         try:
             runs = runtime.run_log.step_runs_since(self.now - STEP_RUN_PERIOD)
             runtime.shards.write_table(STEP_RUNS, step_run_table(runs))

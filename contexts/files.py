@@ -227,7 +227,7 @@ class FileStore:
             raise FileFault(path, attempt, error, is_local=self.is_local) from error
         except Exception as error:
             # Clients of object stores raise classes of their own: of connections, credentials, bodies cut short.
-            if self.is_local or not _is_of_a_client(error):
+            if self.is_local or not is_store_fault(error):
                 raise
             raise FileFault(path, attempt, error, is_local=False) from error
 
@@ -286,9 +286,9 @@ def _age(changed_at: datetime) -> timedelta:
     return datetime.now(UTC) - (changed_at if changed_at.tzinfo else changed_at.replace(tzinfo=UTC))
 
 
-def _is_of_a_client(error: Exception) -> bool:
-    """Whether an exception was raised by the client of an object store, and not by the caller's own code."""
-    return type(error).__module__.split(".")[0] in _CLIENT_PACKAGES
+def is_store_fault(error: Exception) -> bool:
+    """Whether an exception was raised by a file system or the client of an object store, not by the caller's code."""
+    return isinstance(error, OSError) or type(error).__module__.split(".")[0] in _CLIENT_PACKAGES
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import fsspec
 
 from assets.engine.errors import SnapshotError
+from contexts.files import is_store_fault
 from contexts.verified_parquet import DamagedFile, verify_parquet
 
 _RESERVED_DESCRIPTORS = 128
@@ -68,7 +69,9 @@ class Snapshot:
                 except DamagedFile as error:
                     self._release(held, name)
                     raise SnapshotError(f"{path} cannot be read ({error}). {_remedy(name)}") from error
-        except OSError as error:
+        except Exception as error:
+            if not is_store_fault(error):
+                raise
             raise SnapshotError(f"{pattern} below {self._root} cannot be read: {error}") from error
         return len(held)
 

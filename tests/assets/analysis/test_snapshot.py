@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from object_store import running_s3
 
 from assets.analysis.snapshot import Snapshot
 from assets.analysis.views import SHARD_PARTITION, View
@@ -196,3 +197,17 @@ def test_many_files_under_a_low_limit(tmp_path: Path) -> None:
         text=True,
     )
     assert process.stdout.splitlines() == ["(300, 300)"] * 2, process.stderr
+
+
+def test_an_object_store_that_is_gone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An object store that refuses or cannot be reached is named with the files that were asked for."""
+    with running_s3(monkeypatch) as store, closing(Snapshot(f"{store.root}/data", tmp_path / "held")) as snapshot:
+        write(f"{store.root}/data", 0, 1)
+        assert snapshot.hold(VIEW.pattern) == 1
+        store.fail(503, "SlowDown")
+        with pytest.raises(SnapshotError, match=r"numbers/.* cannot be read: .*SlowDown"):
+            snapshot.hold(VIEW.pattern)
+        store.fail(None)
+        store.stop()
+        with pytest.raises(SnapshotError, match=r"numbers/.* cannot be read: "):
+            snapshot.hold(VIEW.pattern)
