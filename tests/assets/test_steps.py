@@ -430,3 +430,23 @@ def test_a_broken_shard_does_not_block_the_calibration(runtime: Runtime, world: 
     run(runtime, "fetch_signals", NOON + HOUR)
     embed(runtime, NOON + HOUR)
     assert runtime.store.threshold(model) == measure_calibration(runtime.shards, model).threshold
+
+
+def test_an_unreadable_file_of_vectors_has_the_same_bound(waiting: Runtime, world: World) -> None:
+    """If a shard's vectors cannot be read, all of its users wait, and no longer than for a step that is behind."""
+    path = world.root / "task_embeddings" / "shard=0000" / "data.parquet"
+    path.write_bytes(path.read_bytes()[:100])
+    shortly, later = NOON + HOUR * 1.5, NOON + 2 * HOUR
+    night(waiting, shortly, fails="embed_tasks")
+    assert {row["materialized_at"] for row in world.stored().values()} == {NOON, NOON + HOUR}
+    night(waiting, later, fails="embed_tasks")
+    assert {row["materialized_at"] for row in world.stored().values()} == {later}
+    assert "call the surgeon" in world.stored()["ann"]["context_json"]
+
+
+def test_a_select_never_claims_freshness(waiting: Runtime, world: World) -> None:
+    """The bound is for earlier steps only: rows of the store are not refreshed while their contexts are stale."""
+    later = NOON + 48 * HOUR
+    run(waiting, "fetch_signals", later)
+    run(waiting, "compute_context", later, select=("context_store",))
+    assert world.stored()["ann"]["materialized_at"] == NOON
