@@ -116,7 +116,8 @@ def _date_changes(old: _ShownTask, new: _ShownTask) -> Iterator[str]:
         if move:
             yield "became overdue" if new_bucket == "overdue" else move
     elif after.due is None:
-        yield f"{move or 'has no date now'} (was due {_due(before)})"
+        noun = "due date" if after.deadline else "date"
+        yield f"{move or f'has no {noun} now'} (was due {_due(before)})"
     else:
         was = f" (was {_due(before)}{'; recurring' if before.recurring else ''})" if before.due else ""
         yield f"{f'{move}, now' if move else 'is now'} due {_due(after)}{was}"
@@ -148,6 +149,8 @@ def _edits(old: TaskView, new: TaskView) -> Iterator[str]:
         yield f"is now called {quoted(new.title)}"
     yield from _value_change("priority", old.priority, new.priority)
     yield from _value_change("deadline", old.deadline, new.deadline)
+    if (old.due, old.deadline) == (new.due, new.deadline) and old.dated_by != new.dated_by:
+        yield f"is dated by its {new.dated_by.replace('due', 'due date')} now"
     yield from _value_change("duration", _duration(old), _duration(new))
     if old.recurring != new.recurring:
         yield "is now recurring" if new.recurring else "is no longer recurring"

@@ -124,6 +124,22 @@ class TestDays:
             "task 'Write the report' has deadline 2026-11-24 now (was none)",
         ]
 
+    def test_deadline_remains(self) -> None:
+        """A task that loses its due date and keeps its deadline is not called a task without a date."""
+        task = report(deadline_date="2026-11-24")
+        assert sentences(task, report(due_date=None, deadline_date="2026-11-24")) == [
+            "task 'Write the report' has no due date now (was due 2026-11-24)"
+        ]
+
+    @pytest.mark.parametrize("days", [2, 12])
+    def test_dated_by(self, days: int) -> None:
+        """A context from before deadlines counted differs from one in which the deadline comes first."""
+        deadline = f"{MONDAY + DAY:%Y-%m-%d}"
+        after = context(report(due_date=f"{MONDAY + days * DAY:%Y-%m-%d}", deadline_date=deadline))
+        [view] = after.tasks["this_week"]
+        before = after.model_copy(update={"tasks": {"this_week": (view.model_copy(update={"dated_by": "due"}),)}})
+        assert differences(before, after) == ["task 'Write the report' is dated by its deadline now"]
+
     def test_recurring(self) -> None:
         """The sentence about a recurring task's date says that it recurs, because it may have been done once."""
         old, new = (report(due_date=day, is_recurring=True) for day in ("2026-11-23", "2026-11-24"))
