@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from math import copysign
-from typing import Any
+from typing import Any, TypeGuard
 from zoneinfo import ZoneInfo
 
 _OFFSET = re.compile(r"(?:GMT|UTC)?\s*([+-])(\d{1,2})(?::?(\d\d))?", re.ASCII | re.IGNORECASE)
@@ -68,12 +68,17 @@ def _zone_at(minutes: int, *, is_dst: bool) -> str | None:
 def _offset_in_numbers(tz_info: Mapping[str, Any]) -> int | None:
     """Return the offset in minutes by the fields `hours` and `minutes`; the sign of the hours counts for both."""
     hours, minutes = tz_info.get("hours"), tz_info.get("minutes", 0)
-    if not all(isinstance(each, int | float) and not isinstance(each, bool) for each in (hours, minutes)):
-        return None
-    if not (float(hours).is_integer() and float(minutes).is_integer()):  # type: ignore[arg-type]
+    if not (_is_whole(hours) and _is_whole(minutes)):
         return None
     sign = copysign(1, hours or minutes)
-    return int(sign * (abs(hours) * 60 + abs(minutes)))  # type: ignore[arg-type]
+    return int(sign * (abs(hours) * 60 + abs(minutes)))
+
+
+def _is_whole(value: object) -> TypeGuard[int | float]:
+    """Return whether a value is a whole number of hours or minutes, and less than 60."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < 60 and float(value).is_integer()
 
 
 def _offset_in_text(text: object) -> int | None:

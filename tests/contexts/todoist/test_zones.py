@@ -59,6 +59,8 @@ def test_read_alike(database_url: str) -> None:
         ({"timezone": "GMT -3:17", "hours": -3, "minutes": -17}, None),
         ({"timezone": "GMT +27:00"}, None),
         ({"hours": float("nan"), "minutes": 0}, None),
+        ({"hours": 1e308, "minutes": 0}, None),
+        ({"hours": 10**400, "minutes": 0}, None),
         ({"hours": True}, None),
         ({"hours": "3"}, None),
         ({"timezone": ["Europe/Berlin"]}, None),
