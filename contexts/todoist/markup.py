@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from functools import cache
+from html.entities import html5
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -51,11 +52,17 @@ def plain_text(markdown: str) -> str:
 
 def _unescape(text: str) -> str:
     for _ in range(_MAX_ESCAPES):
-        unescaped = _ESCAPE.sub(lambda escape: html.unescape(escape[0]), text)
+        unescaped = _ESCAPE.sub(_character, text)
         if unescaped == text:
             break
         text = unescaped
     return text
+
+
+def _character(escape: re.Match[str]) -> str:
+    """Return the character of an escape; an unknown name stays, even if it begins with a known one, as `&ltd;`."""
+    text = escape[0]
+    return html.unescape(text) if text[1] == "#" else html5.get(text[1:], text)
 
 
 @cache

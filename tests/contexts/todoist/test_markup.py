@@ -56,6 +56,7 @@ def test_control_characters_beyond_ascii(control: str) -> None:
         ("https:&#x2F;&#x2F;example.com&#47;a", "https://example.com/a"),
         ("&amp;amp;lt;b&amp;gt;", "<b>"),
         ("R&D, AT&T &copy=2 &nosuch;", "R&D, AT&T &copy=2 &nosuch;"),
+        ("Smith &ltd; tips&regeln; &Eacute;", "Smith &ltd; tips&regeln; É"),
         ("a&#0;b&#x202E;c&#10;d", "a\ufffdbc\nd"),
         ("&#9999999; &#xfffffff;", "\ufffd &#xfffffff;"),
     ],
