@@ -11,15 +11,15 @@ _JOINERS = "\u200c\u200d"
 
 _GRAPHEME = regex.compile(r"\X")
 
+_WORD_START = r"(?<![^\W\u0e00-\u0e7f\u3040-\u9fff])"
+"""No letter or digit before, except for Thai, Japanese and Chinese, which have no blanks between words."""
+
 _ADDRESS = re.compile(
-    r"\b[a-z][a-z0-9+.-]{1,20}://\S+|\bwww\.\S+|\b(?:[a-z0-9-]{1,63}\.){1,8}[a-z]{2,24}/\S*"
+    rf"{_WORD_START}(?:[a-z][a-z0-9+.-]{{1,20}}://\S+|www\.\S+|(?:[a-z0-9-]{{1,63}}\.){{1,8}}[a-z]{{2,24}}/\S*)"
     r"|(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}",
     re.IGNORECASE,
 )
 """A URL, a host with a path, or an e-mail address."""
-
-_ADDRESS_SIGNS = ("/", "@", "www.", "WWW.")
-"""A text without any of these has no address."""
 
 
 def plain(text: str) -> str:
@@ -62,4 +62,5 @@ def truncate(text: str, max_chars: int) -> str:
 
 def without_addresses(text: str) -> str:
     """Return a text without URLs and e-mail addresses, which are no words."""
-    return _ADDRESS.sub(" ", text) if any(sign in text for sign in _ADDRESS_SIGNS) else text
+    may_have_address = "/" in text or "@" in text or "www." in text.lower()
+    return _ADDRESS.sub(" ", text) if may_have_address else text

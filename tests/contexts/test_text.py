@@ -87,6 +87,9 @@ def test_truncate(text: str, max_chars: int) -> None:
         ("order at example.com", "order at example.com"),
         ("and/or 1/2 w/o @home 3.5 e.g. 24/7", "and/or 1/2 w/o @home 3.5 e.g. 24/7"),
         ("https://example.com", ""),
+        ("Www.example.com and wwW.example.org", "and"),
+        ("看https://example.com/a 牛奶, 买www.example.com 茶", "看 牛奶, 买 茶"),
+        ("看docs.example.com/d/1 茶", "看 茶"),
     ],
 )
 def test_without_addresses(text: str, rest: str) -> None:
