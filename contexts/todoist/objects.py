@@ -12,7 +12,7 @@ from contexts.text import without_addresses
 from contexts.todoist.markup import HEADER_MARK, clean_text, plain_text
 from contexts.todoist.zones import valid_zone
 
-_DUE_DATE = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?", re.ASCII)
+_DATE = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?", re.ASCII)
 _VALID_YEARS = range(1900, 2200)
 _PRIORITIES = range(1, 5)
 _MAX_MINUTES = 1_000_000
@@ -163,7 +163,7 @@ def _with_due(task: TodoistTask, due: Mapping[str, Any]) -> TodoistTask:
     date = due.get("date")
     if date is None or date == "":
         return task
-    if not isinstance(date, str) or not _DUE_DATE.fullmatch(date) or parse_instant(date) is None:
+    if not isinstance(date, str) or not _DATE.fullmatch(date) or parse_instant(date) is None:
         raise BadItem("due")
     return replace(
         task,
@@ -178,7 +178,7 @@ def _deadline(deadline: Mapping[str, Any]) -> str | None:
     date = deadline.get("date")
     if date is None or date == "":
         return None
-    if not isinstance(date, str) or parse_instant(date) is None:
+    if not isinstance(date, str) or not _DATE.fullmatch(date) or parse_instant(date) is None:
         raise BadItem("deadline")
     return date[:10]
 

@@ -133,6 +133,7 @@ class TestDates:
             [None],
             True,
             *({"date": date} for date in ("tomorrow", "2026-13-01", 5, [], "0000-01-01")),
+            *({"date": date} for date in ("20261201", "2026-W49-2", "20261201T120000", "2026-12-01 12:00")),
         ],
         ids=str,
     )
