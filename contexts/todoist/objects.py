@@ -54,14 +54,18 @@ class TodoistTask:
 
     @property
     def title(self) -> str:
-        """The content as plain text on one line, or the description if the content is empty."""
-        return plain_text(self.content.removeprefix(HEADER_MARK)) or plain_text(self.description)
+        """The content as plain text on one line, the description if that is empty, or else the content as it is."""
+        return self._plain_content or plain_text(self.description) or " ".join(self.content.split())
 
     @property
     def text(self) -> str:
-        """The text to embed: the title, or the description, without addresses; the title if nothing else is left."""
-        texts = (without_addresses(text).split() for text in (self.title, plain_text(self.description)))
-        return next((" ".join(words) for words in texts if words), self.title)
+        """The text to embed: the content or the description without addresses, or the title if they are empty."""
+        words = without_addresses(self._plain_content).split()
+        return " ".join(words or without_addresses(plain_text(self.description)).split()) or self.title
+
+    @property
+    def _plain_content(self) -> str:
+        return plain_text(self.content.removeprefix(HEADER_MARK))
 
 
 @dataclass(frozen=True)

@@ -85,11 +85,13 @@ class TestTexts:
             ("https://x.org/a", "", "https://x.org/a", "https://x.org/a"),
             ("![](https://x.org/i.png)", "the\ndescription", "the description", "the description"),
             ("mail ann@x.org", "", "mail ann@x.org", "mail"),
+            ("[](https://x.org/a)", "", "[](https://x.org/a)", "[](https://x.org/a)"),
+            ("**", "", "**", "**"),
             ("", "", "", ""),
         ],
     )
     def test_title_and_text(self, content: str, description: str, title: str, text: str) -> None:
-        """The title is the content without markup; the text to embed has no addresses either."""
+        """The title is the content without markup, unless that is empty; the text to embed has no addresses."""
         found = TodoistTask("1", content, description)
         assert (found.title, found.text) == (title, text)
 
