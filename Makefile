@@ -12,7 +12,7 @@ export PYTHONUNBUFFERED := 1
 # The folder for the lock of the embedded Postgres: the user's runtime folder, or one in .local.
 export XDG_RUNTIME_DIR ?= $(CURDIR)/.local/runtime
 
-.PHONY: help run test setup bench lint lock migrate sql notebook services env clean
+.PHONY: help run test setup bench faults lint lock migrate sql notebook services env clean
 
 export Q
 
@@ -22,6 +22,7 @@ help:
 	@echo "make sql       open DuckDB on the results of a run; Q='FROM analysis.overdue' runs one query and exits"
 	@echo "make notebook  open the notebook with the main charts in a browser"
 	@echo "make bench     measure CPU and memory of every step for 1,000 users (USERS=n), of the store and of tip requests"
+	@echo "make faults    break the pipeline in some 60 ways, and print which promises held; ROWS=pattern, SEED=n"
 	@echo "make lock      update requirements.lock from requirements.txt (needs uv)"
 	@echo "make services  run Postgres and a local Todoist for 'astro dev start --standalone'"
 	@echo "make env       write .env with new secrets for 'astro dev start'"
@@ -57,6 +58,11 @@ bench: setup
 	@$(BIN)/python -m benchmarks
 	@$(BIN)/python -m benchmarks.store
 	@$(BIN)/python -m benchmarks.requests
+
+faults: export SEED := $(SEED)
+faults: export ROWS := $(ROWS)
+faults: setup
+	@exec $(BIN)/python -m tests.faults
 
 # The environment of the last local run, unless DATA_ROOT or DATABASE_URL is set.
 LOCAL := [ -n "$${DATA_ROOT:-}$${DATABASE_URL:-}" ] || [ ! -f .local/environment ] || { set -a; . .local/environment; set +a; }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -143,6 +144,44 @@ class World:
         sql = "SELECT user_id, materialized_at, context_json, context_hash FROM context_store ORDER BY user_id"
         names = ("materialized_at", "context_json", "context_hash")
         return {user: dict(zip(names, values, strict=True)) for user, *values in self.connection.execute(sql)}
+
+    def stored_state(self) -> dict[str, Any]:
+        """Return everything stored, with the ids of themes replaced by their members."""
+        tables = {name: self.rows(name) for name in GRAPH.assets}
+        members: dict[str, dict[str, list[str]]] = {}
+        for row in tables["task_clusters"]:
+            members.setdefault(row["user_id"], {}).setdefault(row["cluster_id"], []).append(row["task_id"])
+        names = {
+            user: {old: "+".join(sorted(ids)) for old, ids in themes.items()} for user, themes in members.items()
+        }
+        for row in tables["task_clusters"]:
+            row["cluster_id"] = row["cluster_id"] and names[row["user_id"]][row["cluster_id"]]
+        for row in tables["user_contexts"]:
+            row |= _renamed(row, names.get(row["user_id"], {})) | {"context_hash": "", "row_version": ""}
+        for row in tables["context_store"]:
+            row["context_hash"] = ""
+        sql = "SELECT user_id, context_json, groups_json, valid_until FROM context_store ORDER BY user_id"
+        stored = [
+            {
+                "user_id": user,
+                **_renamed({"context_json": context, "groups_json": groups}, names.get(user, {})),
+                "valid_until": until,
+            }
+            for user, context, groups, until in self.connection.execute(sql)
+        ]
+        return {**tables, "store": stored}
+
+
+def _renamed(row: dict[str, Any], ids: dict[str, str]) -> dict[str, Any]:
+    """Return a context and the groups of its tasks with other theme ids, in the order of these."""
+    context, groups = json.loads(row["context_json"]), json.loads(row["groups_json"])
+    for theme in context["themes"]:
+        theme["id"] = ids[theme["id"]]
+    for theme in groups["themes"]:
+        theme["theme_id"] = ids[theme["theme_id"]]
+    context["themes"].sort(key=lambda theme: theme["id"])
+    groups["themes"].sort(key=lambda theme: theme["theme_id"])
+    return {"context_json": context, "groups_json": groups}
 
 
 def run_step(runner: StepRunner, step: str, run_id: str) -> tuple[list[ShardResult], list[AssetRun]]:

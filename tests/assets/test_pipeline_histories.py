@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -126,32 +125,6 @@ class PipelineHistory(World):
         if unfetchable in existing:  # faults that were not used must not hit a later run
             self.todoist.heal(unfetchable)
 
-    def stored_state(self) -> dict[str, Any]:
-        """Return everything stored, with the ids of themes replaced by their members."""
-        tables = {name: self.rows(name) for name in GRAPH.assets}
-        members: dict[str, dict[str, list[str]]] = {}
-        for row in tables["task_clusters"]:
-            members.setdefault(row["user_id"], {}).setdefault(row["cluster_id"], []).append(row["task_id"])
-        names = {
-            user: {old: "+".join(sorted(ids)) for old, ids in themes.items()} for user, themes in members.items()
-        }
-        for row in tables["task_clusters"]:
-            row["cluster_id"] = row["cluster_id"] and names[row["user_id"]][row["cluster_id"]]
-        for row in tables["user_contexts"]:
-            row |= _renamed(row, names.get(row["user_id"], {})) | {"context_hash": "", "row_version": ""}
-        for row in tables["context_store"]:
-            row["context_hash"] = ""
-        sql = "SELECT user_id, context_json, groups_json, valid_until FROM context_store ORDER BY user_id"
-        stored = [
-            {
-                "user_id": user,
-                **_renamed({"context_json": context, "groups_json": groups}, names.get(user, {})),
-                "valid_until": until,
-            }
-            for user, context, groups, until in self.connection.execute(sql)
-        ]
-        return {**tables, "store": stored}
-
     def _resources_that_die(self, dies_in: str) -> dict[type, object] | None:
         dying: dict[str, dict[type, object]] = {
             "tokens": {Accounts: DyingAccounts(self.connection, CredentialCipher([self.key]))},
@@ -199,18 +172,6 @@ class PipelineHistory(World):
 
     def _remove(self, user: str) -> None:
         self.accounts.remove(user)
-
-
-def _renamed(row: dict[str, Any], ids: dict[str, str]) -> dict[str, Any]:
-    """Return a context and the groups of its tasks with other theme ids, in the order of these."""
-    context, groups = json.loads(row["context_json"]), json.loads(row["groups_json"])
-    for theme in context["themes"]:
-        theme["id"] = ids[theme["id"]]
-    for theme in groups["themes"]:
-        theme["theme_id"] = ids[theme["theme_id"]]
-    context["themes"].sort(key=lambda theme: theme["id"])
-    groups["themes"].sort(key=lambda theme: theme["theme_id"])
-    return {"context_json": context, "groups_json": groups}
 
 
 @contextmanager

@@ -1,0 +1,197 @@
+"""Faults of Airflow, in a real one: its scheduler killed in the night, and runs with a conf that nobody knows."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from assets.definitions import GRAPH
+from contexts.postgres.sql import connect
+from contexts.themes.embed import Embedder
+from faults.row import Row, require
+from faults.trial import N_SHARDS, USERS, Bench, Stage, Trial
+from local.airflow import running_airflow
+from local.airflow_api import Airflow
+from local.checkpoint import save_tiny_nomic
+from local.clock import utc_now
+from local.paths import ROOT
+from local.postgres import create_database
+from local.processes import child_process
+
+_DIM = 32
+_TIMEOUT_S = 300
+_POLL_S = 0.2
+_N_CALIBRATION_TEXTS = 10_000
+_LEAST_COSINE = 0.9
+
+_QUICK_ADOPTION = {
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
+}
+"""Settings by which a new scheduler takes over the tasks of a dead one in seconds instead of minutes."""
+
+
+@dataclass
+class Scheduled:
+    """A trial whose nights Airflow runs. variables: the settings of its tasks."""
+
+    trial: Trial
+    airflow: Airflow
+    variables: Mapping[str, str]
+
+
+def in_airflow(run: Callable[[Scheduled], None]) -> Callable[[Trial], None]:
+    """Run a fault in the only Airflow of the matrix, which starts with the first of them."""
+
+    def run_there(trial: Trial) -> None:
+        run(trial.bench.once(Scheduled, scheduled))
+
+    return run_there
+
+
+@contextmanager
+def scheduled(bench: Bench) -> Iterator[Scheduled]:
+    """An Airflow over a trial of its own, with the tiny model."""
+    stage, home = bench.stage, bench.folder / "airflow"
+    with stage.trial(0, random.Random(bench.seed)) as trial:
+        variables = _variables(stage, trial.root, bench.folder / "model")
+        calibrate(trial.database, variables)
+        metadata = create_database(bench.server, f"faults_airflow_{bench.seed}", replace=True)
+        airflow_variables = {
+            **variables,
+            **_QUICK_ADOPTION,
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": metadata.replace("postgresql://", "postgresql+psycopg2://"),
+            "AIRFLOW_CONN_CONTEXT_STORE": trial.database,
+            "AIRFLOW_CONN_TODOIST": stage.todoist_url,
+        }
+        with running_airflow(home, airflow_variables, tuple(GRAPH.steps), _quiet) as airflow:
+            yield Scheduled(trial, airflow, variables)
+
+
+def _variables(stage: Stage, root: Path, model: Path) -> dict[str, str]:
+    """The settings of nights that are triggered: the schedule is half a day away."""
+    hour = (utc_now().hour + 12) % 24
+    return {
+        "DATA_ROOT": str(root),
+        "N_SHARDS": str(N_SHARDS),
+        "CREDENTIALS_KEYS": stage.key,
+        "MATERIALIZE_SCHEDULE": f"0 {hour} * * *",
+        "NIGHT_HOUR": str(hour),
+        "EMBEDDING_MODEL": str(save_tiny_nomic(model)),
+        "EMBEDDING_PROMPT": "",
+        "EMBEDDING_DIM": str(_DIM),
+        "EMBEDDING_DEVICE": "cpu",
+    }
+
+
+def calibrate(database: str, variables: Mapping[str, str]) -> None:
+    """Store a threshold of the tiny model that no run replaces."""
+    version = Embedder(variables["EMBEDDING_MODEL"], prompt="", dim=_DIM).version
+    with connect(database) as connection:
+        connection.execute(
+            "INSERT INTO cluster_thresholds (model, threshold, n_texts) VALUES (%s, %s, %s)",
+            [version, _LEAST_COSINE, _N_CALIBRATION_TEXTS],
+        )
+
+
+def unknown_conf(there: Scheduled) -> None:
+    """Start runs whose conf has a name that no parameter has, and a value of another type."""
+    n_calls, since = len(there.trial.todoist.calls), utc_now()
+    for conf in ({"users": "ann"}, {"shard": "0"}, {"user": ["ann"]}):
+        body = {"logical_date": None, "conf": conf}
+        there.airflow.request("POST", "/api/v2/dags/fetch_signals/dagRuns", json=body)
+    runs = there.airflow.wait_for_runs(since, _quiet)
+    require([run.state for run in runs] == ["failed"] * 3, f"the runs ended as {[run.state for run in runs]}")
+    require(len(there.trial.todoist.calls) == n_calls, "Todoist was called")
+    require(there.trial.world.stored() == there.trial.before, "contexts were changed")
+
+
+def kill_scheduler(there: Scheduled) -> None:
+    """Kill the scheduler with SIGKILL while tasks run, and start it again."""
+    since = utc_now()
+    there.airflow.trigger("fetch_signals")
+    wait_for(lambda: "running" in states_of_tasks(there.airflow, since, "embed_tasks"))
+    scheduler = process_of(there.airflow, "scheduler")
+    command, environment = scheduler.cmdline(), scheduler.environ()
+    scheduler.kill()
+    scheduler.wait(_TIMEOUT_S)
+    log_file = there.airflow.log_file.with_name("second_scheduler.log")
+    with child_process(command, environment, log_file, stop_timeout_s=30):
+        there.airflow.wait_for_runs(since, _quiet)
+        there.trial.require_whole_rows()
+        since = utc_now()
+        there.airflow.trigger("fetch_signals")
+        runs = there.airflow.wait_for_runs(since, _quiet)
+    require(
+        all(run.state == "success" for run in runs), f"the next night: {[(run.dag_id, run.state) for run in runs]}"
+    )
+    require(there.trial.world.plain_contexts() == from_nothing(there), "the contexts are not as unbroken")
+
+
+def process_of(airflow: Airflow, name: str) -> psutil.Process:
+    """Return a process of Airflow by its command: the eldest."""
+    children = psutil.Process(airflow.pid).children(recursive=True)
+    found = [child for child in children if name in child.cmdline()]
+    require(found, f"Airflow has no process with the argument {name}")
+    return min(found, key=lambda child: child.create_time())
+
+
+def states_of_tasks(airflow: Airflow, since: datetime, dag_id: str) -> set[str]:
+    """The states of all tasks of a DAG's runs since an instant."""
+    runs = [run for run in airflow.runs_since(since) if run["dag_id"] == dag_id]
+    return {str(task["state"]) for run in runs for task in airflow.task_instances(run)}
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Poll a condition until it holds."""
+    until = time.monotonic() + _TIMEOUT_S
+    while not condition():
+        require(time.monotonic() < until, f"nothing after {_TIMEOUT_S} s")
+        time.sleep(_POLL_S)
+
+
+def from_nothing(there: Scheduled) -> dict[str, Any]:
+    """The contexts that `python -m assets materialize` makes from nothing with the tiny model."""
+    stage = there.trial.stage
+    name = f"{stage.name}_unscheduled"
+    database, root = stage.new_database(name), stage.bench.folder / name
+    with connect(database) as connection:
+        stage.fill(connection, USERS)
+        calibrate(database, there.variables)
+        variables = {"DATABASE_URL": database, "TODOIST_API_URL": stage.todoist_url, "DATA_ROOT": str(root)}
+        subprocess.run(
+            [sys.executable, "-m", "assets", "materialize"],
+            cwd=ROOT,
+            env={**os.environ, **there.variables, **variables},
+            check=True,
+            capture_output=True,
+        )
+        return stage.world(connection, root).plain_contexts()
+
+
+def _quiet(_: str) -> None:
+    """Print nothing."""
+
+
+ROWS = (
+    Row("unknown conf keys", "Airflow", "the run fails before it reads or writes anything", in_airflow(unknown_conf)),
+    Row(
+        "scheduler killed in the night, started again",
+        "Airflow",
+        "nothing is half; the next night is as unbroken",
+        in_airflow(kill_scheduler),
+    ),
+)
