@@ -151,17 +151,18 @@ def _rows(outcome: Fetched) -> Iterator[dict[str, Any]]:
 
 
 def _completed(rows: pa.Table) -> pa.Table:
-    """Return the rows with the titles and kinds that an earlier version of the code did not store."""
+    """Return the rows with the titles and kinds that an earlier version did not store, and headers without a text."""
     if rows["title"].null_count == rows["task_id"].null_count:
         return rows
     tasks = [_task(row) if row["task_id"] is not None else None for row in rows.select(_TASK_FIELDS).to_pylist()]
+    is_actionable = pa.array([task and not task.is_header for task in tasks], pa.bool_())
     columns = {
-        "title": [task and task.title for task in tasks],
-        "is_actionable": [task and not task.is_header for task in tasks],
+        "title": pa.array([task and task.title for task in tasks], pa.string()),
+        "is_actionable": is_actionable,
+        **{name: pc.if_else(is_actionable, rows[name], None) for name in ("text", "text_hash")},
     }
     for name, values in columns.items():
-        position = rows.schema.get_field_index(name)
-        rows = rows.set_column(position, rows.schema.field(name), pa.array(values, rows.schema.field(name).type))
+        rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), values)
     return rows
 
 

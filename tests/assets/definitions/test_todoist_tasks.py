@@ -12,6 +12,7 @@ import pyarrow as pa
 from world import NOON, World
 
 from assets.definitions import GRAPH
+from contexts.todoist.mirror import text_hash
 from local.todoist import Fault
 
 
@@ -138,7 +139,7 @@ def test_a_completion_behind_an_unreadable_item(world: World, account: Any) -> N
 
 
 def test_rows_of_an_earlier_version(world: World, account: Any) -> None:
-    """Rows stored before tasks had titles keep their tasks in the context until their user is fetched again."""
+    """Rows stored before tasks had titles keep their tasks until their user is fetched again, and headers no text."""
     world.add("ann", account("call", {"id": "h", "content": "* Header"}))
     world.night()
     before = world.stored()["ann"]
@@ -149,9 +150,14 @@ def test_rows_of_an_earlier_version(world: World, account: Any) -> None:
             if opened is None:
                 continue
             footer, table = opened.footer, opened.read(old.names)
+        contents = table["content"].to_pylist()
+        for name, values in {"text": contents, "text_hash": list(map(text_hash, contents))}.items():
+            table = table.set_column(old.get_field_index(name), old.field(name), pa.array(values))
         world.shards.write(asset, table, replace(footer, recipe={"code": "1"}, inputs={}))
     world.add("bob", account("write"))
     world.todoist.fail("ann", *[Fault.server_error(503)] * 9)
     world.night(NOON + timedelta(hours=1))
     after = world.stored()["ann"]
     assert (after["context_hash"], after["materialized_at"]) == (before["context_hash"], before["materialized_at"])
+    texts = {row["content"]: (row["text"], row["text_hash"]) for row in world.rows("todoist_tasks")}
+    assert (texts["call"], texts["* Header"]) == (("call", text_hash("call")), (None, None))
