@@ -30,7 +30,7 @@ _FAR_FUTURE = datetime.max.replace(tzinfo=UTC)
 
 
 class FetchScope(StrEnum):
-    """The users who a run fetches.
+    """The users that a run fetches.
 
     ALL: all active users.
     NIGHTLY: users who were not fetched recently, and those of LIKELY.

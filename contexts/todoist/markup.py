@@ -1,4 +1,4 @@
-"""Texts of Todoist: cleaned of what no reader sees, and rid of Markdown. Pure."""
+"""Texts of Todoist without escapes, invisible characters and Markdown. Pure."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _MARKS = re.compile(r"\*\*|__|~~|`")
 
 
 def clean_text(value: object) -> str:
-    """Return a text without HTML escapes, control characters, directional marks and lone surrogates.
+    """Return a text without HTML escapes, directional marks, control characters and lone surrogates.
 
-    Postgres, Arrow or a prompt cannot hold the latter. A value that is no text gives an empty one.
+    Postgres, Arrow or a prompt cannot hold the last two. A value that is not a text gives an empty text.
     """
     text = value if isinstance(value, str) else ""
     if "&" in text:

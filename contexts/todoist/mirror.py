@@ -29,7 +29,7 @@ from contexts.todoist.zones import zone_of
 
 @dataclass(frozen=True)
 class Directory:
-    """Everything that a mirror knows of an account beside its tasks.
+    """Everything that a mirror knows of an account besides its tasks.
 
     todoist_user_id: the user's id in Todoist. projects, sections: by id, those in the archive included, but not those
     that a full response left out. unreadable: the digests of skipped items that a full sync was made for already.
@@ -90,9 +90,9 @@ def fold(mirror: Mirror, response: Mapping[str, Any]) -> Folded:
     A task ends if its section, its parent task or a project above it ends, also if the response does not mention the
     task. Folding the same response again changes nothing.
 
-    The next fetch has to be full if the response left something unsaid: the tasks of a project or section that
-    returned from the archive (or is new to the mirror, as the archive is unknown to it), or an item that cannot be
-    read, once for each item and content.
+    The next fetch has to be full if the response does not tell everything. That is so if a project or section
+    returned from the archive, because its tasks are missing, or is new, because it may come from the archive. It is
+    also so if an item cannot be read, once for each item and content.
     """
     is_full = bool(response.get("full_sync"))
     before = Mirror(_emptied(mirror.directory)) if is_full else mirror
@@ -279,5 +279,5 @@ def _unread_zone(response: Mapping[str, Any]) -> str | None:
 
 
 def _emptied(directory: Directory) -> Directory:
-    """Return what a full response does not replace: the user, and the items that a full sync was made for."""
+    """Return a directory without projects and sections, which a full response replaces."""
     return replace(directory, projects={}, sections={})

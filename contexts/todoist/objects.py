@@ -21,7 +21,7 @@ _ENDED_FLAGS = ("checked", "is_deleted", "is_archived")
 
 @dataclass(frozen=True)
 class TodoistTask:
-    """One open item of Todoist. Its texts have no HTML escapes, control characters and directional marks.
+    """One open item of Todoist. Its texts have no HTML escapes, control characters or directional marks.
 
     responsible_uid: the Todoist user who has to do it; None if it is assigned to nobody. added_by_uid: its author.
     priority: Todoist's value; 4 is the most urgent. due_date: Todoist's value: `2026-12-01`, `2026-12-01T12:00:00`

@@ -4,7 +4,7 @@ COMMENT ON VIEW todoist_tasks IS 'Open items of Todoist, one row each: tasks, he
 COMMENT ON COLUMN todoist_tasks.user_id IS 'Owner of the task';
 COMMENT ON COLUMN todoist_tasks.task_id IS 'Todoist''s id; null: the user has no open items';
 COMMENT ON COLUMN todoist_tasks.is_actionable IS 'Whether the item is a task of the user: no header, and assigned to the user or to nobody';
-COMMENT ON COLUMN todoist_tasks.title IS 'Content without markup, or the description if the content is empty';
+COMMENT ON COLUMN todoist_tasks.title IS 'Content without markup, or the description if that is empty';
 COMMENT ON COLUMN todoist_tasks.timezone IS 'The user''s time zone [IANA name]';
 COMMENT ON COLUMN todoist_tasks.language IS 'The user''s language in Todoist [ISO 639-1]';
 COMMENT ON COLUMN todoist_tasks.content IS 'Title of the task as its author wrote it';
