@@ -61,8 +61,8 @@ def row_version(context_hash: str, valid_until: datetime | None, groups_json: st
 
 
 def is_fresh(materialized_at: datetime, valid_until: datetime | None, now: datetime, sla: timedelta) -> bool:
-    """Return whether a context is younger than the SLA and no midnight has changed it."""
-    return now - materialized_at <= sla and (valid_until is None or now < valid_until)
+    """Return whether a context is younger than the SLA, not from the future, and no midnight has changed it."""
+    return -_CLOCK_DIFFERENCE <= now - materialized_at <= sla and (valid_until is None or now < valid_until)
 
 
 def reactions_since(now: datetime, days: int) -> datetime:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -289,6 +289,13 @@ class TestHistory:
         assert service.tip().body["source"] == "stored"
         harness.until(lambda: "pay the rent" in stored_context(harness)[1])
         assert kept_contexts(harness) == [stored_context(harness)]
+
+    def test_row_from_the_future(self, harness: ServiceHarness, service: Service) -> None:
+        """A row from two hours ahead, written before the clock was set back, is not fresh and gives way."""
+        ahead = datetime.now(UTC) + timedelta(hours=2)
+        harness.connection.execute("UPDATE context_store SET materialized_at = %s", [ahead])
+        assert service.tip().body["source"] == "inline"
+        assert harness.one("SELECT materialized_at FROM context_store") == harness.clock.at
 
     def test_newer_row(self, harness: ServiceHarness, service: Service) -> None:
         """A context that is older than the stored row is not kept, and the decision has the hash of the row."""

@@ -91,7 +91,10 @@ class TestInline:
     def test_newer_row_stays(self, harness: ServiceHarness, service: Service) -> None:
         """A newer row written while Todoist was slow is not overwritten, but used."""
         harness.clock.forward(hours=7)
-        newer = row(harness.world.stored()["ann"]["context_json"].replace("call bob", "call eve"), NOON + 8 * HOURS)
+        newer = row(
+            harness.world.stored()["ann"]["context_json"].replace("call bob", "call eve"),
+            NOON + timedelta(hours=7, seconds=1),
+        )
         harness.todoist.fail("ann", Fault.slow(delay_s=0.3))
 
         async def write_newer_row() -> None:

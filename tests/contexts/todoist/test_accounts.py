@@ -171,6 +171,13 @@ class TestSyncStates:
         save_fetch(accounts, "ann", "s1", NOW - timedelta(hours=1))
         assert accounts.observed() == {"ann": NOW}
 
+    def test_a_fetch_from_the_future(self, accounts: Accounts, add: Add) -> None:
+        """An instant that lies ahead, because a clock was set back, gives way to that of the next fetch."""
+        add("ann")
+        save_fetch(accounts, "ann", "s1", datetime.now(UTC) + timedelta(hours=2))
+        save_fetch(accounts, "ann", "s2", NOW)
+        assert accounts.observed() == {"ann": NOW}
+
     def test_full_sync_next(self, accounts: Accounts, add: Add) -> None:
         """A missing sync token is saved: the next fetch is a full sync."""
         add("ann")
