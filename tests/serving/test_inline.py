@@ -295,7 +295,7 @@ class TestHistory:
         ahead = datetime.now(UTC) + timedelta(hours=2)
         harness.connection.execute("UPDATE context_store SET materialized_at = %s", [ahead])
         assert service.tip().body["source"] == "inline"
-        assert harness.one("SELECT materialized_at FROM context_store") == harness.clock.at
+        assert harness.one("SELECT materialized_at FROM context_store") <= harness.clock.at
 
     def test_newer_row(self, harness: ServiceHarness, service: Service) -> None:
         """A context that is older than the stored row is not kept, and the decision has the hash of the row."""
