@@ -43,8 +43,8 @@ from contexts.assembly.explanation_text import explain_decision, explain_user
 from contexts.assembly.history import HISTORY, HistoryUnreadable, set_history_aside
 from contexts.postgres.errors import describe_error
 from contexts.postgres.locks import locked
-from contexts.postgres.migrate import MigrationsMissing
-from contexts.postgres.run_log import AssetRun
+from contexts.postgres.migrate import MigrationsMissing, check_migrated
+from contexts.postgres.run_log import AssetRun, RunLog
 from contexts.postgres.sql import connect
 from contexts.progress import ProgressLogger
 from contexts.settings import DatabaseSettings, Settings, SettingsError, read_settings
@@ -292,7 +292,9 @@ def move_rows(n_shards: int) -> Iterator[str]:
     """Move the rows of all assets and of the history to another number of shards."""
     settings, url = read_settings(Settings), read_settings(DatabaseSettings).database_url
     with connect(url) as connection, locked(connection, LAYOUT_LOCK):
+        check_migrated(connection)
         yield from filter(None, reshard(GRAPH, settings.data_root, n_shards))
+        RunLog(connection).forget_waits()
 
 
 def rebuild_shard(asset: str, shard: int, day: date | None) -> Iterator[str]:

@@ -111,6 +111,10 @@ class RunLog:
             self._sql.end_waits(self._connection, step=step, shards=sorted(set(planned) - set(behind)))
             self._sql.begin_waits(self._connection, step=step, shards=sorted(behind), now=now)
 
+    def forget_waits(self) -> None:
+        """Forget which shards wait, because their numbers mean other users now; the next run records the waits."""
+        self._sql.forget_waits(self._connection)
+
     def waiting_since(self, step: str) -> Mapping[int, datetime]:
         """Return the shards in which a step waits for an earlier step, with the instant of the first run that did."""
         return dict(self._sql.waiting_since(self._connection, step=step))

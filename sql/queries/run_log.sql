@@ -53,6 +53,10 @@ ON CONFLICT (step, shard) DO UPDATE SET since = excluded.since WHERE w.since > e
 -- Delete the shards in which a step waits no longer.
 DELETE FROM waiting_shards WHERE step = :step AND shard = ANY(:shards::INTEGER[]);
 
+-- name: forget_waits!
+-- Delete all waits: after the rows were moved to another number of shards, their numbers are those of other users.
+DELETE FROM waiting_shards;
+
 -- name: last_request_day$
 -- Read the last day with a row of the request path.
 SELECT coalesce(max(started_at), '2000-01-01 00:00+00') FROM step_runs WHERE step = 'serving';

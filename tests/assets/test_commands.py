@@ -335,7 +335,9 @@ def test_rows_move_to_other_shards(run_command: RunCommand, world: World, monkey
     for user in ("ann", "cem"):
         world.todoist.advance(user, {"items": []})
     stored, n_calls = world.stored(), len(world.todoist.calls)
+    world.connection.execute("INSERT INTO waiting_shards VALUES ('compute_context', 0, now())")
     assert "Set N_SHARDS=3" in run_command("reshard", "3")
+    assert world.connection.execute("SELECT count(*) FROM waiting_shards").fetchone() == (0,)
     assert "N_SHARDS=3, but it is 2 now" in run_command("materialize", fails=True)
     monkeypatch.setenv("N_SHARDS", "3")
     lines = lines_of(run_command("plan", "--scope", "likely"))
