@@ -201,8 +201,9 @@ class Planner:
     ) -> Plan:
         """Plan `assets` in the graph's order.
 
-        An observing asset runs in the shards to observe, any other asset where its inputs changed. A shard whose
-        input runs earlier, in this plan or in the plan `before`, is planned as an upper bound.
+        An observing asset runs in the shards to observe, any other asset where its inputs changed. A source also runs
+        where the stored rows lack a column, and then observes nobody. A shard whose input runs earlier, in this plan
+        or in the plan `before`, is planned as an upper bound.
         """
         request = request or Request()
         observed = _by_shard(request.observed, self.shards.n_shards)
@@ -273,11 +274,19 @@ class Planner:
         """Plan one shard. observed: the users to observe in it, None if the shard is not observed."""
         try:
             if asset.is_source:
-                return None if observed is None else self._planned_source(asset, shard, observed)
+                is_planned = observed is not None or self._lacks_columns(asset, shard)
+                return self._planned_source(asset, shard, observed or frozenset()) if is_planned else None
             is_observed = asset.observes and observed is not None
             return self._planned_derived(asset, shard, upstream, request, is_observed=is_observed)
         except ShardUnreadable:
             return PlannedShard(asset.name, shard, "unreadable")
+
+    def _lacks_columns(self, source: Asset, shard: int) -> bool:
+        """Return whether an earlier version of the code stored a shard without columns that other assets may read."""
+        with suppress(ShardUnreadable):
+            footer = self.footer(source, shard)
+            return footer is not None and not {*source.schema.names} <= {*footer.columns, *footer.opaque}
+        return False
 
     def _planned_source(self, asset: Asset, shard: int, observed: frozenset[str]) -> PlannedShard:
         footer = self.footer(asset, shard)

@@ -484,7 +484,7 @@ def test_a_new_column_of_an_input_can_be_planned(pipeline: ToyPipeline) -> None:
         return letters
 
     pipeline.use(letters, words)
-    assert pipeline.plans() == {"words": {0: "code", 1: "code"}}
+    assert pipeline.plans() == {"letters": {0: "observe", 1: "observe"}, "words": {0: "code", 1: "code"}}
     pipeline.run()
     assert [row["sender"] for row in pipeline.rows("words")] == ["me", "me"]
     assert pipeline.plans() == {}
