@@ -192,25 +192,31 @@ def _erase_files(runtime: Runtime, user: str) -> tuple[int, int]:
 
     Raises AssetError at the end if there are others. The vectors of the user's texts are erased, too.
     """
-    n_rows, n_versions, unreadable, text_hashes = 0, 0, list[str](), set[str]()
+    n_rows, n_versions, unreadable, text_hashes = 0, 0, dict[str, None](), set[str]()
+
+    def erase_history() -> int:
+        try:
+            with runtime.lock(context_store.name, shard_of(user, runtime.settings.n_shards)):
+                runtime.store.remove_orphans([user])
+                return runtime.history.erase([user])
+        except HistoryUnreadable as error:
+            unreadable[str(error)] = None
+            return 0
 
     def erase_vectors(rows: pa.Table) -> None:
         if "text_hash" in rows.column_names:
             text_hashes.update(filter(None, rows["text_hash"].to_pylist()))
             runtime.vector_cache.erase(text_hashes)
 
+    # The history first: if this command dies, the next run ends the erasure for users who still have rows of assets.
+    n_versions = erase_history()
     try:
         n_rows = erase(GRAPH, runtime.shards, [user], runtime.lock, erase_vectors)
     except ShardsFailed as error:
-        unreadable.append(str(error))
-    # A run that held a lock before may have written the vectors and the row of the store again.
+        unreadable[str(error)] = None
+    # A run that held a lock before may have written the vectors, the history and the row of the store again.
     runtime.vector_cache.erase(text_hashes)
-    try:
-        with runtime.lock(context_store.name, shard_of(user, runtime.settings.n_shards)):
-            runtime.store.remove_orphans([user])
-            n_versions = runtime.history.erase([user])
-    except HistoryUnreadable as error:
-        unreadable.append(str(error))
+    n_versions += erase_history()
     if unreadable:
         raise AssetError(
             "\n".join(unreadable) + f"\nSuch a file can hold data of {user}. After the remedy erase the user again,"

@@ -17,7 +17,7 @@ from faults.matrix import report, run_rows  # noqa: E402
 from faults.trial import Bench  # noqa: E402
 from local.postgres import running_postgres  # noqa: E402
 
-FOLDER = ROOT / ".local" / "faults"
+FOLDER = ROOT / ".local" / os.environ.get("FAULTS_FOLDER", "faults")
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -49,14 +50,16 @@ def stop_before(trial: Trial) -> None:
 
 def control(trial: Trial, action: str, *options: str) -> None:
     """Let pg_ctl stop, start or restart the server of the matrix, with the options that it was started with."""
-    folder = trial.bench.postgres_folder
-    require(folder, "this matrix may not stop its Postgres")
-    postgres, started_with = (Path(str(folder)) / "postmaster.opts").read_text().strip().split(" ", 1)
+    require(trial.bench.postgres_folder, "this matrix may not stop its Postgres")
+    folder = Path(str(trial.bench.postgres_folder))
+    postgres, started_with = (folder / "postmaster.opts").read_text().strip().split(" ", 1)
     program = Path(postgres).with_name("pg_ctl")
     more = ["-o", started_with] if action == "start" else []
-    log_file = trial.bench.folder / "postgres.log"
-    command = [program, action, "-w", "-D", folder, "-l", log_file, *options, *more]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    command = [program, action, "-w", "-D", folder, "-l", folder / "restarts.log", *options, *more]
+    owner = {"user": folder.stat().st_uid, "group": folder.stat().st_gid, "extra_groups": []}  # pg_ctl refuses root
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, cwd=folder, **(owner if os.getuid() == 0 else {})
+    )
     require(done.returncode == 0, f"pg_ctl {action}: {done.stdout} {done.stderr}")
 
 

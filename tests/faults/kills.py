@@ -94,14 +94,13 @@ ROWS = (
         12,
         1,
     ),
-    Row("killed before a rename", "any file", _PROMISE, at_point("os:replace"), 12, 1),
+    Row("killed before a rename", "any file", _PROMISE, at_point("os:replace"), 12),
     Row(
         "killed after a rename, before the folder is synced",
         "any file",
         _PROMISE,
         at_point("contexts.files:_sync_folder"),
         12,
-        1,
     ),
     Row(
         "killed between vector cache and file",
@@ -116,7 +115,6 @@ ROWS = (
         _PROMISE,
         at_point("contexts.assembly.store:ContextStore.upsert"),
         2,
-        1,
     ),
     Row("killed in the middle of the upsert", "compute_context", _PROMISE, in_the_upsert, 2, 1),
     Row(
@@ -133,6 +131,6 @@ ROWS = (
         at_point("contexts.postgres.run_log:RunLog.finish_step_run"),
         4,
     ),
-    Row("killed at a random instant", "a night", _PROMISE, at_random, 60, 3),
+    Row("killed at a random instant", "a night", _PROMISE, at_random, 60, 2),
     Row("killed at a random instant", "the first night of all", _PROMISE, first_night, 10),
 )

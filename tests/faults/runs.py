@@ -203,7 +203,7 @@ def miss_a_night(trial: Trial) -> None:
 
 ROWS = (
     Row("two nights at once", "a night", "both succeed; all is as unbroken", two_nights, 6, 1),
-    Row("a user erased beside a night", "erase", _NO_TRACE, erase_beside, 12, 1),
+    Row("a user erased beside a night", "erase", _NO_TRACE, erase_beside, 6, 1),
     Row(
         "erasure killed after the account is removed",
         "erase",
@@ -217,28 +217,28 @@ ROWS = (
         _NO_TRACE,
         kill_erasure("contexts.assembly.history:History.erase"),
     ),
-    Row("another N_SHARDS", "every command", "refused before anything is read or written", other_shards, 1, 1),
+    Row("another N_SHARDS", "every command", "refused before anything is read or written", other_shards, 1),
     Row("rows moved to other shards", "reshard", "no fetch, no embedding; nights go on as unbroken", reshard),
     Row(
         "move killed before a rename",
         "reshard",
         "the same command ends it; nights refuse meanwhile or are right",
         kill_reshard("os:replace"),
-        10,
+        6,
     ),
     Row(
         "move killed before a folder is synced",
         "reshard",
         "the same command ends it; nights refuse or are right",
         kill_reshard("contexts.files:_sync_folder"),
-        10,
+        6,
     ),
     Row(
         "move killed at a random instant",
         "reshard",
         "the same command ends it; then as unbroken",
         kill_reshard_at_random,
-        10,
+        6,
     ),
     Row("clock set back by two hours", "a night", "changed contexts are written; as unbroken", set_clock_back),
     Row("embed_tasks paused", "compute_context", "only changed users wait, and not longer than THEMES_WAIT", pause),
