@@ -124,14 +124,16 @@ def unknown_conf(there: Scheduled) -> None:
 
 
 def kill_scheduler(there: Scheduled) -> None:
-    """Kill the scheduler with SIGKILL while tasks run, and start it again."""
+    """Kill the scheduler and its workers with SIGKILL while tasks run, and start it again."""
     since = utc_now()
     there.airflow.trigger("fetch_signals")
     wait_for(lambda: "running" in states_of_tasks(there.airflow, since, "embed_tasks"))
     scheduler = process_of(there.airflow, "scheduler")
     command, environment = scheduler.cmdline(), scheduler.environ()
-    scheduler.kill()
-    scheduler.wait(_TIMEOUT_S)
+    tree = [scheduler, *scheduler.children(recursive=True)]
+    for process in tree:
+        process.kill()
+    wait_for(lambda: all(has_ended(process) for process in tree))
     log_file = there.airflow.log_file.with_name("second_scheduler.log")
     with child_process(command, environment, log_file, stop_timeout_s=30):
         there.airflow.wait_for_runs(since, _quiet)
@@ -151,6 +153,14 @@ def process_of(airflow: Airflow, name: str) -> psutil.Process:
     found = [child for child in children if name in child.cmdline()]
     require(found, f"Airflow has no process with the argument {name}")
     return min(found, key=lambda child: child.create_time())
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Whether a process is gone, or a zombie that `airflow standalone` does not reap."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def states_of_tasks(airflow: Airflow, since: datetime, dag_id: str) -> set[str]:
@@ -193,7 +203,7 @@ def _quiet(_: str) -> None:
 ROWS = (
     Row("unknown conf keys", "Airflow", "the run fails before it reads or writes anything", in_airflow(unknown_conf)),
     Row(
-        "scheduler killed in the night, started again",
+        "scheduler and workers killed in the night, started again",
         "Airflow",
         "nothing is half; the next night is as unbroken",
         in_airflow(kill_scheduler),
