@@ -99,14 +99,11 @@ def fold(mirror: Mirror, response: Mapping[str, Any]) -> Folded:
     items, directory = _read_items(response), _fold_directory(before.directory, response)
     tasks = {task_id: task for task_id, task in before.tasks.items() if task_id not in items.ended} | items.open
     deleted, archived = _deleted_places(before.directory, directory, response), _archived_places(directory)
-    ended = {
-        task_id
-        for task_id, task in tasks.items()
-        if archived.hold(task) or (deleted.hold(task) and task_id not in items.open)
-    }
-    parents = {task_id: task.parent_id for task_id, task in tasks.items()}
-    ended |= _descendants(parents, ended | items.ended) - items.open.keys()
-    remaining = {task_id: task for task_id, task in tasks.items() if task_id not in ended}
+    ended = archived.tasks_in(tasks) | (deleted.tasks_in(tasks) - items.open.keys())
+    if ended or items.ended:
+        parents = {task_id: task.parent_id for task_id, task in tasks.items()}
+        ended |= _descendants(parents, ended | items.ended) - items.open.keys()
+    remaining = {task_id: task for task_id, task in tasks.items() if task_id not in ended} if ended else tasks
     unreadable = frozenset(digest for _, _, digest in items.skipped)
     is_incomplete = not is_full and bool(_active_places(directory) - _active_places(before.directory))
     return Folded(
@@ -172,9 +169,15 @@ class _Places:
     projects: Set[str]
     sections: Set[str]
 
-    def hold(self, task: TodoistTask) -> bool:
-        """Return whether the task is in one of these places."""
-        return task.project_id in self.projects or task.section_id in self.sections
+    def tasks_in(self, tasks: Mapping[str, TodoistTask]) -> set[str]:
+        """Return the ids of the tasks in these places."""
+        if not self:
+            return set()
+        return {
+            task_id
+            for task_id, task in tasks.items()
+            if task.project_id in self.projects or task.section_id in self.sections
+        }
 
     def __sub__(self, other: _Places) -> _Places:
         return _Places(self.projects - other.projects, self.sections - other.sections)
