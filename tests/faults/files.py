@@ -140,7 +140,7 @@ def flip_and_read(trial: Trial) -> None:
     asset, shard = place_of(trial, (*ASSETS, HISTORY))
     path = trial.path(asset, shard)
     arguments = (str(path), asset, shard, tuple(trial.users_in(shard)))
-    before = trial.start(*arguments, call=read_file).wait()
+    before = trial.stage.once(f"{asset}/{shard}", lambda: trial.start(*arguments, call=read_file).wait())
     flip(path, trial.chance)
     after = trial.start(*arguments, call=read_file).wait()
     require(not after.was_killed, f"the reader of {asset} died of signal {-after.status}")
@@ -260,15 +260,15 @@ def _fill(path: Path) -> None:
 
 
 ROWS = (
-    Row("lost file", "every asset", _REBUILT, lose, 12),
-    Row("truncated file", "every asset", _NAMED, damage_asset(truncate), 12, 1),
+    Row("lost file", "every asset", _REBUILT, lose, 6),
+    Row("truncated file", "every asset", _NAMED, damage_asset(truncate), 6, 1),
     Row("empty file", "every asset", _NAMED, damage_asset(empty), 6),
     Row("file of another program", "every asset", _NAMED, damage_asset(replace_by_foreign), 6),
     Row("file of another shard", "every asset", _NAMED, damage_asset(replace_by_neighbour), 6),
     Row("folder in a file's place", "every asset", _NAMED, damage_asset(replace_by_folder), 6),
     Row("older copy restored", "every asset", _REBUILT, restore_old, 12, 1),
     Row("flipped bit, read", "every asset, history", _FLIP_FOUND, flip_and_read, 300, 2),
-    Row("flipped bit, before a night", "every asset", _NAMED, flip_before_a_night, 24),
+    Row("flipped bit, before a night", "every asset", _NAMED, flip_before_a_night, 12),
     Row("lost file", "history", _PASSED_OVER, damage_history(lambda path, _: path.unlink()), 2),
     Row("truncated file", "history", _PASSED_OVER, damage_history(truncate), 2),
     Row("empty file", "history", _PASSED_OVER, damage_history(empty), 2),
@@ -282,7 +282,7 @@ ROWS = (
         "any file",
         "the message names the file; nothing is half; then as unbroken",
         limit_files,
-        12,
+        6,
         1,
     ),
 )

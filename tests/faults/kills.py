@@ -19,11 +19,11 @@ _WAITS_FOR_A_LOCK = (
 )
 
 
-def at_point(target: str, then: str = "kill") -> Callable[[Trial], None]:
-    """Kill a night at a call of a function: in each trial at a later one."""
+def at_point(target: str, then: str = "kill", step: int = 1) -> Callable[[Trial], None]:
+    """Kill a night at a call of a function: in each trial `step` calls later."""
 
     def run(trial: Trial) -> None:
-        outcome = trial.night(Point(target, trial.number + 1, then))  # type: ignore[arg-type]
+        outcome = trial.night(Point(target, step * trial.number + 1, then))  # type: ignore[arg-type]
         require(outcome.was_killed, f"the night was not killed: {last_lines(outcome.output)}")
         trial.require_whole()
         trial.recover()
@@ -94,13 +94,13 @@ ROWS = (
         12,
         1,
     ),
-    Row("killed before a rename", "any file", _PROMISE, at_point("os:replace"), 12),
+    Row("killed before a rename", "any file", _PROMISE, at_point("os:replace", step=2), 6),
     Row(
         "killed after a rename, before the folder is synced",
         "any file",
         _PROMISE,
-        at_point("contexts.files:_sync_folder"),
-        12,
+        at_point("contexts.files:_sync_folder", step=2),
+        6,
     ),
     Row(
         "killed between vector cache and file",
@@ -132,5 +132,5 @@ ROWS = (
         4,
     ),
     Row("killed at a random instant", "a night", _PROMISE, at_random, 60, 2),
-    Row("killed at a random instant", "the first night of all", _PROMISE, first_night, 10),
+    Row("killed at a random instant", "the first night of all", _PROMISE, first_night, 6),
 )

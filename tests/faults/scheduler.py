@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,10 +20,10 @@ import psutil
 from assets.definitions import GRAPH
 from contexts.postgres.sql import connect
 from contexts.themes.embed import Embedder
-from faults.row import Row, require
+from faults.row import PromiseBroken, Row, require
 from faults.trial import N_SHARDS, USERS, Bench, Stage, Trial
 from local.airflow import running_airflow
-from local.airflow_api import Airflow
+from local.airflow_api import Airflow, DagRun
 from local.checkpoint import save_tiny_nomic
 from local.clock import utc_now
 from local.paths import ROOT
@@ -33,6 +33,7 @@ from local.processes import child_process
 _DIM = 32
 _TIMEOUT_S = 300
 _POLL_S = 0.2
+_MAX_TIMEOUTS = 5
 _N_CALIBRATION_TEXTS = 10_000
 _LEAST_COSINE = 0.9
 
@@ -117,7 +118,7 @@ def unknown_conf(there: Scheduled) -> None:
             there.airflow.request("POST", path, json={"logical_date": None, "conf": conf})
         except httpx.HTTPStatusError as error:  # Airflow itself checks the types of known names
             states.append(f"refused with {error.response.status_code}")
-    states += [run.state for run in there.airflow.wait_for_runs(since, _quiet)]
+    states += [run.state for run in follow(there.airflow, since)]
     require(states == ["refused with 400", "failed", "failed"], f"the runs ended as {states}")
     require(len(there.trial.todoist.calls) == n_calls, "Todoist was called")
     require(there.trial.world.stored() == there.trial.before, "contexts were changed")
@@ -136,15 +137,23 @@ def kill_scheduler(there: Scheduled) -> None:
     wait_for(lambda: all(has_ended(process) for process in tree))
     log_file = there.airflow.log_file.with_name("second_scheduler.log")
     with child_process(command, environment, log_file, stop_timeout_s=30):
-        there.airflow.wait_for_runs(since, _quiet)
+        follow(there.airflow, since)
         there.trial.require_whole_rows()
         since = utc_now()
         there.airflow.trigger("fetch_signals")
-        runs = there.airflow.wait_for_runs(since, _quiet)
+        runs = follow(there.airflow, since)
     require(
         all(run.state == "success" for run in runs), f"the next night: {[(run.dag_id, run.state) for run in runs]}"
     )
     require(there.trial.world.plain_contexts() == from_nothing(there), "the contexts are not as unbroken")
+
+
+def follow(airflow: Airflow, since: datetime) -> list[DagRun]:
+    """Follow all runs since an instant to their ends; the API may be slow to answer while a scheduler starts."""
+    for _ in range(_MAX_TIMEOUTS):
+        with suppress(httpx.TimeoutException):
+            return airflow.wait_for_runs(since, _quiet)
+    raise PromiseBroken(f"Airflow's API did not answer {_MAX_TIMEOUTS} times")
 
 
 def process_of(airflow: Airflow, name: str) -> psutil.Process:

@@ -86,6 +86,7 @@ class Stage:
         self.bench, self.todoist, self.todoist_url, self.key = bench, todoist, todoist_url, new_key()
         self.name = f"faults_{bench.seed}_{next(_numbers)}"
         self.root = bench.folder / self.name
+        self._outcomes: dict[str, Outcome] = {}
         self._expected: dict[Collection[str], Expected] = {}
         for user in USERS:
             todoist.load(f"token-of-{user}", _document(user), user=user)
@@ -95,6 +96,12 @@ class Stage:
             self.world(connection, self.root).night_of(self.run(database, self.root, "materialize"))
         for user in USERS:
             todoist.advance(user, _changes(user))
+
+    def once(self, key: str, run: Callable[[], Outcome]) -> Outcome:
+        """Return the outcome of a run that is the same for all trials."""
+        if key not in self._outcomes:
+            self._outcomes[key] = run()
+        return self._outcomes[key]
 
     def new_database(self, name: str, template: str | None = None) -> str:
         """Create a database, empty with all tables or as a copy, and return its URL."""
