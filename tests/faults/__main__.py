@@ -16,6 +16,7 @@ from faults.catalog import ALL_ROWS  # noqa: E402
 from faults.matrix import report, run_rows  # noqa: E402
 from faults.trial import Bench  # noqa: E402
 from local.postgres import running_postgres  # noqa: E402
+from local.services import handle_signals  # noqa: E402
 
 FOLDER = ROOT / ".local" / os.environ.get("FAULTS_FOLDER", "faults")
 
@@ -25,6 +26,7 @@ def main() -> int:
     seed, pattern = int(os.environ.get("SEED") or 0), re.compile(os.environ.get("ROWS") or "", re.IGNORECASE)
     quick = bool(os.environ.get("QUICK"))
     rows = [row for row in ALL_ROWS if pattern.search(f"{row.place}: {row.fault}") and (row.n_quick or not quick)]
+    handle_signals()
     print(f"{len(rows)} of {len(ALL_ROWS)} faults, SEED={seed}", flush=True)
     shutil.rmtree(FOLDER, ignore_errors=True)
     try:
@@ -35,6 +37,9 @@ def main() -> int:
             results = run_rows(
                 bench, rows, lambda row: row.n_quick if quick else row.n_trials, lambda line: print(line, flush=True)
             )
+    except KeyboardInterrupt:
+        print("stopped")
+        return 130
     finally:
         shutil.rmtree(FOLDER, ignore_errors=True)
     return report(results)
