@@ -159,9 +159,18 @@ def follow(airflow: Airflow, since: datetime) -> list[DagRun]:
 def process_of(airflow: Airflow, name: str) -> psutil.Process:
     """Return a process of Airflow by its command: the eldest."""
     children = psutil.Process(airflow.pid).children(recursive=True)
-    found = [child for child in children if name in child.cmdline()]
+    found = [child for child in children if name in command_of(child)]
     require(found, f"Airflow has no process with the argument {name}")
     return min(found, key=lambda child: child.create_time())
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    """The command line of a process; empty if it has ended."""
+    try:
+        command: list[str] = process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+    return command
 
 
 def has_ended(process: psutil.Process) -> bool:
