@@ -80,7 +80,8 @@ class StepRunner:
 
     def scheduled(self, started_at: datetime) -> StepRunner:
         """Return the runner of a scheduled run: nightly if the last night hour has had no night yet, however late."""
-        had_night = self.runtime.run_log.had_night(self.runtime.settings.last_night(started_at))
+        last_night = self.runtime.settings.last_night(started_at)
+        had_night = self.runtime.run_log.had_night(last_night, before=started_at)
         scope = FetchScope.LIKELY if had_night else FetchScope.NIGHTLY
         return replace(self, options=replace(self.options, scope=scope))
 
@@ -298,7 +299,7 @@ class StepRunner:
         request = self._build_request(fetched, shard)
         if request.only_shards is not None:
             return request
-        return replace(request, observe_shards=self._shards_of(self.runtime.accounts.observed_since_stored()))
+        return replace(request, observe_shards=self._shards_of(self.runtime.accounts.observed_since_stored(self.now)))
 
     def _check_options(self) -> None:
         unknown = set(self.options.only_users) - self.runtime.accounts.existing(self.options.only_users)

@@ -101,9 +101,9 @@ class RunLog:
         """Write the work that a run did and saved; its plan and its scope stay as they were written."""
         self._sql.finish_step_run(self._connection, **_columns(run))
 
-    def had_night(self, since: datetime) -> bool:
-        """Return whether a fetch of everybody who is due began at or after an instant, and finished."""
-        return bool(self._sql.had_night(self._connection, since=since))
+    def had_night(self, since: datetime, before: datetime) -> bool:
+        """Return whether a fetch of everybody who is due began between two instants, and finished."""
+        return bool(self._sql.had_night(self._connection, since=since, before=before))
 
     def record_waits(self, step: str, planned: Collection[int], behind: Collection[int], now: datetime) -> None:
         """Record the planned shards in which an earlier step is behind; the other planned ones wait no longer."""

@@ -139,12 +139,12 @@ class Accounts:
 
     def observed(self, *, shard: int | None = None, n_shards: int = 1) -> Mapping[str, datetime]:
         """Return the instant of the last fetch of every user that was ever fetched, of one shard or of all."""
-        users = self._sql.users_observed(self._connection, shard=shard, n_shards=n_shards)
+        users = self._sql.users_observed(self._connection, now=None, shard=shard, n_shards=n_shards)
         return {user_id: observed_at for user_id, observed_at, _ in users}
 
-    def observed_since_stored(self) -> set[str]:
-        """Return the users with a last fetch that is newer than their row of the context store."""
-        users = self._sql.users_observed(self._connection, shard=None, n_shards=1)
+    def observed_since_stored(self, now: datetime) -> set[str]:
+        """Return the users whose row of the context store is older than their last fetch, or later than `now`."""
+        users = self._sql.users_observed(self._connection, now=now, shard=None, n_shards=1)
         return {user_id for user_id, _, is_newer in users if is_newer}
 
     def existing(self, user_ids: Collection[str]) -> set[str]:

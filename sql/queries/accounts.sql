@@ -35,12 +35,17 @@ UPDATE users SET active = :active WHERE user_id = :user_id;
 -- 2. The user is likely to ask before :next_run_at, because of a request at that local time in the last seven days, and
 --    the context would then be older than :sla, with a tolerance of 30 minutes. A context that becomes invalid before
 --    that request, at the user's midnight, is left out: a fetch now would not help.
+-- An instant more than five minutes after :now counts for nothing: it is from before the clock was set back.
 -- The users of one shard of :n_shards, or of all shards if :shard is NULL.
-SELECT u.user_id, a.observed_at
+SELECT u.user_id, known.observed_at
 FROM users u JOIN todoist_accounts a USING (user_id) LEFT JOIN context_store c USING (user_id)
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN a.observed_at <= :now + INTERVAL '5 minutes' THEN a.observed_at END AS observed_at,
+           CASE WHEN c.materialized_at <= :now + INTERVAL '5 minutes' THEN c.materialized_at END AS materialized_at
+) known
 WHERE u.active AND a.connected
   AND (:shard::INTEGER IS NULL OR mod(u.shard_key, :n_shards) = :shard)
-  AND (coalesce(a.observed_at, '-infinity') < CASE
+  AND (coalesce(known.observed_at, '-infinity') < CASE
       WHEN u.created_at >= :idle_since
            OR EXISTS (SELECT FROM decisions d WHERE d.user_id = u.user_id AND d.decided_at >= :idle_since)
       THEN :refetch_before::TIMESTAMPTZ ELSE :idle_refetch_before::TIMESTAMPTZ END
@@ -50,15 +55,18 @@ WHERE u.active AND a.connected
         AND d.decided_at >= :now - INTERVAL '7 days' AND d.decided_at < :now
         AND likely_at < :next_run_at
         AND likely_at + INTERVAL '30 minutes' > coalesce(
-            greatest(c.materialized_at, a.observed_at) + :sla::INTERVAL, '-infinity')
+            greatest(known.materialized_at, known.observed_at) + :sla::INTERVAL, '-infinity')
         AND (c.valid_until IS NULL OR c.valid_until <= :now OR c.valid_until > likely_at)
   ))
 ORDER BY u.user_id;
 
 -- name: users_observed
--- Every user that was ever fetched: the instant of the last fetch, and whether it is newer than the stored context.
+-- Every user that was ever fetched: the instant of the last fetch, and whether the stored context is older, or is more
+-- than five minutes after :now and so from before the clock was set back.
 -- The users of one shard of :n_shards, or of all shards if :shard is NULL.
-SELECT a.user_id, a.observed_at, a.observed_at > coalesce(c.materialized_at, '-infinity') AS is_newer
+SELECT a.user_id, a.observed_at,
+       a.observed_at > coalesce(c.materialized_at, '-infinity')
+           OR c.materialized_at > :now::TIMESTAMPTZ + INTERVAL '5 minutes' AS is_newer
 FROM todoist_accounts a JOIN users u USING (user_id) LEFT JOIN context_store c USING (user_id)
 WHERE a.observed_at IS NOT NULL
   AND (:shard::INTEGER IS NULL OR mod(u.shard_key, :n_shards) = :shard)

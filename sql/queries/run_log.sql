@@ -34,10 +34,11 @@ SET finished_at = excluded.finished_at, n_users = excluded.n_users, done = exclu
     seconds = excluded.seconds;
 
 -- name: had_night$
--- Whether a run that began at or after :since fetched everybody who was due, and finished.
+-- Whether a run that began at or after :since, and before :before, fetched everybody who was due, and finished. A later
+-- one is from before the clock was set back.
 SELECT EXISTS (
     SELECT FROM step_runs
-    WHERE started_at >= :since AND scope IN ('all', 'nightly') AND finished_at IS NOT NULL
+    WHERE started_at >= :since AND started_at < :before AND scope IN ('all', 'nightly') AND finished_at IS NOT NULL
 );
 
 -- name: waiting_since

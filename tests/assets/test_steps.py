@@ -262,6 +262,13 @@ def test_the_first_scheduled_run_is_the_night(runtime: Runtime, world: World, ac
     assert nightly == [at for at in quarters if at >= late.replace(hour=2, minute=0) + timedelta(days=1)]
 
 
+def test_a_night_of_the_future_is_none(runtime: Runtime, world: World, account: Any) -> None:
+    """A night of a clock that was set back since does not stand for those until that clock is reached again."""
+    world.add("ann", account("call the dentist"))
+    fetch(runtime, NOON + 48 * HOUR)
+    assert scheduled_scope(runtime, NOON) is FetchScope.NIGHTLY
+
+
 @pytest.mark.parametrize(
     "options",
     [

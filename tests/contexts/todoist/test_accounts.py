@@ -205,7 +205,15 @@ class TestSyncStates:
             save_fetch(accounts, user, "s1", NOW)
         for user, at in (("stored", NOW), ("again", NOW - timedelta(hours=4)), ("never", NOW)):
             connection.execute("INSERT INTO context_store VALUES (%s, %s, '{}', 'h')", (user, at))
-        assert accounts.observed_since_stored() == {"fetched", "again"}
+        assert accounts.observed_since_stored(NOW) == {"fetched", "again"}
+
+    def test_a_row_from_the_future(self, accounts: Accounts, add: Add, connection: Connection) -> None:
+        """A row of the store from the future, written before a clock was set back, counts as older than the fetch."""
+        add("ann")
+        save_fetch(accounts, "ann", "s1", NOW)
+        connection.execute("INSERT INTO context_store VALUES ('ann', %s, '{}', 'h')", [NOW + timedelta(hours=2)])
+        assert accounts.observed_since_stored(NOW) == {"ann"}
+        assert accounts.observed_since_stored(NOW + timedelta(hours=2)) == set()
 
 
 class TestRefusals:
@@ -397,6 +405,22 @@ class TestDue:
             refuse(accounts, "disconnected", at=NOW - days * DAY)
         connection.execute("DELETE FROM todoist_accounts WHERE user_id = 'loose'")
         assert accounts.due(NOW, NEXT_RUN, scope=scope) == {}
+
+    @pytest.mark.parametrize("scope", [FetchScope.NIGHTLY, FetchScope.LIKELY])
+    def test_instants_from_the_future(
+        self,
+        accounts: Accounts,
+        add: Add,
+        add_requests: Callable[..., None],
+        connection: Connection,
+        scope: FetchScope,
+    ) -> None:
+        """A user whose last fetch and context are from the future, before a clock was set back, is due."""
+        add("ann")
+        add_requests("ann", NOW - DAY + timedelta(minutes=30))
+        save_fetch(accounts, "ann", "s1", NOW + DAY)
+        connection.execute("INSERT INTO context_store VALUES ('ann', %s, '{}', 'h')", [NOW + DAY])
+        assert accounts.due(NOW, NEXT_RUN, scope=scope).keys() == {"ann"}
 
     def test_without_requests(self, accounts: Accounts, add: Add) -> None:
         """A user without requests is not due in scope LIKELY."""
