@@ -111,7 +111,7 @@ async def fetch_one(
     for item_id, field in folded.skipped:
         log.warning("user %s: item %s skipped, its '%s' cannot be read", account.user_id, item_id, field)
     if folded.unread_zone is not None:
-        log.warning("user %s: time zone %r cannot be read, kept the former one", account.user_id, folded.unread_zone)
+        log.warning("user %s: unreadable time zone %r, kept the previous one", account.user_id, folded.unread_zone)
     new_token = document.get("sync_token")
     if isinstance(new_token, str) and new_token and new_token.isprintable():
         sync_token = new_token

@@ -317,7 +317,7 @@ def test_one_waiting_user_holds_back_nobody_else(waiting: Runtime, world: World)
 
 
 def test_a_wait_has_a_bound(waiting: Runtime, world: World) -> None:
-    """A user who waited for THEMES_WAIT gets a fresh context of the new tasks, with the former themes."""
+    """A user who waited for THEMES_WAIT gets a fresh context of the new tasks, with the previous themes."""
     shortly, later = NOON + HOUR * 1.9, NOON + 2 * HOUR
     night(waiting, shortly, fails="embed_tasks")
     assert world.stored()["ann"]["materialized_at"] == NOON
@@ -330,7 +330,7 @@ def test_a_wait_has_a_bound(waiting: Runtime, world: World) -> None:
 
 
 def test_a_bound_begins_with_each_wait(waiting: Runtime, world: World) -> None:
-    """A user who waits after the embedding has caught up waits anew."""
+    """A user who waits after the embedding has caught up waits for the whole bound again."""
     night(waiting, NOON + 2 * HOUR)
     assert "call the surgeon" in world.stored()["ann"]["context_json"]
     world.todoist.advance("bob", {"items": [{"id": "t0", "content": "buy butter"}]})
@@ -356,7 +356,7 @@ def test_no_bound_for_vectors_and_themes(waiting: Runtime, world: World) -> None
 
 
 def test_no_wait_at_all(waiting: Runtime, world: World) -> None:
-    """With THEMES_WAIT=0 a changed context is written at once, with the former themes."""
+    """With THEMES_WAIT=0 a changed context is written at once, with the previous themes."""
     settings = waiting.settings.model_copy(update={"themes_wait": timedelta(0)})
     run(replace(waiting, settings=settings), "compute_context", NOON + HOUR)
     assert "call the surgeon" in world.stored()["ann"]["context_json"]

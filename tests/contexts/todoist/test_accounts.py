@@ -303,7 +303,7 @@ class TestRefusals:
         accounts.remove("ann")
 
     def test_reconnected(self, accounts: Accounts, add: Add) -> None:
-        """A user, or all disconnected ones, are connected again with the same tokens, and the count starts anew."""
+        """A user, or all disconnected ones, are connected again with the same tokens, and the count starts again."""
         add("ann", "bob", "cem", "dan")
         save_fetch(accounts, "ann", "s1", NOW - DAY)
         for days in range(2):

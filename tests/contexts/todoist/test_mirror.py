@@ -318,7 +318,7 @@ class TestDirectory:
         assert fold(Mirror(), full(user={})).unread_zone is None
 
     def test_a_full_response_without_the_user(self) -> None:
-        """A full response that lacks the user keeps the former id, time zone and language."""
+        """A full response that lacks the user keeps the previous id, time zone and language."""
         before = mirror_of(user={"id": 7, "lang": "de", "tz_info": {"timezone": "Asia/Tokyo"}})
         after = fold(before, full()).mirror.directory
         assert (after.todoist_user_id, after.timezone, after.language) == ("7", "Asia/Tokyo", "de")
