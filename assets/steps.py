@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from assets.calibration import calibrate_model
 from assets.definitions import context_store, task_embeddings
-from assets.engine.asset import Asset, Users
+from assets.engine.asset import Asset, RowDigests, Users
 from assets.engine.errors import OptionsError, ShardFailure
 from assets.engine.graph import Graph
 from assets.engine.hashing import hash_of, shard_of
@@ -156,7 +156,7 @@ class StepRunner:
         self.runtime.run_log.start_step_run(StepRun(run_id, step, started_at, planned=planned, scope=scope))
         if not self.options.only_users:  # the run of one user does not know of the others
             shards = {entry.shard for entry in plan} | {wait.shard for wait in plan.waits}
-            self.runtime.run_log.record_waits(step, shards, plan.behind, self.now)
+            self.runtime.run_log.record_waits(step, shards, plan.stale_upstream, self.now)
 
     def finish(
         self,
@@ -235,7 +235,7 @@ class StepRunner:
         members: Sequence[Asset],
         request: Request,
         *,
-        before: Iterable[PlannedShard] = (),
+        before: Collection[PlannedShard] = (),
         assumed: Iterable[str] = (),
     ) -> Plan:
         """Plan `members` of a step without the users who wait. before, assumed: see `Planner`."""
@@ -245,7 +245,7 @@ class StepRunner:
         overdue = self._overdue(step) if other else frozenset()
         ready = [wait for wait in waits if wait not in other or wait.shard not in overdue]
         plan = planner.without_waiting(plan, members, ready, before)
-        return replace(plan, behind=frozenset(wait.shard for wait in other))
+        return replace(plan, stale_upstream=frozenset(wait.shard for wait in other))
 
     def _overdue(self, step: str) -> frozenset[int]:
         """Return the shards in which a step no longer waits for earlier steps.
@@ -275,13 +275,16 @@ class StepRunner:
     def _source_request(self, shard: int | None = None) -> Request:
         """Return the request of a source step: users due for a fetch, and shards that hold removed users.
 
-        A lost shard is fetched for all of its users, because its file would otherwise hold the due users only.
+        A lost shard is fetched for all of its users, because its file would otherwise hold the due users only. Users
+        with restored rows are fetched, too: their contexts would otherwise be published as of the last fetch.
         """
         self._check_options()
-        due, lost = self._due(self.options.scope, shard), self._lost_shards(shard)
-        if lost and self.options.scope is not FetchScope.ALL:
+        due = self._due(self.options.scope, shard)
+        lost, restored = self._lost_shards(shard), self._restored_users(shard)
+        if lost or restored:
             everybody = self._due(FetchScope.ALL, shard)
-            due = {**due, **{user: at for user, at in everybody.items() if self._shards_of([user]) <= lost}}
+            missing = {user for user in everybody if self._shards_of([user]) <= lost} | restored
+            due = {**due, **{user: at for user, at in everybody.items() if user in missing}}
         request = self._build_request(due, shard)
         if request.only_users is not None and (refused := lost & request.observe_shards):
             raise OptionsError(
@@ -293,10 +296,14 @@ class StepRunner:
         return replace(request, observe_shards=request.observe_shards | self._shards_with_removed_users())
 
     def _request(self, shard: int | None = None) -> Request:
-        """Return the request of a derived step: all users, observed where a fetch is newer than the stored row."""
+        """Return the request of a derived step: all users, observed where a fetch is newer than the stored row.
+
+        Restored rows are older than the last fetch of their user, so they are not published as of that fetch.
+        """
         self._check_options()
         fetched = self.runtime.accounts.observed(shard=shard, n_shards=self.runtime.shards.n_shards)
-        request = self._build_request(fetched, shard)
+        restored = self._restored_users(shard)
+        request = self._build_request({user: at for user, at in fetched.items() if user not in restored}, shard)
         if request.only_shards is not None:
             return request
         return replace(request, observe_shards=self._shards_of(self.runtime.accounts.observed_since_stored(self.now)))
@@ -316,6 +323,22 @@ class StepRunner:
         sources = [asset for asset in self.graph if asset.is_source]
         return frozenset(
             number for number in shards if not all(self.runtime.shards.exists(source, number) for source in sources)
+        )
+
+    def _restored_users(self, shard: int | None) -> frozenset[str]:
+        """Return the users whose stored rows are not those that their sync token continues, as after a restore."""
+        n_shards = self.runtime.shards.n_shards
+        saved = self.runtime.accounts.rows_digests(shard=shard, n_shards=n_shards)
+        stored: dict[int, RowDigests] = {}
+        for asset in self.graph:
+            if "previous_digests" in asset.reserved:
+                footers = self.runtime.shards.readable_footers(asset, shard)
+                stored |= {footer.shard: footer.row_digests for footer in footers}
+        shard_by_user = {user: shard_of(user, n_shards) for user in saved}
+        return frozenset(
+            user
+            for user, number in shard_by_user.items()
+            if number in stored and stored[number].get(user) != saved[user]
         )
 
     def _shards_with_removed_users(self) -> frozenset[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -116,14 +116,14 @@ class Wait:
 class Plan:
     """The shards to run, in order, and the request that they answer. A run does nothing beyond its plan.
 
-    waits: the users who are left out. behind: the shards in which an asset of an earlier step is stale, whether or
-    not users still wait for it.
+    waits: the users who are left out. stale_upstream: the shards in which an asset of an earlier step is stale,
+    whether or not users still wait for it.
     """
 
     entries: tuple[PlannedShard, ...]
     request: Request
     waits: tuple[Wait, ...] = ()
-    behind: frozenset[int] = frozenset()
+    stale_upstream: frozenset[int] = frozenset()
 
     def __iter__(self) -> Iterator[PlannedShard]:
         """Iterate over the planned shards in order."""
@@ -233,7 +233,7 @@ class Planner:
         return [wait for wait in waits if wait]
 
     def without_waiting(
-        self, plan: Plan, members: Sequence[Asset], waits: Iterable[Wait], before: Iterable[PlannedShard] = ()
+        self, plan: Plan, members: Sequence[Asset], waits: Iterable[Wait], before: Collection[PlannedShard] = ()
     ) -> Plan:
         """Leave users who wait out of the plan of `members`, which then names the first wait of each user.
 

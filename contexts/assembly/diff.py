@@ -8,6 +8,7 @@ from contexts.assembly.model import (
     BUCKETS,
     Bucket,
     Counts,
+    DateKind,
     Profile,
     Reactions,
     TaskView,
@@ -24,6 +25,7 @@ _TitledChange = tuple[str, str]
 _BUCKET_NAMES: Mapping[Bucket, str] = {
     "overdue": "overdue", "today": "today", "this_week": "this week", "later": "later", "someday": "no date",
 }  # fmt: skip
+_DATE_NAMES: Mapping[DateKind, str] = {"due": "due date", "deadline": "deadline"}
 _PLURAL_VERBS = {"is": "are", "was": "were", "has": "have"}
 _MAX_NAMED_TASKS = 3
 """The maximum number of tasks that a sentence about several tasks names."""
@@ -150,7 +152,7 @@ def _edits(old: TaskView, new: TaskView) -> Iterator[str]:
     yield from _value_change("priority", old.priority, new.priority)
     yield from _value_change("deadline", old.deadline, new.deadline)
     if (old.due, old.deadline) == (new.due, new.deadline) and old.dated_by != new.dated_by:
-        yield f"is dated by its {new.dated_by.replace('due', 'due date')} now"
+        yield f"is dated by its {_DATE_NAMES[new.dated_by]} now"
     yield from _value_change("duration", _duration(old), _duration(new))
     if old.recurring != new.recurring:
         yield "is now recurring" if new.recurring else "is no longer recurring"

@@ -105,11 +105,13 @@ class RunLog:
         """Return whether a fetch of everybody who is due began between two instants, and finished."""
         return bool(self._sql.had_night(self._connection, since=since, before=before))
 
-    def record_waits(self, step: str, planned: Collection[int], behind: Collection[int], now: datetime) -> None:
-        """Record the planned shards in which an earlier step is behind; the other planned ones wait no longer."""
+    def record_waits(
+        self, step: str, planned: Collection[int], stale_upstream: Collection[int], now: datetime
+    ) -> None:
+        """Record the planned shards in which an asset of an earlier step is stale; the others wait no longer."""
         with self._connection.transaction():
-            self._sql.end_waits(self._connection, step=step, shards=sorted(set(planned) - set(behind)))
-            self._sql.begin_waits(self._connection, step=step, shards=sorted(behind), now=now)
+            self._sql.end_waits(self._connection, step=step, shards=sorted(set(planned) - set(stale_upstream)))
+            self._sql.begin_waits(self._connection, step=step, shards=sorted(stale_upstream), now=now)
 
     def forget_waits(self) -> None:
         """Forget which shards wait, because their numbers mean other users now; the next run records the waits."""

@@ -147,6 +147,10 @@ class Accounts:
         users = self._sql.users_observed(self._connection, now=now, shard=None, n_shards=1)
         return {user_id for user_id, _, is_newer in users if is_newer}
 
+    def rows_digests(self, *, shard: int | None = None, n_shards: int = 1) -> Mapping[str, bytes]:
+        """Return the digest of the stored rows that each user's sync token continues, of one shard or of all."""
+        return dict(self._sql.rows_digests(self._connection, shard=shard, n_shards=n_shards))
+
     def existing(self, user_ids: Collection[str]) -> set[str]:
         """Return the ids that belong to an existing user."""
         return {user_id for (user_id,) in self._sql.existing_users(self._connection, user_ids=list(user_ids))}

@@ -72,6 +72,14 @@ WHERE a.observed_at IS NOT NULL
   AND (:shard::INTEGER IS NULL OR mod(u.shard_key, :n_shards) = :shard)
 ORDER BY a.user_id;
 
+-- name: rows_digests
+-- The digest of the stored rows that each user's sync token continues, if it is known.
+-- The users of one shard of :n_shards, or of all shards if :shard is NULL.
+SELECT a.user_id, a.rows_digest
+FROM todoist_accounts a JOIN users u USING (user_id)
+WHERE a.rows_digest IS NOT NULL
+  AND (:shard::INTEGER IS NULL OR mod(u.shard_key, :n_shards) = :shard);
+
 -- name: existing_users
 -- The existing users among :user_ids.
 SELECT user_id FROM users WHERE user_id = ANY(:user_ids);

@@ -440,7 +440,7 @@ def test_a_broken_shard_does_not_block_the_calibration(runtime: Runtime, world: 
 
 
 def test_an_unreadable_file_of_vectors_has_the_same_bound(waiting: Runtime, world: World) -> None:
-    """If a shard's vectors cannot be read, all of its users wait, and no longer than for a step that is behind."""
+    """If a shard's vectors cannot be read, all of its users wait, and no longer than for a stale step."""
     path = world.root / "task_embeddings" / "shard=0000" / "data.parquet"
     path.write_bytes(path.read_bytes()[:100])
     shortly, later = NOON + HOUR * 1.5, NOON + 2 * HOUR

@@ -15,6 +15,7 @@ from world import NOON, WordVectors, World
 
 from assets.definitions import GRAPH
 from assets.engine.errors import CheckFailed
+from contexts.todoist.accounts import FetchScope
 from contexts.todoist.client import TodoistUnavailable
 from local.samples import changed_users, night_changes, sample_users
 from local.todoist import Fault
@@ -199,6 +200,46 @@ def test_restored_file_is_fetched_in_full(world: World, account: Any) -> None:
     assert {row["content"] for row in world.rows("todoist_tasks")} == {"call ann", "call bob", "buy oat milk"}
     night = world.night(NOON + timedelta(hours=12))
     assert count(night["todoist_tasks"], "todoist_calls_full") == 0
+
+
+def test_restored_rows_are_fetched_in_any_run(world: World, account: Any) -> None:
+    """A run for likely users also fetches users with restored rows, so no former context is published as newer."""
+    for user in ("ann", "bob"):
+        world.add(user, account(f"call {user}"))
+    world.n_shards = 1
+    world.night(NOON)
+    backup = {file: file.read_bytes() for file in world.root.glob("*/shard=*/data.parquet")}
+    world.todoist.advance("bob", {"items": [{"id": "t1", "content": "buy oat milk"}]})
+    world.night(NOON + timedelta(hours=1))
+    for file, content in backup.items():
+        file.write_bytes(content)
+    at = NOON - timedelta(hours=14)  # yesterday at ten in the evening
+    world.connection.execute("INSERT INTO decisions VALUES (gen_random_uuid(), 'ann', %s)", [at])
+    night = world.night(NOON + timedelta(hours=10), scope=FetchScope.LIKELY)
+    counts = [count(night["todoist_tasks"], f"todoist_calls_{kind}") for kind in ("full", "incremental")]
+    assert counts == [1, 1]
+    row = world.stored()["bob"]
+    assert ("buy oat milk" in row["context_json"], row["materialized_at"]) == (True, NOON + timedelta(hours=10))
+    world.night(NOON + timedelta(hours=11), scope=FetchScope.LIKELY)
+    assert len(world.todoist.calls) == 6
+
+
+def test_restored_rows_without_a_fetch(world: World, account: Any) -> None:
+    """A user whose restored rows cannot be replaced, because Todoist is down, keeps the context of the last fetch."""
+    world.add("ann", account("call the dentist"))
+    world.night(NOON)
+    backup = {file: file.read_bytes() for file in world.root.glob("*/shard=*/data.parquet")}
+    world.todoist.advance("ann", {"items": [{"id": "t1", "content": "buy oat milk"}]})
+    world.night(NOON + timedelta(hours=1))
+    stored = world.stored()
+    for file, content in backup.items():
+        file.write_bytes(content)
+    world.todoist.fail("ann", *[Fault.server_error(503)] * 3)
+    world.night(NOON + timedelta(hours=2))
+    assert world.stored() == stored
+    world.night(NOON + timedelta(hours=3))
+    row = world.stored()["ann"]
+    assert ("buy oat milk" in row["context_json"], row["materialized_at"]) == (True, NOON + timedelta(hours=3))
 
 
 def test_lost_shard_is_fetched_in_full(world: World, account: Any) -> None:
