@@ -164,12 +164,13 @@ def end_move(trial: Trial) -> None:
 def set_clock_back(trial: Trial) -> None:
     """Run a night by a clock that is two hours ahead, change tasks, and run the next by the right one."""
     with trial.bench.new_stage() as stage, stage.trial(trial.number, trial.chance) as own:
-        now = datetime.now(UTC)
-        own.world.night(now + 2 * _HOUR)
+        own.world.night(datetime.now(UTC) + 2 * _HOUR)
         for user in USERS:
             stage.todoist.advance(user, {"items": [{"id": "t8", "content": f"sweep the yard of {user}"}]})
-        own.world.night(now)
+        require_done(own.night())
         own.require_equal(stage.from_nothing())
+        claimed = max(row["materialized_at"] for row in own.world.stored().values())
+        require(claimed <= datetime.now(UTC), f"a context claims to be of {claimed}, which is in the future")
 
 
 def pause(trial: Trial) -> None:
