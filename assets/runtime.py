@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -67,11 +68,12 @@ class Runtime:
         connection.autocommit = True
         shards = Shards(settings.data_root, settings.n_shards)
         shards.check_layout()
+        clock = partial(datetime.now, UTC)
         return cls(
             settings=settings,
             shards=shards,
-            accounts=Accounts(connection, cipher),
-            store=ContextStore(connection, reaction_days=settings.reaction_days, clock=lambda: datetime.now(UTC)),
+            accounts=Accounts(connection, cipher, clock=clock),
+            store=ContextStore(connection, reaction_days=settings.reaction_days, clock=clock),
             history=History(settings.data_root, connection, lambda user: shard_of(user, settings.n_shards)),
             run_log=RunLog(connection),
             todoist=Todoist(todoist_url, concurrency=settings.todoist_concurrency, app=settings.oauth_app),

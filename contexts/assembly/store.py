@@ -13,15 +13,11 @@ from typing import Any
 import psycopg
 
 from contexts.assembly.model import Reaction
+from contexts.clock import CLOCK_DIFFERENCE, Clock, latest_instant
 from contexts.postgres.sql import execute_arrays, queries, rows
 
 _BATCH_ROWS = 256
 """Rows per INSERT: a few megabytes, which fit into the caches and into `work_mem`."""
-
-_CLOCK_DIFFERENCE = timedelta(minutes=5)
-"""The clocks of the service's and the pipeline's machines differ by less."""
-
-_FAR_FUTURE = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,7 @@ def row_version(context_hash: str, valid_until: datetime | None, groups_json: st
 
 def is_fresh(materialized_at: datetime, valid_until: datetime | None, now: datetime, sla: timedelta) -> bool:
     """Return whether a context is younger than the SLA, not from the future, and no midnight has changed it."""
-    return -_CLOCK_DIFFERENCE <= now - materialized_at <= sla and (valid_until is None or now < valid_until)
+    return -CLOCK_DIFFERENCE <= now - materialized_at <= sla and (valid_until is None or now < valid_until)
 
 
 def reactions_since(now: datetime, days: int) -> datetime:
@@ -78,7 +74,7 @@ class ContextStore:
         connection: psycopg.Connection[Any],
         *,
         reaction_days: int = 90,
-        clock: Callable[[], datetime] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         """Open the store.
 
@@ -92,7 +88,7 @@ class ContextStore:
 
     def latest(self) -> datetime:
         """Return the latest instant that a row can be from, unless the clock was set back since."""
-        return self._clock() + _CLOCK_DIFFERENCE if self._clock else _FAR_FUTURE
+        return latest_instant(self._clock)
 
     def upsert(
         self, observed: Sequence[ObservedContext], read: Callable[[Collection[str]], Iterable[StoredContext]]

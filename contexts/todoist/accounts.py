@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
+from contexts.clock import Clock, latest_instant
 from contexts.postgres.sql import queries, rows
 from contexts.todoist.credentials import CredentialCipher, Credentials, CredentialsError
 from contexts.todoist.mirror import Directory
@@ -71,9 +72,13 @@ class SyncState:
 class Accounts:
     """All accounts, over one connection."""
 
-    def __init__(self, connection: psycopg.Connection[Any], cipher: CredentialCipher) -> None:
+    def __init__(
+        self, connection: psycopg.Connection[Any], cipher: CredentialCipher, *, clock: Clock | None = None
+    ) -> None:
+        """clock: an instant of a last fetch that lies ahead of it gives way to that of the next fetch."""
         self._connection = connection
         self._cipher = cipher
+        self._clock = clock
         self._sql = queries("accounts")
 
     def add(self, user_id: str, *, email: str, timezone: str, credentials: Credentials) -> None:
@@ -184,7 +189,8 @@ class Accounts:
         refused_users: users with an access token that Todoist refused. That has no consequences before the end of
         the run, `confirm_refusals` or `discard_refusals` with the same instant.
         """
-        fetched = [_to_row(sync_state, observed_at) for sync_state in sync_states]
+        latest = latest_instant(self._clock)
+        fetched = [{**_to_row(sync_state, observed_at), "latest": latest} for sync_state in sync_states]
         with self._connection.transaction():
             if fetched:
                 self._sql.save_observation(self._connection, fetched)

@@ -100,10 +100,10 @@ UPDATE todoist_accounts SET credentials = :credentials WHERE user_id = :user_id;
 
 -- name: save_observation*!
 -- Store the starting point of the next fetch, after the data of a successful fetch are stored. The instant of the last
--- fetch does not move back, unless it is more than five minutes ahead, because a clock was set back since.
+-- fetch does not move back, unless it is later than :latest, because the clock was set back since.
 UPDATE todoist_accounts
 SET sync_token = :sync_token, directory = :directory, rows_digest = :rows_digest,
-    observed_at = CASE WHEN observed_at > now() + INTERVAL '5 minutes' THEN :observed_at
+    observed_at = CASE WHEN observed_at > :latest THEN :observed_at
                        ELSE greatest(observed_at, :observed_at) END,
     auth_failures = 0, pending_refused_at = NULL
 WHERE user_id = :user_id;

@@ -171,10 +171,11 @@ class TestSyncStates:
         save_fetch(accounts, "ann", "s1", NOW - timedelta(hours=1))
         assert accounts.observed() == {"ann": NOW}
 
-    def test_a_fetch_from_the_future(self, accounts: Accounts, add: Add) -> None:
+    def test_a_fetch_from_the_future(self, connection: Connection, add: Add) -> None:
         """An instant that lies ahead, because a clock was set back, gives way to that of the next fetch."""
         add("ann")
-        save_fetch(accounts, "ann", "s1", datetime.now(UTC) + timedelta(hours=2))
+        accounts = Accounts(connection, CredentialCipher([KEY]), clock=lambda: NOW)
+        save_fetch(accounts, "ann", "s1", NOW + timedelta(hours=2))
         save_fetch(accounts, "ann", "s2", NOW)
         assert accounts.observed() == {"ann": NOW}
 
