@@ -16,6 +16,7 @@ import pytest
 from assets.__main__ import main
 from assets.definitions import GRAPH
 from assets.engine.errors import ShardUnreadable
+from assets.engine.hashing import DIGEST_BYTES
 from assets.engine.index import Index
 from assets.engine.parquet import Footer, Shards
 
@@ -34,6 +35,7 @@ def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shards:
         users = [f"user-of-{shard}", f"user-of-{shard}", f"third-of-{shard}"]
         table = pa.Table.from_pylist([{"user_id": user} for user in sorted(users)], schema=ASSET.schema)
         index = Index.from_table(table, ASSET.versioned)
+        index = index.with_opaque(sorted(ASSET.opaque), [b"o" * DIGEST_BYTES] * len(index))
         footer = Footer.from_index(ASSET, shard, 4, index, {"code": "1", "model": "m1"}, {}, materialized_at=NIGHT)
         shards.write(ASSET, table, footer)
     return shards
