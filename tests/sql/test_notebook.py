@@ -49,6 +49,7 @@ def test_every_chart(
 ) -> None:
     """Each chart shows the rows of its analysis below the question."""
     monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("N_SHARDS", str(world.n_shards))
     now = datetime.now(UTC)
     tasks = [
         {"id": f"t{n}", "content": "buy milk", "added_at": f"2026-11-{2 + 7 * n:02}T09:00:00Z"} for n in range(3)

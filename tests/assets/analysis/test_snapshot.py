@@ -188,7 +188,7 @@ def test_many_files_under_a_low_limit(tmp_path: Path) -> None:
     """300 files are read, twice, although the soft limit is 256 open files."""
     for shard in range(300):
         write(str(tmp_path), shard, 1, n_rows=1)
-    paths = os.pathsep.join([os.getcwd(), str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    paths = os.pathsep.join([os.getcwd(), str(Path(__file__).parent), str(Path(__file__).parents[2])])
     limited = ["bash", "-c", 'ulimit -Sn 256; exec "$0" -c "$@"']
     process = subprocess.run(
         [*limited, sys.executable, READ_MANY_FILES, str(tmp_path), str(tmp_path / "held")],
