@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from assets.engine.asset import Asset
-from assets.engine.errors import ShardUnreadable
 from assets.engine.parquet import Footer
 from assets.engine.plan import Plan, PlannedShard, Planner, Reason
 from contexts.postgres.run_log import Throughput
@@ -55,15 +54,8 @@ def estimate(
 
 def footers_of(planner: Planner, asset: Asset) -> dict[int, Footer]:
     """Return the readable footers of an asset by shard."""
-    footers = {}
-    for shard in range(planner.shards.n_shards):
-        try:
-            footer = planner.footer(asset, shard)
-        except ShardUnreadable:
-            footer = None
-        if footer:
-            footers[shard] = footer
-    return footers
+    footers = {shard: planner.readable_footer(asset, shard) for shard in range(planner.shards.n_shards)}
+    return {shard: footer for shard, footer in footers.items() if footer}
 
 
 def _estimate(asset: Asset, plan: Plan, planner: Planner, throughput: Throughput | None) -> AssetEstimate:

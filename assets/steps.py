@@ -16,7 +16,7 @@ from assets.engine.hashing import hash_of, shard_of
 from assets.engine.materialize import materialize
 from assets.engine.plan import Plan, PlannedShard, Planner, Request, Wait, build_request
 from assets.engine.results import ShardResult, total
-from assets.estimate import AssetEstimate, estimate
+from assets.estimate import AssetEstimate, estimate, footers_of
 from assets.runtime import Runtime
 from assets.step_runs import STEP_RUN_PERIOD, STEP_RUNS, step_run_table
 from contexts.assembly.history import HISTORY
@@ -88,12 +88,12 @@ class StepRunner:
     def forecast(self) -> tuple[Plan, Planner]:
         """Plan all steps one after the other, as of now; reads only footers and Postgres."""
         planner, names = self._planner(), {asset.name for asset in self.selected}
-        request, entries, waits = self._request(), list[PlannedShard](), list[Wait]()
+        request, entries, waits = self._request(planner), list[PlannedShard](), list[Wait]()
         for step in self.graph.steps:
             if not (members := self.members(step)):
                 continue
             if self.graph.is_source_step(step):
-                plan = planner.plan(members, self._source_request())
+                plan = planner.plan(members, self._source_request(planner))
                 # The fetches planned here are observed downstream.
                 shards = request.observe_shards | plan.request.observe_shards
                 request = replace(request, observe_shards=shards)
@@ -113,7 +113,7 @@ class StepRunner:
             names = ", ".join(asset.name for asset in self.graph.steps[step])
             raise OptionsError(f"'{','.join(self.options.select)}' names no asset of {step}. It has: {names}")
         planner = self._planner()
-        request = self._source_request() if self.graph.is_source_step(step) else self._request()
+        request = self._source_request(planner) if self.graph.is_source_step(step) else self._request(planner)
         return self._ready(step, planner, members, request), planner
 
     def estimate(self, plan: Plan, planner: Planner, assets: Iterable[Asset]) -> list[AssetEstimate]:
@@ -128,7 +128,7 @@ class StepRunner:
         """
         members, planner = [asset for asset in self.members(step) if asset.name in names], self._planner()
         is_source = self.graph.is_source_step(step)
-        request = self._source_request(shard) if is_source else self._request(shard)
+        request = self._source_request(planner, shard) if is_source else self._request(planner, shard)
         yield from self.materialize(self._ready(step, planner, members, request))
 
     def materialize(self, plan: Plan, failures: list[ShardFailure] | None = None) -> Iterator[ShardResult]:
@@ -272,7 +272,7 @@ class StepRunner:
             force=self.options.force,
         )
 
-    def _source_request(self, shard: int | None = None) -> Request:
+    def _source_request(self, planner: Planner, shard: int | None = None) -> Request:
         """Return the request of a source step: users due for a fetch, and shards that hold removed users.
 
         A lost shard is fetched for all of its users, because its file would otherwise hold the due users only. Users
@@ -280,7 +280,7 @@ class StepRunner:
         """
         self._check_options()
         due = self._due(self.options.scope, shard)
-        lost, restored = self._lost_shards(shard), self._restored_users(shard)
+        lost, restored = self._lost_shards(shard), self._restored_users(planner, shard)
         if lost or restored:
             everybody = self._due(FetchScope.ALL, shard)
             missing = {user for user in everybody if self._shards_of([user]) <= lost} | restored
@@ -293,16 +293,16 @@ class StepRunner:
             )
         if request.only_shards is not None:
             return request
-        return replace(request, observe_shards=request.observe_shards | self._shards_with_removed_users())
+        return replace(request, observe_shards=request.observe_shards | self._shards_with_removed_users(planner))
 
-    def _request(self, shard: int | None = None) -> Request:
+    def _request(self, planner: Planner, shard: int | None = None) -> Request:
         """Return the request of a derived step: all users, observed where a fetch is newer than the stored row.
 
         Restored rows are older than the last fetch of their user, so they are not published as of that fetch.
         """
         self._check_options()
         fetched = self.runtime.accounts.observed(shard=shard, n_shards=self.runtime.shards.n_shards)
-        restored = self._restored_users(shard)
+        restored = self._restored_users(planner, shard)
         request = self._build_request({user: at for user, at in fetched.items() if user not in restored}, shard)
         if request.only_shards is not None:
             return request
@@ -325,15 +325,15 @@ class StepRunner:
             number for number in shards if not all(self.runtime.shards.exists(source, number) for source in sources)
         )
 
-    def _restored_users(self, shard: int | None) -> frozenset[str]:
+    def _restored_users(self, planner: Planner, shard: int | None) -> frozenset[str]:
         """Return the users whose stored rows are not those that their sync token continues, as after a restore."""
         n_shards = self.runtime.shards.n_shards
         saved = self.runtime.accounts.rows_digests(shard=shard, n_shards=n_shards)
         stored: dict[int, RowDigests] = {}
-        for asset in self.graph:
-            if "previous_digests" in asset.reserved:
-                footers = self.runtime.shards.readable_footers(asset, shard)
-                stored |= {footer.shard: footer.row_digests for footer in footers}
+        for asset in (asset for asset in self.graph if "previous_digests" in asset.reserved):
+            for number in range(n_shards) if shard is None else [shard]:
+                if footer := planner.readable_footer(asset, number):
+                    stored[number] = footer.row_digests
         shard_by_user = {user: shard_of(user, n_shards) for user in saved}
         return frozenset(
             user
@@ -341,12 +341,12 @@ class StepRunner:
             if number in stored and stored[number].get(user) != saved[user]
         )
 
-    def _shards_with_removed_users(self) -> frozenset[int]:
+    def _shards_with_removed_users(self, planner: Planner) -> frozenset[int]:
         stored = {
             user
             for asset in self.graph
             if asset.is_source
-            for footer in self.runtime.shards.readable_footers(asset)
+            for footer in footers_of(planner, asset).values()
             for user in footer.index.users
         }
         return self._shards_of(stored - self.runtime.accounts.existing(stored))

@@ -15,6 +15,7 @@ import asyncpg
 
 from contexts.assembly.model import Reaction, TaskGroups
 from contexts.assembly.store import StoredContext, is_fresh, reactions_since
+from contexts.clock import CLOCK_DIFFERENCE
 from contexts.postgres.sql import queries
 from contexts.todoist.zones import valid_zone
 from serving.batcher import Batcher
@@ -194,6 +195,7 @@ class Store:
             valid_until=row.valid_until,
             groups_json=row.groups_json,
             row_version=row.row_version,
+            clock_difference=CLOCK_DIFFERENCE,
         )
         return bool(is_written)
 

@@ -279,12 +279,12 @@ class Shards:
         footers = (self.footer(asset, shard) for shard in range(self.n_shards))
         return [footer for footer in footers if footer]
 
-    def readable_footers(self, asset: Asset, shard: int | None = None) -> list[Footer]:
-        """Read the footers of all readable shards, or of one; a run of an unreadable shard reports the error."""
+    def readable_footers(self, asset: Asset) -> list[Footer]:
+        """Read the footers of all readable shards; a run of an unreadable shard reports the error."""
         footers = []
-        for number in range(self.n_shards) if shard is None else [shard]:
+        for shard in range(self.n_shards):
             with suppress(ShardUnreadable):
-                footers.append(self.footer(asset, number))
+                footers.append(self.footer(asset, shard))
         return [footer for footer in footers if footer]
 
     def write(self, asset: Asset, table: pa.Table, footer: Footer) -> None:

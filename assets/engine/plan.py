@@ -263,6 +263,12 @@ class Planner:
             self._footers[key] = self.shards.footer(asset, shard)
         return self._footers[key]
 
+    def readable_footer(self, asset: Asset, shard: int) -> Footer | None:
+        """Return a shard's footer, None also if it cannot be read: a run of the shard reports the error."""
+        with suppress(ShardUnreadable):
+            return self.footer(asset, shard)
+        return None
+
     def _planned(
         self,
         asset: Asset,
@@ -283,10 +289,8 @@ class Planner:
 
     def _lacks_columns(self, source: Asset, shard: int) -> bool:
         """Return whether an earlier version of the code stored a shard without columns that other assets may read."""
-        with suppress(ShardUnreadable):
-            footer = self.footer(source, shard)
-            return footer is not None and not {*source.schema.names} <= {*footer.columns, *footer.opaque}
-        return False
+        footer = self.readable_footer(source, shard)
+        return footer is not None and not {*source.schema.names} <= {*footer.columns, *footer.opaque}
 
     def _planned_source(self, asset: Asset, shard: int, observed: frozenset[str]) -> PlannedShard:
         footer = self.footer(asset, shard)

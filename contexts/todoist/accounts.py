@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from contexts.clock import Clock, latest_instant
+from contexts.clock import CLOCK_DIFFERENCE, Clock, latest_instant
 from contexts.postgres.sql import queries, rows
 from contexts.todoist.credentials import CredentialCipher, Credentials, CredentialsError
 from contexts.todoist.mirror import Directory
@@ -132,6 +132,7 @@ class Accounts:
         users = self._sql.users_due(
             self._connection,
             now=now,
+            latest=now + CLOCK_DIFFERENCE,
             next_run_at=next_run_at,
             sla=sla,
             refetch_before=refetch_before,
@@ -144,12 +145,12 @@ class Accounts:
 
     def observed(self, *, shard: int | None = None, n_shards: int = 1) -> Mapping[str, datetime]:
         """Return the instant of the last fetch of every user that was ever fetched, of one shard or of all."""
-        users = self._sql.users_observed(self._connection, now=None, shard=shard, n_shards=n_shards)
+        users = self._sql.users_observed(self._connection, latest=None, shard=shard, n_shards=n_shards)
         return {user_id: observed_at for user_id, observed_at, _ in users}
 
     def observed_since_stored(self, now: datetime) -> set[str]:
         """Return the users whose row of the context store is older than their last fetch, or later than `now`."""
-        users = self._sql.users_observed(self._connection, now=now, shard=None, n_shards=1)
+        users = self._sql.users_observed(self._connection, latest=now + CLOCK_DIFFERENCE, shard=None, n_shards=1)
         return {user_id for user_id, _, is_newer in users if is_newer}
 
     def rows_digests(self, *, shard: int | None = None, n_shards: int = 1) -> Mapping[str, bytes]:

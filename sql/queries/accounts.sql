@@ -35,13 +35,13 @@ UPDATE users SET active = :active WHERE user_id = :user_id;
 -- 2. The user is likely to ask before :next_run_at, because of a request at that local time in the last seven days, and
 --    the context would then be older than :sla, with a tolerance of 30 minutes. A context that becomes invalid before
 --    that request, at the user's midnight, is left out: a fetch now would not help.
--- An instant more than five minutes after :now counts for nothing: it is from before the clock was set back.
+-- An instant after :latest counts for nothing: it is from before the clock was set back.
 -- The users of one shard of :n_shards, or of all shards if :shard is NULL.
 SELECT u.user_id, known.observed_at
 FROM users u JOIN todoist_accounts a USING (user_id) LEFT JOIN context_store c USING (user_id)
 CROSS JOIN LATERAL (
-    SELECT CASE WHEN a.observed_at <= :now + INTERVAL '5 minutes' THEN a.observed_at END AS observed_at,
-           CASE WHEN c.materialized_at <= :now + INTERVAL '5 minutes' THEN c.materialized_at END AS materialized_at
+    SELECT CASE WHEN a.observed_at <= :latest THEN a.observed_at END AS observed_at,
+           CASE WHEN c.materialized_at <= :latest THEN c.materialized_at END AS materialized_at
 ) known
 WHERE u.active AND a.connected
   AND (:shard::INTEGER IS NULL OR mod(u.shard_key, :n_shards) = :shard)
@@ -61,12 +61,12 @@ WHERE u.active AND a.connected
 ORDER BY u.user_id;
 
 -- name: users_observed
--- Every user that was ever fetched: the instant of the last fetch, and whether the stored context is older, or is more
--- than five minutes after :now and so from before the clock was set back.
+-- Every user that was ever fetched: the instant of the last fetch, and whether the stored context is older, or is later
+-- than :latest and so from before the clock was set back.
 -- The users of one shard of :n_shards, or of all shards if :shard is NULL.
 SELECT a.user_id, a.observed_at,
        a.observed_at > coalesce(c.materialized_at, '-infinity')
-           OR c.materialized_at > :now::TIMESTAMPTZ + INTERVAL '5 minutes' AS is_newer
+           OR c.materialized_at > :latest::TIMESTAMPTZ AS is_newer
 FROM todoist_accounts a JOIN users u USING (user_id) LEFT JOIN context_store c USING (user_id)
 WHERE a.observed_at IS NOT NULL
   AND (:shard::INTEGER IS NULL OR mod(u.shard_key, :n_shards) = :shard)

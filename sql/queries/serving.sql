@@ -30,7 +30,7 @@ SELECT groups_json FROM context_store WHERE user_id = :user_id;
 
 -- name: write_context$
 -- Store a context that was assembled during a request, unless a newer one is stored; returns TRUE if it was written.
--- A row from more than five minutes ahead was written before a clock was set back, and is not newer.
+-- A row from more than :clock_difference ahead was written before a clock was set back, and is not newer.
 -- A context that differs from the previous one is also kept for the history, because later tips are made from it.
 WITH before AS MATERIALIZED (
     SELECT context_hash FROM context_store WHERE user_id = :user_id FOR UPDATE  -- the row after any write in progress
@@ -43,7 +43,7 @@ WITH before AS MATERIALIZED (
         context_hash = excluded.context_hash, valid_until = excluded.valid_until, groups_json = excluded.groups_json,
         row_version = excluded.row_version
     WHERE context_store.materialized_at <= excluded.materialized_at
-       OR context_store.materialized_at > now() + INTERVAL '5 minutes'
+       OR context_store.materialized_at > now() + :clock_difference
     RETURNING user_id, materialized_at, context_hash, context_json
 ), kept AS (
     INSERT INTO request_contexts (user_id, assembled_at, materialized_at, context_hash, context_json)
