@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from contexts.text import without_addresses
@@ -63,7 +64,7 @@ class TodoistTask:
         words = without_addresses(self._plain_content).split()
         return " ".join(words or without_addresses(plain_text(self.description)).split()) or self.title
 
-    @property
+    @cached_property
     def _plain_content(self) -> str:
         return plain_text(self.content.removeprefix(HEADER_MARK))
 
