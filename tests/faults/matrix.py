@@ -19,11 +19,15 @@ _WIDTH = 150
 
 @dataclass
 class Result:
-    """The trials of a row. findings: one for each trial whose promise did not hold."""
+    """The trials of a row.
+
+    findings: one for each trial whose promise did not hold. figures: measured by the last trial that kept it.
+    """
 
     row: Row
     n_trials: int = 0
     findings: list[str] = field(default_factory=list)
+    figures: str = ""
     seconds: float = 0.0
 
     @property
@@ -40,8 +44,9 @@ def run_rows(
     for row in rows:
         result, began = Result(row), time.monotonic()
         for number in range(n_trials(row)):
-            finding = _finding(bench, row, number)
+            finding, figures = _try(bench, row, number)
             result.n_trials += 1
+            result.figures = figures or result.figures
             if finding:
                 result.findings.append(finding)
                 print_line(f"      trial {number}: {finding}")
@@ -49,32 +54,33 @@ def run_rows(
         results.append(result)
         held = "held" if result.held else f"NOT HELD in {len(result.findings)}"
         print_line(f"  {result.seconds:6.1f} s  {result.n_trials:3} x  {row.place}: {row.fault}: {held}")
+        if result.figures:
+            print_line(f"                   {result.figures}")
     return results
 
 
-def _finding(bench: Bench, row: Row, number: int) -> str:
-    """Run one trial, seeded by its row and number; return what broke the promise, or "" if it held."""
+def _try(bench: Bench, row: Row, number: int) -> tuple[str, str]:
+    """Run one trial, seeded by its row and number; return what broke the promise, or "", and the figures."""
     chance = random.Random(f"{bench.seed}/{row.fault}/{row.place}/{number}")
     try:
-        with bench.stage.trial(number, chance) as trial:
-            row.run(trial)
+        with row.open(bench, number, chance) as trial:
+            return "", row.run(trial) or ""
     except PromiseBroken as broken:
-        return str(broken)
+        return str(broken), ""
     except Exception:
-        return f"unexpected: {traceback.format_exc()}"
-    return ""
+        return f"unexpected: {traceback.format_exc()}", ""
 
 
 def print_table(results: Sequence[Result], console: Console) -> None:
     """Print the table, and the numbers of trials and of held promises."""
     table = Table(title="Faults", title_justify="left", show_lines=False)
-    for name in ("fault", "where", "promise"):
+    for name in ("fault", "where", "promise", "figures"):
         table.add_column(name, overflow="fold")
     table.add_column("trials", justify="right")
     table.add_column("held")
     for result in results:
-        row = result.row
-        table.add_row(row.fault, row.place, row.promise, str(result.n_trials), "yes" if result.held else "no")
+        row, held = result.row, "yes" if result.held else "no"
+        table.add_row(row.fault, row.place, row.promise, result.figures, str(result.n_trials), held)
     console.print(table)
     n_trials = sum(result.n_trials for result in results)
     n_broken = sum(len(result.findings) for result in results)
