@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
-from faults import database, files, kills, outages, runs, scheduler, service_load
+from faults import database, files, kills, outages, runs, scheduler, service_load, service_traffic
 
-ALL_ROWS = (*kills.ROWS, *runs.ROWS, *database.ROWS, *files.ROWS, *outages.ROWS, *scheduler.ROWS, *service_load.ROWS)
+PIPELINE_ROWS = (*kills.ROWS, *runs.ROWS, *database.ROWS, *files.ROWS, *outages.ROWS, *scheduler.ROWS)
+SERVICE_ROWS = (
+    *service_load.ROWS,
+    *service_traffic.ROWS,
+)
+ALL_ROWS = (*PIPELINE_ROWS, *SERVICE_ROWS)
