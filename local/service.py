@@ -75,6 +75,7 @@ def running_service(environment: Mapping[str, str], log_file: Path) -> Iterator[
     variables = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
+        "DRAIN_DELAY": "0",
         **environment,
         "SERVICE_TOKENS": token,
         "SERVING_PORT": str(port),

@@ -13,9 +13,7 @@ from datetime import UTC, datetime
 from uuid import uuid4
 
 import asyncpg
-import uvicorn
 import uvloop
-from fastapi import FastAPI
 
 from contexts.assembly.assemble import Budget
 from contexts.settings import CredentialSettings, DatabaseSettings, SettingsError, read_settings
@@ -25,11 +23,15 @@ from serving.app import build_app
 from serving.auth import BearerAuth
 from serving.background import run_periodically
 from serving.candidate_source import CandidateSource
+from serving.connections import ConnectionTable
 from serving.decide import Decider
+from serving.gate import Gate
 from serving.inline import InlineAssembler
 from serving.learn import Learner
 from serving.metrics import Metrics
+from serving.readiness import Readiness
 from serving.recommend import Recommender, Timing
+from serving.server import Server, allow_open_files
 from serving.settings import ServingSettings
 from serving.single_flight import AdvisoryLocks
 from serving.startup import NotReady, check_database
@@ -73,24 +75,21 @@ def main() -> int:
 
 
 async def _serve(settings: ServingSettings, url: str, cipher: CredentialCipher) -> None:
+    allow_open_files(settings.max_connections + settings.database_connections)
     async with open_app(settings, url, cipher) as app:
-        config = uvicorn.Config(
-            app,
-            host=settings.serving_host,
-            port=settings.serving_port,
-            access_log=False,
-            log_config=None,
-            lifespan="off",
-            proxy_headers=False,
+        table = ConnectionTable(settings.connection_limits, app.metrics.refused_connection)
+        app.metrics.watch_connections(lambda: len(table), settings.max_connections)
+        server = Server(
+            app, settings.serving_host, settings.serving_port, table, settings.shutdown, on_drain=app.drain
         )
         gc.freeze()  # these objects live as long as the process: garbage collections need not visit them
-        await uvicorn.Server(config).serve()
+        await server.serve()
 
 
 @asynccontextmanager
 async def open_app(
     settings: ServingSettings, url: str, cipher: CredentialCipher, *, clock: Callable[[], datetime] = utc_now
-) -> AsyncIterator[FastAPI]:
+) -> AsyncIterator[Gate]:
     """The app over open connections, after the checks of `startup`.
 
     Raises NotReady, CredentialsError or LLMError; OSError or an error of asyncpg if Postgres cannot be reached.
@@ -145,7 +144,9 @@ async def open_app(
             )
         )
         auth = BearerAuth([token.get_secret_value() for token in settings.service_tokens])
-        yield build_app(recommender, learner, auth, metrics)
+        readiness = await stack.enter_async_context(Readiness.connected(url, POLICY))
+        limits = settings.gate_limits
+        yield build_app(recommender, learner, auth, metrics, readiness, undelivered=lambda _: None, limits=limits)
 
 
 def _new_seed() -> int:

@@ -5,35 +5,38 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import asyncpg
 import orjson
-from fastapi import Depends, FastAPI, Path, Request
+from fastapi import Depends, FastAPI, Path
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, Field
 from starlette.responses import PlainTextResponse, Response
 
 from contexts.assembly.model import UserContext
 from contexts.assembly.store import is_fresh
+from contexts.user_ids import MAX_USER_ID_CHARS, check_user_id
 from serving.auth import BearerAuth
 from serving.decide import Answer
 from serving.fast_path import TipFastPath
+from serving.gate import Gate
 from serving.learn import Learner, ReactionConflict, UnknownDecision
+from serving.limits import GateLimits
 from serving.metrics import Metrics
 from serving.problems import Problem, ProblemHandlers, add_problem_handlers, error_responder, openapi_problems
+from serving.readiness import Readiness, database_problem
 from serving.recommend import Recommender, UnknownUser
+from serving.routes import RouteTable
 from serving.store import ContextSource, LLMStatus
 from tips.candidates import Tip
 
 log = logging.getLogger(__name__)
 
-_MAX_USER_ID_CHARS = 256
-
-UserId = Annotated[str, Path(max_length=_MAX_USER_ID_CHARS)]
+UserId = Annotated[str, Path(max_length=MAX_USER_ID_CHARS)]
 
 
 class TipAnswer(BaseModel):
@@ -86,17 +89,16 @@ class Endpoints:
 
     recommender: Recommender
     learner: Learner
-    auth: BearerAuth
     metrics: Metrics
+    readiness: Readiness
 
-    async def tip(self, authorization: str, user_id: str) -> bytes:
-        """A tip for a user; counts and times the request."""
+    async def tip(self, user_id: str) -> tuple[bytes, UUID]:
+        """A tip for a user, with the id of its decision; counts and times the request."""
         started_at = time.perf_counter()
-        self.auth.check(authorization)
         _check_user_id(user_id)
         answer = await self._in_time(self.recommender.tip(user_id))
         self.metrics.answered(answer.source, answer.llm, time.perf_counter() - started_at)
-        return _body(answer)
+        return _body(answer), answer.decision_id
 
     async def context(self, user_id: str) -> bytes:
         """The stored context, its hash and its age."""
@@ -104,7 +106,9 @@ class Endpoints:
         stored = await self._in_time(self.recommender.context(user_id))
         if stored is None:
             raise Problem(
-                404, "this user has no context yet: the next nightly run or a request for a tip assembles one"
+                404,
+                "this user has no context yet: the next nightly run or a request for a tip assembles one",
+                reason="no_context",
             )
         now = self.recommender.clock()
         return orjson.dumps(
@@ -130,8 +134,10 @@ class Endpoints:
             raise UnknownUser
 
     async def ready(self) -> None:
-        """Raise Problem 503 unless the database answers."""
-        await self._in_time(self.recommender.store.ping())
+        """Raise Problem 503 unless the database can serve a request for a tip."""
+        self.metrics.ready.set(0)
+        await self.readiness.check()
+        self.metrics.ready.set(1)
 
     async def _in_time(self, work: Awaitable[Any]) -> Any:
         """The result of `work`; raises Problem 503 if the database does not answer within a request's budget."""
@@ -140,40 +146,52 @@ class Endpoints:
                 return await work
         except _DATABASE_ERRORS as error:
             log.error("the database did not answer: %s", type(error).__name__)
-            raise Problem(
-                503, "the database did not answer; try again in a few seconds", {"Retry-After": "5"}
-            ) from None
+            raise database_problem() from None
 
 
-def build_app(recommender: Recommender, learner: Learner, auth: BearerAuth, metrics: Metrics) -> FastAPI:
-    """The service as an ASGI app."""
-    endpoints = Endpoints(recommender, learner, auth, metrics)
+def build_app(
+    recommender: Recommender,
+    learner: Learner,
+    auth: BearerAuth,
+    metrics: Metrics,
+    readiness: Readiness,
+    undelivered: Callable[[UUID], None],
+    limits: GateLimits,
+) -> Gate:
+    """The service as an ASGI app.
+
+    undelivered: called for a logged decision whose answer could not be sent.
+    """
+    endpoints = Endpoints(recommender, learner, metrics, readiness)
+    routes = _routes(endpoints)
+    fast_path = TipFastPath(routes, endpoints.tip, undelivered)
+    return Gate(fast_path, RouteTable(routes.routes), auth, metrics, limits, error_responder(_HANDLERS))
+
+
+def _routes(endpoints: Endpoints) -> FastAPI:
     app = FastAPI(
-        title="Tips", description="Short tips for users, chosen by their open tasks and reactions.", version="1"
+        title="Tips",
+        description="Short tips for users, chosen by their open tasks and reactions.",
+        version="1",
+        redirect_slashes=False,  # the address of a redirect would be taken from the Host header
     )
-    app.add_middleware(TipFastPath, answer=endpoints.tip, to_response=error_responder(_HANDLERS))
     add_problem_handlers(app, _HANDLERS)
-
-    def check(request: Request) -> None:
-        auth.check(request.headers.get("authorization", ""))
-
-    bearer = Depends(HTTPBearer(auto_error=False, description="One of SERVICE_TOKENS."))
-    authenticated = [bearer, Depends(check)]
+    # The gate has checked the token; this dependency puts it into the OpenAPI document.
+    bearer = [Depends(HTTPBearer(auto_error=False, description="One of SERVICE_TOKENS."))]
 
     # TipFastPath answers these requests; this route puts them into the OpenAPI document.
-    @app.post("/v1/users/{user_id}/tip", response_model=TipAnswer, dependencies=[bearer], responses=_ERRORS)
-    async def tip(request: Request, user_id: UserId) -> Response:
+    @app.post("/v1/users/{user_id}/tip", response_model=TipAnswer, dependencies=bearer, responses=_ERRORS)
+    async def tip(user_id: UserId) -> Response:
         """A tip for a user."""
-        return _json(await endpoints.tip(request.headers.get("authorization", ""), user_id))
+        body, _ = await endpoints.tip(user_id)
+        return _json(body)
 
-    @app.get(
-        "/v1/users/{user_id}/context", response_model=ContextAnswer, dependencies=authenticated, responses=_ERRORS
-    )
+    @app.get("/v1/users/{user_id}/context", response_model=ContextAnswer, dependencies=bearer, responses=_ERRORS)
     async def context(user_id: UserId) -> Response:
         """The stored context, before it is sanitized for a prompt, with its age and its hash."""
         return _json(await endpoints.context(user_id))
 
-    @app.delete("/v1/users/{user_id}", status_code=204, dependencies=authenticated, responses=_ERRORS)
+    @app.delete("/v1/users/{user_id}", status_code=204, dependencies=bearer, responses=_ERRORS)
     async def remove(user_id: UserId) -> Response:
         """Erase a user with tokens, contexts, tips and reactions.
 
@@ -185,7 +203,7 @@ def build_app(recommender: Recommender, learner: Learner, auth: BearerAuth, metr
     @app.post(
         "/v1/decisions/{decision_id}/reaction",
         response_model=ReactionAnswer,
-        dependencies=authenticated,
+        dependencies=bearer,
         responses=_ERRORS | openapi_problems({400: "the body is not UTF-8", 409: "a different reaction is stored"}),
     )
     async def reaction(decision_id: UUID, body: ReactionBody) -> Response:
@@ -199,21 +217,28 @@ def build_app(recommender: Recommender, learner: Learner, auth: BearerAuth, metr
 
     @app.get("/readyz", response_class=PlainTextResponse, responses=openapi_problems({503: _DOWN}))
     async def readyz() -> str:
-        """Whether the database answers."""
+        """Whether this process can choose tips: the database answers the reads of a decision and accepts writes."""
         await endpoints.ready()
         return "ready\n"
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics_page() -> Response:
         """Counters and latencies for Prometheus."""
-        return Response(metrics.render(), media_type="text/plain; version=0.0.4")
+        return Response(endpoints.metrics.render(), media_type="text/plain; version=0.0.4")
 
     return app
 
 
 _DOWN = "the database does not answer"
 _ERRORS = openapi_problems(
-    {401: "no valid token", 404: "unknown", 422: "invalid input; the detail says where", 503: _DOWN}
+    {
+        401: "no valid token",
+        404: "unknown",
+        408: "the body was not complete in time",
+        413: "the body is too large",
+        422: "invalid input; the detail says where",
+        503: f"{_DOWN}, or too many requests are under way",
+    }
 )
 
 _DATABASE_ERRORS = (
@@ -221,9 +246,9 @@ _DATABASE_ERRORS = (
 )  # fmt: skip
 
 _HANDLERS: ProblemHandlers = {
-    UnknownUser: lambda _: Problem(404, "there is no such user"),
-    UnknownDecision: lambda _: Problem(404, "there is no such decision"),
-    ReactionConflict: lambda error: Problem(409, str(error)),
+    UnknownUser: lambda _: Problem(404, "there is no such user", reason="unknown_user"),
+    UnknownDecision: lambda _: Problem(404, "there is no such decision", reason="unknown_decision"),
+    ReactionConflict: lambda error: Problem(409, str(error), reason="reaction_conflict"),
 }
 
 
@@ -246,5 +271,7 @@ def _body(answer: Answer) -> bytes:
 
 
 def _check_user_id(user_id: str) -> None:
-    if len(user_id) > _MAX_USER_ID_CHARS or not user_id.isprintable():
-        raise Problem(422, f"user_id: expected up to {_MAX_USER_ID_CHARS} printable characters")
+    try:
+        check_user_id(user_id)
+    except ValueError as error:
+        raise Problem(422, str(error), reason="invalid_input") from None

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _LATENCY_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 8.0, 15.0)
+
+
+class Pool(Protocol):
+    """A connection pool."""
+
+    def get_size(self) -> int:
+        """The number of connections."""
+
+    def get_idle_size(self) -> int:
+        """The number of connections that are not in use."""
 
 
 class Metrics:
@@ -31,6 +45,23 @@ class Metrics:
         self.stale = self._counter("stale_served", "Tips from a context older than the SLA.")
         self.todoist_calls = self._counter("todoist_calls", "Calls to Todoist during requests.")
         self.reactions = self._counter("reactions", "Reactions stored, by reaction.", "reaction")
+        self._responses = self._counter(
+            "http_responses", "Responses by route; status 499: the client left before the response.",
+            "route", "status", "reason",
+        )  # fmt: skip
+        self._response_children: dict[tuple[str, int, str], Counter] = {}
+        self._refused_connections = self._counter(
+            "connections_refused", "Connections that were refused or broken off without a request.", "reason"
+        )
+        self._requests = self._gauge("requests_under_way", "Requests that are being answered.")
+        self._requests_limit = self._gauge("requests_limit", "The setting MAX_REQUESTS.")
+        self._connections = self._gauge("connections_open", "Open HTTP connections.")
+        self._connections_limit = self._gauge("connections_limit", "The setting MAX_CONNECTIONS.")
+        self.ready = self._gauge("ready", "1 if the last check of /readyz succeeded, otherwise 0.")
+        self._queue = self._gauge("queue_length", "Items that wait for a batch, by queue.", "queue")
+        self._pool = self._gauge(
+            "database_connections", "Connections to Postgres by pool and state.", "pool", "state"
+        )
 
     def answered(self, source: str, llm: str, seconds: float) -> None:
         """Count an answered tip."""
@@ -39,9 +70,51 @@ class Metrics:
         if source == "stale":
             self.stale.inc()
 
+    def responded(self, route: str, status: int, reason: str) -> None:
+        """Count a response. route: a template; reason: one word."""
+        key = (route, status, reason)
+        child = self._response_children.get(key)
+        if child is None:
+            child = self._response_children[key] = self._responses.labels(route, str(status), reason)
+        child.inc()
+
+    def refused_connection(self, status: int, reason: str) -> None:
+        """Count a connection that was ended without a request. status: of the response, 0 without one."""
+        self._refused_connections.labels(reason).inc()
+        if status:
+            self.responded("none", status, reason)
+
+    def watch_connections(self, n_open: Callable[[], int], limit: int) -> None:
+        """Show the number of open connections, read when the metrics are."""
+        self._connections.set_function(n_open)
+        self._connections_limit.set(limit)
+
+    def watch_requests(self, n_under_way: Callable[[], int], limit: int) -> None:
+        """Show the number of requests under way, read when the metrics are."""
+        self._requests.set_function(n_under_way)
+        self._requests_limit.set(limit)
+
+    def watch_queues(self, lengths: Mapping[str, Callable[[], int]]) -> None:
+        """Show the lengths of queues, read when the metrics are."""
+        for queue, length in lengths.items():
+            self._queue.labels(queue).set_function(length)
+
+    def watch_pools(self, pools: Mapping[str, Pool]) -> None:
+        """Show the connections of pools, read when the metrics are."""
+        for name, pool in pools.items():
+            self._pool.labels(name, "idle").set_function(pool.get_idle_size)
+            self._pool.labels(name, "in_use").set_function(partial(_in_use, pool))
+
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
     def _counter(self, name: str, description: str, *labels: str) -> Counter:
         return Counter(name, description, labels, registry=self.registry)
+
+    def _gauge(self, name: str, description: str, *labels: str) -> Gauge:
+        return Gauge(name, description, labels, registry=self.registry)
+
+
+def _in_use(pool: Pool) -> int:
+    return pool.get_size() - pool.get_idle_size()

@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 log = logging.getLogger(__name__)
 
@@ -33,23 +34,42 @@ class ProblemDocument(BaseModel):
 
 
 class Problem(Exception):
-    """An error response. detail: the error and its remedy, without the text of a task and without a token."""
+    """An error response. detail: the error and its remedy, without the text of a task and without a token.
 
-    def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
+    reason: one word for metrics and the access log; by default that of the status, such as `not_found`.
+    """
+
+    def __init__(
+        self, status: int, detail: str, headers: dict[str, str] | None = None, *, reason: str | None = None
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.headers = headers
+        self.reason = reason or HTTPStatus(status).phrase.lower().replace(" ", "_")
 
 
 ProblemHandlers = Mapping[type[Exception], Callable[[Any], Problem]]
 """Functions from an exception to its problem, by class of the exception."""
 
 
-def problem_response(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """A problem document as a response."""
-    document = ProblemDocument(title=HTTPStatus(status).phrase, status=status, detail=detail)
-    return Response(orjson.dumps(document.model_dump()), status, headers, MEDIA_TYPE)
+class ProblemResponse(Response):
+    """A problem document as a response; it leaves its reason in the scope, where the gate reads it."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem_body(problem), problem.status, problem.headers, MEDIA_TYPE)
+        self._reason = problem.reason
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response."""
+        scope["reason"] = self._reason
+        await super().__call__(scope, receive, send)
+
+
+def problem_body(problem: Problem) -> bytes:
+    """The problem document as JSON."""
+    title = HTTPStatus(problem.status).phrase
+    return orjson.dumps({"type": "about:blank", "title": title, "status": problem.status, "detail": problem.detail})
 
 
 def openapi_problems(descriptions: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
@@ -65,7 +85,7 @@ def add_problem_handlers(app: FastAPI, handlers: ProblemHandlers) -> None:
     async def handle(_: Request, error: Exception) -> Response:
         return to_response(error)
 
-    for exception_class in (*_HTTP_HANDLERS, *handlers):
+    for exception_class in (*_HTTP_HANDLERS, *handlers, Exception):
         app.add_exception_handler(exception_class, handle)
 
 
@@ -80,9 +100,8 @@ def error_responder(handlers: ProblemHandlers) -> Callable[[Exception], Response
         handler = next((all_handlers[base] for base in type(error).__mro__ if base in all_handlers), None)
         if handler is None:
             log.error("unexpected %s: %s", type(error).__name__, _frames(error))
-            return problem_response(500, "internal error; see the log of the service")
-        problem = handler(error)
-        return problem_response(problem.status, problem.detail, problem.headers)
+            return ProblemResponse(Problem(500, "internal error; see the log of the service"))
+        return ProblemResponse(handler(error))
 
     return to_response
 
@@ -96,12 +115,13 @@ def _frames(error: Exception) -> str:
 def _from_validation(error: RequestValidationError) -> Problem:
     """The location and message of each validation error, without the value that was sent."""
     sentences = (f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}" for detail in error.errors())
-    return Problem(422, "; ".join(sentences))
+    return Problem(422, "; ".join(sentences), reason="invalid_input")
 
 
 def _from_http(error: HTTPException) -> Problem:
     detail = _ROUTING_DETAILS.get(error.status_code, str(error.detail))
-    return Problem(error.status_code, detail, dict(error.headers or {}))
+    reason = "no_such_address" if error.status_code == 404 else None
+    return Problem(error.status_code, detail, dict(error.headers or {}), reason=reason)
 
 
 _ROUTING_DETAILS = {

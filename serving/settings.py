@@ -9,8 +9,12 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from contexts.settings import SharedSettings, split_commas
+from serving.limits import ConnectionLimits, GateLimits, ShutdownTimes
 
 _MIN_TOKEN_CHARS = 16
+
+MIN_FINISH_S = 2.0
+"""Seconds of the grace period that remain at least after the drain."""
 
 
 class ServingSettings(SharedSettings):
@@ -54,6 +58,61 @@ class ServingSettings(SharedSettings):
         description="Time after which a tip without a reaction counts as ignored, such as 24:00:00.",
     )
     database_connections: int = Field(8, ge=2, le=100, description="Connections to Postgres in one process.")
+    max_requests: int = Field(
+        256, ge=1, le=10_000, description="Requests under way in one process; more are answered 503 at once."
+    )
+    max_connections: int = Field(
+        2000, ge=1, le=100_000, description="Open HTTP connections of one process, idle ones included."
+    )
+    max_header_bytes: int = Field(
+        16_384, ge=1024, le=1_048_576, description="Bytes of a request line with its headers."
+    )
+    max_body_bytes: int = Field(65_536, ge=1024, le=16_777_216, description="Bytes of a request's body.")
+    headers_timeout: float = Field(
+        10.0, gt=0, le=600, description="Seconds from a request's first byte to the end of its headers."
+    )
+    body_timeout: float = Field(10.0, gt=0, le=600, description="Seconds for a request's body.")
+    keep_alive: float = Field(
+        75.0,
+        gt=0,
+        le=3600,
+        description="Seconds that a connection may be idle between requests; more than at the load balancer.",
+    )
+    write_timeout: float = Field(
+        10.0, gt=0, le=600, description="Seconds that a client may leave its responses unread."
+    )
+    drain_delay: float = Field(
+        2.0,
+        ge=0,
+        le=600,
+        description="Seconds between SIGTERM, from which on /readyz answers 503, and the end of the listening socket;"
+        " longer than the load balancer takes to notice.",
+    )
+    grace_period: float = Field(
+        10.0, ge=2, le=3600, description="Seconds from SIGTERM to the end of the process, at most."
+    )
+
+    @property
+    def connection_limits(self) -> ConnectionLimits:
+        """The bounds of connections."""
+        return ConnectionLimits(
+            max_connections=self.max_connections,
+            max_header_bytes=self.max_header_bytes,
+            max_body_bytes=self.max_body_bytes,
+            headers_timeout_s=self.headers_timeout,
+            keep_alive_s=self.keep_alive,
+            write_timeout_s=self.write_timeout,
+        )
+
+    @property
+    def gate_limits(self) -> GateLimits:
+        """The bounds of requests."""
+        return GateLimits(self.max_requests, self.max_body_bytes, self.body_timeout)
+
+    @property
+    def shutdown(self) -> ShutdownTimes:
+        """The times of a shutdown."""
+        return ShutdownTimes(self.drain_delay, self.grace_period)
 
     @field_validator("service_tokens", mode="before")
     @classmethod
@@ -66,6 +125,15 @@ class ServingSettings(SharedSettings):
         if any(len(token.get_secret_value()) < _MIN_TOKEN_CHARS for token in value):
             raise ValueError(f"a token of fewer than {_MIN_TOKEN_CHARS} characters can be guessed")
         return value
+
+    @model_validator(mode="after")
+    def _check_grace_period(self) -> ServingSettings:
+        if self.grace_period < self.drain_delay + MIN_FINISH_S:
+            raise ValueError(
+                f"GRACE_PERIOD={self.grace_period:g} leaves less than {MIN_FINISH_S:g} s after"
+                f" DRAIN_DELAY={self.drain_delay:g} to finish the requests under way"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_refresh_before_sla(self) -> ServingSettings:

@@ -241,10 +241,6 @@ class Store:
             await _ACCOUNTS.remove_context(connection, user_id=user_id)
             return bool(await _SQL.remove_user(connection, user_id=user_id))
 
-    async def ping(self) -> bool:
-        """Whether the database answers."""
-        return bool(await _SQL.ping(self.pool))
-
     async def _read_users(self, user_ids: Sequence[str]) -> list[UserState | None]:
         rows = await self.pool.fetch(_READ_USERS, list(set(user_ids)))
         users = {row[0]: _user_state(row) for row in rows}

@@ -16,6 +16,7 @@ from contexts.postgres.sql import queries, rows
 from contexts.todoist.credentials import CredentialCipher, Credentials, CredentialsError
 from contexts.todoist.mirror import Directory
 from contexts.todoist.zones import valid_zone
+from contexts.user_ids import check_user_id
 
 REFETCH_AFTER = timedelta(hours=20)
 """The nightly run skips users who were fetched more recently than this."""
@@ -84,8 +85,10 @@ class Accounts:
     def add(self, user_id: str, *, email: str, timezone: str, credentials: Credentials) -> None:
         """Add a user with a Todoist account, or replace an existing user's credentials.
 
-        Raises ValueError if the time zone does not exist.
+        Raises ValueError if the id has another form than `contexts.user_ids` describes, or the time zone does not
+        exist.
         """
+        check_user_id(user_id)
         if valid_zone(timezone) is None:
             raise ValueError(f"'{timezone}' is not an IANA time zone. Write one such as Europe/Berlin.")
         with self._connection.transaction():

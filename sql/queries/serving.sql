@@ -155,6 +155,6 @@ SELECT table_name FROM information_schema.tables WHERE table_schema = current_sc
 -- The credentials of one account, to check the keys.
 SELECT user_id, credentials FROM todoist_accounts ORDER BY user_id LIMIT 1;
 
--- name: ping$
--- Check that the database answers.
-SELECT 1;
+-- name: is_read_only$
+-- Whether this session refuses writes: it is on a standby, or the server or database is set to read-only.
+SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::BOOLEAN;

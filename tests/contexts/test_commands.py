@@ -82,6 +82,14 @@ def credentials(connection: psycopg.Connection[Any], user: str, key: str = KEY) 
 
 
 class TestAdd:
+    @pytest.mark.parametrize("user", ["ann/bob", "", "..", "a" * 257, "\udcff"], ids=lambda value: ascii(value)[:8])
+    def test_id_that_no_address_can_hold(self, accounts: Run, user: str) -> None:
+        """An id that the service could not be asked for is refused when the user is added."""
+        status, _, err = accounts("add", user, "--email", "a@x.org", stdin=f"{CANARY}\n")
+        assert status == 1
+        assert "user_id: expected 1 to 256 printable characters without '/'" in err
+        assert accounts("list")[1] == "no users\n"
+
     def test_token(self, accounts: Run, connection: psycopg.Connection[Any]) -> None:
         """The first line of stdin is the token; it is stored encrypted and never printed."""
         status, out, err = accounts(

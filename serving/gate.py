@@ -1,0 +1,221 @@
+"""The gate before all routes: token, overload and size of the body are checked before any work is done."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Mapping
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.access_log import AccessEntry
+from serving.auth import BearerAuth
+from serving.connections import AUTHENTICATED
+from serving.limits import GateLimits
+from serving.metrics import Metrics
+from serving.problems import Problem
+from serving.routes import PUBLIC, RouteTable
+
+_CLOSE = (b"connection", b"close")
+_FINISHED_METHODS = frozenset({"PUT", "PATCH", "DELETE"})
+
+
+class Gate:
+    """ASGI middleware around the whole app, which refuses, counts and logs requests.
+
+    A request without a token is refused before a byte of its body is read, and one too many before anything else is
+    done for it. Every response is counted by route, status and reason; its id is in `X-Request-Id` and in the log.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        routes: RouteTable,
+        auth: BearerAuth,
+        metrics: Metrics,
+        limits: GateLimits,
+        to_response: Callable[[Exception], Response],
+    ) -> None:
+        """to_response: for an exception that `app` did not handle."""
+        self._app = app
+        self._routes = routes
+        self._auth = auth
+        self.metrics = metrics
+        self._limits = limits
+        self._to_response = to_response
+        self._n_under_way = 0
+        self._is_draining = False
+        metrics.watch_requests(lambda: self._n_under_way, limits.max_requests)
+
+    def drain(self) -> None:
+        """Prepare for the end of the process: `/readyz` answers 503, and each response closes its connection."""
+        self._is_draining = True
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+        started_at = time.perf_counter()
+        exchange = _Exchange(scope, send, self._routes.template(scope["path"]), closes=self._is_draining)
+        try:
+            await self._answer(exchange, receive)
+        except asyncio.CancelledError:  # the client left, or the time for the shutdown is over
+            if self._is_draining and not exchange.is_started:
+                await exchange.refuse(self._to_response(_shutting_down()))
+            else:
+                exchange.entry.status, exchange.entry.reason = 499, "client_left"
+            raise
+        finally:
+            entry = exchange.entry
+            self.metrics.responded(entry.route, entry.status, entry.reason)
+            entry.write(time.perf_counter() - started_at)
+
+    async def _answer(self, exchange: _Exchange, receive: Receive) -> None:
+        try:
+            if exchange.entry.route in PUBLIC:
+                await self._answer_public(exchange, receive)
+            else:
+                await self._answer_caller(exchange, receive)
+        except Exception as error:
+            if not exchange.is_started:
+                await exchange.refuse(self._to_response(error))
+
+    async def _answer_public(self, exchange: _Exchange, receive: Receive) -> None:
+        if self._is_draining and exchange.entry.route == "/readyz":
+            raise _shutting_down()
+        await self._app(exchange.scope, receive, exchange.send)
+
+    async def _answer_caller(self, exchange: _Exchange, receive: Receive) -> None:
+        headers = exchange.headers
+        exchange.closes_refusal = True
+        self._auth.check(headers.get(b"authorization", b"").decode("latin-1"))
+        exchange.scope.setdefault("state", {})[AUTHENTICATED] = True
+        if self._n_under_way >= self._limits.max_requests:
+            exchange.closes_refusal = False
+            raise Problem(
+                503,
+                f"MAX_REQUESTS={self._limits.max_requests} requests are under way; try again in a second",
+                {"Retry-After": "1"},
+                reason="overloaded",
+            )
+        self._n_under_way += 1
+        try:
+            if _has_body(headers):
+                body = await self._read_body(headers, receive)
+                receive = _replayed(body, receive)
+            exchange.closes_refusal = False
+            await self._work(exchange, receive)
+        finally:
+            self._n_under_way -= 1
+
+    async def _work(self, exchange: _Exchange, receive: Receive) -> None:
+        """Run the app; a write is finished even if the client does not wait for the response."""
+        if not exchange.is_write:
+            await self._app(exchange.scope, receive, exchange.send)
+            return
+        task = asyncio.ensure_future(_awaited(self._app(exchange.scope, receive, exchange.send)))
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if self._is_draining:
+                task.cancel()
+            await asyncio.wait([task])
+            raise
+
+    async def _read_body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+        """The whole body; raises Problem 413 or 408."""
+        too_large = Problem(
+            413,
+            f"the body is larger than MAX_BODY_BYTES={self._limits.max_body_bytes}",
+            reason="body_too_large",
+        )
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > self._limits.max_body_bytes:
+            raise too_large
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._limits.body_timeout_s):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise asyncio.CancelledError
+                    body += message.get("body", b"")
+                    if len(body) > self._limits.max_body_bytes:
+                        raise too_large
+                    if not message.get("more_body", False):
+                        return bytes(body)
+        except TimeoutError:
+            raise Problem(
+                408,
+                f"the body was not complete after BODY_TIMEOUT={self._limits.body_timeout_s:g} seconds",
+                reason="body_too_slow",
+            ) from None
+
+
+class _Exchange:
+    """One request, and the response as far as it was sent."""
+
+    __slots__ = ("_closes", "_send", "closes_refusal", "entry", "headers", "is_started", "scope")
+
+    def __init__(self, scope: Scope, send: Send, route: str, *, closes: bool) -> None:
+        """closes: whether the response closes the connection."""
+        client = scope.get("client")
+        self.scope = scope
+        self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
+        self.entry = AccessEntry(secrets.token_hex(8), scope["method"], route, client[0] if client else "-")
+        self.is_started = False
+        self.closes_refusal = False
+        self._closes = closes
+        self._send = send
+
+    @property
+    def is_write(self) -> bool:
+        """Whether the request changes something that its sender means to be changed."""
+        return self.entry.method in _FINISHED_METHODS or self.entry.route.endswith("/reaction")
+
+    async def send(self, message: Message) -> None:
+        """Send a part of the response, with the request's id."""
+        entry = self.entry
+        if message["type"] == "http.response.start":
+            self.is_started = True
+            headers = [*message.get("headers", ()), (b"x-request-id", entry.request_id.encode())]
+            if self._closes:
+                headers.append(_CLOSE)
+            await self._send({"type": "http.response.start", "status": message["status"], "headers": headers})
+            entry.status, entry.reason = message["status"], self.scope.get("reason", "ok")
+            return
+        entry.n_bytes += len(message.get("body", b""))
+        await self._send(message)
+
+    async def refuse(self, response: Response) -> None:
+        """Send a response instead of the app's, which has not started."""
+        self._closes = self._closes or self.closes_refusal
+        await response(self.scope, _no_message, self.send)
+
+
+def _shutting_down() -> Problem:
+    return Problem(503, "this process is shutting down; send the request to another one", reason="shutting_down")
+
+
+def _has_body(headers: Mapping[bytes, bytes]) -> bool:
+    return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that returns a body that has been read already, and then the messages after it."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return replay
+
+
+async def _no_message() -> Message:
+    return {"type": "http.disconnect"}
+
+
+async def _awaited(work: object) -> None:
+    await work  # type: ignore[misc]

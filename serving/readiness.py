@@ -1,0 +1,85 @@
+"""The check of `/readyz`: the reads of a decision, on a connection of its own, so that overload does not fail it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from contexts.postgres.sql import queries
+from serving.pools import create_pool
+from serving.problems import Problem
+from serving.single_flight import SingleFlight
+
+log = logging.getLogger(__name__)
+
+_SQL = queries("serving", "asyncpg")
+_TIMEOUT_S = 1.0
+_NOBODY = ""
+"""No user has this id, so the reads cost next to nothing."""
+
+
+class Readiness:
+    """Whether the database answers the reads of a decision and accepts writes."""
+
+    def __init__(self, pool: asyncpg.Pool, policy: str) -> None:
+        """pool: has one connection, used for nothing else. policy: the one whose posterior decisions need."""
+        self._pool = pool
+        self._policy = policy
+        self._checks: SingleFlight[None] = SingleFlight()
+
+    @classmethod
+    @asynccontextmanager
+    async def connected(cls, url: str, policy: str) -> AsyncIterator[Readiness]:
+        """A check with a connection of its own."""
+        async with create_pool(url, n_connections=1, timeout_s=_TIMEOUT_S) as pool:
+            readiness = cls(pool, policy)
+            try:
+                yield readiness
+            finally:
+                await readiness._checks.cancel()
+
+    async def check(self) -> None:
+        """Raise Problem 503 unless decisions can be made; concurrent calls share one check of at most a second."""
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                await self._checks.join("decision", self._make_reads)
+        except asyncpg.TargetServerAttributeNotMatched:
+            raise _read_only() from None
+        except (
+            TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError,
+        ) as error:  # fmt: skip
+            log.error("not ready: %s", type(error).__name__)
+            raise database_problem() from None
+
+    async def _make_reads(self) -> None:
+        async with self._pool.acquire() as connection:
+            await connection.fetch(_SQL.read_users.sql, [_NOBODY])
+            if await _SQL.read_policy(connection, policy=self._policy) is None:
+                raise Problem(503, f"the table policies lacks {self._policy}, which a process adds when it starts")
+            is_read_only = await _SQL.is_read_only(connection)
+        if is_read_only:
+            await self._pool.expire_connections()
+            raise _read_only()
+
+
+def database_problem() -> Problem:
+    """The answer while the database does not work."""
+    return Problem(
+        503,
+        "the database did not answer; try again in a few seconds",
+        {"Retry-After": "5"},
+        reason="database_unavailable",
+    )
+
+
+def _read_only() -> Problem:
+    return Problem(
+        503,
+        "the database is read-only, so decisions cannot be logged: check whether DATABASE_URL names the primary",
+        {"Retry-After": "5"},
+        reason="database_read_only",
+    )

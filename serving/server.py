@@ -1,0 +1,144 @@
+"""The HTTP server: uvicorn with bounded connections, and an end within the grace period whatever clients do."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import partial
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from serving.connections import BoundedProtocol, ConnectionTable
+from serving.limits import ShutdownTimes
+from serving.startup import NotReady
+
+log = logging.getLogger(__name__)
+
+_EXPIRY_TICKS = 3
+"""Uvicorn's ticks, of 0.1 s each, between two checks of the connections' deadlines."""
+
+_CLEANUP_S = 1.5
+"""The end of the grace period, reserved for closing the connections to Postgres."""
+
+_LAST_RESORT_S = 0.3
+"""Time before the end of the grace period at which a process that is still alive is ended."""
+
+
+_OTHER_FILES = 64
+"""Open files beside connections: sockets to Todoist, the LLM and Postgres, listeners, the log."""
+
+
+class Server(uvicorn.Server):
+    """Uvicorn's server with a shutdown in three steps: drain, finish the requests under way, break off the rest."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        host: str,
+        port: int,
+        table: ConnectionTable,
+        times: ShutdownTimes,
+        on_drain: Callable[[], None],
+    ) -> None:
+        """on_drain: called when a signal arrives."""
+        config = uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            http=partial(BoundedProtocol, table=table),  # type: ignore[arg-type]
+            ws="none",
+            access_log=False,
+            log_config=None,
+            lifespan="off",
+            proxy_headers=False,
+            server_header=False,
+        )
+        super().__init__(config)
+        self._table = table
+        self._times = times
+        self._on_drain = on_drain
+        self._signalled_at: float | None = None
+        self._last_resort = threading.Timer(max(0.1, times.grace_period_s - _LAST_RESORT_S), _end_process)
+        self._last_resort.daemon = True
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Handle signals, and do not raise them again at the end: an orderly shutdown has the exit status 0."""
+        handlers = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin the shutdown; a second signal skips the waiting."""
+        if self._signalled_at is not None:
+            self.force_exit = True
+            return
+        self._signalled_at = time.monotonic()
+        self._last_resort.start()
+        self._on_drain()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Check deadlines; True when the drain is over."""
+        if counter % _EXPIRY_TICKS == 0:
+            self._table.expire(asyncio.get_running_loop().time())
+        await super().on_tick(counter)
+        return self._signalled_at is not None and self._is_over(self._times.drain_delay_s)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the listening sockets, let the requests under way finish while there is time, then cancel them."""
+        log.info("shutting down: %d connections are open", len(self._table))
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await self._until_idle(self._times.grace_period_s - _CLEANUP_S)
+        if tasks := list(self.server_state.tasks):
+            log.warning("%d requests are not finished after the grace period and are cancelled", len(tasks))
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=_LAST_RESORT_S)
+        self._table.cut_all()
+
+    async def _until_idle(self, limit_s: float) -> None:
+        """Wait for the last connection; `limit_s` counts from the signal."""
+        while (len(self._table) or self.server_state.tasks) and not self._is_over(limit_s):
+            self._table.expire(asyncio.get_running_loop().time())
+            await asyncio.sleep(0.05)
+
+    def _is_over(self, seconds: float) -> bool:
+        return self.force_exit or time.monotonic() - (self._signalled_at or 0.0) >= seconds
+
+
+def allow_open_files(n: int) -> None:
+    """Raise this process's limit of open files to `n` and some more, if it is lower; raises NotReady if it cannot."""
+    wanted = n + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= wanted or soft == resource.RLIM_INFINITY:
+        return
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise NotReady(
+            f"MAX_CONNECTIONS: {wanted} open files are needed, and this process may have {hard}. Raise that limit"
+            " (ulimit -Hn, or LimitNOFILE of systemd), or lower MAX_CONNECTIONS"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _end_process() -> None:
+    """End a process in which something does not let go, such as a database that does not answer."""
+    log.error("the grace period is over; the process ends with connections open")
+    sys.stderr.flush()
+    os._exit(0)
