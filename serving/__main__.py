@@ -22,6 +22,7 @@ from contexts.todoist.credentials import CredentialCipher, CredentialsError
 from serving.app import build_app
 from serving.auth import BearerAuth
 from serving.background import run_periodically
+from serving.bounded_generator import BoundedGenerator
 from serving.candidate_source import CandidateSource
 from serving.connections import ConnectionTable
 from serving.decide import Decider
@@ -38,13 +39,14 @@ from serving.startup import NotReady, check_database
 from serving.store import open_store
 from tips.bandit import ThompsonPolicy
 from tips.features import FEATURES_VERSION
-from tips.generator import LLMError, LLMGenerator
+from tips.generator import CandidateGenerator, LLMError, LLMGenerator
 
 POLICY = f"thompson-{FEATURES_VERSION}"
 
 _FETCH_CONCURRENCY = 64
 _REFRESH_INTERVAL_S = 5.0
 _IGNORE_INTERVAL_S = 300.0
+_MARK_INTERVAL_S, _LAST_MARKS_S = 1.0, 2.0
 
 
 def utc_now() -> datetime:
@@ -65,7 +67,9 @@ def main() -> int:
     except (SettingsError, LLMError, CredentialsError, NotReady) as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+    except (
+        OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError,
+    ) as error:  # fmt: skip
         reason = str(error) or type(error).__name__
         sys.stderr.write(f"DATABASE_URL: Postgres cannot be reached, or refuses the service: {reason}\n")
         return 1
@@ -94,18 +98,23 @@ async def open_app(
 
     Raises NotReady, CredentialsError or LLMError; OSError or an error of asyncpg if Postgres cannot be reached.
     """
-    generator = LLMGenerator(settings.llm_model, timeout_s=settings.llm_timeout) if settings.llm_model else None
+    generator = _generator(settings)
     timeout_s, metrics = settings.request_budget, Metrics()
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
             open_store(
                 url,
+                metrics,
                 n_connections=settings.database_connections,
                 timeout_s=timeout_s,
                 reaction_days=settings.reaction_days,
             )
         )
         await check_database(store.pool, cipher)
+        stack.push_async_callback(store.deliveries.close, timeout_s=_LAST_MARKS_S)
+        await stack.enter_async_context(
+            run_periodically("marking undelivered decisions", _MARK_INTERVAL_S, store.deliveries.flush)
+        )
         locks = await stack.enter_async_context(AdvisoryLocks.connected(url, timeout_s=timeout_s))
         todoist = Todoist(
             settings.todoist_api_url,
@@ -145,8 +154,15 @@ async def open_app(
         )
         auth = BearerAuth([token.get_secret_value() for token in settings.service_tokens])
         readiness = await stack.enter_async_context(Readiness.connected(url, POLICY))
-        limits = settings.gate_limits
-        yield build_app(recommender, learner, auth, metrics, readiness, undelivered=lambda _: None, limits=limits)
+        limits, undelivered = settings.gate_limits, store.deliveries.undelivered
+        yield build_app(recommender, learner, auth, metrics, readiness, undelivered, limits)
+
+
+def _generator(settings: ServingSettings) -> CandidateGenerator | None:
+    if settings.llm_model is None:
+        return None
+    generator = LLMGenerator(settings.llm_model, timeout_s=settings.llm_timeout)
+    return BoundedGenerator(generator, settings.llm_concurrency)
 
 
 def _new_seed() -> int:

@@ -21,6 +21,7 @@ from contexts.assembly.model import UserContext
 from contexts.assembly.store import is_fresh
 from contexts.user_ids import MAX_USER_ID_CHARS, check_user_id
 from serving.auth import BearerAuth
+from serving.batcher import Overloaded
 from serving.decide import Answer
 from serving.fast_path import TipFastPath
 from serving.gate import Gate
@@ -249,6 +250,12 @@ _HANDLERS: ProblemHandlers = {
     UnknownUser: lambda _: Problem(404, "there is no such user", reason="unknown_user"),
     UnknownDecision: lambda _: Problem(404, "there is no such decision", reason="unknown_decision"),
     ReactionConflict: lambda error: Problem(409, str(error), reason="reaction_conflict"),
+    Overloaded: lambda _: Problem(
+        503,
+        "the service is overloaded; try again in a few seconds",
+        {"Retry-After": "2"},
+        reason="overloaded",
+    ),
 }
 
 

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_Batch = list[tuple[Item, asyncio.Future[Result]]]
+
+_MIN_QUEUE = 8
+"""Number of items that may wait however slow the calls are: the next call measures the throughput again."""
+
+_STUCK_AFTER = 4
+"""A call that takes longer than the longest wait times this is stuck: only `_MIN_QUEUE` items wait for its end."""
+
+
+class Overloaded(Exception):
+    """More work is waiting than can be done in time."""
 
 
 class Batcher(Generic[Item, Result]):
@@ -15,40 +27,123 @@ class Batcher(Generic[Item, Result]):
 
     There is no delay: an item that arrives while no call runs is processed at once. The idea is group commit, see
     DeWitt et al., "Implementation techniques for main memory database systems", 1984.
+
+    The queue is bounded by time, not only by number: as many items may wait as `work` did in `max_wait_s`, measured
+    in its last full call. The item of a cancelled caller leaves the queue at once, and costs no work.
     """
 
-    def __init__(self, work: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]], *, max_items: int = 64) -> None:
-        """work: returns the results in the order of its items, of which it gets at most `max_items`."""
+    def __init__(
+        self,
+        work: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
+        *,
+        max_items: int = 64,
+        max_queued: int = 4096,
+        max_wait_s: float = 2.0,
+        is_at_fault: Callable[[Exception], bool] = lambda _: False,
+        on_abandoned: Callable[[Item], None] = lambda _: None,
+    ) -> None:
+        """work: returns the results in the order of its items, of which it gets at most `max_items`.
+
+        is_at_fault: whether an error is due to an item rather than to the call; the items of the list are then
+        processed one by one, so that the error reaches only the item at fault.
+        on_abandoned: called for an item that `work` got and whose caller got no result, because the caller was
+        cancelled or the call failed; it is called after the end of the call.
+        """
         self._work = work
         self._max_items = max_items
-        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._most_queued = self._max_queued = max_queued  # at any throughput, and at the present one
+        self._max_wait_s = max_wait_s
+        self._is_at_fault = is_at_fault
+        self._on_abandoned = on_abandoned
+        self._waiting: dict[asyncio.Future[Result], Item] = {}
         self._worker: asyncio.Task[None] | None = None
 
+    @property
+    def n_waiting(self) -> int:
+        """The number of items that wait for a call."""
+        return len(self._waiting)
+
     async def submit(self, item: Item) -> Result:
-        """The result for one item; raises the error that `work` raised for the item's list."""
+        """The result for one item; raises the error that `work` raised for the item's list.
+
+        Raises Overloaded at once if the item would wait too long.
+        """
+        if len(self._waiting) >= self._max_queued:
+            raise Overloaded
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
+        self._waiting[future] = item
         if self._worker is None:
             self._worker = asyncio.create_task(self._run())
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            was_waiting = self._waiting.pop(future, None) is not None
+            if not was_waiting and not future.cancelled():  # cancelled between the result and its receipt
+                self._on_abandoned(item)
+            raise
 
     async def _run(self) -> None:
         try:
-            while self._waiting:
-                batch, self._waiting = self._waiting[: self._max_items], self._waiting[self._max_items :]
-                await self._process(batch)
+            while batch := self._take():
+                await self._timed(batch)
         finally:
             self._worker = None
 
-    async def _process(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
+    async def _timed(self, batch: _Batch[Item, Result]) -> None:
+        loop = asyncio.get_running_loop()
+        started_at = loop.time()
+        alarm = loop.call_later(_STUCK_AFTER * self._max_wait_s, self._bound_queue, _MIN_QUEUE)
+        try:
+            await self._process(batch)
+        finally:
+            alarm.cancel()
+        self._measured(len(batch), loop.time() - started_at)
+
+    def _take(self) -> _Batch[Item, Result]:
+        """Remove the next items from the queue, without those of callers that were cancelled just now."""
+        futures = list(islice((future for future in self._waiting if not future.done()), self._max_items))
+        return [(self._waiting.pop(future), future) for future in futures]
+
+    def _measured(self, n_items: int, seconds: float) -> None:
+        """Bound the queue by the throughput of a call.
+
+        A call with few items shows only that the throughput is not less: most of its time may be a fixed cost.
+        """
+        bound = max(_MIN_QUEUE, int(min(self._most_queued, self._max_wait_s * n_items / max(seconds, 1e-6))))
+        is_full = 2 * n_items >= min(self._max_items, self._max_queued)
+        if is_full or bound > self._max_queued:
+            self._bound_queue(bound)
+
+    def _bound_queue(self, max_queued: int) -> None:
+        """Refuse the newest items beyond the bound, now and from now on."""
+        self._max_queued = max_queued
+        for future in list(self._waiting)[max_queued:]:
+            del self._waiting[future]
+            if not future.done():
+                future.set_exception(Overloaded())
+
+    async def _process(self, batch: _Batch[Item, Result]) -> None:
         try:
             results = await self._work([item for item, _ in batch])
             pairs = list(zip(batch, results, strict=True))
         except Exception as error:
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
+            await self._fail(batch, error)
             return
-        for (_, future), result in pairs:
-            if not future.done():
+        for (item, future), result in pairs:
+            if future.done():
+                self._on_abandoned(item)
+            else:
                 future.set_result(result)
+
+    async def _fail(self, batch: _Batch[Item, Result], error: Exception) -> None:
+        """Pass an error to the callers, or, if one of several items is at fault, process each on its own."""
+        is_at_fault = self._is_at_fault(error)
+        for item, future in batch:
+            if is_at_fault and len(batch) > 1:
+                if not future.done():
+                    await self._process([(item, future)])
+                continue
+            if not is_at_fault:
+                self._on_abandoned(item)
+            if not future.done():
+                future.set_exception(error)

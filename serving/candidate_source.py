@@ -26,6 +26,10 @@ MIN_VALID_TIPS = 2
 _LLM_RETRY_AFTER = timedelta(minutes=5)
 """Time between a failed call of the LLM and the next one for the same user."""
 
+_NOT_CALLED_RETRY_AFTER = timedelta(seconds=30)
+"""Time until the next call if the LLM was not called: too many calls were under way, its circuit was open, or there
+was no time left. That says nothing about the user's prompt; but not every request can look for new candidates."""
+
 _REUSE_PERIOD = timedelta(days=1)
 """Time after the user's next midnight during which tips of the LLM are reused if they are still valid."""
 
@@ -46,7 +50,12 @@ class CandidateSource:
     new_id: Callable[[], UUID]
 
     async def find(
-        self, user: UserState, stored: StoredContext, now: datetime, llm_deadline: float | None
+        self,
+        user: UserState,
+        stored: StoredContext,
+        now: datetime,
+        llm_deadline: float | None,
+        before_llm: Callable[[], None],
     ) -> tuple[CandidateSet, LLMStatus]:
         """The candidates for a stored context, and the LLM's part in them: the first of these that applies.
 
@@ -59,6 +68,7 @@ class CandidateSource:
         In cases 2 and 5, rule-based tips of the other kinds are added.
 
         llm_deadline: event loop time by which the LLM must have answered; None: the LLM is not called.
+        before_llm: is called before the LLM is; from then on the work is worth finishing, because it is paid for.
         """
         if current := user.current_candidates(now):
             return current, "skipped"
@@ -72,6 +82,7 @@ class CandidateSource:
         if self.generator is None:
             tips = _with_rule_based((), context)
             return await store_set(tips, author="rules", renew_at=midnight), "fallback"
+        before_llm()
         generation = await _generate(self.generator, context, today, llm_deadline)
         if generation.tips:
             hashes = [subject_hash(tip, context, today if tip.only_today else None) for tip in generation.tips]
@@ -80,7 +91,8 @@ class CandidateSource:
         else:
             tips = _with_rule_based(valid, context)
             origin: CandidateOrigin = "kept" if valid else "rules"
-            candidates = await store_set(tips, author=origin, renew_at=now + _LLM_RETRY_AFTER)
+            renew_after = _LLM_RETRY_AFTER if generation.usage else _NOT_CALLED_RETRY_AFTER
+            candidates = await store_set(tips, author=origin, renew_at=now + renew_after)
         if generation.usage is not None:
             await self._record(user, candidates.set_id if generation.tips else None, generation.usage, now)
         return candidates, "called" if generation.tips else "fallback"

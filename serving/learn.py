@@ -105,6 +105,7 @@ class Learner:
                 reacted_at=self._clock(),
                 reward=REWARDS[reaction],
             )
+            await _SQL.mark_delivered(connection, decision_id=decision_id)
             posterior = await self._learn(connection, row, reaction, stored["reward"] if stored else None)
         self._use(posterior)
         self._metrics.reactions.labels(reaction).inc()

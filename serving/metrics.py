@@ -44,6 +44,11 @@ class Metrics:
         )
         self.stale = self._counter("stale_served", "Tips from a context older than the SLA.")
         self.todoist_calls = self._counter("todoist_calls", "Calls to Todoist during requests.")
+        self.undelivered = self._counter(
+            "decisions_undelivered",
+            "Logged decisions that reached nobody; dropped: not marked so.",
+            "outcome",
+        )
         self.reactions = self._counter("reactions", "Reactions stored, by reaction.", "reaction")
         self._responses = self._counter(
             "http_responses", "Responses by route; status 499: the client left before the response.",

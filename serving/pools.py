@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 import asyncpg
+
+log = logging.getLogger(__name__)
 
 
 def create_pool(
@@ -12,19 +17,72 @@ def create_pool(
 ) -> asyncpg.Pool:
     """A pool, to be entered with `async with`; its connections keep their session state when they are returned.
 
+    Only servers that accept writes are used: of several hosts in the URL the first such one. If the server of a
+    connection becomes read-only, as after a failover, all connections are replaced.
+
     timeout_s: upper bound for connecting, and for each statement.
     server_settings: run-time settings of Postgres for every connection.
     """
-    return asyncpg.create_pool(
+
+    async def after_use(connection: _Connection) -> None:
+        """Replace all connections if this one is to a read-only server.
+
+        asyncpg's own reset is skipped: advisory locks must survive it, and no statement leaves other session state.
+        """
+        if connection.is_read_only:
+            log.warning("the server of a connection to Postgres is read-only now: connecting again")
+            await pool.expire_connections()
+
+    pool = asyncpg.create_pool(
         url,
         min_size=1,
         max_size=n_connections,
         timeout=timeout_s,
         command_timeout=timeout_s,
-        reset=_keep_session_state,
+        reset=after_use,
         server_settings=server_settings,
+        connection_class=_Connection,
+        target_session_attrs="read-write",
     )
+    return pool
 
 
-async def _keep_session_state(_: object) -> None:
-    """Skip asyncpg's reset: advisory locks must survive it, and no other statement here leaves session state."""
+class _Connection(asyncpg.Connection):  # type: ignore[misc]
+    """A connection that notices when its server becomes read-only."""
+
+    _refused_write = False
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether the server refused a write, or reported that it would, as Postgres does from version 14 on."""
+        settings = self.get_settings()
+        reported = (getattr(settings, name, "off") for name in ("default_transaction_read_only", "in_hot_standby"))
+        return self._refused_write or "on" in reported
+
+    async def execute(self, *args: Any, **options: Any) -> Any:
+        with self._noticing_refusals():
+            return await super().execute(*args, **options)
+
+    async def executemany(self, *args: Any, **options: Any) -> Any:
+        with self._noticing_refusals():
+            return await super().executemany(*args, **options)
+
+    async def fetch(self, *args: Any, **options: Any) -> Any:
+        with self._noticing_refusals():
+            return await super().fetch(*args, **options)
+
+    async def fetchval(self, *args: Any, **options: Any) -> Any:
+        with self._noticing_refusals():
+            return await super().fetchval(*args, **options)
+
+    async def fetchrow(self, *args: Any, **options: Any) -> Any:
+        with self._noticing_refusals():
+            return await super().fetchrow(*args, **options)
+
+    @contextmanager
+    def _noticing_refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except asyncpg.ReadOnlySQLTransactionError:
+            self._refused_write = True
+            raise

@@ -13,13 +13,17 @@ from serving.candidate_source import CandidateSource, generic_candidates
 from serving.decide import Answer, Decider
 from serving.inline import InlineAssembler, NotAssembled
 from serving.single_flight import AdvisoryLocks, SingleFlight
-from serving.store import ContextSource, Store, UserState
+from serving.store import CandidateSet, ContextSource, LLMStatus, Store, UserState
 
 log = logging.getLogger(__name__)
 
 _RESERVE_S = 0.5
 """Seconds reserved twice for choosing and logging: the LLM must answer this long before the slow path is given up,
 and the slow path is given up this long before the budget ends."""
+
+
+_MAX_REFRESHES = 8
+"""Number of contexts that are refreshed in the background at once; others are refreshed after a later request."""
 
 
 class UnknownUser(Exception):
@@ -40,6 +44,16 @@ class Timing:
     budget_s: float
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """All that a decision needs; requests for one user share it, and each makes a decision of its own."""
+
+    user: UserState
+    candidates: CandidateSet
+    source: ContextSource
+    llm: LLMStatus
+
+
 @dataclass
 class Recommender:
     """Answers requests for tips: from stored data if it is current, else after recovering what is missing."""
@@ -53,20 +67,24 @@ class Recommender:
     clock: Callable[[], datetime]
 
     def __post_init__(self) -> None:
-        self._requests: SingleFlight[Answer] = SingleFlight()
-        self._refreshes: SingleFlight[None] = SingleFlight()
+        self._preparations: SingleFlight[Prepared] = SingleFlight()
+        self._refreshes: SingleFlight[None] = SingleFlight(max_started=_MAX_REFRESHES)
 
     async def tip(self, user_id: str) -> Answer:
         """A tip for a user, within the budget.
 
-        Raises UnknownUser, and the errors of asyncpg if the database does not answer.
+        Raises UnknownUser, Overloaded, and the errors of asyncpg if the database does not answer. If the caller is
+        cancelled, no decision is logged, or it is marked as undelivered.
         """
         deadline = asyncio.get_running_loop().time() + self.timing.budget_s - _RESERVE_S
         user = await self._read(user_id)
         now = self.clock()
         candidates = user.current_candidates(now)
         if candidates is None or not user.is_fresh(now, self.timing.sla):
-            return await self._requests.join(user_id, lambda: self._slow_path(user_id, deadline))
+            prepared = await self._preparations.join(user_id, lambda: self._slow_path(user_id, deadline))
+            return await self.decider.decide(
+                prepared.user, prepared.candidates, prepared.source, prepared.llm, self.clock()
+            )
         if self._is_due_for_refresh(user, now):
             self._refreshes.start(user_id, lambda: self._refresh(user_id))
         return await self.decider.decide(user, candidates, "stored", "skipped", now)
@@ -77,12 +95,12 @@ class Recommender:
         return await self.store.read_context(user_id)
 
     async def close(self) -> None:
-        """Cancel all requests and refreshes that are still running."""
-        await self._requests.cancel()
+        """Cancel all preparations and refreshes that are still running."""
+        await self._preparations.cancel()
         await self._refreshes.cancel()
 
-    async def _slow_path(self, user_id: str, deadline: float) -> Answer:
-        """Answer after recovering what is missing, or, past the deadline, with what is stored.
+    async def _slow_path(self, user_id: str, deadline: float) -> Prepared:
+        """Recover what is missing for an answer, or, past the deadline, use what is stored.
 
         deadline: event loop time.
         """
@@ -90,11 +108,11 @@ class Recommender:
             async with asyncio.timeout_at(deadline), self.locks.hold(user_id):
                 return await self._recover(user_id, deadline - _RESERVE_S)
         except TimeoutError:
-            log.warning("user %s: the budget is spent, answered from stored data", user_id)
+            log.warning("user %s: the budget is spent, answering from stored data", user_id)
         return await self._recover(user_id, None)
 
-    async def _recover(self, user_id: str, llm_deadline: float | None) -> Answer:
-        """Assemble a stale context, find candidates, and answer.
+    async def _recover(self, user_id: str, llm_deadline: float | None) -> Prepared:
+        """Assemble a stale context, and find candidates.
 
         llm_deadline: event loop time by which the LLM must have answered; None: neither Todoist nor the LLM is
         called.
@@ -107,12 +125,14 @@ class Recommender:
             user = await self._read(user_id)
         stored, now = await self.store.read_context(user_id), self.clock()
         if stored is None:
-            return await self.decider.decide(user, generic_candidates(now), "none", "fallback", now)
+            return Prepared(user, generic_candidates(now), "none", "fallback")
         user = user.with_context(stored)
         is_fresh = user.is_fresh(now, self.timing.sla)
-        candidates, llm = await self.candidate_source.find(user, stored, now, llm_deadline)
+        candidates, llm = await self.candidate_source.find(
+            user, stored, now, llm_deadline, before_llm=lambda: self._preparations.keep(user_id)
+        )
         source: ContextSource = "inline" if is_assembled else "stored" if is_fresh else "stale"
-        return await self.decider.decide(user, candidates, source, llm, now)
+        return Prepared(user, candidates, source, llm)
 
     async def _assemble(self, user_id: str) -> bool:
         try:

@@ -46,6 +46,12 @@ class ServingSettings(SharedSettings):
     llm_timeout: float = Field(
         6.0, gt=0, le=600, description="Seconds that the LLM may take, its one repair included."
     )
+    llm_concurrency: int = Field(
+        32,
+        ge=1,
+        le=10_000,
+        description="Calls of the LLM under way at once in one process; beyond them requests take rule-based tips.",
+    )
     request_budget: float = Field(
         8.0,
         ge=1,

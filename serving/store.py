@@ -19,6 +19,8 @@ from contexts.clock import CLOCK_DIFFERENCE
 from contexts.postgres.sql import queries
 from contexts.todoist.zones import valid_zone
 from serving.batcher import Batcher
+from serving.deliveries import Deliveries
+from serving.metrics import Metrics
 from serving.pools import create_pool
 from tips.generator import LLMUsage
 
@@ -33,6 +35,9 @@ _ACCOUNTS = queries("accounts", "asyncpg")
 
 _READ_USERS: str = _SQL.read_users.sql
 _WRITE_DECISION: str = _SQL.write_decision.sql
+
+_WAITING_SHARE = 1 / 8
+"""Share of the time limit of a statement that a read or a decision may wait before it begins."""
 
 _DECISION_COLUMNS = (
     "decision_id", "user_id", "decided_at", "tip_kind", "theme", "context_hash", "candidate_set_id", "source", "llm",
@@ -136,23 +141,55 @@ class Decision:
 class Store:
     """The tables of the request path, read and written through two connection pools."""
 
-    def __init__(self, pool: asyncpg.Pool, decision_pool: asyncpg.Pool, *, reaction_days: int = 90) -> None:
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        decision_pool: asyncpg.Pool,
+        deliveries: Deliveries,
+        *,
+        max_wait_s: float,
+        reaction_days: int = 90,
+    ) -> None:
         """decision_pool: for the log of decisions; its commits need not wait for the disk.
 
+        deliveries: is told of decisions that were written for requests that have ended meanwhile.
+        max_wait_s: time that a read or a decision may wait for its statement; beyond it new ones are refused.
         reaction_days: number of days of reactions in a context.
         """
         self.pool = pool
+        self.deliveries = deliveries
         self._decision_pool = decision_pool
         self._reaction_days = reaction_days
-        self._reads: Batcher[str, UserState | None] = Batcher(self._read_users)
-        self._decisions: Batcher[Decision, None] = Batcher(self._write_decisions)
+        self._reads: Batcher[str, UserState | None] = Batcher(
+            self._read_users, max_wait_s=max_wait_s, is_at_fault=_is_about_values
+        )
+        self._decisions: Batcher[Decision, None] = Batcher(
+            self._write_decisions,
+            max_wait_s=max_wait_s,
+            is_at_fault=_is_about_values,
+            on_abandoned=lambda decision: deliveries.undelivered(decision.decision_id),
+        )
+
+    def show(self, metrics: Metrics) -> None:
+        """Show the queues and the pools in the metrics."""
+        metrics.watch_queues(
+            {
+                "reads": lambda: self._reads.n_waiting,
+                "decisions": lambda: self._decisions.n_waiting,
+                "undelivered": lambda: self.deliveries.n_waiting,
+            }
+        )
+        metrics.watch_pools({"requests": self.pool, "decisions": self._decision_pool})
 
     async def read_user(self, user_id: str) -> UserState | None:
-        """A user's state; None if there is no such user."""
+        """A user's state; None if there is no such user. Raises Overloaded."""
         return await self._reads.submit(user_id)
 
     async def write_decision(self, decision: Decision) -> None:
-        """Log a decision; when this returns, reactions to it are accepted."""
+        """Log a decision; when this returns, reactions to it are accepted. Raises Overloaded.
+
+        If the caller is cancelled, the decision is not written or is marked as undelivered.
+        """
         await self._decisions.submit(decision)
 
     async def read_context(self, user_id: str) -> StoredContext | None:
@@ -247,8 +284,11 @@ class Store:
         return [users.get(user_id) for user_id in user_ids]
 
     async def _write_decisions(self, decisions: Sequence[Decision]) -> list[None]:
-        async with self._decision_pool.acquire() as connection:
-            await connection.executemany(_WRITE_DECISION, [decision.values for decision in decisions])
+        values = [decision.values for decision in decisions]
+        try:
+            await self._decision_pool.executemany(_WRITE_DECISION, values)
+        except asyncpg.ReadOnlySQLTransactionError:  # nothing was written, and the next connection is another one
+            await self._decision_pool.executemany(_WRITE_DECISION, values)
         return [None] * len(decisions)
 
 
@@ -258,6 +298,11 @@ def _user_state(row: Sequence[Any]) -> UserState:
     return UserState(user_id, timezone, materialized_at, valid_until, context_hash, last)
 
 
+def _is_about_values(error: Exception) -> bool:
+    """Whether Postgres or its driver refused a value, so that other values may be accepted."""
+    return isinstance(error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError | ValueError)
+
+
 @lru_cache(maxsize=1024)
 def _zone(name: str) -> ZoneInfo:
     return ZoneInfo(valid_zone(name) or "UTC")
@@ -265,7 +310,7 @@ def _zone(name: str) -> ZoneInfo:
 
 @asynccontextmanager
 async def open_store(
-    url: str, *, n_connections: int, timeout_s: float, reaction_days: int = 90
+    url: str, metrics: Metrics, *, n_connections: int, timeout_s: float, reaction_days: int = 90
 ) -> AsyncIterator[Store]:
     """A store with pools of its own. timeout_s: upper bound for each statement."""
     # A decision lost in a crash of Postgres costs one reward; waiting for the disk would cost every request.
@@ -274,4 +319,7 @@ async def open_store(
         create_pool(url, n_connections=n_connections, timeout_s=timeout_s) as pool,
         create_pool(url, n_connections=1, timeout_s=timeout_s, server_settings=asynchronous) as decision_pool,
     ):
-        yield Store(pool, decision_pool, reaction_days=reaction_days)
+        deliveries, max_wait_s = Deliveries(pool, metrics), timeout_s * _WAITING_SHARE
+        store = Store(pool, decision_pool, deliveries, max_wait_s=max_wait_s, reaction_days=reaction_days)
+        store.show(metrics)
+        yield store

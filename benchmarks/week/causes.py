@@ -35,13 +35,13 @@ _SAVED_CALLS = """
           AND s.candidate_set_id IS DISTINCT FROM d.candidate_set_id
         ORDER BY s.made_at DESC LIMIT 1
     ) l ON TRUE
-    WHERE d.decided_at >= %s AND d.llm <> 'called' GROUP BY 1 ORDER BY 2 DESC
+    WHERE d.decided_at >= %s AND d.delivered AND d.llm <> 'called' GROUP BY 1 ORDER BY 2 DESC
 """
 
 _AUTHORS = """
     SELECT CASE WHEN s.subject_hashes[d.chosen + 1] <> '' THEN 'llm' ELSE 'rules' END AS author, count(*)
     FROM decisions d LEFT JOIN candidate_sets s USING (candidate_set_id)
-    WHERE d.decided_at >= %s GROUP BY 1 ORDER BY 2 DESC
+    WHERE d.decided_at >= %s AND d.delivered GROUP BY 1 ORDER BY 2 DESC
 """
 
 

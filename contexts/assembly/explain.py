@@ -64,6 +64,7 @@ class TipOrigin:
 class DecisionTrace:
     """A decision with its tip.
 
+    delivered: whether the answer reached its client, as far as the service knows.
     context_hash: the current context when the tip was chosen; None if there was none.
     """
 
@@ -72,6 +73,7 @@ class DecisionTrace:
     decided_at: datetime
     source: str | None
     llm: str | None
+    delivered: bool
     policy_version: str | None
     propensity: float | None
     n_candidates: int | None

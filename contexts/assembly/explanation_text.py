@@ -81,7 +81,8 @@ def _facts(decision: DecisionTrace, comparison: ContextComparison) -> Iterator[t
         policy = plain(decision.policy_version or "")
         yield "chosen", f"with probability {decision.propensity:.2f} among {candidates}, by {policy}"
     if decision.source and decision.llm:
-        yield "answered", f"source {decision.source}, llm {decision.llm}"
+        lost = "" if decision.delivered else "; the answer reached nobody"
+        yield "answered", f"source {decision.source}, llm {decision.llm}{lost}"
     yield "reaction", _reaction(decision)
     yield "context", _context(comparison.chosen_for, decision.context_hash)
     if decision.origin:

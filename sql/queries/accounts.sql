@@ -32,7 +32,7 @@ UPDATE users SET active = :active WHERE user_id = :user_id;
 -- Active, connected users to fetch in the run at :now, if the next run is at :next_run_at. A user is due in two cases:
 -- 1. The user was never fetched, or last fetched before :refetch_before (before :idle_refetch_before if the user was
 --    created, and last asked for a tip, before :idle_since). If both are NULL, this case is off.
--- 2. The user is likely to ask before :next_run_at, because of a request at that local time in the last seven days, and
+-- 2. The user is likely to ask before :next_run_at, because of an answered request at that local time in the last seven days, and
 --    the context would then be older than :sla, with a tolerance of 30 minutes. A context that becomes invalid before
 --    that request, at the user's midnight, is left out: a fetch now would not help.
 -- An instant after :latest counts for nothing: it is from before the clock was set back.
@@ -47,11 +47,12 @@ WHERE u.active AND a.connected
   AND (:shard::INTEGER IS NULL OR mod(u.shard_key, :n_shards) = :shard)
   AND (coalesce(known.observed_at, '-infinity') < CASE
       WHEN u.created_at >= :idle_since
-           OR EXISTS (SELECT FROM decisions d WHERE d.user_id = u.user_id AND d.decided_at >= :idle_since)
+           OR EXISTS (SELECT FROM decisions d
+                      WHERE d.user_id = u.user_id AND d.decided_at >= :idle_since AND d.delivered)
       THEN :refetch_before::TIMESTAMPTZ ELSE :idle_refetch_before::TIMESTAMPTZ END
     OR EXISTS (
       SELECT FROM decisions d, next_ask(d.decided_at, :now, u.timezone) AS likely_at
-      WHERE d.user_id = u.user_id
+      WHERE d.user_id = u.user_id AND d.delivered
         AND d.decided_at >= :now - INTERVAL '7 days' AND d.decided_at < :now
         AND likely_at < :next_run_at
         AND likely_at + INTERVAL '30 minutes' > coalesce(

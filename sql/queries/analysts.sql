@@ -4,12 +4,12 @@ SELECT u.user_id, u.timezone, u.active, u.created_at, a.connected, a.observed_at
 FROM users u LEFT JOIN todoist_accounts a USING (user_id) LEFT JOIN context_store c USING (user_id);
 
 -- name: decisions
--- Decisions (answered requests for a tip) since an instant.
+-- Delivered decisions (answered requests for a tip) since an instant.
 SELECT d.decision_id::TEXT, d.user_id, d.decided_at, d.tip_kind, nullif(d.theme, '') AS theme, d.source, d.llm,
        s.author, d.materialized_at, d.context_hash, d.candidate_set_id::TEXT, d.policy_version,
        cardinality(d.propensities) AS n_candidates, d.propensities[d.chosen + 1] AS propensity
 FROM decisions d LEFT JOIN candidate_sets s USING (candidate_set_id)
-WHERE d.decided_at >= $1;
+WHERE d.decided_at >= $1 AND d.delivered;
 
 -- name: reactions
 -- Reactions of users to the tips of decisions since an instant.

@@ -21,7 +21,7 @@ SELECT materialized_at, context_hash, context_json FROM context_store WHERE user
 
 -- name: decision^
 -- Read a decision with the chosen tip and the user's reaction; arrays count from 1.
-SELECT d.decision_id, d.user_id, d.decided_at, d.source, d.llm, d.policy_version, d.tip_kind, d.theme, d.context_hash,
+SELECT d.decision_id, d.user_id, d.decided_at, d.source, d.llm, d.delivered, d.policy_version, d.tip_kind, d.theme, d.context_hash,
        d.materialized_at, d.propensities[d.chosen + 1] AS propensity, cardinality(d.propensities) AS n_candidates,
        d.candidate_set_id, s.tips[d.chosen + 1] AS tip, s.subject_hashes[d.chosen + 1] AS subject_hash,
        s.made_at, s.author, s.context_hash AS made_for, r.reaction, r.reacted_at, r.reward

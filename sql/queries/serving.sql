@@ -84,6 +84,21 @@ FROM decisions
 WHERE decision_id = :decision_id
 FOR UPDATE;
 
+-- name: lock_decisions
+-- The ids of those of these decisions that exist, locked: reactions to them wait.
+SELECT decision_id FROM decisions WHERE decision_id = ANY(:decision_ids) ORDER BY decision_id FOR UPDATE;
+
+-- name: mark_undelivered!
+-- Mark decisions as undelivered, except those with a reaction: they evidently arrived. Run it after lock_decisions as
+-- a separate statement, see read_reaction.
+UPDATE decisions d SET delivered = FALSE
+WHERE d.decision_id = ANY(:decision_ids)
+  AND NOT EXISTS (SELECT FROM reactions r WHERE r.decision_id = d.decision_id);
+
+-- name: mark_delivered!
+-- Mark a decision as delivered, because there is a reaction to it.
+UPDATE decisions SET delivered = TRUE WHERE decision_id = :decision_id AND NOT delivered;
+
 -- name: read_reaction^
 -- The stored reaction. Run it after lock_decision as a separate statement: a statement that waits for a lock still
 -- sees the rows from before the wait.
@@ -96,10 +111,10 @@ ON CONFLICT (decision_id) DO UPDATE
 SET reaction = excluded.reaction, reacted_at = excluded.reacted_at, reward = excluded.reward;
 
 -- name: lock_unreacted
--- Decisions after :since and up to :until without a reaction, except rows that another transaction has locked.
+-- Delivered decisions after :since and up to :until without a reaction, except rows that another transaction has locked.
 SELECT d.decision_id, d.decided_at, d.policy_version, d.chosen, d.features, cardinality(d.propensities) AS n_candidates
 FROM decisions d
-WHERE d.decided_at > :since AND d.decided_at <= :until AND d.chosen IS NOT NULL
+WHERE d.decided_at > :since AND d.decided_at <= :until AND d.chosen IS NOT NULL AND d.delivered
   AND NOT EXISTS (SELECT FROM reactions r WHERE r.decision_id = d.decision_id)
 ORDER BY d.decided_at
 LIMIT :max_rows
@@ -139,13 +154,13 @@ WHERE policy = :policy;
 -- Delete a user with account, contexts of requests, candidates, decisions and reactions; returns TRUE if there was one.
 DELETE FROM users WHERE user_id = :user_id RETURNING TRUE;
 
--- name: try_lock$
--- Try to acquire an advisory lock for this session; returns whether it succeeded.
-SELECT pg_try_advisory_lock(7402, hashtext(:name));
+-- name: try_locks
+-- Try to acquire advisory locks for this session; returns whether each succeeded.
+SELECT name, pg_try_advisory_lock(7402, hashtext(name)) AS is_held FROM unnest(:names::TEXT[]) AS name;
 
--- name: unlock$
--- Release an advisory lock.
-SELECT pg_advisory_unlock(7402, hashtext(:name));
+-- name: unlock
+-- Release advisory locks.
+SELECT pg_advisory_unlock(7402, hashtext(name)) FROM unnest(:names::TEXT[]) AS name;
 
 -- name: list_tables
 -- The tables of this schema.

@@ -104,7 +104,7 @@ COMMENT ON COLUMN users.observed_at IS 'Time of the last successful fetch by a p
 COMMENT ON COLUMN users.refused_at IS 'Time at which Todoist last refused the token, at most one per day [UTC]';
 COMMENT ON COLUMN users.materialized_at IS 'Time at which the signals of the context in Postgres were fetched; null: no context [UTC]';
 
-COMMENT ON VIEW decisions IS 'Tips that were returned to users, read from Postgres with each query';
+COMMENT ON VIEW decisions IS 'Tips that reached users, read from Postgres with each query';
 COMMENT ON COLUMN decisions.decision_id IS 'Id of the request and of its tip';
 COMMENT ON COLUMN decisions.user_id IS 'User who requested the tip';
 COMMENT ON COLUMN decisions.decided_at IS 'Time of the answer [UTC]';

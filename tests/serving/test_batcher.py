@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 from loop import in_a_loop, settled
 
-from serving.batcher import Batcher
+from serving.batcher import Batcher, Overloaded
 
 
 class Work:
@@ -131,3 +131,173 @@ class TestBatcher:
                 await batcher.submit(2)
         work.go_on()
         assert await patient == 2
+
+    @in_a_loop
+    async def test_left_while_waiting(self) -> None:
+        """The item of a caller that leaves before its call is never processed."""
+        batcher = Batcher(work := Work(), on_abandoned=(abandoned := list[int]()).append)
+        [first] = await submitted(batcher, 1)
+        left, stayed = await submitted(batcher, 2, 3)
+        left.cancel()
+        work.go_on()
+        assert await asyncio.gather(first, stayed) == [2, 6]
+        assert (work.lists, abandoned) == ([[1], [3]], [])
+
+    @in_a_loop
+    async def test_left_during_the_call(self) -> None:
+        """An item whose caller leaves during its call is reported once, after the end of the call."""
+        batcher = Batcher(work := Work(), on_abandoned=(abandoned := list[int]()).append)
+        first = await submitted(batcher, 1)
+        left, stayed = await submitted(batcher, 2, 3)
+        work.go_on(1)
+        await asyncio.gather(*first)
+        await settled()
+        left.cancel()
+        await settled()
+        assert (work.lists, abandoned) == ([[1], [2, 3]], [])
+        work.go_on()
+        assert await stayed == 6
+        assert abandoned == [2]
+
+    @in_a_loop
+    async def test_left_at_the_end(self) -> None:
+        """An item whose caller is cancelled in the moment of the result is reported, too."""
+        batcher = Batcher(work := Work(), on_abandoned=(abandoned := list[int]()).append)
+        work.go_on()
+        task = asyncio.create_task(batcher.submit(4))
+        while not any(future.done() for future in _awaited_futures(task)):
+            await asyncio.sleep(0)
+        task.cancel()
+        assert await asyncio.gather(task, return_exceptions=True) != [8]
+        assert abandoned == [4]
+
+    @in_a_loop
+    async def test_failed_call(self) -> None:
+        """All items of a failed call are reported: whether they were processed is unknown."""
+        batcher = Batcher(work := Work(), on_abandoned=(abandoned := list[int]()).append)
+        work.go_on()
+        results = await asyncio.gather(*await submitted(batcher, 12, 13), return_exceptions=True)
+        assert [type(each) for each in results] == [ValueError] * 2
+        assert abandoned == [12, 13]
+
+    @in_a_loop
+    async def test_item_at_fault(self) -> None:
+        """If an item is at fault, the others of its list whose callers still wait are processed one by one."""
+        batcher = Batcher(
+            work := Work(),
+            is_at_fault=lambda error: isinstance(error, ValueError),
+            on_abandoned=(abandoned := list[int]()).append,
+        )
+        first = await submitted(batcher, 1)
+        tasks = await submitted(batcher, 2, 13, 3, 4)
+        work.go_on(1)
+        await asyncio.gather(*first)
+        await settled()
+        tasks[3].cancel()
+        work.go_on()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(each) for each in results] == [int, ValueError, int, asyncio.CancelledError]
+        assert work.lists == [[1], [2, 13, 3, 4], [2], [13], [3]]
+        assert abandoned == []
+
+
+class SlowWork:
+    """Takes a time for each item, or for each call."""
+
+    def __init__(self, *, item_s: float = 0.0, call_s: float = 0.0) -> None:
+        self.item_s, self.call_s, self.n_items = item_s, call_s, 0
+
+    async def __call__(self, items: Sequence[int]) -> Sequence[int]:
+        await asyncio.sleep(self.call_s + self.item_s * len(items))
+        self.n_items += len(items)
+        return items
+
+
+class TestOverload:
+    @in_a_loop
+    async def test_full(self) -> None:
+        """Beyond its bound the queue refuses at once; the items in it get their results."""
+        batcher = Batcher(work := Work(), max_queued=10)
+        first = await submitted(batcher, 1)
+        waiting = await submitted(batcher, *range(20, 30))
+        for _ in range(100):
+            with pytest.raises(Overloaded):
+                await batcher.submit(2)
+        work.go_on()
+        assert await asyncio.gather(*first, *waiting) == [2, *range(40, 60, 2)]
+        assert await batcher.submit(3) == 6
+
+    @in_a_loop
+    async def test_room_of_those_who_left(self) -> None:
+        """A caller that leaves makes room in the queue."""
+        batcher = Batcher(work := Work(), max_queued=2)
+        first = await submitted(batcher, 1)
+        left, stayed = await submitted(batcher, 2, 3)
+        left.cancel()
+        await settled()
+        [newer] = await submitted(batcher, 4)
+        work.go_on()
+        assert await asyncio.gather(*first, stayed, newer) == [2, 6, 8]
+
+    @pytest.mark.parametrize("factor", [2, 10])
+    @in_a_loop
+    async def test_more_than_capacity(self, factor: int) -> None:
+        """At a multiple of the capacity about the capacity is done, and the rest is refused at once."""
+        work = SlowWork(item_s=0.002)  # 500 a second
+        batcher = Batcher(work, max_wait_s=0.2)
+        loop = asyncio.get_running_loop()
+        done, refused = list[float](), list[float]()
+
+        async def one() -> None:
+            started_at = loop.time()
+            try:
+                await batcher.submit(1)
+                done.append(loop.time() - started_at)
+            except Overloaded:
+                refused.append(loop.time() - started_at)
+
+        async with asyncio.TaskGroup() as callers:
+            started_at = loop.time()
+            n = 0
+            while (elapsed := loop.time() - started_at) < 3:
+                for _ in range(int(elapsed * 500 * factor) - n):
+                    callers.create_task(one())
+                    n += 1
+                await asyncio.sleep(0.005)
+            capacity = work.n_items
+        assert len(done) >= capacity > 0.5 * 500 * 3
+        assert len(done) + len(refused) == n > 0.9 * factor * 500 * 3
+        assert sorted(refused)[int(0.9 * len(refused))] < sorted(done)[len(done) // 2] / 4
+
+    @in_a_loop
+    async def test_fixed_cost(self) -> None:
+        """Calls that are slow whatever they do refuse no burst that shares a few of them."""
+        batcher = Batcher(SlowWork(call_s=0.2), max_wait_s=0.5)
+        for _ in range(3):
+            await batcher.submit(1)
+        assert len(await asyncio.gather(*(batcher.submit(n) for n in range(150)))) == 150
+
+    @in_a_loop
+    async def test_stuck(self) -> None:
+        """While a call hangs most items are refused, those before it included; after its end all are processed."""
+        batcher = Batcher(work := Work(), max_wait_s=0.05)
+        first = await submitted(batcher, 1)
+        waiting = await submitted(batcher, *range(20, 60))
+        await asyncio.wait(waiting, timeout=10, return_when=asyncio.FIRST_EXCEPTION)
+        await settled()
+        assert sum(task.done() for task in waiting) == 32
+        with pytest.raises(Overloaded):
+            await batcher.submit(2)
+        work.go_on(1000)
+        results = await asyncio.gather(*first, *waiting, return_exceptions=True)
+        assert results[:9] == [2, *range(40, 56, 2)]
+        assert {type(each) for each in results[9:]} == {Overloaded}
+        for n in range(10):
+            await batcher.submit(n)
+        assert await asyncio.gather(*(batcher.submit(n) for n in range(20, 60))) == list(range(40, 120, 2))
+
+
+def _awaited_futures(task: asyncio.Task[int]) -> list[asyncio.Future[int]]:
+    """The future that a task waits for, if any."""
+    waiter = getattr(task, "_fut_waiter", None)
+    return [waiter] if waiter is not None else []

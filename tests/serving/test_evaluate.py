@@ -109,6 +109,12 @@ def run(
 
 
 class TestReadLog:
+    def test_undelivered(self, connection: psycopg.Connection[Any]) -> None:
+        """Decisions that reached nobody are not read."""
+        insert(connection, rows(decisions(5)))
+        connection.execute("UPDATE decisions SET delivered = FALSE WHERE decision_id = %s", [UUID(int=3)])
+        assert len(read(connection).decisions) == 4
+
     def test_round_trip(self, connection: psycopg.Connection[Any]) -> None:
         """Decisions are read as the service logged them, oldest first."""
         written = decisions(6)

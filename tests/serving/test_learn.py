@@ -252,6 +252,15 @@ class TestIgnore:
         assert ignore(harness) == [1]
         assert harness.one("SELECT reaction FROM reactions WHERE decision_id = %s", late) == "ignored"
 
+    def test_undelivered(self, harness: ServiceHarness, service: Service) -> None:
+        """A tip that reached nobody is not marked as ignored, and nothing is learned from it."""
+        lost, shown = decisions(service, 2)
+        harness.connection.execute("UPDATE decisions SET delivered = FALSE WHERE decision_id = %s", [lost])
+        harness.clock.forward(hours=25)
+        assert ignore(harness) == [1]
+        assert harness.rows("SELECT decision_id::TEXT FROM reactions") == [(shown,)]
+        assert is_same(harness.posterior(), expected_posterior(harness, {shown: "ignored"}))
+
     def test_two_processes(self, harness: ServiceHarness, service: Service) -> None:
         """Concurrent processes mark each tip as ignored once in total."""
         decision_ids = decisions(service, 30)

@@ -348,14 +348,15 @@ class TestBudget:
 @pytest.mark.usefixtures("ann")
 class TestConcurrent:
     def test_one_user(self, harness: ServiceHarness, service: Service) -> None:
-        """200 concurrent requests for a stale user cause one call to Todoist and to the LLM, and get one answer."""
+        """200 concurrent requests for a stale user cause one call to Todoist and to the LLM, and share its tips."""
         harness.clock.forward(hours=7)
         harness.todoist.fail("ann", Fault.slow(delay_s=0.3))
         harness.llm.seconds = 0.3
         responses: list[ServiceResponse] = harness.together(*(service.tip_async() for _ in range(200)))
         assert {each.status for each in responses} == {200}
-        assert len({each.text for each in responses}) == 1
-        assert responses[0].origin == ("inline", "called")
+        assert {each.origin for each in responses} == {("inline", "called")}
+        assert len({each.body["decision_id"] for each in responses}) == 200
+        assert all(each.body["tip"] in harness.candidates() for each in responses)
         assert harness.calls() == (1, 1)
         assert harness.one("SELECT count(*) FROM candidate_sets") == 1
 

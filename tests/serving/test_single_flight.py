@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import asyncpg
 import pytest
@@ -95,11 +96,56 @@ class TestSingleFlight:
 
     @in_a_loop
     async def test_no_callers_left(self) -> None:
-        """The task continues without callers; a later one joins it."""
+        """A task whose callers have all left is cancelled; a later caller starts a new one after its end."""
+        single_flight, abandoned, work = SingleFlight[str](), Work(), Work()
+        callers = [asyncio.create_task(single_flight.join("ann", abandoned)) for _ in range(2)]
+        await settled()
+        callers[0].cancel()
+        await settled()
+        assert abandoned.ended == 0
+        callers[1].cancel()
+        later = asyncio.create_task(single_flight.join("ann", work))
+        await settled()
+        assert (abandoned.ended, work.started) == (1, 1)
+        work.succeed()
+        assert await later == "there"
+
+    @in_a_loop
+    async def test_end_awaited(self) -> None:
+        """A new task with the key of a cancelled one does not start before that has ended."""
+        single_flight, may_end, ended = SingleFlight[str](), asyncio.Event(), list[str]()
+
+        async def slow_to_end() -> str:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                await may_end.wait()
+                ended.append("first")
+            return "never"
+
+        async def second() -> str:
+            ended.append("second")
+            return "there"
+
+        caller = asyncio.create_task(single_flight.join("ann", slow_to_end))
+        await settled()
+        caller.cancel()
+        later = asyncio.create_task(single_flight.join("ann", second))
+        await settled()
+        assert ended == []
+        may_end.set()
+        assert await later == "there"
+        assert ended == ["first", "second"]
+
+    @in_a_loop
+    async def test_kept(self) -> None:
+        """A task that is kept goes on without callers; a later one joins it."""
         single_flight, work = SingleFlight[str](), Work()
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01):
-                await single_flight.join("ann", work)
+        caller = asyncio.create_task(single_flight.join("ann", work))
+        await settled()
+        single_flight.keep("ann")
+        caller.cancel()
+        await settled()
         assert work.ended == 0
         later = asyncio.create_task(single_flight.join("ann", work))
         await settled()
@@ -113,11 +159,28 @@ class TestSingleFlight:
         single_flight, work = SingleFlight[str](), Work()
         complaints: list[object] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
-        assert single_flight.start("ann", work) is single_flight.start("ann", work)
+        for _ in range(2):
+            single_flight.start("ann", work)
         await settled()
         work.fail()
         await settled()
         assert (work.started, work.ended, complaints) == (1, 1, [])
+
+    @in_a_loop
+    async def test_max_started(self) -> None:
+        """No task is started beyond the bound; callers that wait are not bound by it."""
+        single_flight, works = SingleFlight[str](max_started=2), [Work() for _ in range(4)]
+        for n, work in enumerate(works[:3]):
+            single_flight.start(n, work)
+        waiting = asyncio.create_task(single_flight.join(3, works[3]))
+        await settled()
+        assert [work.started for work in works] == [1, 1, 0, 1]
+        for work in works:
+            work.succeed()
+        assert await waiting == "there"
+        single_flight.start(2, works[2])
+        await settled()
+        assert works[2].started == 1
 
     @in_a_loop
     async def test_cancel(self) -> None:
@@ -151,6 +214,20 @@ async def is_free(locks: AdvisoryLocks, name: str = "ann", *, timeout_s: float =
 async def is_held(locks: AdvisoryLocks, name: str = "ann") -> bool:
     """Whether a lock cannot be acquired for a while."""
     return not await is_free(locks, name, timeout_s=0.3)
+
+
+class CountingConnection(asyncpg.Connection):  # type: ignore[misc]
+    """A connection that counts its statements."""
+
+    n_statements = 0
+
+    async def fetch(self, *args: Any, **options: Any) -> Any:
+        CountingConnection.n_statements += 1
+        return await super().fetch(*args, **options)
+
+
+async def keep_session_state(_: object) -> None:
+    """Keep advisory locks when a connection is returned to its pool."""
 
 
 class TestAdvisoryLocks:
@@ -238,6 +315,31 @@ class TestAdvisoryLocks:
                 callers.cancel()
                 await asyncio.gather(callers, return_exceptions=True)
             assert all([await is_free(other, f"user {at}") for at in range(60)])
+
+    @in_a_loop
+    async def test_many_waiters(self, database_url: str) -> None:
+        """A process that waits for 200 locks tries them with few statements, and gets each when it is free."""
+        names, free = [f"user {n}" for n in range(200)], asyncio.Event()
+
+        async def hold_until_free(locks: AdvisoryLocks, name: str) -> None:
+            async with locks.hold(name):
+                await free.wait()
+
+        counted = asyncpg.create_pool(
+            database_url, min_size=1, max_size=1, reset=keep_session_state, connection_class=CountingConnection
+        )
+        async with AdvisoryLocks.connected(database_url, timeout_s=10) as other, counted as pool:
+            async with asyncio.TaskGroup() as holders:
+                for name in names:
+                    holders.create_task(hold_until_free(other, name))
+                await asyncio.sleep(0.5)
+                CountingConnection.n_statements = 0
+                locks = AdvisoryLocks(pool)
+                waiting = [asyncio.create_task(is_free(locks, name, timeout_s=15)) for name in names]
+                await asyncio.sleep(1.5)
+                assert CountingConnection.n_statements < 60
+                free.set()
+            assert all(await asyncio.gather(*waiting))
 
     @in_a_loop
     async def test_broken_connection(self, database_url: str) -> None:

@@ -80,6 +80,7 @@ DECISION = DecisionTrace(
     decided_at=MONDAY + 9 * HOUR,
     source="stored",
     llm="skipped",
+    delivered=True,
     policy_version="thompson@12",
     propensity=0.25,
     n_candidates=3,
@@ -98,6 +99,11 @@ def lines(decision: DecisionTrace, *versions: ContextVersion) -> list[str]:
 
 
 class TestDecisionLines:
+    def test_undelivered(self) -> None:
+        """A decision whose answer reached nobody is explained as such."""
+        told = lines(replace(DECISION, delivered=False), CHOSEN_FOR, WRITTEN_FROM)
+        assert "  answered  source stored, llm skipped; the answer reached nobody" in told
+
     def test_lines(self) -> None:
         """The lines give the tip, its tasks by title, its choice, both contexts, and the changes between them."""
         written_from, chosen_for = WRITTEN_FROM.context_hash[:12], CHOSEN_FOR.context_hash[:12]

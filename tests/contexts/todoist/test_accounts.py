@@ -501,6 +501,28 @@ class TestDue:
         n_due = sum("ann" in accounts.due(run, run + timedelta(hours=4), scope=FetchScope.LIKELY) for run in runs)
         assert n_due == (1 if minutes <= 60 * 24 * 7 else 0)
 
+    def test_undelivered(
+        self, accounts: Accounts, add: Add, connection: Connection, add_requests: Callable[..., None]
+    ) -> None:
+        """A request whose answer reached nobody is no habit."""
+        add("ann", "bob")
+        add_requests("ann", NOW - timedelta(hours=23))
+        add_requests("bob", NOW - timedelta(hours=23))
+        connection.execute("UPDATE decisions SET delivered = FALSE WHERE user_id = 'bob'")
+        assert accounts.due(NOW, NEXT_RUN, scope=FetchScope.LIKELY).keys() == {"ann"}
+
+    def test_undelivered_idle(
+        self, accounts: Accounts, add: Add, connection: Connection, add_requests: Callable[..., None]
+    ) -> None:
+        """A user who got no answer is as idle as one who did not ask."""
+        add("ann", "bob")
+        for user in ("ann", "bob"):
+            save_fetch(accounts, user, "s1", at=NOW - timedelta(hours=25))
+            add_requests(user, NOW - timedelta(days=3))
+        connection.execute("UPDATE users SET created_at = %s", [NOW - timedelta(days=100)])
+        connection.execute("UPDATE decisions SET delivered = FALSE WHERE user_id = 'bob'")
+        assert accounts.due(NOW, NEXT_RUN, scope=FetchScope.NIGHTLY).keys() == {"ann"}
+
     def test_shards(self, accounts: Accounts, add: Add) -> None:
         """Every user is in exactly one shard."""
         users = {f"user-{n}" for n in range(40)}
