@@ -347,8 +347,9 @@ class TestBudget:
 
 @pytest.mark.usefixtures("ann")
 class TestConcurrent:
-    def test_one_user(self, harness: ServiceHarness, service: Service) -> None:
+    def test_one_user(self, harness: ServiceHarness) -> None:
         """200 concurrent requests for a stale user cause one call to Todoist and to the LLM, and share its tips."""
+        service = harness.open(todoist_timeout=3, llm_timeout=3, request_budget=10)
         harness.clock.forward(hours=7)
         harness.todoist.fail("ann", Fault.slow(delay_s=0.3))
         harness.llm.seconds = 0.3
