@@ -132,8 +132,8 @@ class CandidateSource:
 
     async def _record(self, user: UserState, set_id: UUID | None, usage: LLMUsage, now: datetime) -> None:
         self.metrics.llm_calls.labels(usage.outcome).inc()
-        self.metrics.llm_tokens.labels("input").inc(usage.input_tokens)
-        self.metrics.llm_tokens.labels("output").inc(usage.output_tokens)
+        self.metrics.llm_tokens.labels("input").inc(usage.input_tokens or 0)
+        self.metrics.llm_tokens.labels("output").inc(usage.output_tokens or 0)
         self.metrics.llm_cost.inc(usage.cost_usd or 0.0)
         await self.store.write_llm_call(user.user_id, set_id, usage, now)
 

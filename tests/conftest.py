@@ -61,11 +61,14 @@ def world(connection: psycopg.Connection[Any], todoist: LocalTodoist, tmp_path: 
 
 @pytest.fixture
 def account() -> Callable[..., dict[str, Any]]:
-    """Return a function that builds a full `/sync` answer from items, given as contents or as whole objects."""
+    """Return a function that builds a full `/sync` answer from items, given as contents or as whole objects.
+
+    The user added the items, unless they say otherwise.
+    """
 
     def build(*items: Any, timezone: str = "UTC", lang: str = "en", **more: Any) -> dict[str, Any]:
         item_objects = [
-            {"id": f"t{number}", "content": item} if isinstance(item, str) else item
+            {"added_by_uid": "1"} | ({"id": f"t{number}", "content": item} if isinstance(item, str) else item)
             for number, item in enumerate(items)
         ]
         user = {"id": "1", "lang": lang, "tz_info": {"timezone": timezone}}

@@ -77,12 +77,15 @@ def contexts(draw: st.DrawFn, texts: st.SearchStrategy[str] = texts) -> UserCont
             deadline_date=draw(_days),
             duration_minutes=draw(st.none() | st.integers(1, 90)),
             parent=draw(st.none() | texts),
+            is_by_others=draw(st.booleans()),
+            is_shared=draw(st.booleans()),
+            is_parent_by_others=draw(st.booleans()),
         )
         for task_id in ids
     ]
     members = st.lists(st.sampled_from(ids), unique=True).map(tuple) if ids else st.just(())
     themes = [
-        Theme(f"h{n}", draw(texts), tuple(draw(st.lists(texts, max_size=2))), draw(members))
+        Theme(f"h{n}", draw(texts), tuple(draw(st.lists(texts, max_size=2))), draw(members), draw(st.booleans()))
         for n in range(draw(st.integers(0, 3)))
     ]
     kinds, names = st.sampled_from(["focus", "plan", "generic"]), st.sampled_from(["", "h0", "h1"])

@@ -9,17 +9,21 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, Literal, Protocol
+from math import isfinite
+from typing import Annotated, Any, Literal, Protocol
 
 from purgatory import AsyncCircuitBreakerFactory
 from purgatory.domain.model import OpenedState
-from pydantic import BaseModel, Field
-from pydantic_ai import Agent, ModelRetry, RunContext
+from pydantic import BaseModel, BeforeValidator, Field, SkipValidation, ValidationError
+from pydantic_ai import Agent, ModelRetry, RunContext, capture_run_messages
 from pydantic_ai.exceptions import ContentFilterError, UnexpectedModelBehavior, UsageLimitExceeded, UserError
+from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.models import Model, infer_model
+from pydantic_ai.providers import Provider, infer_provider_class
 from pydantic_ai.usage import RunUsage, UsageLimits
 
 from contexts.assembly.model import UserContext
+from tips.bounded_http import MAX_INT4, bounded_client
 from tips.candidates import MAX_BODY_CHARS, MAX_TASKS, MAX_TITLE_CHARS, GeneratedTip, Kind
 from tips.prompt import INSTRUCTIONS, N_CANDIDATES, prompt
 from tips.violations import violations
@@ -42,6 +46,12 @@ _MODEL_HELP = (
 _MIN_CALL_S = 0.2
 """With less time than this the model is not called: missing such a deadline would count as its failure."""
 
+_MAX_CANDIDATES = 2 * N_CANDIDATES
+"""The maximum number of candidates of one answer that are read."""
+
+_MAX_COST_USD = 1000.0
+"""A call that is said to cost more has an unknown cost."""
+
 _MAX_OUTPUT_TOKENS = 1500
 _CIRCUIT_FAILURES = 5
 _CIRCUIT_OPEN_S = 30.0
@@ -53,13 +63,17 @@ class LLMError(Exception):
 
 @dataclass(frozen=True)
 class LLMUsage:
-    """The cost of one call. n_requests, tokens: of answered requests; cost_usd: None if the price is unknown."""
+    """The cost of one call, by answered requests.
+
+    input_tokens, output_tokens: None if the server told no number, or an impossible one.
+    cost_usd: None if the tokens or the price of the model are unknown.
+    """
 
     model: str
     outcome: LLMOutcome
     n_requests: int
-    input_tokens: int
-    output_tokens: int
+    input_tokens: int | None
+    output_tokens: int | None
     cost_usd: float | None
     seconds: float
 
@@ -93,10 +107,19 @@ class _Candidate(BaseModel):
     only_today: bool = Field(True, description="whether its words hold on this day only")
 
 
+def _first(candidates: object) -> object:
+    return candidates[:_MAX_CANDIDATES] if isinstance(candidates, list) else candidates
+
+
 class Candidates(BaseModel):  # its name, docstring and fields are the JSON schema that the model gets
     """The tips for this person."""
 
-    candidates: list[_Candidate] = Field(min_length=1, max_length=2 * N_CANDIDATES)
+    # Each candidate is validated by itself, so that a bad one costs none of the others.
+    candidates: Annotated[
+        list[SkipValidation[_Candidate]],
+        BeforeValidator(_first),
+        Field(min_length=1, max_length=_MAX_CANDIDATES),
+    ]
 
 
 @dataclass
@@ -146,9 +169,11 @@ class LLMGenerator:
         if timeout_s < _MIN_CALL_S:
             return Generation((), None)
         user_prompt = prompt(context, today, self._new_mark())
+        messages: list[ModelMessage] = []
         try:
             async with await self._breakers.get_breaker("llm"), asyncio.timeout(min(timeout_s, self._timeout_s)):
-                await self._agent.run(user_prompt, deps=call, usage=usage, usage_limits=_ONE_REPAIR)
+                with capture_run_messages() as messages:
+                    await self._agent.run(user_prompt, deps=call, usage=usage, usage_limits=_ONE_REPAIR)
             outcome = "invalid" if not call.good else "answered" if usage.requests == 1 else "repaired"
         except OpenedState:
             return Generation((), None)
@@ -162,7 +187,7 @@ class LLMGenerator:
             log.warning("%s: %s %s", self.name, type(error).__name__, getattr(error, "status_code", ""))
             outcome = "failed"
         seconds = time.monotonic() - started_at
-        return Generation(call.good[:N_CANDIDATES], _usage(self._model, outcome, usage, seconds))
+        return Generation(call.good[:N_CANDIDATES], _usage(self.name, outcome, usage, messages, seconds))
 
 
 def _agent(model: Model) -> Agent[_CallState, Candidates]:
@@ -184,26 +209,34 @@ def _agent(model: Model) -> Agent[_CallState, Candidates]:
         good, complaints = _checked(output.candidates, call.context)
         call.good = _distinct((*call.good, *good))
         if len(call.good) < _MIN_GOOD_TIPS and call.n_answers == 1:
-            raise ModelRetry("Write the tips again, and mend this: " + "; ".join(complaints or ["write more tips"]))
+            mistakes = complaints or [f"there are fewer than {_MIN_GOOD_TIPS} tips"]
+            raise ModelRetry("Correct these mistakes and write all tips again. " + "; ".join(mistakes))
         return output
 
     return agent
 
 
-def _checked(candidates: Sequence[_Candidate], context: UserContext) -> tuple[list[GeneratedTip], list[str]]:
+def _checked(candidates: Sequence[object], context: UserContext) -> tuple[list[GeneratedTip], list[str]]:
     """The good candidates, and complaints about the others."""
     good, complaints = list[GeneratedTip](), list[str]()
     for number, candidate in enumerate(candidates, 1):
         try:
-            tip = GeneratedTip.model_validate(candidate.model_dump())
-        except ValueError:
-            complaints.append(f"candidate {number}: too long, empty, or more than {MAX_TASKS} tasks")
+            tip = GeneratedTip.model_validate(_Candidate.model_validate(candidate).model_dump())
+        except ValidationError as error:
+            complaints.append(f"candidate {number}: {_mistakes(error)}")
             continue
         broken_rules = violations(tip, context)
         complaints += [f"candidate {number}: {rule}" for rule in broken_rules]
         if not broken_rules:
             good.append(tip)
     return good, complaints
+
+
+def _mistakes(error: ValidationError) -> str:
+    """The fields that are wrong, and why: "title: String should have at most 80 characters"."""
+    details = error.errors(include_url=False, include_context=False, include_input=False)
+    fields = {str(detail["loc"][0]) if detail["loc"] else "candidate": detail["msg"] for detail in details}
+    return ", ".join(f"{name}: {message}" for name, message in fields.items())
 
 
 def _distinct(tips: Sequence[GeneratedTip]) -> tuple[GeneratedTip, ...]:
@@ -215,8 +248,8 @@ def _without_retries(model: str | Model) -> Model:
     if isinstance(model, str) and not all(part.strip() for part in model.partition(":")[::2]):
         raise LLMError(f"LLM_MODEL={model}: expected provider:model. {_MODEL_HELP}")
     try:
-        inferred = infer_model(model)
-    except (UserError, ImportError, ValueError) as error:
+        inferred = infer_model(model, _bounded_provider)
+    except (UserError, ImportError, ValueError, TypeError) as error:
         raise LLMError(f"LLM_MODEL={model}: {str(error).split('. ')[0].rstrip('.')}. {_MODEL_HELP}") from None
     client: Any = getattr(inferred, "client", None)
     if hasattr(client, "max_retries"):
@@ -224,13 +257,26 @@ def _without_retries(model: str | Model) -> Model:
     return inferred
 
 
-def _usage(model: Model, outcome: LLMOutcome, usage: RunUsage, seconds: float) -> LLMUsage:
+def _bounded_provider(name: str) -> Provider[Any]:
+    """A provider with our own HTTP client; raises TypeError if the provider takes none."""
+    provider_class: Callable[..., Provider[Any]] = infer_provider_class(name)
+    return provider_class(http_client=bounded_client())
+
+
+def _usage(
+    model: str, outcome: LLMOutcome, usage: RunUsage, messages: Sequence[ModelMessage], seconds: float
+) -> LLMUsage:
+    """The usage of a call with these messages. A response to a prompt without input tokens has an unknown usage."""
+    responses = [message for message in messages if isinstance(message, ModelResponse)]
+    figures = (usage.input_tokens, usage.output_tokens)
+    is_known = all(response.usage.input_tokens for response in responses) and max(figures) <= MAX_INT4
+    cost = None if usage.cost is None else float(usage.cost)
     return LLMUsage(
-        model=f"{model.system}:{model.model_name}",
+        model=model,
         outcome=outcome,
         n_requests=usage.requests,
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        cost_usd=None if usage.cost is None else float(usage.cost),
+        input_tokens=usage.input_tokens if is_known else None,
+        output_tokens=usage.output_tokens if is_known else None,
+        cost_usd=cost if is_known and cost is not None and isfinite(cost) and 0 <= cost <= _MAX_COST_USD else None,
         seconds=seconds,
     )

@@ -15,7 +15,8 @@ def subject_hash(tip: Tip, context: UserContext, day: date | None = None) -> str
     """A hash of a tip's subject; empty if a part of the subject is not in the context.
 
     The subject is the tip's tasks as the context shows them and the name of its theme; for a tip about no task and no
-    theme, the counts of the context. day: the only day on which the tip is true; None for any day.
+    theme, the counts of the context. A context of another version has other subjects. day: the only day on which the
+    tip is true; None for any day.
     """
     tasks = tasks_shown(context)
     labels = {theme.id: theme.label for theme in context.themes}
@@ -24,8 +25,8 @@ def subject_hash(tip: Tip, context: UserContext, day: date | None = None) -> str
     shown = [tasks[task_id] for task_id in tip.task_ids]
     views = [[bucket, view.model_dump(mode="json", exclude={"also"})] for bucket, view in shown]
     counts = None if tip.task_ids or tip.theme else context.counts.model_dump(mode="json")
-    subject = json.dumps([views, labels.get(tip.theme or ""), str(day) if day else None, counts], sort_keys=True)
-    return sha256(subject.encode()).hexdigest()[:32]
+    subject = [context.version, views, labels.get(tip.theme or ""), str(day) if day else None, counts]
+    return sha256(json.dumps(subject, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def still_valid(

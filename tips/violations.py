@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from contexts.assembly.model import UserContext, tasks_shown
 from tips.candidates import GENERIC, KINDS, Tip
+from tips.own_texts import without_texts_of_others
 from tips.texts import has_links_or_markup, plain_words, visible_text, word_length
 
 _COPIED_WORDS = 4
@@ -47,7 +48,7 @@ def copies_context(text: str, context: UserContext) -> bool:
     True if it contains four words in a row of one text of the context, or all words of one with three; or if the
     text, or a sentence of it with at least two words, occurs as a whole in the context.
     """
-    context_words, copied_runs = _copyable(tuple(_untrusted_texts(context)))
+    context_words, copied_runs = _copyable(tuple(_untrusted_texts(without_texts_of_others(context))))
     text_words = _padded(plain_words(text))
     sentences = [words for part in _SENTENCE_END.split(text) if len(words := plain_words(part)) > 1]
     return any(run in text_words for run in copied_runs) or any(

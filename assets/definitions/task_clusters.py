@@ -28,12 +28,14 @@ _SCHEMA = pa.schema(
         pa.field("label", pa.string()),
         pa.field("tags", pa.list_(pa.string())),
         pa.field("n_tasks", pa.int32(), nullable=False),
+        pa.field("is_by_others", pa.bool_()),  # whether others may have added a task of the theme, so worded it
         pa.field("duplicate_of", pa.string()),  # the first task by id with the same meaning; null: no duplicate
     ]
 )
 
 _JOIN = """
-    SELECT e.user_id, e.task_id, e.text_hash, t.text, t.language, t.parent_id, e.position, p.cluster_id AS previous_id
+    SELECT e.user_id, e.task_id, e.text_hash, t.text, t.language, t.parent_id,
+           t.is_by_others IS DISTINCT FROM FALSE AS is_by_others, e.position, p.cluster_id AS previous_id
     FROM vectors e
     JOIN todoist_tasks t USING (user_id, task_id)
     LEFT JOIN previous p USING (user_id, task_id)
@@ -44,13 +46,13 @@ _JOIN = """
 @asset(
     step="cluster_tasks",
     schema=_SCHEMA,
-    code_version="4",
+    code_version="5",
     checks=(same_rows_as("task_embeddings", where="task_id"),),
     work=WorkUnit("users_clustered", per="user"),
 )
 def task_clusters(
     task_embeddings: Annotated[pa.Table, "user_id", "task_id", "text_hash", "embedding"],
-    todoist_tasks: Annotated[pa.Table, "user_id", "task_id", "text", "language", "parent_id"],
+    todoist_tasks: Annotated[pa.Table, "user_id", "task_id", "text", "language", "parent_id", "is_by_others"],
     previous: pa.Table,
     clusterer: Clusterer,
 ) -> pa.Table:
@@ -84,13 +86,14 @@ class _Theme:
 
     cluster_id: str
     label: str
+    is_by_others: bool
     rows: list[int]
     words: ThemeWords
 
 
 def _cluster(tasks: pa.Table, vectors: np.ndarray, clusterer: Clusterer) -> pa.Table:
     """Return the asset's rows for tasks ordered by user and id."""
-    names = ("cluster_id", "label", "tags", "duplicate_of")
+    names = ("cluster_id", "label", "tags", "is_by_others", "duplicate_of")
     columns: dict[str, list[Any]] = {name: [None] * len(tasks) for name in names}
     sizes, themes = [1] * len(tasks), list[_Theme]()
     for user in _users(tasks, vectors):
@@ -101,6 +104,7 @@ def _cluster(tasks: pa.Table, vectors: np.ndarray, clusterer: Clusterer) -> pa.T
         for row in theme.rows:
             columns["cluster_id"][row], columns["label"][row] = theme.cluster_id, theme.label
             columns["tags"][row], sizes[row] = tags, len(theme.rows)
+            columns["is_by_others"][row] = theme.is_by_others
     keys = {name: tasks[name] for name in ("user_id", "task_id", "text_hash")}
     arrays = {name: pa.array(values, _SCHEMA.field(name).type) for name, values in columns.items()}
     return pa.table({**keys, **arrays, "n_tasks": pa.array(sizes, pa.int32())}).select(_SCHEMA.names).cast(_SCHEMA)
@@ -116,6 +120,7 @@ class _User:
     task_ids: list[str]
     texts: list[str]
     parent_ids: list[str | None]
+    are_by_others: list[bool]
     previous_ids: dict[str, str]
     vectors: np.ndarray
 
@@ -133,6 +138,7 @@ class _User:
             yield _Theme(
                 str(ids[rows[0]]),
                 label_of(texts, centrality(self.vectors[rows]), self.language),
+                any(self.are_by_others[row] for row in rows),
                 (self.start + rows).tolist(),
                 ThemeWords(self.user_id, self.language, [self.words[row] for row in rows]),
             )
@@ -147,7 +153,8 @@ class _User:
 
 def _users(tasks: pa.Table, vectors: np.ndarray) -> Iterator[_User]:
     users, positions = tasks["user_id"].to_numpy(zero_copy_only=False), tasks["position"].to_numpy()
-    columns = {name: tasks[name].to_pylist() for name in ("task_id", "text", "parent_id", "language", "previous_id")}
+    names = ("task_id", "text", "parent_id", "is_by_others", "language", "previous_id")
+    columns = {name: tasks[name].to_pylist() for name in names}
     bounds = np.flatnonzero(users[1:] != users[:-1]) + 1
     for start, stop in zip([0, *bounds.tolist()], [*bounds.tolist(), len(users)], strict=True):
         user_columns = {name: values[start:stop] for name, values in columns.items()}
@@ -162,6 +169,7 @@ def _users(tasks: pa.Table, vectors: np.ndarray) -> Iterator[_User]:
             user_columns["task_id"],
             user_columns["text"],
             user_columns["parent_id"],
+            user_columns["is_by_others"],
             previous_ids,
             vectors[positions[start:stop]],
         )

@@ -16,7 +16,7 @@ from contexts.themes.vector_cache import VectorCache
 from contexts.todoist.accounts import Account, Accounts
 from contexts.todoist.client import Todoist, TodoistUnavailable, TokenRefused
 from contexts.todoist.fetch import Failed, Fetched, fetch
-from contexts.todoist.mirror import Mirror, place_of, text_hash
+from contexts.todoist.mirror import Mirror, authorship_of, place_of, text_hash
 from contexts.todoist.objects import TodoistTask
 
 _SCHEMA = pa.schema(
@@ -40,6 +40,9 @@ _SCHEMA = pa.schema(
         pa.field("labels", pa.list_(pa.string())),
         pa.field("responsible_uid", pa.string()),  # the Todoist user it is assigned to; null: nobody
         pa.field("added_by_uid", pa.string()),
+        pa.field("is_by_others", pa.bool_()),  # whether somebody else may have added it
+        pa.field("is_shared", pa.bool_()),  # whether others may have named its project, section and labels
+        pa.field("is_parent_by_others", pa.bool_()),
         pa.field("priority", pa.int8()),  # as in Todoist's API: 4 is the most urgent
         pa.field("due_date", pa.string()),  # a date, a local time, or an instant with Z
         pa.field("due_timezone", pa.string()),
@@ -56,12 +59,13 @@ _OUTAGE_USERS = 5
 """If at least this many users of a shard fail and none succeeds, Todoist itself is down."""
 
 _TASK_FIELDS = [field.name for field in fields(TodoistTask)]
+_AUTHORSHIP = ("is_by_others", "is_shared", "is_parent_by_others")
 
 
 @asset(
     step="fetch_signals",
     schema=_SCHEMA,
-    code_version="2",
+    code_version="3",
     opaque=("updated_at",),  # it moves with changes that no column shows
     work=WorkUnit("todoist_calls", per="user"),
 )
@@ -92,7 +96,7 @@ def todoist_tasks(
     removed = stored - accounts.existing(stored)
     cache.erase(_text_hashes(previous, removed))
     replaced = removed | {outcome.account.user_id for outcome in fetched}
-    kept = _completed(rows_of_users(previous, stored - replaced))
+    kept = _with_authorship(_completed(rows_of_users(previous, stored - replaced)))
     fresh = pa.Table.from_pylist([row for outcome in fetched for row in _rows(outcome)], schema=_SCHEMA)
     refused = [outcome.account.user_id for outcome in failed if isinstance(outcome.error, TokenRefused)]
     states = [outcome.sync_state for outcome in fetched]
@@ -147,7 +151,8 @@ def _rows(outcome: Fetched) -> Iterator[dict[str, Any]]:
         text = task.text if is_actionable else None
         derived = {"is_actionable": is_actionable, "title": task.title, "text": text}
         text_columns = {**derived, "text_hash": None if text is None else text_hash(text)}
-        yield user_columns | vars(task) | text_columns | place_of(task, outcome.mirror)
+        place_columns = {**place_of(task, outcome.mirror), **authorship_of(task, outcome.mirror)}
+        yield user_columns | vars(task) | text_columns | place_columns
 
 
 def _completed(rows: pa.Table) -> pa.Table:
@@ -163,6 +168,14 @@ def _completed(rows: pa.Table) -> pa.Table:
     }
     for name, values in columns.items():
         rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), values)
+    return rows
+
+
+def _with_authorship(rows: pa.Table) -> pa.Table:
+    """Return the rows with the authorship that an earlier version did not store: as long as it is unknown, others."""
+    for name in _AUTHORSHIP:
+        known = pc.if_else(pc.is_valid(rows["task_id"]), pc.fill_null(rows[name], True), None)
+        rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), known)
     return rows
 
 

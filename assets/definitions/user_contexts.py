@@ -31,7 +31,7 @@ _Rows = dict[str, list[dict[str, Any]]]
 @asset(
     step="compute_context",
     schema=_SCHEMA,
-    code_version="6",
+    code_version="7",
     checks=(users_of("todoist_tasks"),),
     work=WorkUnit("contexts_assembled", per="user"),
 )
@@ -53,8 +53,13 @@ def user_contexts(
         "is_recurring",
         "deadline_date",
         "duration_minutes",
+        "is_by_others",
+        "is_shared",
+        "is_parent_by_others",
     ],
-    task_clusters: Annotated[pa.Table, "user_id", "task_id", "cluster_id", "label", "tags", "duplicate_of"],
+    task_clusters: Annotated[
+        pa.Table, "user_id", "task_id", "cluster_id", "label", "tags", "is_by_others", "duplicate_of"
+    ],
     tip_reactions: Annotated[pa.Table, "user_id", "decision_id", "tip_kind", "theme", "reaction", "reacted_at"],
     now: datetime,
     budget: Budget,
@@ -102,7 +107,9 @@ def _themes(clusters: Iterable[dict[str, Any]]) -> Iterator[Theme]:
         if row["cluster_id"] is not None:
             themes.setdefault(row["cluster_id"], []).append(row)
     for theme_id, rows in themes.items():
-        yield Theme(theme_id, rows[0]["label"], tuple(rows[0]["tags"]), tuple(row["task_id"] for row in rows))
+        theme = rows[0]
+        task_ids = tuple(row["task_id"] for row in rows)
+        yield Theme(theme_id, theme["label"], tuple(theme["tags"]), task_ids, theme["is_by_others"] is not False)
 
 
 def _duplicates(clusters: Iterable[dict[str, Any]], tasks: Iterable[Task]) -> Iterator[tuple[tuple[str, str], ...]]:

@@ -255,14 +255,14 @@ def _merge_duplicates(
     """Return the tasks to show, in order, with the ids of up to `MAX_DUPLICATES` less urgent duplicates each.
 
     Duplicates are merged within a bucket, project, section and parent task, as long as their title is that of the
-    clustering.
+    clustering. A task that the user added is not hidden behind one of somebody else.
     """
     group_of = {task: number for number, tasks in enumerate(groups) for task in tasks}
     shown_in: dict[tuple[object, ...], Task] = {}
     duplicates_of: dict[Task, list[str]] = {}
     for task in ranked:
         group = group_of.get((task.task_id, task.title_hash)) if group_of else None
-        place = (group, buckets[task.task_id], task.project, task.section, task.parent)
+        place = (group, buckets[task.task_id], task.project, task.section, task.parent, task.is_by_others)
         shown = task if group is None else shown_in.setdefault(place, task)
         if shown is task or len(duplicates_of[shown]) == MAX_DUPLICATES:
             duplicates_of[task], shown_in[place] = [], task
@@ -287,6 +287,9 @@ def _task_view(task: Task, dated_by: DateKind, zone: ZoneInfo, duplicates: Itera
         parent=truncate(task.parent, MAX_NAME_CHARS) if task.parent else None,
         minutes=task.duration_minutes,
         also=tuple(sorted(duplicates)),
+        by_others=task.is_by_others,
+        shared=task.is_shared,
+        parent_by_others=task.is_parent_by_others,
     )
 
 
@@ -298,6 +301,7 @@ def _theme_view(theme: Theme) -> ThemeView:
         tags=tuple(truncate(tag, MAX_NAME_CHARS) for tag in theme.tags),
         n_tasks=len(theme.task_ids),
         task_ids=(),
+        by_others=theme.is_by_others,
     )
 
 

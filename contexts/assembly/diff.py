@@ -27,6 +27,7 @@ _BUCKET_NAMES: Mapping[Bucket, str] = {
 }  # fmt: skip
 _DATE_NAMES: Mapping[DateKind, str] = {"due": "due date", "deadline": "deadline"}
 _PLURAL_VERBS = {"is": "are", "was": "were", "has": "have"}
+_TOLD = "is told to the LLM now, as the user added it"
 _MAX_NAMED_TASKS = 3
 """The maximum number of tasks that a sentence about several tasks names."""
 
@@ -156,6 +157,7 @@ def _edits(old: TaskView, new: TaskView) -> Iterator[str]:
     yield from _value_change("duration", _duration(old), _duration(new))
     if old.recurring != new.recurring:
         yield "is now recurring" if new.recurring else "is no longer recurring"
+    yield from _authorship_changes(old, new)
     yield from _place_change("project", old.project, new.project)
     yield from _place_change("section", old.section, new.section)
     yield from _place_change("parent task", old.parent, new.parent)
@@ -166,6 +168,15 @@ def _value_change(noun: str, old: str | None, new: str | None) -> Iterator[str]:
     if old != new:
         now = f"no {noun} now" if new is None else f"{noun} {plain(new)} now"
         yield f"has {now} (was {'none' if old is None else plain(old)})"
+
+
+def _authorship_changes(old: TaskView, new: TaskView) -> Iterator[str]:
+    if old.by_others != new.by_others:
+        yield "is no longer told to the LLM, as somebody else may have added it" if new.by_others else _TOLD
+    if old.shared != new.shared:
+        yield "is in a shared project now" if new.shared else "is no longer in a shared project"
+    if old.parent_by_others != new.parent_by_others:
+        yield f"has {'a' if new.parent_by_others else 'no'} parent task of somebody else now"
 
 
 def _place_change(noun: str, old: str | None, new: str | None) -> Iterator[str]:
@@ -206,6 +217,8 @@ def _theme_changes(old: ThemeView, new: ThemeView) -> Iterator[str]:
     elif set(old.task_ids) != set(new.task_ids):
         yield "shows different tasks, and has as many as before"
     yield from _set_changes("tag", old.tags, new.tags)
+    if old.by_others != new.by_others:
+        yield f"has {'tasks' if new.by_others else 'no task'} of somebody else now"
 
 
 def _reaction_sentences(before: Reactions, after: Reactions, labels: Mapping[str, str]) -> Iterator[str]:

@@ -11,15 +11,15 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
-from pydantic import ValidationError
 
 from contexts.assembly.diff import differences
 from contexts.assembly.history import ContextVersion, History, request_versions
-from contexts.assembly.model import UserContext, tasks_shown
+from contexts.assembly.model import UserContext, read_archived, tasks_shown
 from contexts.postgres.sql import queries, rows
 from contexts.text import quoted
 
 _UNREADABLE = "written in a format that can no longer be read"
+_NEWER_FORMAT = "the same content in a newer format"
 
 
 class UnknownDecision(Exception):
@@ -158,7 +158,7 @@ def task_titles(version: ContextVersion | None) -> Mapping[str, str]:
     """Return the titles of the tasks that a version shows, by id; none if the version is not stored or readable."""
     try:
         return {task_id: view.title for task_id, (_, view) in tasks_shown(_read(version)).items()} if version else {}
-    except ValidationError:
+    except ValueError:
         return {}
 
 
@@ -202,10 +202,12 @@ def _version(versions: Iterable[ContextVersion], context_hash: str | None, until
 
 def _differences(before: ContextVersion | None, after: ContextVersion) -> list[str]:
     try:
-        return differences(_read(before) if before else None, _read(after))
-    except ValidationError:
+        sentences = differences(_read(before) if before else None, _read(after))
+    except ValueError:
         return [_UNREADABLE]
+    is_rewritten = before is not None and before.context_hash != after.context_hash
+    return [_NEWER_FORMAT] if is_rewritten and not sentences else sentences
 
 
 def _read(version: ContextVersion) -> UserContext:
-    return UserContext.model_validate_json(version.context_json)
+    return read_archived(version.context_json)

@@ -22,7 +22,9 @@ class Task:
     """An open task of the user with the names of its project, section and labels. Its texts are plain.
 
     priority: as in Todoist's API, 4 is the most urgent. due_date: a date, or a time with or without an offset.
-    parent: the title of the task that this one is a part of.
+    parent: the title of the task that this one is a part of. is_by_others: whether somebody else may have added it.
+    is_shared: whether others may have named its project, section and labels. is_parent_by_others: whether somebody
+    else may have added the parent task.
     """
 
     task_id: str
@@ -36,6 +38,9 @@ class Task:
     deadline_date: str | None = None
     duration_minutes: int | None = None
     parent: str | None = None
+    is_by_others: bool = False
+    is_shared: bool = False
+    is_parent_by_others: bool = False
 
     @property
     def title_hash(self) -> str:
@@ -45,12 +50,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Theme:
-    """A cluster of tasks with similar meaning."""
+    """A cluster of tasks with similar meaning.
+
+    is_by_others: whether others may have added one of the tasks that the theme was made of, and so worded its label.
+    """
 
     theme_id: str
     label: str
     tags: tuple[str, ...]
     task_ids: tuple[str, ...]
+    is_by_others: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,11 +84,17 @@ class TaskGroups:
 
     @classmethod
     def from_json(cls, text: str) -> TaskGroups:
-        """Read the form that `to_json` returns."""
+        """Read the form that `to_json` returns; a theme of an earlier version may be worded by others."""
         groups = json.loads(text)
         return cls(
             tuple(
-                Theme(theme["theme_id"], theme["label"], tuple(theme["tags"]), tuple(theme["task_ids"]))
+                Theme(
+                    theme["theme_id"],
+                    theme["label"],
+                    tuple(theme["tags"]),
+                    tuple(theme["task_ids"]),
+                    theme.get("is_by_others", True),
+                )
                 for theme in groups["themes"]
             ),
             tuple(tuple((task_id, title_hash) for task_id, title_hash in tasks) for tasks in groups["duplicates"]),
@@ -121,11 +136,12 @@ class Profile(_Part):
 
 
 class TaskView(_Part):
-    """A task as the prompt shows it.
+    """A task of a context.
 
     priority: p1 (most urgent) to p4. due: a date, or an instant with offset. dated_by: which of due date and deadline
     comes first, and so decides the bucket. parent: the title of the task that this one is a part of. also: ids of the
-    task's duplicates in the same bucket, which are not shown themselves.
+    task's duplicates in the same bucket, which are not shown themselves. by_others, shared, parent_by_others: as
+    `is_by_others`, `is_shared` and `is_parent_by_others` of `Task`; an LLM is not told the texts concerned.
     """
 
     id: str
@@ -141,12 +157,16 @@ class TaskView(_Part):
     parent: str | None = None
     minutes: int | None = None
     also: tuple[str, ...] = ()
+    by_others: bool = False
+    shared: bool = False
+    parent_by_others: bool = False
 
 
 class ThemeView(_Part):
-    """A theme as the prompt shows it.
+    """A theme of a context.
 
-    n_tasks: number of all open tasks of the theme. task_ids: only the tasks that the context shows.
+    n_tasks: number of all open tasks of the theme. task_ids: only the tasks that the context shows. by_others:
+    whether others may have worded its label and tags, which an LLM is then not told.
     """
 
     id: str
@@ -154,6 +174,7 @@ class ThemeView(_Part):
     tags: tuple[str, ...] = ()
     n_tasks: int
     task_ids: tuple[str, ...]
+    by_others: bool = False
 
 
 class Counts(_Part):
@@ -176,12 +197,13 @@ class Reactions(_Part):
 
 
 class UserContext(_Part):
-    """The complete context of a user, as the prompt shows it.
+    """The complete context of a user. An LLM is told the part of it that other people have not written.
 
-    version: the version of this schema.
+    version: the version of this schema. Version 1 did not tell which texts are by others, so it is not read as this
+    one: see `read_archived`.
     """
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     profile: Profile
     counts: Counts
     tasks: dict[Bucket, tuple[TaskView, ...]]
@@ -192,3 +214,11 @@ class UserContext(_Part):
 def tasks_shown(context: UserContext) -> dict[str, tuple[Bucket, TaskView]]:
     """Return the tasks that a context shows, by id, with their buckets, the most urgent first."""
     return {view.id: (bucket, view) for bucket in BUCKETS for view in context.tasks.get(bucket, ())}
+
+
+def read_archived(context_json: str) -> UserContext:
+    """Read a context of any version for a comparison, never for an LLM; raises ValueError if it cannot be read."""
+    document = json.loads(context_json)
+    if isinstance(document, dict) and document.get("version") == 1:
+        document["version"] = 2
+    return UserContext.model_validate_json(json.dumps(document))

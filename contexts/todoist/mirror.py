@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Set
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypedDict
 
 from contexts.assembly.model import Task
 from contexts.todoist.markup import clean_text
@@ -60,6 +60,36 @@ class Directory:
         """Return whether an item is a task of the user: no header, and assigned to the user or to nobody."""
         is_of_others = task.responsible_uid is not None and task.responsible_uid != self.todoist_user_id
         return not task.is_header and not (is_of_others and self.todoist_user_id is not None)
+
+    def is_by_others(self, task: TodoistTask) -> bool:
+        """Return whether somebody else may have added an item: anybody but the user, or anybody at all.
+
+        Only in a project of the user alone is an item without an author the user's own.
+        """
+        if task.added_by_uid is None:
+            return self.is_shared(task)
+        return task.added_by_uid != self.todoist_user_id
+
+    def is_shared(self, task: TodoistTask) -> bool:
+        """Return whether others may see and name the places of an item: its project is shared, or not known."""
+        project = self.projects.get(task.project_id or "")
+        return project is None or project.is_shared
+
+
+class PlaceNames(TypedDict):
+    """The names of a task's project and section, and the title of its parent task."""
+
+    project: str | None
+    section: str | None
+    parent: str | None
+
+
+class Authorship(TypedDict):
+    """Which texts of a task others may have written: all, the names of places and labels, the parent task's title."""
+
+    is_by_others: bool
+    is_shared: bool
+    is_parent_by_others: bool
 
 
 @dataclass(frozen=True)
@@ -130,13 +160,14 @@ def open_tasks(mirror: Mirror) -> tuple[Task, ...]:
             duration_minutes=task.duration_minutes,
             labels=task.labels,
             **place_of(task, mirror),
+            **authorship_of(task, mirror),
         )
         for task in mirror.tasks.values()
         if directory.is_actionable(task)
     )
 
 
-def place_of(task: TodoistTask, mirror: Mirror) -> dict[str, str | None]:
+def place_of(task: TodoistTask, mirror: Mirror) -> PlaceNames:
     """Return the names of a task's project and section, and the title of its parent task."""
     project = mirror.directory.projects.get(task.project_id or "")
     section = mirror.directory.sections.get(task.section_id or "")
@@ -145,6 +176,16 @@ def place_of(task: TodoistTask, mirror: Mirror) -> dict[str, str | None]:
         "project": project.name if project else None,
         "section": section.name if section else None,
         "parent": parent.title if parent else None,
+    }
+
+
+def authorship_of(task: TodoistTask, mirror: Mirror) -> Authorship:
+    """Return which texts of a task others may have written."""
+    parent = mirror.tasks.get(task.parent_id or "")
+    return {
+        "is_by_others": mirror.directory.is_by_others(task),
+        "is_shared": mirror.directory.is_shared(task),
+        "is_parent_by_others": parent is not None and mirror.directory.is_by_others(parent),
     }
 
 

@@ -71,7 +71,7 @@ class TodoistTask:
 
 @dataclass(frozen=True)
 class Project:
-    """A project. parent_id: the project that it is a part of."""
+    """A project. parent_id: the project that it is a part of. is_shared: whether others may see and change it."""
 
     name: str
     parent_id: str | None = None
@@ -134,11 +134,11 @@ def read_task(task_id: str, item: Mapping[str, Any]) -> TodoistTask:
 
 
 def read_project(project: Mapping[str, Any]) -> Project:
-    """Read a project that is not deleted."""
+    """Read a project that is not deleted; a project of a team's workspace counts as shared."""
     return Project(
         name=clean_text(project.get("name")),
         parent_id=_optional_text(project.get("parent_id")),
-        is_shared=bool(project.get("is_shared")),
+        is_shared=bool(project.get("is_shared") or project.get("workspace_id")),
         is_archived=bool(project.get("is_archived")),
     )
 

@@ -85,7 +85,7 @@ LEFT JOIN (
 ) l USING (day)
 CROSS JOIN (
     SELECT sum(input_tokens + output_tokens) / nullif(sum(n_requests), 0) AS usual
-    FROM llm_calls WHERE called_at >= :since::TIMESTAMPTZ - INTERVAL '30 days'
+    FROM llm_calls WHERE called_at >= :since::TIMESTAMPTZ - INTERVAL '30 days' AND input_tokens IS NOT NULL
 ) u
 ON CONFLICT (run_id, step) DO UPDATE
 SET finished_at = excluded.finished_at, n_users = excluded.n_users, done = excluded.done, saved = excluded.saved,

@@ -19,6 +19,9 @@ COMMENT ON COLUMN todoist_tasks.parent_id IS 'Parent task of a sub-task';
 COMMENT ON COLUMN todoist_tasks.parent IS 'Title of the parent task';
 COMMENT ON COLUMN todoist_tasks.responsible_uid IS 'Todoist''s id of the person who has to do the task; null: assigned to nobody';
 COMMENT ON COLUMN todoist_tasks.added_by_uid IS 'Todoist''s id of the author of the task';
+COMMENT ON COLUMN todoist_tasks.is_by_others IS 'Whether somebody else may have added the item; an LLM is then told none of its texts';
+COMMENT ON COLUMN todoist_tasks.is_shared IS 'Whether others may have named the project, the section and the labels, because the project is shared or not known';
+COMMENT ON COLUMN todoist_tasks.is_parent_by_others IS 'Whether somebody else may have added the parent task';
 COMMENT ON COLUMN todoist_tasks.labels IS 'Names of the task''s labels';
 COMMENT ON COLUMN todoist_tasks.priority IS 'Priority as in Todoist''s API: 4 is the most urgent, 1 the default [1 to 4]';
 COMMENT ON COLUMN todoist_tasks.due_date IS 'Due date: a date, a local time, or an instant with Z [ISO 8601]';
@@ -56,12 +59,13 @@ COMMENT ON COLUMN task_clusters.cluster_id IS 'Theme of the task, stable as long
 COMMENT ON COLUMN task_clusters.label IS 'Name of the theme';
 COMMENT ON COLUMN task_clusters.tags IS 'Words that tasks of the theme share';
 COMMENT ON COLUMN task_clusters.n_tasks IS 'Size of the theme [tasks]';
+COMMENT ON COLUMN task_clusters.is_by_others IS 'Whether somebody else may have added a task of the theme; an LLM is then not told label and tags';
 COMMENT ON COLUMN task_clusters.duplicate_of IS 'Task of which this one is a near-duplicate; null: none';
 COMMENT ON COLUMN task_clusters.shard IS 'Shard of the user: users of a shard are computed and stored together';
 
 COMMENT ON VIEW user_contexts IS 'Contexts as of the last pipeline run, one row per user';
 COMMENT ON COLUMN user_contexts.user_id IS 'User of the context';
-COMMENT ON COLUMN user_contexts.context_json IS 'Context as an LLM reads it [JSON]';
+COMMENT ON COLUMN user_contexts.context_json IS 'Context of the user; an LLM is told the part of it that nobody else may have written [JSON]';
 COMMENT ON COLUMN user_contexts.context_hash IS 'Hash of context_json [sha256, hex]';
 COMMENT ON COLUMN user_contexts.valid_until IS 'Midnight at which the context changes although no task does [UTC]';
 COMMENT ON COLUMN user_contexts.groups_json IS 'All themes with all their tasks, and all duplicates [JSON]';
@@ -89,7 +93,7 @@ COMMENT ON COLUMN context_history.user_id IS 'User of the context';
 COMMENT ON COLUMN context_history.assembled_at IS 'Time at which the context was assembled [UTC]';
 COMMENT ON COLUMN context_history.materialized_at IS 'Time at which the signals of the context were fetched [UTC]';
 COMMENT ON COLUMN context_history.context_hash IS 'Hash of context_json [sha256, hex]';
-COMMENT ON COLUMN context_history.context_json IS 'Context as an LLM read it [JSON]';
+COMMENT ON COLUMN context_history.context_json IS 'Context of the user; an LLM was told the part of it that nobody else may have written [JSON]';
 COMMENT ON COLUMN context_history.author IS 'Writer of the version: pipeline (night in old files) or request';
 COMMENT ON COLUMN context_history.day IS 'Day on which the context was assembled [UTC]';
 COMMENT ON COLUMN context_history.shard IS 'Shard of the user: users of a shard are computed and stored together';
@@ -133,9 +137,9 @@ COMMENT ON COLUMN llm_calls.candidate_set_id IS 'Id of the candidates from the a
 COMMENT ON COLUMN llm_calls.model IS 'Model that was called';
 COMMENT ON COLUMN llm_calls.outcome IS 'Outcome: answered, repaired, invalid, late, refused or failed';
 COMMENT ON COLUMN llm_calls.n_requests IS 'Number of requests, repairs included [requests]';
-COMMENT ON COLUMN llm_calls.input_tokens IS 'Tokens of the prompts [tokens]';
-COMMENT ON COLUMN llm_calls.output_tokens IS 'Tokens of the answers [tokens]';
-COMMENT ON COLUMN llm_calls.cost_usd IS 'Cost of the call; null: unknown price of the model [USD]';
+COMMENT ON COLUMN llm_calls.input_tokens IS 'Tokens of the prompts; null: unknown [tokens]';
+COMMENT ON COLUMN llm_calls.output_tokens IS 'Tokens of the answers; null: unknown [tokens]';
+COMMENT ON COLUMN llm_calls.cost_usd IS 'Cost of the call; null: unknown tokens or price of the model [USD]';
 COMMENT ON COLUMN llm_calls.seconds IS 'Duration of the call [s]';
 
 COMMENT ON VIEW asset_runs IS 'Result of each run for each asset, read from Postgres with each query';

@@ -75,6 +75,7 @@ items = st.builds(
             "project_id": st.none() | projects,
             "section_id": st.none() | sections,
             "parent_id": st.none() | ids,
+            "added_by_uid": st.sampled_from([None, "1", "1", "2"]),
             "labels": st.lists(st.sampled_from(["home", "büro", "仕事"]), max_size=3),
             "due": st.none() | whole_days | local_times | instants | st.just({"date": "someday"}),
             "deadline": st.none() | st.fixed_dictionaries({"date": days}),
@@ -82,11 +83,18 @@ items = st.builds(
         }
     ),
 )
-places = st.fixed_dictionaries({"name": st.sampled_from(["Home", "Work", "دار"])})
+places = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from(["Home", "Work", "دار"]),
+        "is_shared": st.booleans(),
+        "workspace_id": st.sampled_from([None, None, "w"]),
+    }
+)
 archived = st.builds(lambda place, flag: place | {"is_archived": flag}, places, st.booleans())
 names = st.fixed_dictionaries({"name": st.sampled_from(["Now", "Later"])})
 owners = st.fixed_dictionaries(
     {
+        "id": st.just("1"),
         "lang": st.sampled_from(["en", "de", "ar"]),
         "tz_info": st.fixed_dictionaries({"timezone": st.sampled_from([*ZONES, "Mars/Base"])}),
     }

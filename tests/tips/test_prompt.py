@@ -48,7 +48,7 @@ class TestPrompt:
         opening, data, closing, last = prompt(KNOWN, TODAY, MARK).split("\n")
         assert (opening, closing) == (f"<data {MARK}>", f"</data {MARK}>")
         assert last == "Today is Monday, 2026-11-23."
-        assert data == context_json(KNOWN).replace(',"version":1', "")
+        assert data == context_json(KNOWN).replace(',"version":2', "")
 
     def test_date_is_last(self) -> None:
         """On different days everything before the last line is equal, for the provider's cache."""

@@ -90,20 +90,22 @@ def test_a_reassignment_is_a_change(world: World, account: Any) -> None:
     world.add("ann", account("write the index", "call the printer"))
     world.night()
     before = world.stored()["ann"]["context_hash"]
-    world.todoist.advance("ann", {"items": [{"id": "t0", "content": "write the index", "responsible_uid": "2"}]})
+    task = {"id": "t0", "content": "write the index", "added_by_uid": "1"}
+    world.todoist.advance("ann", {"items": [task | {"responsible_uid": "2"}]})
     world.night(NOON + timedelta(hours=1))
     assert [row["task_id"] for row in world.rows("task_embeddings")] == ["t1"]
     assert context_of(world, "ann")["counts"]["open"] == 1
-    world.todoist.advance("ann", {"items": [{"id": "t0", "content": "write the index", "responsible_uid": None}]})
+    world.todoist.advance("ann", {"items": [task | {"responsible_uid": None}]})
     world.night(NOON + timedelta(hours=2))
     assert world.stored()["ann"]["context_hash"] == before
 
 
 def test_a_moment_of_change_is_no_change(world: World, account: Any) -> None:
     """A task that Todoist reports again with nothing but a later time of change makes no new data."""
-    world.add("ann", account({"id": "t", "content": "call", "updated_at": "2026-11-01T00:00:00Z"}))
+    task = {"id": "t", "content": "call", "added_by_uid": "1"}
+    world.add("ann", account(task | {"updated_at": "2026-11-01T00:00:00Z"}))
     world.night()
-    world.todoist.advance("ann", {"items": [{"id": "t", "content": "call", "updated_at": "2026-11-20T00:00:00Z"}]})
+    world.todoist.advance("ann", {"items": [task | {"updated_at": "2026-11-20T00:00:00Z"}]})
     [result] = [each for each in world.night(NOON + timedelta(hours=1))["todoist_tasks"] if each.n_users]
     assert not result.changed
 
@@ -168,11 +170,45 @@ def test_an_update_of_the_code_before_the_night(world: World, account: Any) -> N
     assert again["todoist_tasks"] == []
 
 
-def store_as_earlier_version(world: World) -> None:
-    """Replace the stored rows by those of an earlier version, in which headers had a text and rows no digest."""
+def test_tasks_of_an_earlier_version_are_by_others(world: World, account: Any) -> None:
+    """As long as a user is not fetched again, rows without authorship count as those of somebody else."""
+    world.add("ann", account("call", projects=[{"id": "p", "name": "Home"}]))
+    world.night()
+    assert context_of(world, "ann")["tasks"] == {"someday": [{"id": "t0", "shared": True, "title": "call"}]}
+    store_as_earlier_version(world, "is_by_others", "is_shared", "is_parent_by_others")
+    world.night(NOON + timedelta(hours=1), scope=FetchScope.LIKELY)
+    [view] = context_of(world, "ann")["tasks"]["someday"]
+    assert view == {"id": "t0", "title": "call", "by_others": True, "shared": True, "parent_by_others": True}
+    world.night(NOON + timedelta(hours=2))
+    assert context_of(world, "ann")["tasks"] == {"someday": [{"id": "t0", "shared": True, "title": "call"}]}
+
+
+def test_themes_with_a_text_of_others(world: World, account: Any) -> None:
+    """A theme with a task that somebody else added is marked until that task leaves the theme; others are not."""
+    own = [{"id": f"a{n}", "content": f"paint fence {n}", "project_id": "p"} for n in range(2)]
+    mixed = [{"id": f"b{n}", "content": f"call dentist {n}", "project_id": "p"} for n in range(3)]
+    others = {"id": "b9", "content": "call dentist nine", "project_id": "p", "added_by_uid": "2"}
+    world.add("ann", account(*own, *mixed, others, projects=[{"id": "p", "name": "Home", "is_shared": True}]))
+    world.night()
+
+    def marks() -> dict[bool, set[str]]:
+        return {theme.get("by_others", False): set(theme["task_ids"]) for theme in context_of(world, "ann")["themes"]}
+
+    assert marks() == {False: {"a0", "a1"}, True: {"b0", "b1", "b2", "b9"}}
+    world.todoist.advance("ann", {"items": [{"id": "b9", "checked": True}]})
+    world.night(NOON + timedelta(hours=1))
+    assert True not in marks()
+
+
+def store_as_earlier_version(world: World, *missing: str) -> None:
+    """Replace the stored rows by those of an earlier version, in which headers had a text and rows no digest.
+
+    missing: the columns that it did not have.
+    """
     world.connection.execute("UPDATE todoist_accounts SET rows_digest = NULL")
     asset = GRAPH["todoist_tasks"]
-    old = pa.schema([field for field in asset.schema if field.name not in ("title", "is_actionable", "parent")])
+    missing = missing or ("title", "is_actionable", "parent")
+    old = pa.schema([field for field in asset.schema if field.name not in missing])
     for shard in range(world.n_shards):
         with world.shards.open(asset, shard) as opened:
             if opened is None:

@@ -523,16 +523,16 @@ def test_bytes() -> None:
         '"tasks":{"someday":[{"also":["3"],"id":"2","title":"milk 🥛"}],'
         '"today":[{"deadline":"2026-11-30","due":"2026-11-23T19:00:00+01:00","id":"1","labels":["a","b"],"minutes":90,'
         '"priority":"p1","project":"Home","recurring":true,"section":"Bills","title":"Pay the bill"}]},'
-        '"themes":[{"id":"th","label":"Errands","n_tasks":3,"tags":["shop"],"task_ids":["1","2"]}],"version":1}'
+        '"themes":[{"id":"th","label":"Errands","n_tasks":3,"tags":["shop"],"task_ids":["1","2"]}],"version":2}'
     )
-    assert assembled.context_hash == "a0414a486d22c6b9f58e259b09154b157240eea81e406e26c920c3f84754e476"
+    assert assembled.context_hash == "d0d27e4abfd93752d38d756bd422327bedacd1d534107d8389b00d8c5d16c628"
 
 
 class TestSize:
     def test_empty_account(self) -> None:
         """The context of a user without tasks has empty lists and zero counts."""
         assert context_of(user()) == {
-            "version": 1,
+            "version": 2,
             "profile": {"timezone": "UTC", "language": "en"},
             "counts": dict.fromkeys(("open", "shown", "overdue", "today", "this_week", "later", "someday"), 0),
             "tasks": {},

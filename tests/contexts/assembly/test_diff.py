@@ -165,6 +165,12 @@ class TestEdits:
             ({"is_recurring": True}, {}, "is no longer recurring"),
             ({"labels": ("a", "b")}, {"labels": ("b",)}, "lost label 'a'"),
             ({}, {"labels": ("a",)}, "gained label 'a'"),
+            ({}, {"is_by_others": True}, "is no longer told to the LLM, as somebody else may have added it"),
+            ({"is_by_others": True}, {}, "is told to the LLM now, as the user added it"),
+            ({}, {"is_shared": True}, "is in a shared project now"),
+            ({"is_shared": True}, {}, "is no longer in a shared project"),
+            ({}, {"is_parent_by_others": True}, "has a parent task of somebody else now"),
+            ({"is_parent_by_others": True}, {}, "has no parent task of somebody else now"),
         ],
     )
     def test_edited(self, old: dict[str, Any], new: dict[str, Any], change: str) -> None:
@@ -283,6 +289,7 @@ class TestThemes:
             ({"label": "Taxes"}, "is now called 'Taxes'"),
             ({"tags": ("money", "forms")}, "gained tag 'forms'"),
             ({"tags": ()}, "lost tag 'money'"),
+            ({"is_by_others": True}, "has tasks of somebody else now"),
         ],
     )
     def test_changed(self, change: dict[str, Any], sentence: str) -> None:
@@ -344,6 +351,9 @@ views = st.builds(
     recurring=st.booleans(),
     deadline=st.none() | few,
     minutes=st.none() | numbers,
+    by_others=st.booleans(),
+    shared=st.booleans(),
+    parent_by_others=st.booleans(),
 )
 themes = st.builds(
     ThemeView,
@@ -352,6 +362,7 @@ themes = st.builds(
     tags=st.lists(few, max_size=2).map(tuple),
     n_tasks=numbers,
     task_ids=st.lists(few, max_size=2).map(tuple),
+    by_others=st.booleans(),
 )
 tallies = st.dictionaries(few, st.dictionaries(few, numbers, max_size=2), max_size=2)
 contexts = st.builds(
@@ -389,11 +400,14 @@ lists = st.lists(
         deadline_date=st.none() | st.sampled_from(["2026-11-22", "2026-11-25", "2026-12-24"]),
         parent=st.none() | few,
         duration_minutes=st.none() | st.integers(1, 2),
+        is_by_others=st.booleans(),
+        is_shared=st.booleans(),
+        is_parent_by_others=st.booleans(),
     ),
     max_size=4,
     unique_by=lambda task: task.task_id,
 )
-groups = st.builds(Theme, st.just("a"), few, st.just(("b",)), st.just(("t1", "t2", "t3")))
+groups = st.builds(Theme, st.just("a"), few, st.just(("b",)), st.just(("t1", "t2", "t3")), st.booleans())
 reacted = st.builds(Reaction, st.just("1"), few, few, st.sampled_from(["done", "ignored"]), st.just(MONDAY - DAY))
 
 

@@ -133,6 +133,18 @@ class TestContextChanges:
         assert [change.sentences for change in changes] == [["written in a format that can no longer be read"]] * 2
         assert task_titles(unreadable) == {}
 
+    def test_version_1(self) -> None:
+        """A context of version 1 is still explained; without a difference, a sentence names the newer format."""
+        new = version("a", at=MONDAY + HOUR)
+        old = replace(
+            new,
+            materialized_at=MONDAY,
+            context_hash="old",
+            context_json=new.context_json.replace('"version":2', '"version":1'),
+        )
+        assert context_changes([old, new], 9)[1].sentences == ["the same content in a newer format"]
+        assert task_titles(old) == task_titles(new) != {}
+
 
 TIP = {"kind": "quick_win", "title": "Begin", "body": "Ten minutes are enough.", "task_ids": ["t0"], "theme": None}
 OTHER_TIP = {**TIP, "kind": "focus", "title": "Something else"}

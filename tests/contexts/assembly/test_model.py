@@ -50,7 +50,7 @@ class TestTaskGroups:
         """The stored form has no blanks and no escapes; without groups it is the default of the database column."""
         task_groups = TaskGroups((Theme("a", "Früh", ("x",), ("t1",)),), ((("t1", "h1"), ("t2", "h2")),))
         assert task_groups.to_json() == (
-            '{"themes":[{"theme_id":"a","label":"Früh","tags":["x"],"task_ids":["t1"]}],'
+            '{"themes":[{"theme_id":"a","label":"Früh","tags":["x"],"task_ids":["t1"],"is_by_others":false}],'
             '"duplicates":[[["t1","h1"],["t2","h2"]]]}'
         )
         assert json.loads(TaskGroups().to_json()) == {"themes": [], "duplicates": []}

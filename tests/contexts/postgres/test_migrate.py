@@ -113,13 +113,13 @@ OLD_GROUPS = {
 }
 """Values of `context_store.themes` as migration 0009 leaves them."""
 
-TAX, PAIR = Theme("a", "Tax", ("money",), ("t1", "t2")), (("t1", "h1"), ("t2", "h2"))
+TAX, PAIR = Theme("a", "Tax", ("money",), ("t1", "t2"), True), (("t1", "h1"), ("t2", "h2"))
 NEW_GROUPS = {
     "bare list": TaskGroups((TAX,)),
     "empty list": TaskGroups(),
     "object": TaskGroups((replace(TAX, tags=("alike",)),), (PAIR,)),
-    "label like a key": TaskGroups((Theme("a", 'x,"alike":', ('[,"alike":',), ("t1",)),)),
-    "list with a label like a key": TaskGroups((Theme("a", ',"alike":[]', (), ("t1",)),)),
+    "label like a key": TaskGroups((Theme("a", 'x,"alike":', ('[,"alike":',), ("t1",), True),)),
+    "list with a label like a key": TaskGroups((Theme("a", ',"alike":[]', (), ("t1",), True),)),
 }
 
 
@@ -180,7 +180,7 @@ class TestPlainNames:
         return empty
 
     def test_groups(self, migrated: psycopg.Connection[Any]) -> None:
-        """Groups in every old form can be read, with their themes, duplicates and labels unchanged."""
+        """Groups in every old form can be read, unchanged; their themes may be worded by others."""
         rows = migrated.execute("SELECT user_id, groups_json FROM context_store").fetchall()
         assert {user_id: TaskGroups.from_json(groups) for user_id, groups in rows} == NEW_GROUPS
         kept = "context_json = '{}' AND context_hash = 'h' AND row_version = 'v' AND materialized_at = '2026-11-23'"

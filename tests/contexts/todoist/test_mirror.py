@@ -372,6 +372,51 @@ class TestOwnTasks:
         assert (task.project, task.section, task.parent) == ("Home & garden", "Roof", "Party list")
 
 
+PLACES = [
+    {"id": "private", "name": "Home"},
+    {"id": "shared", "name": "Book", "is_shared": True},
+    {"id": "team", "name": "Team", "workspace_id": "w"},
+]
+
+
+class TestAuthorship:
+    @pytest.mark.parametrize("place", ["private", "shared", "team", "unknown", None])
+    @pytest.mark.parametrize(("author", "is_by_others"), [("ann", False), ("bob", True), (7, True)])
+    def test_known_author(self, place: str | None, author: Any, is_by_others: bool) -> None:
+        """Who added a task decides whose it is, wherever it is now: it may have been moved."""
+        [task] = open_tasks(mirror_of(item("1", added_by_uid=author, project_id=place), projects=PLACES, user=ANN))
+        assert task.is_by_others == is_by_others
+
+    @pytest.mark.parametrize("user", [ANN, {}])
+    @pytest.mark.parametrize(
+        ("place", "is_by_others"),
+        [("private", False), ("shared", True), ("team", True), ("unknown", True), (None, True)],
+    )
+    def test_unknown_author(self, place: str | None, is_by_others: bool, user: Any) -> None:
+        """Without an author a task is the user's own in a project of the user alone, and nowhere else."""
+        [task] = open_tasks(mirror_of(item("1", project_id=place), projects=PLACES, user=user))
+        assert (task.is_by_others, task.is_shared) == (is_by_others, is_by_others)
+
+    def test_unknown_user(self) -> None:
+        """As long as the user's id in Todoist is unknown, a task with an author is by somebody else."""
+        [task] = open_tasks(mirror_of(item("1", added_by_uid="ann", project_id="private"), projects=PLACES))
+        assert (task.is_by_others, task.is_shared) == (True, False)
+
+    @pytest.mark.parametrize(("author", "is_by_others"), [("ann", False), ("bob", True)])
+    def test_parent(self, author: str, is_by_others: bool) -> None:
+        """A sub-task knows whether somebody else added its parent task, also a header or a colleague's task."""
+        parent = item("1", added_by_uid=author, project_id="private", responsible_uid="bob")
+        child = item("2", added_by_uid="ann", project_id="private", parent_id="1")
+        [task] = open_tasks(mirror_of(parent, child, projects=PLACES, user=ANN))
+        assert (task.is_parent_by_others, task.is_by_others) == (is_by_others, False)
+
+    def test_shared_later(self) -> None:
+        """A project that is shared later marks the names of its tasks with the next fetch."""
+        mirror = mirror_of(item("1", added_by_uid="ann", project_id="private"), projects=PLACES, user=ANN)
+        after = fold(mirror, delta(projects=[PLACES[0] | {"is_shared": True}])).mirror
+        assert [task.is_shared for task in (*open_tasks(mirror), *open_tasks(after))] == [False, True]
+
+
 ids = st.sampled_from(["t1", "t2", "t3"])
 section_ids = st.sampled_from(["s1", "s2"])
 project_ids = st.sampled_from(["p1", "p2"])
