@@ -83,9 +83,7 @@ async def _serve(settings: ServingSettings, url: str, cipher: CredentialCipher) 
     async with open_app(settings, url, cipher) as app:
         table = ConnectionTable(settings.connection_limits, app.metrics.refused_connection)
         app.metrics.watch_connections(lambda: len(table), settings.max_connections)
-        server = Server(
-            app, settings.serving_host, settings.serving_port, table, settings.shutdown, on_drain=app.drain
-        )
+        server = Server(app, table, settings.shutdown, host=settings.serving_host, port=settings.serving_port)
         gc.freeze()  # these objects live as long as the process: garbage collections need not visit them
         await server.serve()
 

@@ -205,10 +205,17 @@ def _routes(endpoints: Endpoints) -> FastAPI:
         "/v1/decisions/{decision_id}/reaction",
         response_model=ReactionAnswer,
         dependencies=bearer,
-        responses=_ERRORS | openapi_problems({400: "the body is not UTF-8", 409: "a different reaction is stored"}),
+        responses=_ERRORS
+        | openapi_problems(
+            {400: "the body is not UTF-8", 409: "a different reaction is stored; the detail says which"}
+        ),
     )
     async def reaction(decision_id: UUID, body: ReactionBody) -> Response:
-        """The user's reaction to a tip; sending it twice is the same as once."""
+        """The user's reaction to a tip; sending it twice is the same as once.
+
+        Any reaction replaces `ignored`, and `done` replaces any. Another second reaction that contradicts the stored
+        one gets 409.
+        """
         return _json(await endpoints.reaction(decision_id, body))
 
     @app.get("/healthz", response_class=PlainTextResponse)

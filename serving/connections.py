@@ -33,7 +33,6 @@ _HEADERS_TOO_SLOW = Problem(
 _HEADERS_TOO_LARGE = Problem(
     431, "the request line and the headers are larger than MAX_HEADER_BYTES", reason="headers_too_large"
 )
-_BODY_TOO_LARGE = Problem(413, "the body is larger than MAX_BODY_BYTES", reason="body_too_large")
 _MALFORMED = Problem(400, "this is not a valid HTTP/1.1 request", reason="malformed")
 _TOO_MANY_PIPELINED = Problem(
     400, "too many requests were sent before the first response", reason="too_many_pipelined"
@@ -83,6 +82,11 @@ class ConnectionTable:
         """End the connections whose time is over. now: event loop time."""
         for connection in [each for each in self._open if each.deadline <= now]:
             connection.expire()
+
+    def cancel_all(self) -> None:
+        """Cancel all requests under way."""
+        for connection in list(self._open):
+            connection.cancel()
 
     def cut_all(self) -> None:
         """Break off all connections."""
@@ -163,18 +167,17 @@ class BoundedProtocol(HttpToolsProtocol):
             self._feed(data[:room])
             data, room = data[room:], self._room()
             if room <= 0:
-                self._refuse(_HEADERS_TOO_LARGE if self._is_in_headers else _BODY_TOO_LARGE)
+                self._end_input()
 
     def pause_writing(self) -> None:
         """The client does not read: it has a while to go on."""
-        super().pause_writing()
         self._wait(self._limits.write_timeout_s)
+        super().pause_writing()
 
     def resume_writing(self) -> None:
         """The client reads again."""
         super().resume_writing()
-        if not self._is_lingering:
-            self.deadline = math.inf
+        self._wait(math.inf if self.is_answering else self._limits.keep_alive_s)
 
     def on_headers_complete(self) -> None:
         """Start the request, or queue it behind the one under way."""
@@ -182,6 +185,7 @@ class BoundedProtocol(HttpToolsProtocol):
             raise OverflowError  # the parser stops, and calls send_400_response
         super().on_headers_complete()
         self._is_in_headers = False
+        self.flow.resume_reading()  # uvicorn pauses behind a request under way, and would not see the client leave
 
     def on_message_complete(self) -> None:
         """The next byte belongs to another request."""
@@ -225,6 +229,13 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self._linger()
 
+    def cancel(self) -> None:
+        """Cancel the request under way; its client is told if it still reads."""
+        if self.flow.write_paused:
+            self.cut("not_reading")
+        elif self._task is not None:
+            self._task.cancel()
+
     def cut(self, reason: str | None) -> None:
         """Break off the connection; whatever is not sent is lost."""
         if reason is not None:
@@ -233,7 +244,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._transport.abort()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self.deadline = math.inf  # the gate bounds the body, the budget the work
+        self._wait(math.inf)  # the gate bounds the body, the budget the work
         self._answering = cycle
         self._task = self.loop.create_task(cycle.run_asgi(partial(_until_cancelled, app)))
         self.tasks.add(self._task)
@@ -252,6 +263,12 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._is_in_headers:
             return self._limits.max_header_bytes - self._n_received
         return self._limits.max_header_bytes + self._limits.max_body_bytes + _MAX_FRAMING_BYTES - self._n_received
+
+    def _end_input(self) -> None:
+        """Parse no more of a message that is too large; the gate refuses the body, after it has checked the token."""
+        if self._is_in_headers:
+            self._refuse(_HEADERS_TOO_LARGE)
+        self._is_deaf = True
 
     def _refuse(self, problem: Problem) -> None:
         """Answer input that is no request, after the requests before it, and close the connection."""
@@ -287,11 +304,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self._transport.write_eof()
 
     def _linger_until(self) -> None:
+        self.deadline = self.loop.time() + _LINGER_S
         self._is_lingering = self._is_deaf = True
-        self._wait(_LINGER_S)
 
     def _wait(self, seconds: float) -> None:
-        self.deadline = self.loop.time() + seconds
+        """Set the deadline, unless that for reading what was sent is set."""
+        if not self.flow.write_paused and not self._is_lingering:
+            self.deadline = self.loop.time() + seconds
 
 
 async def _until_cancelled(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:

@@ -32,16 +32,24 @@ _CLOCK_STEP = timedelta(microseconds=1)
 _RANKS: Mapping[str, int] = {"ignored": 0, "dismissed": 1, "snoozed": 1, "accepted": 1, "done": 2}
 """A reaction replaces one of lower rank: any replaces `ignored`, which the service stores; `done` replaces any."""
 
+_IMPLIED: Mapping[str, tuple[str, ...]] = {"done": ("accepted", "ignored")} | dict.fromkeys(
+    ("ignored", "dismissed", "snoozed", "accepted"), ("ignored",)
+)
+"""The weaker reactions that a stored one includes; they change nothing and are no conflict."""
+
 
 class UnknownDecision(Exception):
     """There is no such decision, or it belongs to a different user."""
 
 
 class ReactionConflict(Exception):
-    """A different reaction of the same rank is stored."""
+    """A different reaction is stored, and the new one neither replaces it nor follows from it."""
 
-    def __init__(self, stored: str) -> None:
-        super().__init__(f"this decision already has the reaction '{stored}'")
+    def __init__(self, stored: str, refused: str) -> None:
+        rule = "nothing replaces 'done'" if stored == "done" else "only 'done' replaces it"
+        super().__init__(
+            f"the reaction '{stored}' is stored for this decision, and '{refused}' was not stored: {rule}"
+        )
         self.stored = stored
 
 
@@ -95,8 +103,8 @@ class Learner:
                 raise UnknownDecision
             stored = await _SQL.read_reaction(connection, decision_id=decision_id)
             if stored is not None and _RANKS[reaction] <= _RANKS[stored["reaction"]]:
-                if reaction != stored["reaction"] and _RANKS[reaction] == _RANKS[stored["reaction"]]:
-                    raise ReactionConflict(stored["reaction"])
+                if reaction not in (stored["reaction"], *_IMPLIED[stored["reaction"]]):
+                    raise ReactionConflict(stored["reaction"], reaction)
                 return StoredReaction(decision_id, stored["reaction"], is_news=False)
             await _SQL.write_reaction(
                 connection,

@@ -30,6 +30,7 @@ class Readiness:
         self._pool = pool
         self._policy = policy
         self._checks: SingleFlight[None] = SingleFlight()
+        self._reason: str | None = None
 
     @classmethod
     @asynccontextmanager
@@ -45,21 +46,35 @@ class Readiness:
     async def check(self) -> None:
         """Raise Problem 503 unless decisions can be made; concurrent calls share one check of at most a second."""
         try:
+            await self._check_in_time()
+        except Problem as problem:
+            self._report(problem.reason)
+            raise
+        self._report(None)
+
+    async def _check_in_time(self) -> None:
+        try:
             async with asyncio.timeout(_TIMEOUT_S):
                 await self._checks.join("decision", self._make_reads)
         except asyncpg.TargetServerAttributeNotMatched:
             raise _read_only() from None
         except (
             TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError,
-        ) as error:  # fmt: skip
-            log.error("not ready: %s", type(error).__name__)
+        ):  # fmt: skip
             raise database_problem() from None
+
+    def _report(self, reason: str | None) -> None:
+        """Log a change. reason: for which the service is not ready; None if it is."""
+        if reason != self._reason:
+            log.warning("not ready: %s", reason) if reason else log.info("ready again")
+        self._reason = reason
 
     async def _make_reads(self) -> None:
         async with self._pool.acquire() as connection:
             await connection.fetch(_SQL.read_users.sql, [_NOBODY])
             if await _SQL.read_policy(connection, policy=self._policy) is None:
-                raise Problem(503, f"the table policies lacks {self._policy}, which a process adds when it starts")
+                detail = f"the table policies lacks {self._policy}: start the process again"
+                raise Problem(503, detail, reason="no_policy")
             is_read_only = await _SQL.is_read_only(connection)
         if is_read_only:
             await self._pool.expire_connections()

@@ -17,9 +17,9 @@ from functools import partial
 from types import FrameType
 
 import uvicorn
-from starlette.types import ASGIApp
 
 from serving.connections import BoundedProtocol, ConnectionTable
+from serving.gate import Gate
 from serving.limits import ShutdownTimes
 from serving.startup import NotReady
 
@@ -39,21 +39,29 @@ _OTHER_FILES = 64
 """Open files beside connections: sockets to Todoist, the LLM and Postgres, listeners, the log."""
 
 
+def _end_process() -> None:
+    """End a process in which something does not let go, such as a database that does not answer."""
+    log.error("the grace period is over; the process ends with connections open")
+    sys.stderr.flush()
+    os._exit(0)
+
+
 class Server(uvicorn.Server):
     """Uvicorn's server with a shutdown in three steps: drain, finish the requests under way, break off the rest."""
 
     def __init__(
         self,
-        app: ASGIApp,
-        host: str,
-        port: int,
+        gate: Gate,
         table: ConnectionTable,
         times: ShutdownTimes,
-        on_drain: Callable[[], None],
+        *,
+        host: str,
+        port: int,
+        end_process: Callable[[], object] = _end_process,
     ) -> None:
-        """on_drain: called when a signal arrives."""
+        """end_process: called in a thread shortly before the grace period ends, if the process is still alive."""
         config = uvicorn.Config(
-            app,
+            gate,
             host=host,
             port=port,
             http=partial(BoundedProtocol, table=table),  # type: ignore[arg-type]
@@ -67,10 +75,10 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._table = table
         self._times = times
-        self._on_drain = on_drain
+        self._on_drain = gate.drain
         self._signalled_at: float | None = None
-        self._last_resort = threading.Timer(max(0.1, times.grace_period_s - _LAST_RESORT_S), _end_process)
-        self._last_resort.daemon = True
+        self.last_resort = threading.Timer(max(0.1, times.grace_period_s - _LAST_RESORT_S), end_process)
+        self.last_resort.daemon = True
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -88,7 +96,7 @@ class Server(uvicorn.Server):
             self.force_exit = True
             return
         self._signalled_at = time.monotonic()
-        self._last_resort.start()
+        self.last_resort.start()
         self._on_drain()
 
     async def on_tick(self, counter: int) -> bool:
@@ -108,8 +116,7 @@ class Server(uvicorn.Server):
         await self._until_idle(self._times.grace_period_s - _CLEANUP_S)
         if tasks := list(self.server_state.tasks):
             log.warning("%d requests are not finished after the grace period and are cancelled", len(tasks))
-            for task in tasks:
-                task.cancel()
+            self._table.cancel_all()
             await asyncio.wait(tasks, timeout=_LAST_RESORT_S)
         self._table.cut_all()
 
@@ -135,10 +142,3 @@ def allow_open_files(n: int) -> None:
             " (ulimit -Hn, or LimitNOFILE of systemd), or lower MAX_CONNECTIONS"
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _end_process() -> None:
-    """End a process in which something does not let go, such as a database that does not answer."""
-    log.error("the grace period is over; the process ends with connections open")
-    sys.stderr.flush()
-    os._exit(0)

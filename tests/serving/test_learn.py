@@ -118,6 +118,8 @@ class TestReact:
             ("snoozed", "done", 200, "done"),
             ("done", "accepted", 200, "done"),
             ("done", "ignored", 200, "done"),
+            ("done", "dismissed", 409, "done"),
+            ("done", "snoozed", 409, "done"),
             ("accepted", "dismissed", 409, "accepted"),
             ("dismissed", "accepted", 409, "dismissed"),
             ("snoozed", "dismissed", 409, "snoozed"),
@@ -134,7 +136,10 @@ class TestReact:
         if status == 200:
             assert response.body == {"decision_id": decision_id, "reaction": stored, "is_news": stored != first}
         else:
-            assert response.body["detail"] == f"this decision already has the reaction '{stored}'"
+            rule = "nothing replaces 'done'" if stored == "done" else "only 'done' replaces it"
+            assert response.body["detail"] == (
+                f"the reaction '{stored}' is stored for this decision, and '{second}' was not stored: {rule}"
+            )
         assert harness.rows("SELECT reaction, reward FROM reactions") == [(stored, REWARDS[stored])]
         assert is_same(harness.posterior(), expected_posterior(harness, {decision_id: stored}))
 
