@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
 from getpass import getpass
 from typing import Annotated, Any
 
@@ -127,7 +129,7 @@ def _open_accounts() -> Iterator[Accounts]:
     cipher = CredentialCipher(read_settings(CredentialSettings).keys)
     with connect(read_settings(DatabaseSettings).database_url) as connection:
         check_migrated(connection)
-        yield Accounts(connection, cipher)
+        yield Accounts(connection, cipher, clock=partial(datetime.now, UTC))
 
 
 def _set_active(user_id: str, *, active: bool) -> None:

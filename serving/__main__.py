@@ -138,7 +138,12 @@ async def open_app(
             inline=inline,
             candidate_source=CandidateSource(store, generator, metrics, clock, new_id=uuid4),
             decider=Decider(store, learner, ThompsonPolicy(POLICY), new_id=uuid4, new_seed=_new_seed),
-            timing=Timing(settings.freshness_sla, settings.revalidate_after, budget_s=settings.request_budget),
+            timing=Timing(
+                settings.freshness_sla,
+                settings.revalidate_after,
+                settings.max_context_age,
+                budget_s=settings.request_budget,
+            ),
             clock=clock,
         )
         stack.push_async_callback(recommender.close)

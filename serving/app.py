@@ -30,7 +30,7 @@ from serving.limits import GateLimits
 from serving.metrics import Metrics
 from serving.problems import Problem, ProblemHandlers, add_problem_handlers, error_responder, openapi_problems
 from serving.readiness import Readiness, database_problem
-from serving.recommend import Recommender, UnknownUser
+from serving.recommend import NoContext, Recommender, UnknownUser
 from serving.routes import RouteTable
 from serving.store import ContextSource, LLMStatus
 from tips.candidates import Tip
@@ -105,12 +105,6 @@ class Endpoints:
         """The stored context, its hash and its age."""
         _check_user_id(user_id)
         stored = await self._in_time(self.recommender.context(user_id))
-        if stored is None:
-            raise Problem(
-                404,
-                "this user has no context yet: the next nightly run or a request for a tip assembles one",
-                reason="no_context",
-            )
         now = self.recommender.clock()
         return orjson.dumps(
             {
@@ -255,6 +249,7 @@ _DATABASE_ERRORS = (
 
 _HANDLERS: ProblemHandlers = {
     UnknownUser: lambda _: Problem(404, "there is no such user", reason="unknown_user"),
+    NoContext: lambda error: Problem(404, str(error), reason="no_context"),
     UnknownDecision: lambda _: Problem(404, "there is no such decision", reason="unknown_decision"),
     ReactionConflict: lambda error: Problem(409, str(error), reason="reaction_conflict"),
     Overloaded: lambda _: Problem(

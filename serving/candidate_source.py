@@ -127,7 +127,7 @@ class CandidateSource:
         )
         # The time after the LLM's answer, not of the request: the newest set counts.
         made_at = self.clock()
-        await self.store.write_candidates(user.user_id, candidates, [stored_hash for _, stored_hash in tips], made_at)
+        await self.store.write_candidates(user, candidates, [stored_hash for _, stored_hash in tips], made_at)
         return candidates
 
     async def _record(self, user: UserState, set_id: UUID | None, usage: LLMUsage, now: datetime) -> None:

@@ -26,7 +26,7 @@ from contexts.todoist.credentials import CredentialCipher, Credentials, Credenti
 from contexts.todoist.fetch import Failed, fetch_one
 from contexts.todoist.mirror import Directory, open_tasks
 from serving.metrics import Metrics
-from serving.store import Store
+from serving.store import Store, UserState
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,10 @@ class InlineAssembler:
         self._metrics = metrics
         self._timeout_s = timeout_s
         self._clock = clock
-        self._cooldowns: dict[str, datetime] = {}  # the end of each account's cool-down
+        self._cooldowns: dict[
+            str, tuple[int, datetime]
+        ] = {}  # each user's connection number and end of the cool-down
+        self._refused: dict[str, int] = {}  # the connection numbers of users whose last answer was a refused token
         self._breakers = AsyncCircuitBreakerFactory(
             default_threshold=_CIRCUIT_FAILURES,
             default_ttl=_CIRCUIT_OPEN_S,
@@ -74,8 +77,12 @@ class InlineAssembler:
             ],
         )
 
+    def is_refused(self, user: UserState) -> bool:
+        """Whether Todoist refused the account's token when it was last asked, here or in the last run."""
+        return user.is_refused or self._refused.get(user.user_id) == user.connection_number
+
     async def assemble(self, user_id: str) -> None:
-        """Store the user's context as of now, unless a newer one is stored meanwhile.
+        """Store the user's context as of now, unless a newer one is stored, or the account is replaced, meanwhile.
 
         Raises NotAssembled if that fails or takes too long.
         """
@@ -90,26 +97,28 @@ class InlineAssembler:
         self._metrics.inline.labels("assembled").inc()
 
     async def _assemble(self, user_id: str) -> None:
-        now = self._clock()
-        signals, groups_json = await self._signals(user_id, now)
+        now, account = self._clock(), await self._account(user_id)
+        signals, groups_json = await self._signals(account, now)
         assembled = assemble(signals, now, self._budget)
         row = StoredContext(
             user_id, now, assembled.context_json, assembled.context_hash, assembled.valid_until, groups_json
         )
-        await self._store.write_context(row, signals.timezone)
+        await self._store.write_context(row, account, signals.timezone)
 
-    async def _signals(self, user_id: str, now: datetime) -> tuple[Signals, str]:
+    async def _signals(self, account: Account, now: datetime) -> tuple[Signals, str]:
         """The user's signals, and the stored task groups in them as JSON."""
-        account = await self._account(user_id)
-        if now < self._cooldowns.get(user_id, now):
+        user_id, number = account.user_id, account.connection_number
+        cooling, until = self._cooldowns.get(user_id, (number, now))
+        if cooling == number and now < until:
             raise NotAssembled("the account is cooling down: Todoist asked to wait, refused it or is unreadable")
         async with await self._breakers.get_breaker("todoist"):
             fetched = await fetch_one(self._session, account, None, self._save_renewed)
             if isinstance(fetched, Failed):
-                self._cool_down(user_id, fetched.error, now)
+                self._cool_down(account, fetched.error, now)
                 raise fetched.error
         self._cooldowns.pop(user_id, None)
-        groups_json = await self._store.read_groups(user_id)
+        self._refused.pop(user_id, None)
+        groups_json = await self._store.read_groups(account)
         directory = fetched.mirror.directory
         return Signals(
             user_id=user_id,
@@ -120,22 +129,26 @@ class InlineAssembler:
             reactions=await self._store.read_reactions(user_id, now),
         ), groups_json
 
-    def _cool_down(self, user_id: str, error: TodoistError, now: datetime) -> None:
+    def _cool_down(self, account: Account, error: TodoistError, now: datetime) -> None:
         """Start a cool-down: as long as Todoist asked for, at most `_MAX_COOLDOWN_S`.
 
         If it refuses the account, or its response cannot be read, the cool-down is the maximum.
         """
-        if isinstance(error, TokenRefused | RequestRefused | ResponseUnreadable):
-            self._cooldowns[user_id] = now + timedelta(seconds=_MAX_COOLDOWN_S)
-        elif isinstance(error, TodoistUnavailable) and error.retry_after is not None:
-            self._cooldowns[user_id] = now + timedelta(seconds=min(error.retry_after, _MAX_COOLDOWN_S))
+        if isinstance(error, TokenRefused):
+            self._refused[account.user_id] = account.connection_number
+        seconds = _MAX_COOLDOWN_S
+        if isinstance(error, TodoistUnavailable):
+            if error.retry_after is None:
+                return
+            seconds = min(error.retry_after, _MAX_COOLDOWN_S)
+        self._cooldowns[account.user_id] = account.connection_number, now + timedelta(seconds=seconds)
 
     async def _account(self, user_id: str) -> Account:
         row = await self._store.read_account(user_id)
         if row is None:
             raise NotAssembled("the user is inactive, or the account is not connected")
         credentials = self._cipher.unseal(user_id, row["credentials"])
-        return Account(user_id, credentials, None, Directory(), row["timezone"])
+        return Account(user_id, row["connection_number"], credentials, None, Directory(), row["timezone"])
 
-    async def _save_renewed(self, user_id: str, credentials: Credentials) -> None:
-        await self._store.save_credentials(user_id, self._cipher.seal(user_id, credentials))
+    async def _save_renewed(self, account: Account, credentials: Credentials) -> None:
+        await self._store.save_credentials(account, self._cipher.seal(account.user_id, credentials))

@@ -25,9 +25,15 @@ and the slow path is given up this long before the budget ends."""
 _MAX_REFRESHES = 8
 """Number of contexts that are refreshed in the background at once; others are refreshed after a later request."""
 
+_NO_CONTEXT = "this user has no context yet: the next nightly run or a request for a tip assembles one"
+
 
 class UnknownUser(Exception):
     """There is no such user."""
+
+
+class NoContext(Exception):
+    """The user has no context that may be used; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +42,13 @@ class Timing:
 
     sla: greatest age of a context that is used as it is.
     revalidate_after: age from which a context is refreshed in the background after the answer.
+    max_age: greatest age of a context that is used, be it stale.
     budget_s: seconds that no request exceeds.
     """
 
     sla: timedelta
     revalidate_after: timedelta
+    max_age: timedelta
     budget_s: float
 
 
@@ -79,43 +87,51 @@ class Recommender:
         deadline = asyncio.get_running_loop().time() + self.timing.budget_s - _RESERVE_S
         user = await self._read(user_id)
         now = self.clock()
+        if user.connection_number is None:
+            return await self._generic_answer(user, now)
         candidates = user.current_candidates(now)
+        # A request does not join one for an earlier account of the same user.
+        flight = f"{user_id} {user.connection_number}"
         if candidates is None or not user.is_fresh(now, self.timing.sla):
-            prepared = await self._preparations.join(user_id, lambda: self._slow_path(user_id, deadline))
+            prepared = await self._preparations.join(flight, lambda: self._slow_path(user_id, flight, deadline))
             return await self.decider.decide(
                 prepared.user, prepared.candidates, prepared.source, prepared.llm, self.clock()
             )
         if self._is_due_for_refresh(user, now):
-            self._refreshes.start(user_id, lambda: self._refresh(user_id))
+            self._refreshes.start(flight, lambda: self._refresh(user_id))
         return await self.decider.decide(user, candidates, "stored", "skipped", now)
 
-    async def context(self, user_id: str) -> StoredContext | None:
-        """The user's stored context, or None; raises UnknownUser."""
-        await self._read(user_id)
-        return await self.store.read_context(user_id)
+    async def context(self, user_id: str) -> StoredContext:
+        """The user's stored context; raises UnknownUser or NoContext."""
+        user = await self._read(user_id)
+        if reason := self._unusable(user, self.clock()):
+            raise NoContext(reason)
+        if (stored := await self.store.read_context(user)) is None:
+            raise NoContext(_NO_CONTEXT)
+        return stored
 
     async def close(self) -> None:
         """Cancel all preparations and refreshes that are still running."""
         await self._preparations.cancel()
         await self._refreshes.cancel()
 
-    async def _slow_path(self, user_id: str, deadline: float) -> Prepared:
+    async def _slow_path(self, user_id: str, flight: str, deadline: float) -> Prepared:
         """Recover what is missing for an answer, or, past the deadline, use what is stored.
 
-        deadline: event loop time.
+        flight: the key of this preparation. deadline: event loop time.
         """
         try:
             async with asyncio.timeout_at(deadline), self.locks.hold(user_id):
-                return await self._recover(user_id, deadline - _RESERVE_S)
+                return await self._recover(user_id, flight, deadline - _RESERVE_S)
         except TimeoutError:
             log.warning("user %s: the budget is spent, answering from stored data", user_id)
-        return await self._recover(user_id, None)
+        return await self._recover(user_id, flight, None)
 
-    async def _recover(self, user_id: str, llm_deadline: float | None) -> Prepared:
+    async def _recover(self, user_id: str, flight: str, llm_deadline: float | None) -> Prepared:
         """Assemble a stale context, and find candidates.
 
-        llm_deadline: event loop time by which the LLM must have answered; None: neither Todoist nor the LLM is
-        called.
+        flight: the key of this preparation. llm_deadline: event loop time by which the LLM must have answered; None:
+        neither Todoist nor the LLM is called.
         """
         # Again, because another process may have done the work while this one waited for the lock.
         user = await self._read(user_id)
@@ -123,13 +139,14 @@ class Recommender:
         if llm_deadline is not None and not user.is_fresh(self.clock(), self.timing.sla):
             is_assembled = await self._assemble(user_id)
             user = await self._read(user_id)
-        stored, now = await self.store.read_context(user_id), self.clock()
+        now = self.clock()
+        stored = None if self._unusable(user, now) else await self.store.read_context(user)
         if stored is None:
-            return Prepared(user, generic_candidates(now), "none", "fallback")
+            return Prepared(user.without_context(), generic_candidates(now), "none", "fallback")
         user = user.with_context(stored)
         is_fresh = user.is_fresh(now, self.timing.sla)
         candidates, llm = await self.candidate_source.find(
-            user, stored, now, llm_deadline, before_llm=lambda: self._preparations.keep(user_id)
+            user, stored, now, llm_deadline, before_llm=lambda: self._preparations.keep(flight)
         )
         source: ContextSource = "inline" if is_assembled else "stored" if is_fresh else "stale"
         return Prepared(user, candidates, source, llm)
@@ -150,6 +167,25 @@ class Recommender:
                     await self.inline.assemble(user_id)
         except Exception as error:
             log.warning("user %s: context not refreshed, %s", user_id, type(error).__name__)
+
+    async def _generic_answer(self, user: UserState, now: datetime) -> Answer:
+        """Answer with the generic tip, without any text of the user."""
+        return await self.decider.decide(user.without_context(), generic_candidates(now), "none", "fallback", now)
+
+    def _unusable(self, user: UserState, now: datetime) -> str | None:
+        """The reason why a user's stored context is not used, not even as a stale one; None if it may be used."""
+        age = user.age(now)
+        if user.connection_number is None:
+            return "this user is inactive or not connected to Todoist, so the stored context is not used"
+        if age is None:
+            return _NO_CONTEXT
+        if user.is_fresh(now, self.timing.sla):
+            return None
+        if age > self.timing.max_age:
+            return "this user's context is older than MAX_CONTEXT_AGE: a request for a tip assembles another one"
+        if self.inline.is_refused(user):
+            return "Todoist refuses this user's token, so the stale context is not used until the user reconnects"
+        return None
 
     def _is_due_for_refresh(self, user: UserState, now: datetime) -> bool:
         age = user.age(now)

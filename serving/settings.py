@@ -38,6 +38,11 @@ class ServingSettings(SharedSettings):
         ge=timedelta(0),
         description="Age from which a context is refreshed in the background after the answer, such as 05:00:00.",
     )
+    max_context_age: timedelta = Field(
+        timedelta(days=7),
+        gt=timedelta(0),
+        description="Greatest age of a stale context that is used if Todoist does not answer, such as 168:00:00.",
+    )
     llm_model: str | None = Field(
         None,
         description="provider:model of pydantic-ai, such as openai:gpt-5-mini, anthropic:claude-haiku-4-5,"
@@ -131,6 +136,15 @@ class ServingSettings(SharedSettings):
         if any(len(token.get_secret_value()) < _MIN_TOKEN_CHARS for token in value):
             raise ValueError(f"a token of fewer than {_MIN_TOKEN_CHARS} characters can be guessed")
         return value
+
+    @model_validator(mode="after")
+    def _check_age_beyond_sla(self) -> ServingSettings:
+        if self.max_context_age < self.freshness_sla:
+            raise ValueError(
+                f"MAX_CONTEXT_AGE={self.max_context_age} is shorter than FRESHNESS_SLA={self.freshness_sla}:"
+                " fresh contexts would not be used"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_grace_period(self) -> ServingSettings:

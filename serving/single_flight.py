@@ -95,8 +95,8 @@ class SingleFlight(Generic[T]):
 class AdvisoryLocks:
     """Postgres advisory locks by name, all on one connection: waiting for a lock occupies no other connection.
 
-    However many callers wait, one statement at a time tries their locks. Within a process a name must have at most
-    one caller at a time; `SingleFlight` ensures it.
+    However many callers wait, one statement at a time tries their locks. Callers of one process do not exclude each
+    other, because its connection holds the lock for all of them: `SingleFlight` keeps them apart.
     """
 
     def __init__(self, pool: asyncpg.Pool) -> None:

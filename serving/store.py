@@ -17,6 +17,7 @@ from contexts.assembly.model import Reaction, TaskGroups
 from contexts.assembly.store import StoredContext, is_fresh, reactions_since
 from contexts.clock import CLOCK_DIFFERENCE
 from contexts.postgres.sql import queries
+from contexts.todoist.accounts import Account
 from contexts.todoist.zones import valid_zone
 from serving.batcher import Batcher
 from serving.deliveries import Deliveries
@@ -73,10 +74,17 @@ class CandidateSet:
 
 @dataclass(frozen=True, slots=True)
 class UserState:
-    """The state of a user that a request reads first: time zone, freshness and last candidates, no context text."""
+    """The state of a user that a request reads first: time zone, freshness and last candidates, no context text.
+
+    connection_number: of the Todoist account that the context and the candidates are from; None if the user is
+    inactive or not connected, and then there are none. is_refused: whether Todoist refused the account in the last
+    run that asked it.
+    """
 
     user_id: str
     timezone: str
+    connection_number: int | None
+    is_refused: bool
     materialized_at: datetime | None
     valid_until: datetime | None
     context_hash: str | None
@@ -101,6 +109,10 @@ class UserState:
         if last is None or last.context_hash != self.context_hash or now >= min(last.expires_at, last.renew_at):
             return None
         return last
+
+    def without_context(self) -> UserState:
+        """The same user without a context and candidates."""
+        return replace(self, materialized_at=None, valid_until=None, context_hash=None, last_candidates=None)
 
     def with_context(self, stored: StoredContext) -> UserState:
         """The same user with another context."""
@@ -192,27 +204,27 @@ class Store:
         """
         await self._decisions.submit(decision)
 
-    async def read_context(self, user_id: str) -> StoredContext | None:
-        """A user's row of `context_store`."""
-        row = await _SQL.read_context(self.pool, user_id=user_id)
-        return None if row is None else StoredContext(user_id=user_id, **dict(row))
+    async def read_context(self, user: UserState) -> StoredContext | None:
+        """A user's row of `context_store`; None if it is not from the account of this state."""
+        row = await _SQL.read_context(self.pool, user_id=user.user_id, connection_number=user.connection_number)
+        return None if row is None else StoredContext(user_id=user.user_id, **dict(row))
 
     async def read_subject_hashes(self, candidates: CandidateSet) -> list[str]:
         """The subject hash of each tip of a stored set."""
         return list(await _SQL.read_subject_hashes(self.pool, candidate_set_id=candidates.set_id) or ())
 
     async def read_account(self, user_id: str) -> Mapping[str, Any] | None:
-        """The user_id, credentials and timezone of an account; None if it must not be fetched."""
+        """The columns of an account that an assembly needs; None if it must not be fetched."""
         row: Mapping[str, Any] | None = await _SQL.read_account(self.pool, user_id=user_id)
         return row
 
-    async def save_credentials(self, user_id: str, sealed: str) -> None:
-        """Store renewed credentials."""
-        await _ACCOUNTS.save_credentials(self.pool, user_id=user_id, credentials=sealed)
+    async def save_credentials(self, account: Account, sealed: str) -> None:
+        """Store an account's renewed credentials."""
+        await _ACCOUNTS.save_credentials(self.pool, **_key(account), credentials=sealed)
 
-    async def read_groups(self, user_id: str) -> str:
+    async def read_groups(self, account: Account) -> str:
         """The task groups of the last clustering as JSON, see `contexts.assembly.model.TaskGroups`."""
-        return await _SQL.read_groups(self.pool, user_id=user_id) or TaskGroups().to_json()
+        return await _SQL.read_groups(self.pool, **_key(account)) or TaskGroups().to_json()
 
     async def read_reactions(self, user_id: str, now: datetime) -> tuple[Reaction, ...]:
         """The user's reactions to tips that belong in a context assembled at `now`."""
@@ -220,12 +232,15 @@ class Store:
         rows = [dict(row) async for row in _CONTEXTS.reactions_since(self.pool, since=since, user_ids=[user_id])]
         return tuple(Reaction(**{name: row[name] for name in row if name != "user_id"}) for row in rows)
 
-    async def write_context(self, row: StoredContext, timezone: str) -> bool:
-        """Store a context and the user's time zone; False if a newer context was stored and stays."""
-        await _ACCOUNTS.save_timezone(self.pool, [{"user_id": row.user_id, "timezone": timezone}])
+    async def write_context(self, row: StoredContext, account: Account, timezone: str) -> bool:
+        """Store a context and the user's time zone; False if a newer context, or one of a newer account, stays.
+
+        account: that the context was made from.
+        """
+        await _ACCOUNTS.save_timezone(self.pool, [{**_key(account), "timezone": timezone}])
         is_written = await _SQL.write_context(
             self.pool,
-            user_id=row.user_id,
+            **_key(account),
             materialized_at=row.materialized_at,
             context_json=row.context_json,
             context_hash=row.context_hash,
@@ -237,13 +252,14 @@ class Store:
         return bool(is_written)
 
     async def write_candidates(
-        self, user_id: str, candidates: CandidateSet, subject_hashes: Sequence[str], made_at: datetime
+        self, user: UserState, candidates: CandidateSet, subject_hashes: Sequence[str], made_at: datetime
     ) -> None:
         """Append a set of candidates."""
         await _SQL.write_candidates(
             self.pool,
             candidate_set_id=candidates.set_id,
-            user_id=user_id,
+            user_id=user.user_id,
+            connection_number=user.connection_number,
             context_hash=candidates.context_hash,
             author=candidates.author,
             made_at=made_at,
@@ -293,9 +309,13 @@ class Store:
 
 
 def _user_state(row: Sequence[Any]) -> UserState:
-    user_id, timezone, materialized_at, valid_until, context_hash, set_id, made_for, *rest = row
+    user_id, timezone, number, is_refused, materialized_at, valid_until, context_hash, set_id, made_for, *rest = row
     last = None if set_id is None else CandidateSet(set_id, made_for, *rest)
-    return UserState(user_id, timezone, materialized_at, valid_until, context_hash, last)
+    return UserState(user_id, timezone, number, bool(is_refused), materialized_at, valid_until, context_hash, last)
+
+
+def _key(account: Account) -> dict[str, Any]:
+    return {"user_id": account.user_id, "connection_number": account.connection_number}
 
 
 def _is_about_values(error: Exception) -> bool:

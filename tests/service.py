@@ -159,6 +159,12 @@ class ServiceHarness:
             yield
             other.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS TRUE")
 
+    async def todoist_called(self, timeout_s: float = 5.0) -> None:
+        """Wait for the first call of Todoist."""
+        async with asyncio.timeout(timeout_s):
+            while not self.todoist.calls:
+                await asyncio.sleep(0.005)
+
     def use_todoist(self, todoist: LocalTodoist) -> None:
         """Replace the Todoist that answers."""
         self.todoist, self.todoist_server.app = todoist, todoist.app

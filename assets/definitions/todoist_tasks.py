@@ -98,7 +98,7 @@ def todoist_tasks(
     replaced = removed | {outcome.account.user_id for outcome in fetched}
     kept = _with_authorship(_completed(rows_of_users(previous, stored - replaced)))
     fresh = pa.Table.from_pylist([row for outcome in fetched for row in _rows(outcome)], schema=_SCHEMA)
-    refused = [outcome.account.user_id for outcome in failed if isinstance(outcome.error, TokenRefused)]
+    refused = [outcome.account for outcome in failed if isinstance(outcome.error, TokenRefused)]
     states = [outcome.sync_state for outcome in fetched]
     return Output(
         pa.concat_tables([kept, fresh]),

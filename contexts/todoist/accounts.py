@@ -48,11 +48,12 @@ class FetchScope(StrEnum):
 class Account:
     """One user's account, as a fetch needs it.
 
-    sync_token: None requests a full sync. rows_digest: of the stored rows that the sync token continues, None if
-    unknown.
+    connection_number: tells the account from earlier ones of the user. sync_token: None requests a full sync.
+    rows_digest: of the stored rows that the sync token continues, None if unknown.
     """
 
     user_id: str
+    connection_number: int
     credentials: Credentials
     sync_token: str | None
     directory: Directory
@@ -62,9 +63,10 @@ class Account:
 
 @dataclass(frozen=True)
 class SyncState:
-    """The starting point of a user's next fetch, saved after the data of this one, with the digest of these data."""
+    """The starting point of an account's next fetch, saved after the data of this one, with the digest of these."""
 
     user_id: str
+    connection_number: int
     sync_token: str | None
     directory: Directory
     rows_digest: bytes | None = None
@@ -76,14 +78,17 @@ class Accounts:
     def __init__(
         self, connection: psycopg.Connection[Any], cipher: CredentialCipher, *, clock: Clock | None = None
     ) -> None:
-        """clock: an instant of a last fetch that lies ahead of it gives way to that of the next fetch."""
+        """clock: instants that lie ahead of it are from before it was set back; without a clock there are none."""
         self._connection = connection
         self._cipher = cipher
         self._clock = clock
         self._sql = queries("accounts")
 
     def add(self, user_id: str, *, email: str, timezone: str, credentials: Credentials) -> None:
-        """Add a user with a Todoist account, or replace an existing user's credentials.
+        """Add a user with a Todoist account, or replace an existing user's account, also by the same one.
+
+        The context made from a replaced account is deleted. What is still on its way (a fetch, a request, a run of
+        the pipeline) carries the connection number of the replaced account, and is not used.
 
         Raises ValueError if the id has another form than `contexts.user_ids` describes, or the time zone does not
         exist.
@@ -94,7 +99,14 @@ class Accounts:
         with self._connection.transaction():
             self._sql.add_user(self._connection, user_id=user_id, email=email, timezone=timezone)
             sealed = self._cipher.seal(user_id, credentials)
-            self._sql.add_account(self._connection, user_id=user_id, credentials=sealed)
+            self._sql.add_account(
+                self._connection,
+                user_id=user_id,
+                credentials=sealed,
+                connected_at=self._clock() if self._clock else None,
+                latest=latest_instant(self._clock),
+            )
+            self._sql.remove_context(self._connection, user_id=user_id)
 
     def remove(self, user_id: str) -> bool:
         """Delete a user from Postgres; the next run deletes the Parquet rows. Return False if the user is unknown."""
@@ -167,7 +179,7 @@ class Accounts:
     def load(self, user_ids: Iterable[str]) -> tuple[list[Account], dict[str, str]]:
         """Return the accounts of some users, and an error message for each user with undecryptable credentials."""
         accounts, errors = list[Account](), dict[str, str]()
-        for user_id, sealed, sync_token, directory, timezone, rows_digest in self._sql.sync_states(
+        for user_id, number, sealed, sync_token, directory, timezone, rows_digest in self._sql.sync_states(
             self._connection, user_ids=list(user_ids)
         ):
             try:
@@ -175,23 +187,23 @@ class Accounts:
             except CredentialsError as error:
                 errors[user_id] = str(error)
                 continue
-            accounts.append(
-                Account(user_id, credentials, *_starting_point(sync_token, directory), timezone, rows_digest)
-            )
+            start = _starting_point(sync_token, directory)
+            accounts.append(Account(user_id, number, credentials, *start, timezone, rows_digest))
         return accounts, errors
 
-    def save_credentials(self, user_id: str, credentials: Credentials) -> None:
-        """Store renewed credentials; call it at once, because the old refresh token is no longer valid."""
-        sealed = self._cipher.seal(user_id, credentials)
-        self._sql.save_credentials(self._connection, user_id=user_id, credentials=sealed)
+    def save_credentials(self, account: Account, credentials: Credentials) -> None:
+        """Store an account's renewed credentials; call it at once, because the old refresh token is used up."""
+        self._save_sealed(account.user_id, account.connection_number, self._cipher.seal(account.user_id, credentials))
 
     def save_sync_states(
-        self, sync_states: Iterable[SyncState], refused_users: Iterable[str], observed_at: datetime
+        self, sync_states: Iterable[SyncState], refused: Iterable[Account], observed_at: datetime
     ) -> None:
         """Store the results of a run's fetches, all or none; call it after the fetched data are stored.
 
-        refused_users: users with an access token that Todoist refused. That has no consequences before the end of
-        the run, `confirm_refusals` or `discard_refusals` with the same instant.
+        Results of an account that was replaced during the fetch are passed over.
+
+        refused: accounts with an access token that Todoist refused. That has no consequences before the end of the
+        run, `confirm_refusals` or `discard_refusals` with the same instant.
         """
         latest = latest_instant(self._clock)
         fetched = [{**_to_row(sync_state, observed_at), "latest": latest} for sync_state in sync_states]
@@ -199,7 +211,7 @@ class Accounts:
             if fetched:
                 self._sql.save_observation(self._connection, fetched)
                 self._sql.save_timezone(self._connection, [row for row in fetched if row["timezone"]])
-            if refusals := [{"user_id": user_id, "refused_at": observed_at} for user_id in refused_users]:
+            if refusals := [{**_key(account), "refused_at": observed_at} for account in refused]:
                 self._sql.save_refusal(self._connection, refusals)
 
     def confirm_refusals(self, refused_at: datetime) -> list[str]:
@@ -221,9 +233,13 @@ class Accounts:
         """Encrypt all credentials with the first key, and return the number of accounts."""
         with self._connection.transaction():
             accounts = list(self._sql.all_credentials(self._connection))
-            for user_id, sealed in accounts:
-                self._sql.save_credentials(self._connection, user_id=user_id, credentials=self._cipher.rotate(sealed))
+            for user_id, number, sealed in accounts:
+                self._save_sealed(user_id, number, self._cipher.rotate(sealed))
         return len(accounts)
+
+    def _save_sealed(self, user_id: str, connection_number: int, sealed: str) -> None:
+        values = {"user_id": user_id, "connection_number": connection_number, "credentials": sealed}
+        self._sql.save_credentials(self._connection, **values)
 
 
 def _starting_point(sync_token: str | None, directory: Mapping[str, Any]) -> tuple[str | None, Directory]:
@@ -236,10 +252,14 @@ def _starting_point(sync_token: str | None, directory: Mapping[str, Any]) -> tup
 
 def _to_row(sync_state: SyncState, observed_at: datetime) -> dict[str, Any]:
     return {
-        "user_id": sync_state.user_id,
+        **_key(sync_state),
         "sync_token": sync_state.sync_token,
         "directory": Jsonb(sync_state.directory.to_json()),
         "rows_digest": sync_state.rows_digest,
         "observed_at": observed_at,
         "timezone": sync_state.directory.timezone,
     }
+
+
+def _key(account: Account | SyncState) -> dict[str, Any]:
+    return {"user_id": account.user_id, "connection_number": account.connection_number}

@@ -24,8 +24,8 @@ from contexts.todoist.mirror import Mirror, fold
 
 log = logging.getLogger(__name__)
 
-SaveCredentials = Callable[[str, Credentials], Awaitable[None]]
-"""Stores a user's renewed credentials before their first use."""
+SaveCredentials = Callable[[Account, Credentials], Awaitable[None]]
+"""Stores an account's renewed credentials before their first use."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +60,17 @@ def fetch(
     todoist: Todoist,
     accounts: Iterable[Account],
     mirrors: Mapping[str, Mirror],
-    save_credentials: Callable[[str, Credentials], None],
+    save_credentials: Callable[[Account, Credentials], None],
 ) -> list[Fetched | Failed]:
     """Fetch every account, `todoist.concurrency` at a time.
 
     mirrors: the stored mirrors by user; a user without one gets a full sync.
-    save_credentials: stores a user's renewed credentials before their first use. An exception of it is raised again
-    as soon as all users are done, because a renewal that is broken off would lose another user's tokens.
+    save_credentials: stores an account's renewed credentials before their first use. An exception of it is raised
+    again as soon as all users are done, because a renewal that is broken off would lose another user's tokens.
     """
 
-    async def save(user_id: str, credentials: Credentials) -> None:
-        save_credentials(user_id, credentials)
+    async def save(account: Account, credentials: Credentials) -> None:
+        save_credentials(account, credentials)
 
     return asyncio.run(_fetch_all(todoist, list(accounts), mirrors, save))
 
@@ -118,7 +118,12 @@ async def fetch_one(
     return Fetched(
         account=account,
         mirror=folded.mirror,
-        sync_state=SyncState(account.user_id, None if folded.needs_full else sync_token, folded.mirror.directory),
+        sync_state=SyncState(
+            account.user_id,
+            account.connection_number,
+            None if folded.needs_full else sync_token,
+            folded.mirror.directory,
+        ),
         n_full=calls.n_full,
         n_incremental=calls.n_incremental,
         n_skipped=len(folded.skipped),
@@ -147,7 +152,7 @@ async def _sync(
 async def _renew(session: TodoistSession, account: Account, save_credentials: SaveCredentials) -> Credentials:
     with _failing_alone():
         credentials = await session.renew(account.credentials)
-    await save_credentials(account.user_id, credentials)
+    await save_credentials(account, credentials)
     return credentials
 
 

@@ -4,11 +4,18 @@ INSERT INTO users (user_id, email, timezone) VALUES (:user_id, :email, :timezone
 ON CONFLICT (user_id) DO UPDATE SET email = excluded.email, timezone = excluded.timezone, active = TRUE;
 
 -- name: add_account!
--- Add a Todoist account, or replace its credentials; replaced credentials discard the sync token.
-INSERT INTO todoist_accounts (user_id, credentials) VALUES (:user_id, :credentials)
+-- Add a Todoist account, or replace an existing one as a new connection, of which nothing is known yet. The instant of
+-- connecting is later than the last fetch of the previous connection, unless that is from after :latest, because the
+-- clock was set back since.
+INSERT INTO todoist_accounts AS a (user_id, credentials, connection_number, connected_at)
+VALUES (:user_id, :credentials, nextval('connection_numbers'), :connected_at)
 ON CONFLICT (user_id) DO UPDATE
-SET credentials = excluded.credentials, sync_token = NULL, rows_digest = NULL, auth_failures = 0,
-    pending_refused_at = NULL, connected = TRUE;
+SET credentials = excluded.credentials, connection_number = excluded.connection_number,
+    connected_at = greatest(excluded.connected_at,
+                            CASE WHEN a.connected_at <= :latest THEN a.connected_at END,
+                            CASE WHEN a.observed_at <= :latest THEN a.observed_at + INTERVAL '1 microsecond' END),
+    sync_token = NULL, directory = '{}', rows_digest = NULL, observed_at = NULL,
+    auth_failures = 0, refused_at = NULL, pending_refused_at = NULL, connected = TRUE;
 
 -- name: remove_user!
 -- Delete a user with the account, decisions and reactions.
@@ -87,35 +94,42 @@ SELECT user_id FROM users WHERE user_id = ANY(:user_ids);
 
 -- name: sync_states
 -- The credentials and the starting point of the next fetch of some users.
-SELECT a.user_id, a.credentials, a.sync_token, a.directory, u.timezone, a.rows_digest
+SELECT a.user_id, a.connection_number, a.credentials, a.sync_token, a.directory, u.timezone, a.rows_digest
 FROM todoist_accounts a JOIN users u USING (user_id)
 WHERE a.user_id = ANY(:user_ids);
 
 -- name: all_credentials
 -- Every account's credentials, locked while they are encrypted with a new key.
-SELECT user_id, credentials FROM todoist_accounts ORDER BY user_id FOR UPDATE;
+SELECT user_id, connection_number, credentials FROM todoist_accounts ORDER BY user_id FOR UPDATE;
 
 -- name: save_credentials!
--- Store renewed or re-encrypted credentials.
-UPDATE todoist_accounts SET credentials = :credentials WHERE user_id = :user_id;
+-- Store renewed or re-encrypted credentials, unless the account was replaced meanwhile.
+UPDATE todoist_accounts SET credentials = :credentials
+WHERE user_id = :user_id AND connection_number = :connection_number;
 
 -- name: save_observation*!
--- Store the starting point of the next fetch, after the data of a successful fetch are stored. The instant of the last
--- fetch does not move back, unless it is later than :latest, because the clock was set back since.
+-- Store the starting point of the next fetch, after the data of a successful fetch are stored, unless the account was
+-- replaced meanwhile. The instant of the last fetch does not move back, unless it is later than :latest, because the
+-- clock was set back since. A run that began before the account was connected has fetched it after that.
 UPDATE todoist_accounts
 SET sync_token = :sync_token, directory = :directory, rows_digest = :rows_digest,
-    observed_at = CASE WHEN observed_at > :latest THEN :observed_at
-                       ELSE greatest(observed_at, :observed_at) END,
+    observed_at = greatest(:observed_at, CASE WHEN observed_at <= :latest THEN observed_at END,
+                           CASE WHEN connected_at <= :latest THEN connected_at END),
+    connected_at = CASE WHEN connected_at > :latest THEN :observed_at ELSE connected_at END,
     auth_failures = 0, pending_refused_at = NULL
-WHERE user_id = :user_id;
+WHERE user_id = :user_id AND connection_number = :connection_number;
 
 -- name: save_timezone*!
--- Store a user's time zone from Todoist.
-UPDATE users SET timezone = :timezone WHERE user_id = :user_id AND timezone <> :timezone;
+-- Store a user's time zone from Todoist, unless the account was replaced meanwhile.
+UPDATE users u SET timezone = :timezone
+FROM todoist_accounts a
+WHERE a.user_id = u.user_id AND a.connection_number = :connection_number
+  AND u.user_id = :user_id AND u.timezone <> :timezone;
 
 -- name: save_refusal*!
 -- Store that Todoist refused a token in the run at :refused_at, until the end of the run confirms or discards it.
-UPDATE todoist_accounts SET pending_refused_at = :refused_at WHERE user_id = :user_id;
+UPDATE todoist_accounts SET pending_refused_at = :refused_at
+WHERE user_id = :user_id AND connection_number = :connection_number;
 
 -- name: confirm_refusals
 -- Count the refusals of the run at :refused_at, and return the users disconnected by that. Refusals without a successful

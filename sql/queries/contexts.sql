@@ -1,37 +1,54 @@
 -- name: refresh
 -- Set a newer materialized_at on rows with unchanged content, an older one only on rows from after :latest, which were
--- written before the clock was set back. Returns their users.
+-- written before the clock was set back. Returns their users. What was fetched before the account was connected belongs
+-- to another account.
 -- ANY repeats the join's condition: without it Postgres would scan the whole table for the few users of a shard.
 UPDATE context_store c
 SET materialized_at = n.materialized_at
 FROM unnest(:user_ids::TEXT[], :versions::TEXT[], :instants::TIMESTAMPTZ[]) AS n (user_id, row_version, materialized_at)
+LEFT JOIN todoist_accounts a ON a.user_id = n.user_id AND a.user_id = ANY(:user_ids::TEXT[])
 WHERE c.user_id = ANY(:user_ids::TEXT[])
   AND c.user_id = n.user_id AND c.row_version = n.row_version
+  AND c.connection_number = coalesce(a.connection_number, 0)
+  AND n.materialized_at >= coalesce(a.connected_at, '-infinity')
   AND (c.materialized_at < n.materialized_at OR (c.materialized_at > :latest AND c.materialized_at <> n.materialized_at))
 RETURNING c.user_id;
 
 -- name: stored_versions
--- Read the versions of these users' rows.
-SELECT user_id, row_version FROM context_store WHERE user_id = ANY(:user_ids::TEXT[]);
+-- Read the versions of these users' rows that were made from their present accounts.
+SELECT c.user_id, c.row_version
+FROM context_store c LEFT JOIN todoist_accounts a ON a.user_id = c.user_id
+WHERE c.user_id = ANY(:user_ids::TEXT[]) AND c.connection_number = coalesce(a.connection_number, 0);
 
 -- name: write!
--- Write whole rows, never over a newer one, unless that is from after :latest.
-INSERT INTO context_store (user_id, materialized_at, context_json, context_hash, valid_until, groups_json, row_version)
-SELECT * FROM unnest(:user_ids::TEXT[], :instants::TIMESTAMPTZ[], :contexts::TEXT[], :hashes::TEXT[],
-                     :valid_until::TIMESTAMPTZ[], :groups_json::TEXT[], :versions::TEXT[])
+-- Write whole rows, never over a newer one, unless that is from after :latest, or was made from an earlier account. What
+-- was fetched before the account was connected belongs to another account and is not written.
+INSERT INTO context_store (user_id, materialized_at, context_json, context_hash, valid_until, groups_json, row_version,
+                           connection_number)
+SELECT n.*, coalesce(a.connection_number, 0)
+FROM unnest(:user_ids::TEXT[], :instants::TIMESTAMPTZ[], :contexts::TEXT[], :hashes::TEXT[],
+            :valid_until::TIMESTAMPTZ[], :groups_json::TEXT[], :versions::TEXT[])
+     AS n (user_id, materialized_at, context_json, context_hash, valid_until, groups_json, row_version)
+LEFT JOIN todoist_accounts a ON a.user_id = n.user_id AND a.user_id = ANY(:user_ids::TEXT[])
+WHERE n.materialized_at >= coalesce(a.connected_at, '-infinity')
 ON CONFLICT (user_id) DO UPDATE
 SET materialized_at = excluded.materialized_at, context_json = excluded.context_json,
     context_hash = excluded.context_hash, valid_until = excluded.valid_until, groups_json = excluded.groups_json,
-    row_version = excluded.row_version
-WHERE context_store.materialized_at <= excluded.materialized_at OR context_store.materialized_at > :latest;
+    row_version = excluded.row_version, connection_number = excluded.connection_number
+WHERE context_store.connection_number < excluded.connection_number
+   OR (context_store.connection_number = excluded.connection_number
+       AND (context_store.materialized_at <= excluded.materialized_at OR context_store.materialized_at > :latest));
 
 -- name: update_groups!
 -- Replace the groups of rows that a request wrote meanwhile from newer tasks: the pipeline's groups are newer.
 -- These rows lose their version, so that the next run that fetches their tasks writes them as a whole.
 UPDATE context_store c SET groups_json = n.groups_json, row_version = NULL
 FROM unnest(:user_ids::TEXT[], :instants::TIMESTAMPTZ[], :groups_json::TEXT[]) AS n (user_id, materialized_at, groups_json)
+LEFT JOIN todoist_accounts a ON a.user_id = n.user_id AND a.user_id = ANY(:user_ids::TEXT[])
 WHERE c.user_id = ANY(:user_ids::TEXT[])
-  AND c.user_id = n.user_id AND c.materialized_at > n.materialized_at AND c.groups_json <> n.groups_json;
+  AND c.user_id = n.user_id AND c.materialized_at > n.materialized_at AND c.groups_json <> n.groups_json
+  AND c.connection_number = coalesce(a.connection_number, 0)
+  AND n.materialized_at >= coalesce(a.connected_at, '-infinity');
 
 -- name: remove_orphans!
 -- Delete rows of users who no longer exist.

@@ -1,18 +1,23 @@
 -- name: read_users
--- The freshness of these users' contexts and their last candidates, without the contexts.
-SELECT u.user_id, u.timezone, c.materialized_at, c.valid_until, c.context_hash,
+-- The freshness of these users' contexts and their last candidates, without the contexts. A user who is inactive or not
+-- connected has neither, and what was made from an earlier account is left out.
+SELECT u.user_id, u.timezone, a.connection_number, a.auth_failures > 0 AS is_refused,
+       c.materialized_at, c.valid_until, c.context_hash,
        s.candidate_set_id, s.context_hash AS made_for, s.author, s.expires_at, s.renew_at, s.tips, s.kinds, s.themes, s.features
 FROM users u
-LEFT JOIN context_store c ON c.user_id = u.user_id
+LEFT JOIN todoist_accounts a ON a.user_id = u.user_id AND a.connected AND u.active
+LEFT JOIN context_store c ON c.user_id = a.user_id AND c.connection_number = a.connection_number
 LEFT JOIN LATERAL (
-    SELECT * FROM candidate_sets s WHERE s.user_id = u.user_id ORDER BY s.made_at DESC LIMIT 1
+    SELECT * FROM candidate_sets s
+    WHERE s.user_id = a.user_id AND s.connection_number = a.connection_number
+    ORDER BY s.made_at DESC LIMIT 1
 ) s ON TRUE
 WHERE u.user_id = ANY(:user_ids);
 
 -- name: read_context^
--- A user's row of the store.
+-- A user's row of the store, if it was made from the account with this connection number.
 SELECT c.materialized_at, c.context_json, c.context_hash, c.valid_until, c.groups_json
-FROM context_store c WHERE c.user_id = :user_id;
+FROM context_store c WHERE c.user_id = :user_id AND c.connection_number = :connection_number;
 
 -- name: read_subject_hashes$
 -- The subject hash of each tip of a set.
@@ -20,30 +25,36 @@ SELECT subject_hashes FROM candidate_sets WHERE candidate_set_id = :candidate_se
 
 -- name: read_account^
 -- The account of a user for an inline fetch; no row if it must not be fetched.
-SELECT a.user_id, a.credentials, u.timezone
+SELECT a.user_id, a.connection_number, a.credentials, u.timezone
 FROM todoist_accounts a JOIN users u USING (user_id)
 WHERE a.user_id = :user_id AND u.active AND a.connected;
 
 -- name: read_groups$
--- A user's task groups of the last clustering.
-SELECT groups_json FROM context_store WHERE user_id = :user_id;
+-- The task groups of the last clustering of an account's tasks.
+SELECT groups_json FROM context_store WHERE user_id = :user_id AND connection_number = :connection_number;
 
 -- name: write_context$
--- Store a context that was assembled during a request, unless a newer one is stored; returns TRUE if it was written.
+-- Store a context that was assembled during a request, unless a newer one is stored or the account was replaced
+-- meanwhile; returns TRUE if it was written.
 -- A row from more than :clock_difference ahead was written before a clock was set back, and is not newer.
 -- A context that differs from the previous one is also kept for the history, because later tips are made from it.
 WITH before AS MATERIALIZED (
     SELECT context_hash FROM context_store WHERE user_id = :user_id FOR UPDATE  -- the row after any write in progress
 ), written AS (
-    INSERT INTO context_store (user_id, materialized_at, context_json, context_hash, valid_until, groups_json, row_version)
-    SELECT u.user_id, :materialized_at, :context_json, :context_hash, :valid_until, :groups_json, :row_version
-    FROM users u LEFT JOIN before ON TRUE WHERE u.user_id = :user_id
+    INSERT INTO context_store (user_id, materialized_at, context_json, context_hash, valid_until, groups_json, row_version,
+                               connection_number)
+    SELECT a.user_id, :materialized_at, :context_json, :context_hash, :valid_until, :groups_json, :row_version,
+           a.connection_number
+    FROM todoist_accounts a LEFT JOIN before ON TRUE
+    WHERE a.user_id = :user_id AND a.connection_number = :connection_number
     ON CONFLICT (user_id) DO UPDATE
     SET materialized_at = excluded.materialized_at, context_json = excluded.context_json,
         context_hash = excluded.context_hash, valid_until = excluded.valid_until, groups_json = excluded.groups_json,
-        row_version = excluded.row_version
-    WHERE context_store.materialized_at <= excluded.materialized_at
-       OR context_store.materialized_at > now() + :clock_difference
+        row_version = excluded.row_version, connection_number = excluded.connection_number
+    WHERE context_store.connection_number < excluded.connection_number
+       OR (context_store.connection_number = excluded.connection_number
+           AND (context_store.materialized_at <= excluded.materialized_at
+                OR context_store.materialized_at > now() + :clock_difference))
     RETURNING user_id, materialized_at, context_hash, context_json
 ), kept AS (
     INSERT INTO request_contexts (user_id, assembled_at, materialized_at, context_hash, context_json)
@@ -54,11 +65,11 @@ WITH before AS MATERIALIZED (
 SELECT TRUE FROM written;
 
 -- name: write_candidates!
--- Append a set of candidates.
+-- Append a set of candidates about an account.
 INSERT INTO candidate_sets (candidate_set_id, user_id, context_hash, author, made_at, expires_at, renew_at, tips, subject_hashes,
-                            kinds, themes, features)
+                            kinds, themes, features, connection_number)
 SELECT :candidate_set_id, u.user_id, :context_hash, :author, :made_at, :expires_at, :renew_at, :tips, :subject_hashes,
-       :kinds, :themes, :features
+       :kinds, :themes, :features, :connection_number
 FROM users u WHERE u.user_id = :user_id;
 
 -- name: write_decision!

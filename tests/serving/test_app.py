@@ -178,7 +178,7 @@ class TestMetrics:
         harness.clock.forward(hours=7)
         service.tip()
         harness.clock.forward(hours=41)
-        harness.todoist.fail("ann", Fault.invalid_token())
+        harness.todoist.fail("ann", Fault.rate_limited())
         harness.llm.behaviour = Behaviour.SERVER_ERROR
         service.tip()
         service.request("POST", "/v1/users/nobody/tip")

@@ -182,7 +182,7 @@ class TestFailures:
         assert service.tip().body["source"] == "inline"
         harness.clock.forward(hours=7)
         harness.todoist.fail("ann", Fault.invalid_token())
-        assert service.tip().body["source"] == "stale"
+        assert service.tip().body["source"] == "none"
         assert service.metric("inline_assemblies_total", outcome="assembled") == 1
         assert service.metric("inline_assemblies_total", outcome="failed") == 1
         assert service.metric("todoist_calls_total") == harness.calls()[0] == 3

@@ -154,7 +154,6 @@ FAULTS: Mapping[str, list[Fault]] = {
     "server errors": DOWN,
     "silence": SILENT,
     "too many requests": [Fault.rate_limited(600)],
-    "refused token": [Fault.invalid_token()] * 3,
     "nonsense": [Fault.truncated_json()] * 3,
 }
 
@@ -175,26 +174,6 @@ class TestTodoistDown:
         assert harness.one("SELECT source FROM decisions ORDER BY decided_at DESC LIMIT 1") == "stale"
 
     @pytest.mark.usefixtures("ann")
-    def test_revoked_token(self, harness: ServiceHarness, service: Service) -> None:
-        """A user who revoked the access gets stale contexts, without consequences for other users."""
-        service.tip()
-        harness.world.add("bob", {**harness.todoist.document("ann")})
-        harness.todoist.revoke("ann")
-        harness.clock.forward(hours=7)
-        for _ in range(7):
-            assert service.tip("ann").origin == ("stale", "skipped")
-        assert service.tip("bob").origin == ("inline", "called")
-
-    @pytest.mark.usefixtures("ann")
-    @pytest.mark.parametrize("state", ["todoist_accounts SET connected", "users SET active"])
-    def test_must_not_be_fetched(self, harness: ServiceHarness, service: Service, state: str) -> None:
-        """Todoist is not called for a user who is disconnected or inactive."""
-        service.tip()
-        harness.connection.execute(f"UPDATE {state} = FALSE")
-        harness.clock.forward(hours=7)
-        assert service.tip().origin == ("stale", "skipped")
-        assert harness.calls() == (0, 1)
-
     @pytest.mark.usefixtures("ann")
     def test_stale_without_candidates(self, harness: ServiceHarness, service: Service) -> None:
         """The LLM writes candidates even for a stale context; the answer is marked as stale."""

@@ -58,12 +58,20 @@ def add_requests(connection: Connection) -> Callable[..., None]:
 
 def save_fetch(accounts: Accounts, user: str, sync_token: str | None, at: datetime = NOW, **directory: Any) -> None:
     """Save a successful fetch."""
-    accounts.save_sync_states([SyncState(user, sync_token, Directory(**directory))], [], at)
+    accounts.save_sync_states([sync_state(accounts, user, sync_token, Directory(**directory))], [], at)
+
+
+def sync_state(
+    accounts: Accounts, user: str, sync_token: str | None, directory: Directory, rows_digest: bytes | None = None
+) -> SyncState:
+    """Return the result of a fetch of a user's present account."""
+    [account] = accounts.load([user])[0]
+    return SyncState(user, account.connection_number, sync_token, directory, rows_digest)
 
 
 def refuse(accounts: Accounts, *users: str, at: datetime) -> list[str]:
     """Save refusals of a run and confirm them at its end; return the users disconnected by that."""
-    accounts.save_sync_states([], users, at)
+    accounts.save_sync_states([], accounts.load(users)[0], at)
     return accounts.confirm_refusals(at)
 
 
@@ -118,7 +126,7 @@ class TestAdding:
     def test_encrypted_tokens(self, accounts: Accounts, add: Add, connection: Connection) -> None:
         """No table contains a readable token."""
         add("ann")
-        accounts.save_credentials("ann", Credentials(CANARY, CANARY))
+        accounts.save_credentials(accounts.load(["ann"])[0][0], Credentials(CANARY, CANARY))
         tables = [name for (name,) in connection.execute("SELECT relname FROM pg_class WHERE relkind = 'r'")]
         assert "todoist_accounts" in tables
         for table in ("users", "todoist_accounts"):
@@ -152,7 +160,7 @@ class TestSyncStates:
             language="de",
             unreadable=frozenset({"0f", "1e"}),
         )
-        accounts.save_sync_states([SyncState("ann", "s1", directory, b"digest")], [], NOW)
+        accounts.save_sync_states([sync_state(accounts, "ann", "s1", directory, b"digest")], [], NOW)
         [account] = accounts.load(["ann"])[0]
         assert (account.sync_token, account.directory, account.timezone) == ("s1", directory, "Asia/Tokyo")
         assert account.rows_digest == b"digest"
@@ -194,7 +202,7 @@ class TestSyncStates:
     def test_all_or_nothing(self, accounts: Accounts, add: Add) -> None:
         """If one user's state cannot be saved, no state is saved."""
         add("ann", "bob")
-        broken = [SyncState("ann", "s1", Directory()), SyncState("bob", "nul\x00", Directory())]
+        broken = [sync_state(accounts, "ann", "s1", Directory()), sync_state(accounts, "bob", "nul\x00", Directory())]
         with pytest.raises((psycopg.Error, ValueError)):
             accounts.save_sync_states(broken, [], NOW)
         assert accounts.observed() == {}
@@ -240,7 +248,7 @@ class TestRefusals:
         """A refusal without the end of its run has no consequences, on as many days as it comes."""
         add("ann")
         for days in range(4):
-            accounts.save_sync_states([], ["ann"], NOW + days * DAY)
+            accounts.save_sync_states([], accounts.load(["ann"])[0], NOW + days * DAY)
         assert accounts.confirm_refusals(NOW) == []
         assert (state(accounts, "ann")["connected"], state(accounts, "ann")["auth_failures"]) == (True, 0)
 
@@ -248,8 +256,8 @@ class TestRefusals:
         """Discarded refusals do not count, and those of other runs stay."""
         add("ann", "bob")
         refuse(accounts, "ann", "bob", at=NOW)
-        accounts.save_sync_states([], ["ann"], NOW + DAY)
-        accounts.save_sync_states([], ["bob"], NOW + 2 * DAY)
+        accounts.save_sync_states([], accounts.load(["ann"])[0], NOW + DAY)
+        accounts.save_sync_states([], accounts.load(["bob"])[0], NOW + 2 * DAY)
         accounts.discard_refusals(NOW + DAY)
         assert accounts.confirm_refusals(NOW + DAY) == []
         assert accounts.confirm_refusals(NOW + 2 * DAY) == ["bob"]
@@ -258,7 +266,7 @@ class TestRefusals:
         """A successful fetch ends a refusal that no run confirmed."""
         add("ann")
         refuse(accounts, "ann", at=NOW - DAY)
-        accounts.save_sync_states([], ["ann"], NOW)
+        accounts.save_sync_states([], accounts.load(["ann"])[0], NOW)
         save_fetch(accounts, "ann", "s1", NEXT_RUN)
         assert accounts.confirm_refusals(NOW) == []
         assert state(accounts, "ann")["auth_failures"] == 0
@@ -293,7 +301,7 @@ class TestRefusals:
                 save_fetch(accounts, "ann", "s1", at)
                 first = None
                 continue
-            accounts.save_sync_states([], ["ann"], at)
+            accounts.save_sync_states([], accounts.load(["ann"])[0], at)
             if outcome == "outage":
                 accounts.discard_refusals(at)
             elif outcome == "refused":
@@ -323,7 +331,7 @@ class TestCredentials:
         """Renewed credentials are stored, and the sync token is kept."""
         add("ann")
         save_fetch(accounts, "ann", "s1")
-        accounts.save_credentials("ann", Credentials("new", "refresh"))
+        accounts.save_credentials(accounts.load(["ann"])[0][0], Credentials("new", "refresh"))
         [account] = accounts.load(["ann"])[0]
         assert (account.credentials, account.sync_token) == (Credentials("new", "refresh"), "s1")
 
@@ -542,7 +550,7 @@ class TestDue:
         """A time zone that only Python knows does not affect other users."""
         add("ann")
         add("bob")
-        accounts.save_sync_states([SyncState("bob", "s", Directory(timezone=zone))], [], NOW)
+        accounts.save_sync_states([sync_state(accounts, "bob", "s", Directory(timezone=zone))], [], NOW)
         for user in ("ann", "bob"):
             add_requests(user, NOW - timedelta(days=1))
         assert "ann" in accounts.due(NOW, NEXT_RUN, scope=FetchScope.LIKELY)

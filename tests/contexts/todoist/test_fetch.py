@@ -38,7 +38,7 @@ ODD_VALUES = [
 
 def new_account(user: str, *, access: str | None = None, refresh: str | None = None) -> Account:
     """Return an account that was never fetched."""
-    return Account(user, Credentials(access or f"token-{user}", refresh), None, Directory(), "UTC")
+    return Account(user, 1, Credentials(access or f"token-{user}", refresh), None, Directory(), "UTC")
 
 
 @dataclass
@@ -81,7 +81,8 @@ class Product:
         """Return for every call of a user whether it was a full sync."""
         return [call.full for call in self.todoist.calls if call.user == user and call.path == "/api/v1/sync"]
 
-    def _save_credentials(self, user: str, credentials: Credentials) -> None:
+    def _save_credentials(self, account: Account, credentials: Credentials) -> None:
+        user = account.user_id
         self.renewed.append((user, credentials, len(self.full_syncs(user))))
         self.accounts[user] = replace(self.accounts[user], credentials=credentials)
 
@@ -334,10 +335,10 @@ class TestIsolation:
         """If a user's renewed tokens cannot be stored, the fetch fails once all other renewals are stored."""
         stored = []
 
-        def save(user: str, _: Credentials) -> None:
-            if user == "ann":
+        def save(account: Account, _: Credentials) -> None:
+            if account.user_id == "ann":
                 raise OSError("the database is gone")
-            stored.append(user)
+            stored.append(account.user_id)
 
         with running_server(todoist_with_slow_renewal(account("Buy milk")), 0) as url:
             expired = [new_account(user, access="expired", refresh=user) for user in ("ann", "bob")]
