@@ -314,7 +314,7 @@ class TestPrivateText:
         harness.clock.forward(hours=7)
         faults = [
             Fault.server_error(500), Fault.disconnect(), Fault.html_page(), Fault.truncated_json(),
-            Fault.null_items(), Fault.item_without_id(), Fault.invalid_token(), Fault.rate_limited(1),
+            Fault.invalid_token(), Fault.null_items(), Fault.item_without_id(), Fault.rate_limited(1),
             Fault.slow(delay_s=5),
         ]  # fmt: skip
         for fault in faults:
