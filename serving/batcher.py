@@ -15,7 +15,7 @@ _MIN_QUEUE = 8
 """Number of items that may wait however slow the calls are: the next call measures the throughput again."""
 
 _STUCK_AFTER = 4
-"""A call that takes longer than the longest wait times this is stuck: only `_MIN_QUEUE` items wait for its end."""
+"""A call that takes longer than the longest wait times this is stuck: hardly any items wait for its end."""
 
 
 class Overloaded(Exception):
@@ -68,8 +68,7 @@ class Batcher(Generic[Item, Result]):
 
         Raises Overloaded at once if the item would wait too long.
         """
-        if len(self._waiting) >= self._max_queued:
-            raise Overloaded
+        self.check()
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting[future] = item
         if self._worker is None:
@@ -81,6 +80,11 @@ class Batcher(Generic[Item, Result]):
             if not was_waiting and not future.cancelled():  # cancelled between the result and its receipt
                 self._on_abandoned(item)
             raise
+
+    def check(self) -> None:
+        """Raise Overloaded if `submit` would."""
+        if len(self._waiting) >= self._max_queued:
+            raise Overloaded
 
     async def _run(self) -> None:
         try:
@@ -115,9 +119,9 @@ class Batcher(Generic[Item, Result]):
             self._bound_queue(bound)
 
     def _bound_queue(self, max_queued: int) -> None:
-        """Refuse the newest items beyond the bound, now and from now on."""
+        """Refuse items beyond the bound from now on, and the newest of those that wait if it was lowered by half."""
         self._max_queued = max_queued
-        for future in list(self._waiting)[max_queued:]:
+        for future in list(self._waiting)[2 * max_queued :]:
             del self._waiting[future]
             if not future.done():
                 future.set_exception(Overloaded())

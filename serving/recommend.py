@@ -13,6 +13,7 @@ from serving.candidate_source import CandidateSource, generic_candidates
 from serving.decide import Answer, Decider
 from serving.inline import InlineAssembler, NotAssembled
 from serving.single_flight import AdvisoryLocks, SingleFlight
+from serving.slots import Slots
 from serving.store import CandidateSet, ContextSource, LLMStatus, Store, UserState
 
 log = logging.getLogger(__name__)
@@ -21,6 +22,12 @@ _RESERVE_S = 0.5
 """Seconds reserved twice for choosing and logging: the LLM must answer this long before the slow path is given up,
 and the slow path is given up this long before the budget ends."""
 
+
+_MAX_PREPARATIONS = 128
+"""Number of users for whom something missing is recovered at once."""
+
+_WAITING_SHARE = 1 / 4
+"""Share of the budget for which a request may wait until that begins."""
 
 _MAX_REFRESHES = 8
 """Number of contexts that are refreshed in the background at once; others are refreshed after a later request."""
@@ -76,6 +83,7 @@ class Recommender:
 
     def __post_init__(self) -> None:
         self._preparations: SingleFlight[Prepared] = SingleFlight()
+        self._slots = Slots(_MAX_PREPARATIONS, self.timing.budget_s * _WAITING_SHARE)
         self._refreshes: SingleFlight[None] = SingleFlight(max_started=_MAX_REFRESHES)
 
     async def tip(self, user_id: str) -> Answer:
@@ -84,6 +92,7 @@ class Recommender:
         Raises UnknownUser, Overloaded, and the errors of asyncpg if the database does not answer. If the caller is
         cancelled, no decision is logged, or it is marked as undelivered.
         """
+        self.store.check_load()
         deadline = asyncio.get_running_loop().time() + self.timing.budget_s - _RESERVE_S
         user = await self._read(user_id)
         now = self.clock()
@@ -121,7 +130,7 @@ class Recommender:
         flight: the key of this preparation. deadline: event loop time.
         """
         try:
-            async with asyncio.timeout_at(deadline), self.locks.hold(user_id):
+            async with asyncio.timeout_at(deadline), self._slots.occupied(), self.locks.hold(user_id):
                 return await self._recover(user_id, flight, deadline - _RESERVE_S)
         except TimeoutError:
             log.warning("user %s: the budget is spent, answering from stored data", user_id)

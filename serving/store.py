@@ -193,6 +193,11 @@ class Store:
         )
         metrics.watch_pools({"requests": self.pool, "decisions": self._decision_pool})
 
+    def check_load(self) -> None:
+        """Raise Overloaded if a request that begins now would be refused later, after work was done for it."""
+        self._reads.check()
+        self._decisions.check()
+
     async def read_user(self, user_id: str) -> UserState | None:
         """A user's state; None if there is no such user. Raises Overloaded."""
         return await self._reads.submit(user_id)

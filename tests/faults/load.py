@@ -58,12 +58,15 @@ class Load:
     def figures(self) -> str:
         """The load in a sentence."""
         offered = len(self.replies) / self.seconds
-        parts = [f"offered {offered:,.0f}/s: {len(self.of(200)):,} answered, p99 {self.quantile_ms(0.99):,.0f} ms"]
+        parts = [f"offered {offered:,.0f}/s: {len(self.of(200)):,} answered, {self._latency_ms(200)}"]
         for status, n in sorted(self.statuses.items()):
             if status != 200:
                 name = str(status or "no answer")
-                parts.append(f"{n:,} x {name}, p99 {self.quantile_ms(0.99, status):,.0f} ms")
+                parts.append(f"{n:,} x {name}, {self._latency_ms(status)}")
         return "; ".join(parts)
+
+    def _latency_ms(self, status: int) -> str:
+        return f"p50 {self.quantile_ms(0.5, status):,.0f} and p99 {self.quantile_ms(0.99, status):,.0f} ms"
 
 
 class Caller:

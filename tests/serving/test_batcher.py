@@ -285,13 +285,13 @@ class TestOverload:
         waiting = await submitted(batcher, *range(20, 60))
         await asyncio.wait(waiting, timeout=10, return_when=asyncio.FIRST_EXCEPTION)
         await settled()
-        assert sum(task.done() for task in waiting) == 32
+        assert sum(task.done() for task in waiting) == 24
         with pytest.raises(Overloaded):
             await batcher.submit(2)
         work.go_on(1000)
         results = await asyncio.gather(*first, *waiting, return_exceptions=True)
-        assert results[:9] == [2, *range(40, 56, 2)]
-        assert {type(each) for each in results[9:]} == {Overloaded}
+        assert results[:17] == [2, *range(40, 72, 2)]
+        assert {type(each) for each in results[17:]} == {Overloaded}
         for n in range(10):
             await batcher.submit(n)
         assert await asyncio.gather(*(batcher.submit(n) for n in range(20, 60))) == list(range(40, 120, 2))
