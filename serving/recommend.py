@@ -107,7 +107,7 @@ class Recommender:
                 prepared.user, prepared.candidates, prepared.source, prepared.llm, self.clock()
             )
         if self._is_due_for_refresh(user, now):
-            self._refreshes.start(flight, lambda: self._refresh(user_id))
+            self._refreshes.start(flight, lambda: self._refresh(user_id, flight))
         return await self.decider.decide(user, candidates, "stored", "skipped", now)
 
     async def context(self, user_id: str) -> StoredContext:
@@ -130,7 +130,7 @@ class Recommender:
         flight: the key of this preparation. deadline: event loop time.
         """
         try:
-            async with asyncio.timeout_at(deadline), self._slots.occupied(), self.locks.hold(user_id):
+            async with asyncio.timeout_at(deadline), self._slots.occupied(), self.locks.hold(flight):
                 return await self._recover(user_id, flight, deadline - _RESERVE_S)
         except TimeoutError:
             log.warning("user %s: the budget is spent, answering from stored data", user_id)
@@ -167,10 +167,10 @@ class Recommender:
             return False
         return True
 
-    async def _refresh(self, user_id: str) -> None:
+    async def _refresh(self, user_id: str, flight: str) -> None:
         """Assemble a context that will soon be stale, in the background; errors are only logged."""
         try:
-            async with asyncio.timeout(self.timing.budget_s), self.locks.hold(f"refresh {user_id}"):
+            async with asyncio.timeout(self.timing.budget_s), self.locks.hold(f"refresh {flight}"):
                 user = await self._read(user_id)
                 if self._is_due_for_refresh(user, self.clock()):
                     await self.inline.assemble(user_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -95,13 +95,13 @@ class SingleFlight(Generic[T]):
 class AdvisoryLocks:
     """Postgres advisory locks by name, all on one connection: waiting for a lock occupies no other connection.
 
-    However many callers wait, one statement at a time tries their locks. Callers of one process do not exclude each
-    other, because its connection holds the lock for all of them: `SingleFlight` keeps them apart.
+    However many callers wait, one statement at a time tries their locks.
     """
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         """pool: has one connection, which is not reset when it is returned."""
         self._pool = pool
+        self._names: set[str] = set()  # of the locks that callers in this process hold or try
         self._tries = Batcher(self._try, max_items=_MAX_NAMES)
         self._releases = Batcher(self._release, max_items=_MAX_NAMES, max_wait_s=_NO_LIMIT_S)
 
@@ -118,13 +118,16 @@ class AdvisoryLocks:
     @asynccontextmanager
     async def hold(self, name: str) -> AsyncIterator[None]:
         """Hold a lock; waits for it without a limit of its own. Raises Overloaded if too many locks are tried."""
+        pauses_s = _pauses_s()
+        while name in self._names:  # Postgres grants a session the same lock twice
+            await asyncio.sleep(next(pauses_s))
+        self._names.add(name)
         try:
-            pause_s = _FIRST_PAUSE_S
             while not await self._tries.submit(name):
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                await asyncio.sleep(next(pauses_s))
             yield
         finally:  # also after a cancelled wait: Postgres may have granted the lock just then
+            self._names.discard(name)
             await asyncio.shield(self._releases.submit(name))
 
     async def _try(self, names: Sequence[str]) -> Sequence[bool]:
@@ -143,3 +146,11 @@ class AdvisoryLocks:
 
 async def _awaited(work: Callable[[], Awaitable[T]]) -> T:
     return await work()
+
+
+def _pauses_s() -> Iterator[float]:
+    """Seconds between two tries of a lock: longer and longer."""
+    pause_s = _FIRST_PAUSE_S
+    while True:
+        yield pause_s
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

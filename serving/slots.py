@@ -32,7 +32,7 @@ class Slots:
 
     @asynccontextmanager
     async def occupied(self) -> AsyncIterator[None]:
-        """Occupy a slot during the block; raises Overloaded, at once or after `max_wait_s`, if none is free in time."""
+        """Occupy a slot during the block; raises Overloaded, at the latest after `max_wait_s`, if none is free."""
         await self._acquire()
         loop = asyncio.get_running_loop()
         started_at = loop.time()

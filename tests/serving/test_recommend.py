@@ -141,7 +141,7 @@ class TestRefresh:
 
     def test_locked_by_another_process(self, harness: ServiceHarness, service: Service) -> None:
         """While another process refreshes the user, this one does not."""
-        with lock_held(harness, "refresh ann"):
+        with lock_held(harness, "refresh "):
             assert service.tip().origin == ("stored", "skipped")
             harness.run(asyncio.sleep(0.1))
             assert service.tip().origin == ("stored", "skipped")
@@ -210,10 +210,11 @@ class TestTodoistDown:
 
 
 @contextmanager
-def lock_held(harness: ServiceHarness, name: str) -> Iterator[None]:
-    """Another process holds the lock of this name while the block lasts."""
+def lock_held(harness: ServiceHarness, kind: str = "") -> Iterator[None]:
+    """Another process holds a lock of ann while the block lasts."""
+    number = harness.one("SELECT connection_number FROM todoist_accounts WHERE user_id = 'ann'")
     with connect(harness.database_url) as other:
-        other.execute("SELECT pg_advisory_lock(7402, hashtext(%s))", [name])
+        other.execute("SELECT pg_advisory_lock(7402, hashtext(%s))", [f"{kind}ann {number}"])
         yield
 
 
@@ -225,7 +226,7 @@ def hanging(harness: ServiceHarness, *what: str) -> Iterator[None]:
         if "llm" in what:
             harness.llm.behaviour = Behaviour.HANG
         if "lock" in what:
-            stack.enter_context(lock_held(harness, "ann"))
+            stack.enter_context(lock_held(harness))
         yield
 
 

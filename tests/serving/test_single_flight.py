@@ -342,6 +342,15 @@ class TestAdvisoryLocks:
             assert all(await asyncio.gather(*waiting))
 
     @in_a_loop
+    async def test_within_a_process(self, database_url: str) -> None:
+        """Two callers of one process never hold the same lock together; one that gives up does not release it."""
+        async with processes(database_url) as (one, other):
+            async with one.hold("ann"):
+                assert await is_held(one)
+                assert await is_held(other)
+            assert await is_free(one)
+
+    @in_a_loop
     async def test_broken_connection(self, database_url: str) -> None:
         """A broken connection frees its locks; the process reconnects, and locks again."""
         async with processes(database_url) as (one, other):
