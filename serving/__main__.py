@@ -19,6 +19,7 @@ from contexts.assembly.assemble import Budget
 from contexts.settings import CredentialSettings, DatabaseSettings, SettingsError, read_settings
 from contexts.todoist.client import Todoist
 from contexts.todoist.credentials import CredentialCipher, CredentialsError
+from serving.access_log import log_lines_alone
 from serving.app import build_app
 from serving.auth import BearerAuth
 from serving.background import run_periodically
@@ -57,6 +58,7 @@ def utc_now() -> datetime:
 def main() -> int:
     """Serve until a signal ends the process; 1, with a sentence on stderr, if the service cannot start."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_lines_alone()
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("httpx2").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: connections are closed

@@ -95,12 +95,26 @@ class ConnectionTable:
 
 
 class _Transport:
-    """A transport whose `close` lets the client read the last response first."""
+    """A transport that sends the head of a response with its body, and lets the client read it before it closes."""
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
-        self.write = transport.write
         self.is_closing = transport.is_closing
         self.close = close
+        self._write = transport.write
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, or keep them if they are the head of a response, whose body follows."""
+        if not self._head and data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 1"):
+            self._head = data
+            return
+        self._write(self._head + data)
+        self._head = b""
+
+    def flush(self) -> None:
+        """Send the head of a response that has no body."""
+        if self._head:
+            self.write(b"")
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -133,7 +147,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Admit the connection, or break it off if there is no place."""
         super().connection_made(transport)
         self._transport = transport
-        self.transport = _Transport(transport, self._linger)  # type: ignore[assignment]
+        self._head_keeper = _Transport(transport, self._linger)
+        self.transport = self._head_keeper  # type: ignore[assignment]
         self._wait(self._limits.headers_timeout_s)
         if not self._table.admit(self):
             self._is_deaf = True
@@ -194,7 +209,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on with the next request, or wait for it."""
-        self.server_state.total_requests += 1
+        self._head_keeper.flush()
         answered, self._answering = self._answering, None
         if answered is not None and answered.scope["state"].get(AUTHENTICATED):
             self._table.trust(self)
@@ -297,6 +312,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """
         if self._is_lingering:
             return
+        self._head_keeper.flush()
         self._linger_until()
         self.pipeline.clear()
         self.flow.resume_reading()
@@ -315,8 +331,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
 async def _until_cancelled(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Run the app; a cancellation ends it without the traceback that uvicorn would log."""
-    with suppress(asyncio.CancelledError):
+    try:  # noqa: SIM105 - `suppress` costs more, and this is in the way of each request
         await app(scope, receive, send)
+    except asyncio.CancelledError:
+        pass
 
 
 def _response(problem: Problem) -> bytes:

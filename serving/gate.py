@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.access_log import AccessEntry
+from serving.access_log import AccessEntry, AccessLog
 from serving.auth import BearerAuth
 from serving.connections import AUTHENTICATED
 from serving.limits import GateLimits
@@ -45,7 +46,9 @@ class Gate:
         self.metrics = metrics
         self._limits = limits
         self._to_response = to_response
+        self.access_log = AccessLog()
         self._n_under_way = 0
+        self._ids = _ids(secrets.token_hex(4))
         self._is_draining = False
         metrics.watch_requests(lambda: self._n_under_way, limits.max_requests)
 
@@ -58,7 +61,8 @@ class Gate:
         if scope["type"] != "http":
             return
         started_at = time.perf_counter()
-        exchange = _Exchange(scope, send, self._routes.template(scope["path"]), closes=self._is_draining)
+        route = self._routes.template(scope["path"])
+        exchange = _Exchange(scope, send, route, next(self._ids), closes=self._is_draining)
         try:
             await self._answer(exchange, receive)
         except asyncio.CancelledError:  # the client left, or the time for the shutdown is over
@@ -70,7 +74,7 @@ class Gate:
         finally:
             entry = exchange.entry
             self.metrics.responded(entry.route, entry.status, entry.reason)
-            entry.write(time.perf_counter() - started_at)
+            self.access_log.add(entry, time.perf_counter() - started_at)
 
     async def _answer(self, exchange: _Exchange, receive: Receive) -> None:
         try:
@@ -159,12 +163,12 @@ class _Exchange:
 
     __slots__ = ("_closes", "_send", "closes_refusal", "entry", "headers", "is_started", "scope")
 
-    def __init__(self, scope: Scope, send: Send, route: str, *, closes: bool) -> None:
+    def __init__(self, scope: Scope, send: Send, route: str, request_id: str, *, closes: bool) -> None:
         """closes: whether the response closes the connection."""
         client = scope.get("client")
         self.scope = scope
         self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
-        self.entry = AccessEntry(secrets.token_hex(8), scope["method"], route, client[0] if client else "-")
+        self.entry = AccessEntry(request_id, scope["method"], route, client[0] if client else "-")
         self.is_started = False
         self.closes_refusal = False
         self._closes = closes
@@ -193,6 +197,11 @@ class _Exchange:
         """Send a response instead of the app's, which has not started."""
         self._closes = self._closes or self.closes_refusal
         await response(self.scope, _no_message, self.send)
+
+
+def _ids(prefix: str) -> Iterator[str]:
+    """Different ids, which cost less than random ones."""
+    return (f"{prefix}{number:08x}" for number in count())
 
 
 def _shutting_down() -> Problem:

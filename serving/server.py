@@ -76,6 +76,7 @@ class Server(uvicorn.Server):
         self._table = table
         self._times = times
         self._on_drain = gate.drain
+        self._flush_log = gate.access_log.flush
         self._signalled_at: float | None = None
         self.last_resort = threading.Timer(max(0.1, times.grace_period_s - _LAST_RESORT_S), end_process)
         self.last_resort.daemon = True
@@ -103,6 +104,7 @@ class Server(uvicorn.Server):
         """Check deadlines; True when the drain is over."""
         if counter % _EXPIRY_TICKS == 0:
             self._table.expire(asyncio.get_running_loop().time())
+        self._flush_log()
         await super().on_tick(counter)
         return self._signalled_at is not None and self._is_over(self._times.drain_delay_s)
 
@@ -119,6 +121,7 @@ class Server(uvicorn.Server):
             self._table.cancel_all()
             await asyncio.wait(tasks, timeout=_LAST_RESORT_S)
         self._table.cut_all()
+        self._flush_log()
 
     async def _until_idle(self, limit_s: float) -> None:
         """Wait for the last connection; `limit_s` counts from the signal."""

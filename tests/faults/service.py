@@ -220,6 +220,11 @@ class RunningService:
         """The counters of `/metrics`, see `local.service.Service.counters`."""
         return self.service.counters()
 
+    def under_way(self) -> float:
+        """The number of requests under way, as `/metrics` shows it."""
+        page = self.request("GET", "/metrics").body.decode()
+        return float(page.split("\nrequests_under_way ")[1].split()[0])
+
     def log(self) -> str:
         """The log so far."""
         return self.log_file.read_text()
