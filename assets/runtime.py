@@ -76,7 +76,12 @@ class Runtime:
             store=ContextStore(connection, reaction_days=settings.reaction_days, clock=clock),
             history=History(settings.data_root, connection, lambda user: shard_of(user, settings.n_shards)),
             run_log=RunLog(connection),
-            todoist=Todoist(todoist_url, concurrency=settings.todoist_concurrency, app=settings.oauth_app),
+            todoist=Todoist(
+                todoist_url,
+                concurrency=settings.todoist_concurrency,
+                max_response_bytes=settings.todoist_max_response,
+                app=settings.oauth_app,
+            ),
             embedder=Embedder(
                 settings.embedding_model,
                 revision=settings.revision,

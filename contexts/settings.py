@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeVar
 from croniter import croniter
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MAX_SHARDS = 1024
@@ -100,6 +100,12 @@ class Settings(SharedSettings):
     )
     context_history_days: int = Field(
         30, ge=1, description="Number of days that versions of contexts are kept, to trace tips and explain changes."
+    )
+    todoist_max_response: ByteSize = Field(
+        ByteSize(128 * 2**20),
+        ge=2**16,
+        le=2**30,
+        description="Largest response of Todoist that a run reads, decompressed, such as 128MiB.",
     )
     todoist_concurrency: int = Field(8, ge=1, le=64, description="Maximum concurrent Todoist calls in one task.")
 

@@ -121,6 +121,7 @@ async def open_app(
             total_timeout=settings.todoist_timeout,
             attempt_timeout=settings.todoist_timeout,
             concurrency=_FETCH_CONCURRENCY,
+            max_response_bytes=settings.inline_max_response,
             app=settings.oauth_app,
         )
         inline = InlineAssembler(

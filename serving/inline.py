@@ -7,32 +7,31 @@ import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from purgatory import AsyncCircuitBreakerFactory
-from purgatory.domain.model import OpenedState
+import asyncpg
 
 from contexts.assembly.assemble import Budget, assemble
 from contexts.assembly.model import Signals, TaskGroups
 from contexts.assembly.store import StoredContext
+from contexts.circuit import Circuit, CircuitOpen
 from contexts.todoist.accounts import Account
 from contexts.todoist.client import (
-    RequestRefused,
-    ResponseUnreadable,
     TodoistError,
     TodoistSession,
     TodoistUnavailable,
     TokenRefused,
 )
 from contexts.todoist.credentials import CredentialCipher, Credentials, CredentialsError
-from contexts.todoist.fetch import Failed, fetch_one
+from contexts.todoist.fetch import Failed, fetch_one, type_and_place
 from contexts.todoist.mirror import Directory, open_tasks
 from serving.metrics import Metrics
 from serving.store import Store, UserState
 
 log = logging.getLogger(__name__)
 
-_CIRCUIT_FAILURES = 5
-_CIRCUIT_OPEN_S = 30.0
 _MAX_COOLDOWN_S = 900.0
+
+
+_DATABASE_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 class NotAssembled(Exception):
@@ -53,7 +52,7 @@ class InlineAssembler:
         timeout_s: float,
         clock: Callable[[], datetime],
     ) -> None:
-        """timeout_s: upper bound for one assembly."""
+        """timeout_s: upper bound for the calls of Todoist in one assembly."""
         self._store = store
         self._session = session
         self._cipher = cipher
@@ -65,17 +64,7 @@ class InlineAssembler:
             str, tuple[int, datetime]
         ] = {}  # each user's connection number and end of the cool-down
         self._refused: dict[str, int] = {}  # the connection numbers of users whose last answer was a refused token
-        self._breakers = AsyncCircuitBreakerFactory(
-            default_threshold=_CIRCUIT_FAILURES,
-            default_ttl=_CIRCUIT_OPEN_S,
-            # A refusal, an unreadable account or an account's own rate limit says nothing about Todoist as a whole.
-            exclude=[
-                TokenRefused,
-                RequestRefused,
-                ResponseUnreadable,
-                (TodoistUnavailable, lambda error: error.retry_after is not None),
-            ],
-        )
+        self._circuit = Circuit(_is_down)
 
     def is_refused(self, user: UserState) -> bool:
         """Whether Todoist refused the account's token when it was last asked, here or in the last run."""
@@ -87,14 +76,19 @@ class InlineAssembler:
         Raises NotAssembled if that fails or takes too long.
         """
         try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._assemble(user_id)
-        except (TodoistError, CredentialsError, OpenedState, TimeoutError) as error:
-            reason = str(error) or type(error).__name__
-            log.warning("user %s: context not assembled, %s", user_id, reason)
-            self._metrics.inline.labels("failed").inc()
-            raise NotAssembled(reason) from None
+            await self._assemble(user_id)
+        except (TodoistError, CredentialsError, CircuitOpen, TimeoutError) as error:
+            raise self._not_assembled(user_id, str(error) or type(error).__name__) from None
+        except (NotAssembled, *_DATABASE_ERRORS):
+            raise
+        except Exception as error:  # the odd data of one user fail alone; a message can hold the user's texts
+            raise self._not_assembled(user_id, type_and_place(error)) from None
         self._metrics.inline.labels("assembled").inc()
+
+    def _not_assembled(self, user_id: str, reason: str) -> NotAssembled:
+        log.warning("user %s: context not assembled, %s", user_id, reason)
+        self._metrics.inline.labels("failed").inc()
+        return NotAssembled(reason)
 
     async def _assemble(self, user_id: str) -> None:
         now, account = self._clock(), await self._account(user_id)
@@ -111,8 +105,9 @@ class InlineAssembler:
         cooling, until = self._cooldowns.get(user_id, (number, now))
         if cooling == number and now < until:
             raise NotAssembled("the account is cooling down: Todoist asked to wait, refused it or is unreadable")
-        async with await self._breakers.get_breaker("todoist"):
-            fetched = await fetch_one(self._session, account, None, self._save_renewed)
+        with self._circuit.call(user_id):
+            async with asyncio.timeout(self._timeout_s):
+                fetched = await fetch_one(self._session, account, None, self._save_renewed)
             if isinstance(fetched, Failed):
                 self._cool_down(account, fetched.error, now)
                 raise fetched.error
@@ -152,3 +147,15 @@ class InlineAssembler:
 
     async def _save_renewed(self, account: Account, credentials: Credentials) -> None:
         await self._store.save_credentials(account, self._cipher.seal(account.user_id, credentials))
+
+
+def _is_down(error: Exception) -> bool | None:
+    """Whether an error of a fetch means that Todoist is down; None if Todoist asks to wait, or it is not its error.
+
+    A refusal or an unreadable account says nothing about Todoist as a whole.
+    """
+    if isinstance(error, TodoistUnavailable):
+        return True if error.retry_after is None else None
+    if isinstance(error, TimeoutError):
+        return True
+    return False if isinstance(error, TodoistError) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import ByteSize, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from contexts.settings import SharedSettings, split_commas
@@ -32,6 +32,13 @@ class ServingSettings(SharedSettings):
     serving_port: int = Field(8100, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     todoist_timeout: float = Field(
         3.0, gt=0, le=600, description="Seconds that one assembly during a request may take."
+    )
+    inline_max_response: ByteSize = Field(
+        ByteSize(4 * 2**20),
+        ge=2**16,
+        le=2**30,
+        description="Largest response of Todoist that is read during a request, decompressed, such as 4MiB; larger"
+        " accounts are left to the pipeline.",
     )
     revalidate_after: timedelta = Field(
         timedelta(hours=5),

@@ -9,11 +9,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from hashlib import sha256
 from math import isfinite
 from typing import Annotated, Any, Literal, Protocol
 
-from purgatory import AsyncCircuitBreakerFactory
-from purgatory.domain.model import OpenedState
 from pydantic import BaseModel, BeforeValidator, Field, SkipValidation, ValidationError
 from pydantic_ai import Agent, ModelRetry, RunContext, capture_run_messages
 from pydantic_ai.exceptions import ContentFilterError, UnexpectedModelBehavior, UsageLimitExceeded, UserError
@@ -23,6 +22,7 @@ from pydantic_ai.providers import Provider, infer_provider_class
 from pydantic_ai.usage import RunUsage, UsageLimits
 
 from contexts.assembly.model import UserContext
+from contexts.circuit import Circuit, CircuitOpen
 from tips.bounded_http import MAX_INT4, bounded_client
 from tips.candidates import MAX_BODY_CHARS, MAX_TASKS, MAX_TITLE_CHARS, GeneratedTip, Kind
 from tips.prompt import INSTRUCTIONS, N_CANDIDATES, prompt
@@ -53,8 +53,6 @@ _MAX_COST_USD = 1000.0
 """A call that is said to cost more has an unknown cost."""
 
 _MAX_OUTPUT_TOKENS = 1500
-_CIRCUIT_FAILURES = 5
-_CIRCUIT_OPEN_S = 30.0
 
 
 class LLMError(Exception):
@@ -151,11 +149,7 @@ class LLMGenerator:
         self._timeout_s = timeout_s
         self._new_mark = new_mark
         self._agent = _agent(self._model)
-        self._breakers = AsyncCircuitBreakerFactory(
-            default_threshold=_CIRCUIT_FAILURES,
-            default_ttl=_CIRCUIT_OPEN_S,
-            exclude=[UnexpectedModelBehavior, UsageLimitExceeded],
-        )
+        self._circuit = Circuit(_is_down)
 
     @property
     def name(self) -> str:
@@ -171,11 +165,12 @@ class LLMGenerator:
         user_prompt = prompt(context, today, self._new_mark())
         messages: list[ModelMessage] = []
         try:
-            async with await self._breakers.get_breaker("llm"), asyncio.timeout(min(timeout_s, self._timeout_s)):
-                with capture_run_messages() as messages:
+            # One user's context can be what the model fails at, so the circuit tells contexts apart.
+            with self._circuit.call(_digest(context)), capture_run_messages() as messages:
+                async with asyncio.timeout(min(timeout_s, self._timeout_s)):
                     await self._agent.run(user_prompt, deps=call, usage=usage, usage_limits=_ONE_REPAIR)
             outcome = "invalid" if not call.good else "answered" if usage.requests == 1 else "repaired"
-        except OpenedState:
+        except CircuitOpen:
             return Generation((), None)
         except TimeoutError:
             outcome = "late"
@@ -188,6 +183,15 @@ class LLMGenerator:
             outcome = "failed"
         seconds = time.monotonic() - started_at
         return Generation(call.good[:N_CANDIDATES], _usage(self.name, outcome, usage, messages, seconds))
+
+
+def _is_down(error: Exception) -> bool:
+    """Whether an error means that the model's server is down; a bad answer is an answer."""
+    return not isinstance(error, UnexpectedModelBehavior | UsageLimitExceeded)
+
+
+def _digest(context: UserContext) -> str:
+    return sha256(context.model_dump_json().encode()).hexdigest()
 
 
 def _agent(model: Model) -> Agent[_CallState, Candidates]:

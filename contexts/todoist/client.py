@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,13 +12,15 @@ from email.utils import parsedate_to_datetime
 from json import JSONDecodeError, dumps, loads
 from math import isfinite
 from time import monotonic
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import httpx
 import stamina
 
 from contexts.settings import TODOIST_API_URL, OAuthApp
+from contexts.todoist.bounded_body import ACCEPTED_ENCODING, BadEncoding, BodyReader, BodyTooLarge, TooManyBodies
 from contexts.todoist.credentials import Credentials
+from contexts.todoist.large_json import loads_in_pieces, release
 
 RESOURCE_TYPES = ("items", "projects", "sections", "labels", "user")
 
@@ -29,8 +32,15 @@ _MAX_BACKOFF_S = 10
 _MAX_CONNECT_S = 10.0
 _RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 525)})
 _OAUTH_APP_ERRORS = ("invalid_client", "unauthorized_client", "unsupported_grant_type")
-_MAX_BODY_BYTES = 128 * 2**20  # several times the largest accounts; a parsed document takes about ten times as much
+_LARGE_BYTES = 64 * 2**10  # a larger body is parsed in a thread
+_WAIT_FOR_OTHERS_S = 2.0
 _MAX_INTEGER_DIGITS = 300  # more digits than any value of Todoist's, and few enough for a float
+
+
+MAX_RESPONSE_BYTES = 128 * 2**20
+"""Several times the largest accounts; a parsed document takes about ten times as much memory."""
+
+_T = TypeVar("_T")
 
 
 class TodoistError(Exception):
@@ -87,12 +97,20 @@ class _Response:
     content: bytes
 
 
+@dataclass(frozen=True)
+class _Read(Generic[_T]):
+    """What was made of a document."""
+
+    content: _T
+
+
 class Todoist:
     """Todoist at `base_url`.
 
     total_timeout: seconds for all attempts of one `sync`.
     attempt_timeout: seconds for one attempt; 65 s is longer than the server's own limit of 60 s.
     concurrency: maximum number of connections.
+    max_response_bytes: largest response that is read, decompressed; of all responses together about four times that.
     app: the product's OAuth app; None if tokens cannot be renewed.
     """
 
@@ -103,11 +121,13 @@ class Todoist:
         total_timeout: float = 120.0,
         attempt_timeout: float = 65.0,
         concurrency: int = 8,
+        max_response_bytes: int = MAX_RESPONSE_BYTES,
         app: OAuthApp | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self.app = app
         self.concurrency = concurrency
+        self._max_response_bytes = max_response_bytes
         self._total_timeout = total_timeout
         self._attempt_timeout = attempt_timeout
 
@@ -116,8 +136,17 @@ class Todoist:
         """Open one pool of connections for many calls. on_call: called before each HTTP call."""
         timeout = httpx.Timeout(self._attempt_timeout, connect=min(_MAX_CONNECT_S, self._attempt_timeout))
         limits = httpx.Limits(max_connections=self.concurrency)
-        async with httpx.AsyncClient(base_url=self.base_url, timeout=timeout, limits=limits) as client:
-            yield TodoistSession(client, self._total_timeout, self._attempt_timeout, self.app, on_call)
+        headers, bodies = {"Accept-Encoding": ACCEPTED_ENCODING}, BodyReader(self._max_response_bytes)
+        parser = ThreadPoolExecutor(1, "large-responses")
+        try:
+            async with httpx.AsyncClient(
+                base_url=self.base_url, timeout=timeout, limits=limits, headers=headers
+            ) as client:
+                yield TodoistSession(
+                    client, self._total_timeout, self._attempt_timeout, self.app, on_call, bodies, parser
+                )
+        finally:
+            parser.shutdown(wait=False, cancel_futures=True)
 
 
 class TodoistSession:
@@ -130,12 +159,17 @@ class TodoistSession:
         attempt_timeout: float,
         app: OAuthApp | None,
         on_call: Callable[[], object],
+        bodies: BodyReader,
+        parser: ThreadPoolExecutor,
     ) -> None:
+        """parser: a thread for large documents, which are parsed and read one after the other."""
         self._client = client
         self._total_timeout = total_timeout
         self._attempt_timeout = attempt_timeout
         self._app = app
         self._on_call = on_call
+        self._bodies = bodies
+        self._parser = parser
 
     async def sync(
         self, access_token: str, sync_token: str | None, calls: SyncCalls | None = None
@@ -146,13 +180,26 @@ class TodoistSession:
 
         Raises TokenRefused, TodoistUnavailable, ResponseUnreadable or RequestRefused.
         """
+        return await self.sync_and_read(access_token, sync_token, _unread, calls)
+
+    async def sync_and_read(
+        self,
+        access_token: str,
+        sync_token: str | None,
+        read: Callable[[Mapping[str, Any]], _T],
+        calls: SyncCalls | None = None,
+    ) -> _T:
+        """Return what `read` makes of the document of `sync`; the event loop goes on while it reads a large one.
+
+        read: called in a thread if the document is large, for one large document at a time.
+        """
         calls = calls or SyncCalls()
-        document = await self._sync_with_retries(access_token, sync_token or FULL_SYNC_TOKEN, calls)
-        if document is None:
-            document = await self._sync_with_retries(access_token, FULL_SYNC_TOKEN, calls)
-        if document is None:
+        response = await self._sync_with_retries(access_token, sync_token or FULL_SYNC_TOKEN, read, calls)
+        if response is None:
+            response = await self._sync_with_retries(access_token, FULL_SYNC_TOKEN, read, calls)
+        if response is None:
             raise RequestRefused("Todoist refused a full sync (HTTP 400)", 400)
-        return document
+        return response.content
 
     async def renew(self, credentials: Credentials) -> Credentials:
         """Exchange a refresh token for new tokens. It can be used only once: store the result before using it.
@@ -194,9 +241,9 @@ class TodoistSession:
         return Credentials(access, refresh if isinstance(refresh, str) and refresh else credentials.refresh_token)
 
     async def _sync_with_retries(
-        self, access_token: str, sync_token: str, calls: SyncCalls
-    ) -> Mapping[str, Any] | None:
-        """Return the document, or None if the sync token is unknown."""
+        self, access_token: str, sync_token: str, read: Callable[[Mapping[str, Any]], _T], calls: SyncCalls
+    ) -> _Read[_T] | None:
+        """Return what `read` makes of the document, or None if the sync token is unknown."""
         deadline = monotonic() + self._total_timeout
         async for attempt in stamina.retry_context(
             on=lambda error: _should_retry(error, deadline),
@@ -205,10 +252,12 @@ class TodoistSession:
             wait_max=_MAX_BACKOFF_S,
         ):
             with attempt:
-                return await self._sync_once(access_token, sync_token, calls)
+                return await self._sync_once(access_token, sync_token, read, calls)
         raise AssertionError("unreachable: the last attempt raises")
 
-    async def _sync_once(self, access_token: str, sync_token: str, calls: SyncCalls) -> Mapping[str, Any] | None:
+    async def _sync_once(
+        self, access_token: str, sync_token: str, read: Callable[[Mapping[str, Any]], _T], calls: SyncCalls
+    ) -> _Read[_T] | None:
         if not (access_token.isascii() and access_token.isprintable()):
             raise TokenRefused("the access token contains characters that no token has")
         calls.add(sync_token)
@@ -220,7 +269,19 @@ class TodoistSession:
         if response.status_code == 400 and sync_token != FULL_SYNC_TOKEN:
             return None
         _raise_for_status(response)
-        return _check_document(_json_object(response), was_full=sync_token == FULL_SYNC_TOKEN)
+
+        was_full, is_large = sync_token == FULL_SYNC_TOKEN, len(response.content) > _LARGE_BYTES
+
+        def read_response() -> _Read[_T]:
+            document = _check_document(_json_object(response), was_full=was_full)
+            result = _Read(read(document))
+            if is_large and result.content is not document:
+                release(document)
+            return result
+
+        if is_large:
+            return await asyncio.get_running_loop().run_in_executor(self._parser, read_response)
+        return read_response()
 
     async def _post(self, path: str, **options: Any) -> _Response:
         """Make one call within `attempt_timeout`; httpx's own timeout only applies to each part of a response."""
@@ -230,19 +291,21 @@ class TodoistSession:
                 asyncio.timeout(self._attempt_timeout),
                 self._client.stream("POST", path, **options) as response,
             ):
-                return _Response(response.status_code, response.headers, await _read_body(response))
+                encoding = response.headers.get("Content-Encoding")
+                body = await self._bodies.read(response.aiter_raw(), encoding)
+                return _Response(response.status_code, response.headers, body)
+        except BodyTooLarge as error:
+            raise ResponseUnreadable(str(error)) from None
+        except TooManyBodies as error:
+            raise TodoistUnavailable(str(error), _WAIT_FOR_OTHERS_S) from None
+        except BadEncoding as error:
+            raise TodoistUnavailable(str(error)) from None
         except (httpx.HTTPError, TimeoutError) as error:
             raise TodoistUnavailable(f"no response ({type(error).__name__})") from None
 
 
-async def _read_body(response: httpx.Response) -> bytes:
-    """Return the decompressed body; raise ResponseUnreadable if it is larger than any account."""
-    body = bytearray()
-    async for part in response.aiter_bytes():
-        body += part
-        if len(body) > _MAX_BODY_BYTES:
-            raise ResponseUnreadable(f"the response is larger than {_MAX_BODY_BYTES:,} bytes")
-    return bytes(body)
+def _unread(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    return document
 
 
 def _should_retry(error: Exception, deadline: float) -> bool | float:
@@ -282,7 +345,7 @@ def _check_document(document: Mapping[str, Any], *, was_full: bool) -> Mapping[s
 def _json_object(response: _Response) -> Mapping[str, Any]:
     """Return the body; TodoistUnavailable if it is not a JSON object, ResponseUnreadable if the parser gives up."""
     try:
-        document = loads(response.content, parse_int=_parse_integer)
+        document = _loads(response.content)
     except (JSONDecodeError, UnicodeDecodeError):
         raise TodoistUnavailable(f"HTTP {response.status_code}, but the body is not JSON") from None
     except (RecursionError, MemoryError, ValueError) as error:
@@ -292,6 +355,12 @@ def _json_object(response: _Response) -> Mapping[str, Any]:
     if not isinstance(document, dict):
         raise TodoistUnavailable(f"HTTP {response.status_code}, but the body is not a JSON object")
     return document
+
+
+def _loads(body: bytes) -> Any:
+    if len(body) <= _LARGE_BYTES:
+        return loads(body, parse_int=_parse_integer)
+    return loads_in_pieces(body, _parse_integer)
 
 
 def _parse_integer(digits: str) -> float:

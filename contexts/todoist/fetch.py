@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from traceback import extract_tb
-from typing import Any
+from typing import Any, TypeVar
 
 from contexts.todoist.accounts import Account, SyncState
 from contexts.todoist.client import (
@@ -20,9 +20,11 @@ from contexts.todoist.client import (
     TokenRefused,
 )
 from contexts.todoist.credentials import Credentials
-from contexts.todoist.mirror import Mirror, fold
+from contexts.todoist.mirror import Folded, Mirror, fold
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 SaveCredentials = Callable[[Account, Credentials], Awaitable[None]]
 """Stores an account's renewed credentials before their first use."""
@@ -100,11 +102,13 @@ async def fetch_one(
 ) -> Fetched | Failed:
     """Fetch one account: the changes since `stored_mirror`, or all data if it is None."""
     sync_token, calls = (account.sync_token if stored_mirror is not None else None), SyncCalls()
-    stored_tasks = stored_mirror.tasks if stored_mirror is not None else {}
+    stored = Mirror(account.directory, stored_mirror.tasks if stored_mirror is not None else {})
+
+    def read(document: Mapping[str, Any]) -> tuple[Folded, object]:
+        return fold(stored, document), document.get("sync_token")
+
     try:
-        document = await _sync(session, account, sync_token, save_credentials, calls)
-        with _failing_alone():
-            folded = fold(Mirror(account.directory, stored_tasks), document)
+        folded, new_token = await _sync(session, account, sync_token, read, save_credentials, calls)
     except TodoistError as error:
         log.warning("user %s: not fetched, %s: %s", account.user_id, type(error).__name__, error)
         return Failed(account, error, calls.n_full, calls.n_incremental)
@@ -112,7 +116,6 @@ async def fetch_one(
         log.warning("user %s: item %s skipped, its '%s' cannot be read", account.user_id, item_id, field)
     if folded.unread_zone is not None:
         log.warning("user %s: unreadable time zone %r, kept the previous one", account.user_id, folded.unread_zone)
-    new_token = document.get("sync_token")
     if isinstance(new_token, str) and new_token and new_token.isprintable():
         sync_token = new_token
     return Fetched(
@@ -135,18 +138,19 @@ async def _sync(
     session: TodoistSession,
     account: Account,
     sync_token: str | None,
+    read: Callable[[Mapping[str, Any]], _T],
     save_credentials: SaveCredentials,
     calls: SyncCalls,
-) -> Mapping[str, Any]:
+) -> _T:
     """Sync with the account's access token, or with a renewed one if Todoist refuses it."""
     try:
         with _failing_alone():
-            return await session.sync(account.credentials.access_token, sync_token, calls)
+            return await session.sync_and_read(account.credentials.access_token, sync_token, read, calls)
     except TokenRefused:
         # Shielded from cancellation: a renewal invalidates the old refresh token, so its result must be stored.
         credentials = await asyncio.shield(_renew(session, account, save_credentials))
         with _failing_alone():
-            return await session.sync(credentials.access_token, sync_token, calls)
+            return await session.sync_and_read(credentials.access_token, sync_token, read, calls)
 
 
 async def _renew(session: TodoistSession, account: Account, save_credentials: SaveCredentials) -> Credentials:
@@ -167,7 +171,10 @@ def _failing_alone() -> Iterator[None]:
     except TodoistError:
         raise
     except Exception as error:
-        place = extract_tb(error.__traceback__)[-1]
-        raise ResponseUnreadable(
-            f"the response cannot be read ({type(error).__name__} in {place.name}, line {place.lineno})"
-        ) from None
+        raise ResponseUnreadable(f"the response cannot be read ({type_and_place(error)})") from None
+
+
+def type_and_place(error: Exception) -> str:
+    """Return the type of an exception and the function and line that raised it, without the message."""
+    place = extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {place.name}, line {place.lineno}"

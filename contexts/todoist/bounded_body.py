@@ -1,0 +1,94 @@
+"""Bodies of responses, read and decompressed in small steps up to a limit."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+_STEP_BYTES = 64 * 2**10
+_BODIES_AT_ONCE = 4
+
+ACCEPTED_ENCODING = "gzip"
+
+
+class BodyTooLarge(Exception):
+    """A body is larger than the limit, compressed or not; the message names the limit."""
+
+
+class TooManyBodies(Exception):
+    """The bodies that are read at the same time are larger than the limit for all of them."""
+
+
+class BadEncoding(Exception):
+    """A body cannot be decompressed."""
+
+
+@dataclass
+class BodyReader:
+    """Reads bodies of at most `max_bytes`, and of not much more than four times that at the same time."""
+
+    max_bytes: int
+    _n_held: int = field(default=0, init=False)
+
+    async def read(self, parts: AsyncIterator[bytes], encoding: str | None) -> bytes:
+        """Return the decompressed body. encoding: the header Content-Encoding.
+
+        Raises BodyTooLarge, TooManyBodies or BadEncoding as soon as that is known, without reading on.
+        """
+        decompress, body, n_received = _decompressor(encoding), bytearray(), 0
+        with self._held() as hold:
+            async for part in parts:
+                n_received += len(part)
+                for piece in decompress(part):
+                    body += piece
+                    hold(len(piece))
+                    if max(len(body), n_received) > self.max_bytes:
+                        raise BodyTooLarge(f"the response is larger than {self.max_bytes:,} bytes")
+                    await asyncio.sleep(0)  # other requests go on while a body is decompressed
+            return bytes(body)
+
+    @contextmanager
+    def _held(self) -> Iterator[Callable[[int], None]]:
+        """Yield a function that counts bytes of a body until the end of the block."""
+        n_bytes = 0
+
+        def hold(n_more: int) -> None:
+            nonlocal n_bytes
+            n_bytes += n_more
+            self._n_held += n_more
+            # The first piece is free, so that large bodies do not stop small ones.
+            if n_bytes > _STEP_BYTES and self._n_held > _BODIES_AT_ONCE * self.max_bytes:
+                raise TooManyBodies("too many large responses are read at the same time")
+
+        try:
+            yield hold
+        finally:
+            self._n_held -= n_bytes
+
+
+def _decompressor(encoding: str | None) -> Callable[[bytes], Iterator[bytes]]:
+    """Return a function that yields what a part of a body adds to it, in pieces of at most `_STEP_BYTES`."""
+    if encoding in (None, "", "identity"):
+        return _unchanged
+    if encoding not in ("gzip", "x-gzip"):
+        raise BadEncoding("the response has an encoding that was not requested")
+    stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
+
+    def decompress(part: bytes) -> Iterator[bytes]:
+        while True:
+            try:
+                yield stream.decompress(part, _STEP_BYTES)
+            except zlib.error:
+                raise BadEncoding("the response is not valid gzip") from None
+            part = stream.unconsumed_tail
+            if not part:
+                return
+
+    return decompress
+
+
+def _unchanged(part: bytes) -> Iterator[bytes]:
+    yield part
