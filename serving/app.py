@@ -33,7 +33,7 @@ from serving.readiness import Readiness, database_problem
 from serving.recommend import NoContext, Recommender, UnknownUser
 from serving.routes import RouteTable
 from serving.store import ContextSource, LLMStatus
-from tips.candidates import Tip
+from tips.served import ServedTip
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +44,10 @@ class TipAnswer(BaseModel):
     """A tip and its origin."""
 
     decision_id: UUID = Field(description="Id for the reaction to this tip.")
-    tip: Tip
+    tip: ServedTip
     source: ContextSource = Field(
         description="The context of the tip. stored: assembled earlier; inline: assembled for this request;"
-        " stale: older than the SLA, because it could not be assembled again; none: the user has no context."
+        " stale: older than the SLA, because it could not be assembled again; none: no context can be used."
     )
     age_seconds: float | None = Field(
         description="Seconds since the user's tasks were fetched; null without a context."

@@ -11,13 +11,14 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from contexts.assembly.model import UserContext
-from contexts.assembly.store import StoredContext
 from serving.metrics import Metrics
+from serving.row_formats import Unreadable
 from serving.store import CandidateOrigin, CandidateSet, LLMStatus, Store, UserState
 from tips.candidates import GENERIC_TIP, Tip
 from tips.features import features_of
 from tips.generator import CandidateGenerator, Generation, LLMUsage
 from tips.rules import rule_based_tips
+from tips.served import is_served_tip, read_tip, with_tasks
 from tips.validity import still_valid, subject_hash
 
 MIN_VALID_TIPS = 2
@@ -32,8 +33,6 @@ was no time left. That says nothing about the user's prompt; but not every reque
 
 _REUSE_PERIOD = timedelta(days=1)
 """Time after the user's next midnight during which tips of the LLM are reused if they are still valid."""
-
-_TIP_FIELDS = set(Tip.model_fields)
 
 
 @dataclass(frozen=True)
@@ -52,14 +51,14 @@ class CandidateSource:
     async def find(
         self,
         user: UserState,
-        stored: StoredContext,
+        context: UserContext,
         now: datetime,
         llm_deadline: float | None,
         before_llm: Callable[[], None],
     ) -> tuple[CandidateSet, LLMStatus]:
-        """The candidates for a stored context, and the LLM's part in them: the first of these that applies.
+        """The candidates for a user's context, and the LLM's part in them: the first of these that applies.
 
-        1. The last set, if it was made for this context and is not due for replacement.
+        1. The last set, if it was made for this context, is not due for replacement, and can be served as it is.
         2. Before `renew_at` of the last set: its tips that are still valid, if there are at least `MIN_VALID_TIPS`.
         3. Rule-based tips alone, if there is no generator.
         4. New tips of the LLM, if it answers before `llm_deadline` with at least one without violations.
@@ -70,9 +69,9 @@ class CandidateSource:
         llm_deadline: event loop time by which the LLM must have answered; None: the LLM is not called.
         before_llm: is called before the LLM is; from then on the work is worth finishing, because it is paid for.
         """
-        if current := user.current_candidates(now):
+        current = user.current_candidates(now)
+        if current is not None and all(map(is_served_tip, current.tips)):
             return current, "skipped"
-        context = UserContext.model_validate_json(stored.context_json)
         midnight, today = _next_midnight(user.zone, now)
         last, valid = user.last_candidates, await self._still_valid(user.last_candidates, context, today)
         store_set = partial(self._store_set, user, context, expires_at=midnight)
@@ -102,8 +101,13 @@ class CandidateSource:
     ) -> list[tuple[Tip, str]]:
         if last is None:
             return []
-        tips = [Tip.model_validate_json(tip) for tip in last.tips]
-        return still_valid(tips, await self.store.read_subject_hashes(last), context, today)
+        hashes = await self.store.read_subject_hashes(last)
+        try:
+            return still_valid(map(read_tip, last.tips), hashes, context, today)
+        except ValueError as error:
+            reason = f"no tips and their subject hashes ({type(error).__name__})"
+            self.store.report(Unreadable("candidate_sets", last.set_id, reason))
+            return []
 
     async def _store_set(
         self,
@@ -170,7 +174,7 @@ def _candidate_set(
         author=author,
         expires_at=expires_at,
         renew_at=renew_at,
-        tips=[tip.model_dump_json(include=_TIP_FIELDS) for tip in tips],
+        tips=[with_tasks(tip, context).model_dump_json() for tip in tips],
         kinds=[tip.kind for tip in tips],
         themes=[tip.theme or "" for tip in tips],
         features=features_of(tips, context).tobytes(),

@@ -10,9 +10,11 @@ from uuid import UUID
 import numpy as np
 
 from serving.learn import Learner
+from serving.row_formats import Unreadable
 from serving.store import CandidateSet, ContextSource, Decision, LLMStatus, Store, UserState
 from tips.bandit import ThompsonPolicy
 from tips.features import N_STATIC, with_clock
+from tips.served import is_served_tip
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Decider:
     async def decide(
         self, user: UserState, candidates: CandidateSet, source: ContextSource, llm: LLMStatus, now: datetime
     ) -> Answer:
-        """Choose one of the candidates and log the decision.
+        """Choose one of the candidates and log the decision; raises Unreadable if the chosen one cannot be served.
 
         llm: the LLM's part in the candidates; "fallback" replaces it if no tip of the set is by an LLM.
         """
@@ -52,6 +54,8 @@ class Decider:
         features = with_clock(static, now.astimezone(user.zone))
         seed, version = self.new_seed(), self.learner.version
         choice = self.policy.choose(self.learner.posterior, features, seed)
+        if not is_served_tip(tip := candidates.tips[choice.chosen]):
+            raise Unreadable("candidate_sets", candidates.set_id, "a tip cannot be served as it is stored")
         decision = Decision(
             decision_id=self.new_id(),
             user_id=user.user_id,
@@ -73,7 +77,7 @@ class Decider:
         age = user.age(now)
         return Answer(
             decision_id=decision.decision_id,
-            tip=candidates.tips[choice.chosen],
+            tip=tip,
             source=source,
             age_seconds=age.total_seconds() if age is not None else None,
             llm=decision.llm,

@@ -24,6 +24,7 @@ from contexts.todoist.credentials import CredentialCipher, Credentials, Credenti
 from contexts.todoist.fetch import Failed, fetch_one, type_and_place
 from contexts.todoist.mirror import Directory, open_tasks
 from serving.metrics import Metrics
+from serving.row_formats import Unreadable, read_groups
 from serving.store import Store, UserState
 
 log = logging.getLogger(__name__)
@@ -92,15 +93,19 @@ class InlineAssembler:
 
     async def _assemble(self, user_id: str) -> None:
         now, account = self._clock(), await self._account(user_id)
-        signals, groups_json = await self._signals(account, now)
+        signals = await self._signals(account, now)
         assembled = assemble(signals, now, self._budget)
         row = StoredContext(
-            user_id, now, assembled.context_json, assembled.context_hash, assembled.valid_until, groups_json
+            user_id,
+            now,
+            assembled.context_json,
+            assembled.context_hash,
+            assembled.valid_until,
+            signals.groups.to_json(),
         )
         await self._store.write_context(row, account, signals.timezone)
 
-    async def _signals(self, account: Account, now: datetime) -> tuple[Signals, str]:
-        """The user's signals, and the stored task groups in them as JSON."""
+    async def _signals(self, account: Account, now: datetime) -> Signals:
         user_id, number = account.user_id, account.connection_number
         cooling, until = self._cooldowns.get(user_id, (number, now))
         if cooling == number and now < until:
@@ -113,16 +118,24 @@ class InlineAssembler:
                 raise fetched.error
         self._cooldowns.pop(user_id, None)
         self._refused.pop(user_id, None)
-        groups_json = await self._store.read_groups(account)
+        groups = await self._groups(account)
         directory = fetched.mirror.directory
         return Signals(
             user_id=user_id,
             timezone=directory.timezone or account.timezone,
             language=directory.language or "en",
             tasks=open_tasks(fetched.mirror),
-            groups=TaskGroups.from_json(groups_json),
+            groups=groups,
             reactions=await self._store.read_reactions(user_id, now),
-        ), groups_json
+        )
+
+    async def _groups(self, account: Account) -> TaskGroups:
+        """The stored task groups; none if they cannot be read, until the next run of the pipeline writes them."""
+        try:
+            return read_groups(account.user_id, await self._store.read_groups(account))
+        except Unreadable as error:
+            self._store.report(error)
+            return TaskGroups()
 
     def _cool_down(self, account: Account, error: TodoistError, now: datetime) -> None:
         """Start a cool-down: as long as Todoist asked for, at most `_MAX_COOLDOWN_S`.

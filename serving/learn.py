@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from contexts.postgres.sql import queries
 from serving.metrics import Metrics
+from serving.posterior_store import PosteriorStore
+from serving.row_formats import Unreadable, counted_in, read_chosen, read_reward
 from tips.bandit import REWARDS, Posterior
 from tips.features import N_FEATURES
 
@@ -70,6 +72,8 @@ class Learner:
         self.posterior = Posterior.prior(N_FEATURES)
         self._pool = pool
         self._metrics = metrics
+        self._report = counted_in(metrics)
+        self._posteriors = PosteriorStore(pool, policy, self._report, clock)
         self._clock = clock
         # Updates of the posterior exclude each other in Postgres; waiting here occupies no connection.
         self._update_lock = asyncio.Lock()
@@ -81,15 +85,12 @@ class Learner:
         return f"{self.policy}@{self.posterior.n_updates}"
 
     async def refresh(self) -> None:
-        """Load the posterior if another process has updated it, or create the policy's first one."""
-        if await _SQL.read_policy_updates(self._pool, policy=self.policy) == self.posterior.n_updates:
-            return
-        row = await _SQL.read_policy(self._pool, policy=self.policy)
-        if row is None:
-            prior = _columns(Posterior.prior(N_FEATURES))
-            await _SQL.add_policy(self._pool, policy=self.policy, n_features=N_FEATURES, **prior)
-            row = await _SQL.read_policy(self._pool, policy=self.policy)
-        self.posterior = Posterior.from_bytes(**dict(row))
+        """Load the posterior if another process has updated it, or create the policy's first one.
+
+        A stored posterior that cannot be read is replaced; until then decisions are made by the last good one.
+        """
+        if (stored := await self._posteriors.newer_than(self.posterior)) is not None:
+            self.posterior = stored
 
     async def react(self, decision_id: UUID, reaction: str, user_id: str | None = None) -> StoredReaction:
         """Store a user's reaction to a tip and learn from it; the same reaction again changes nothing.
@@ -114,7 +115,7 @@ class Learner:
                 reward=REWARDS[reaction],
             )
             await _SQL.mark_delivered(connection, decision_id=decision_id)
-            posterior = await self._learn(connection, row, reaction, stored["reward"] if stored else None)
+            posterior = await self._learn(connection, row, reaction, stored)
         self._use(posterior)
         self._metrics.reactions.labels(reaction).inc()
         return StoredReaction(decision_id, reaction, is_news=True)
@@ -147,52 +148,47 @@ class Learner:
                 row["decision_id"]
                 async for row in _SQL.write_ignored(connection, reacted_at=now, reward=reward, decision_ids=ids)
             }
-            features = [_chosen(row) for row in rows if row["decision_id"] in written and self._is_own(row)]
-            posterior = await self._lock_posterior(connection) if features else None
+            features = self._readable([row for row in rows if row["decision_id"] in written and self._is_own(row)])
+            posterior = await self._posteriors.lock(connection) if features else None
             if posterior is not None:
                 posterior = posterior.updated(np.array(features), np.full(len(features), reward))
-                await self._save(connection, posterior)
+                await self._posteriors.save(connection, posterior)
         self._use(posterior)
         self._metrics.reactions.labels("ignored").inc(len(written))
         # One step back: decisions of the same instant may follow in the next batch.
         return len(rows), len(written), rows[-1]["decided_at"] - _CLOCK_STEP if rows else since
 
     async def _learn(
-        self, connection: Any, row: Mapping[str, Any], reaction: str, previous_reward: float | None
+        self, connection: Any, row: Mapping[str, Any], reaction: str, previous: Mapping[str, Any] | None
     ) -> Posterior | None:
-        """Update the posterior by one decision's reward, or correct the previous reward."""
-        if not self._is_own(row):
+        """Update the posterior by one decision's reward, or correct that of the previous reaction."""
+        features = self._readable([row] if self._is_own(row) else [])
+        posterior = await self._posteriors.lock(connection) if features else None
+        if posterior is None:
             return None
-        posterior, features, reward = await self._lock_posterior(connection), _chosen(row), REWARDS[reaction]
-        if previous_reward is None:
-            posterior = posterior.updated(features[None, :], np.array([reward]))
+        reward = REWARDS[reaction]
+        if previous is None or previous["reward"] is None:
+            posterior = posterior.updated(np.array(features), np.array([reward]))
         else:
-            posterior = posterior.corrected(features, reward - previous_reward)
-        await self._save(connection, posterior)
+            posterior = posterior.corrected(features[0], reward - read_reward(previous))
+        await self._posteriors.save(connection, posterior)
         return posterior
 
     def _is_own(self, row: Mapping[str, Any]) -> bool:
         """Whether this policy made a decision; other policies have other features."""
         return str(row["policy_version"]).rpartition("@")[0] == self.policy
 
-    async def _lock_posterior(self, connection: Any) -> Posterior:
-        return Posterior.from_bytes(**dict(await _SQL.lock_policy(connection, policy=self.policy)))
-
-    async def _save(self, connection: Any, posterior: Posterior) -> None:
-        columns = {**_columns(posterior), "n_updates": posterior.n_updates, "updated_at": self._clock()}
-        await _SQL.save_policy(connection, policy=self.policy, **columns)
+    def _readable(self, rows: Iterable[Mapping[str, Any]]) -> list[NDArray[np.float64]]:
+        """The features that decisions chose; nothing is learned from a decision that cannot be read."""
+        features = []
+        for row in rows:
+            try:
+                features.append(read_chosen(row))
+            except Unreadable as error:
+                self._report(error)
+        return features
 
     def _use(self, posterior: Posterior | None) -> None:
         """Decide by this posterior, unless a newer one is in use."""
         if posterior is not None and posterior.n_updates > self.posterior.n_updates:
             self.posterior = posterior
-
-
-def _columns(posterior: Posterior) -> dict[str, bytes]:
-    return {"precision": posterior.precision.tobytes(), "weighted": posterior.weighted.tobytes()}
-
-
-def _chosen(row: Mapping[str, Any]) -> NDArray[np.float64]:
-    """The features of the chosen candidate, shape (n_features,)."""
-    matrix = np.frombuffer(row["features"], np.float32).reshape(row["n_candidates"], -1)
-    return np.asarray(matrix[row["chosen"]], np.float64)

@@ -49,6 +49,9 @@ class Metrics:
             "Logged decisions that reached nobody; dropped: not marked so.",
             "outcome",
         )
+        self.unreadable_rows = self._counter(
+            "unreadable_rows", "Rows of Postgres that could not be read, by table.", "table"
+        )
         self.reactions = self._counter("reactions", "Reactions stored, by reaction.", "reaction")
         self._responses = self._counter(
             "http_responses", "Responses by route; status 499: the client left before the response.",

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
+from contexts.assembly.model import UserContext
 from contexts.assembly.store import StoredContext
 from serving.candidate_source import CandidateSource, generic_candidates
 from serving.decide import Answer, Decider
 from serving.inline import InlineAssembler, NotAssembled
+from serving.row_formats import Unreadable, read_stored_context
 from serving.single_flight import AdvisoryLocks, SingleFlight
 from serving.slots import Slots
 from serving.store import CandidateSet, ContextSource, LLMStatus, Store, UserState
@@ -33,6 +37,8 @@ _MAX_REFRESHES = 8
 """Number of contexts that are refreshed in the background at once; others are refreshed after a later request."""
 
 _NO_CONTEXT = "this user has no context yet: the next nightly run or a request for a tip assembles one"
+
+_UNREADABLE_CONTEXT = "this user's context cannot be read: a request for a tip assembles it again"
 
 
 class UnknownUser(Exception):
@@ -69,6 +75,13 @@ class Prepared:
     llm: LLMStatus
 
 
+class ReadContext(NamedTuple):
+    """A row of `context_store` and the context in it."""
+
+    stored: StoredContext
+    parsed: UserContext
+
+
 @dataclass
 class Recommender:
     """Answers requests for tips: from stored data if it is current, else after recovering what is missing."""
@@ -101,14 +114,15 @@ class Recommender:
         candidates = user.current_candidates(now)
         # A request does not join one for an earlier account of the same user.
         flight = f"{user_id} {user.connection_number}"
-        if candidates is None or not user.is_fresh(now, self.timing.sla):
-            prepared = await self._preparations.join(flight, lambda: self._slow_path(user_id, flight, deadline))
-            return await self.decider.decide(
-                prepared.user, prepared.candidates, prepared.source, prepared.llm, self.clock()
-            )
-        if self._is_due_for_refresh(user, now):
-            self._refreshes.start(flight, lambda: self._refresh(user_id, flight))
-        return await self.decider.decide(user, candidates, "stored", "skipped", now)
+        if candidates is not None and user.is_fresh(now, self.timing.sla):
+            if self._is_due_for_refresh(user, now):
+                self._refreshes.start(flight, lambda: self._refresh(user_id, flight))
+            with suppress(Unreadable):  # then new candidates are made
+                return await self.decider.decide(user, candidates, "stored", "skipped", now)
+        prepared = await self._preparations.join(flight, lambda: self._slow_path(user_id, flight, deadline))
+        return await self.decider.decide(
+            prepared.user, prepared.candidates, prepared.source, prepared.llm, self.clock()
+        )
 
     async def context(self, user_id: str) -> StoredContext:
         """The user's stored context; raises UnknownUser or NoContext."""
@@ -117,6 +131,8 @@ class Recommender:
             raise NoContext(reason)
         if (stored := await self.store.read_context(user)) is None:
             raise NoContext(_NO_CONTEXT)
+        if self._readable(stored) is None:
+            raise NoContext(_UNREADABLE_CONTEXT)
         return stored
 
     async def close(self) -> None:
@@ -144,21 +160,33 @@ class Recommender:
         """
         # Again, because another process may have done the work while this one waited for the lock.
         user = await self._read(user_id)
-        is_assembled = False
-        if llm_deadline is not None and not user.is_fresh(self.clock(), self.timing.sla):
+        context, is_assembled = await self._context(user), False
+        if llm_deadline is not None and (context is None or not user.is_fresh(self.clock(), self.timing.sla)):
             is_assembled = await self._assemble(user_id)
             user = await self._read(user_id)
+            context = await self._context(user)
         now = self.clock()
-        stored = None if self._unusable(user, now) else await self.store.read_context(user)
-        if stored is None:
+        if context is None or self._unusable(user, now):
             return Prepared(user.without_context(), generic_candidates(now), "none", "fallback")
-        user = user.with_context(stored)
+        user = user.with_context(context.stored)
         is_fresh = user.is_fresh(now, self.timing.sla)
         candidates, llm = await self.candidate_source.find(
-            user, stored, now, llm_deadline, before_llm=lambda: self._preparations.keep(flight)
+            user, context.parsed, now, llm_deadline, before_llm=lambda: self._preparations.keep(flight)
         )
         source: ContextSource = "inline" if is_assembled else "stored" if is_fresh else "stale"
         return Prepared(user, candidates, source, llm)
+
+    async def _context(self, user: UserState) -> ReadContext | None:
+        """The user's stored context; None if there is none, or if it cannot be read."""
+        stored = await self.store.read_context(user)
+        return None if stored is None else self._readable(stored)
+
+    def _readable(self, stored: StoredContext) -> ReadContext | None:
+        try:
+            return ReadContext(stored, read_stored_context(stored))
+        except Unreadable as error:
+            self.store.report(error)
+            return None
 
     async def _assemble(self, user_id: str) -> bool:
         try:

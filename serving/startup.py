@@ -12,7 +12,7 @@ _SQL = queries("serving", "asyncpg")
 _TABLES = frozenset(
     {
         "users", "todoist_accounts", "context_store", "candidate_sets", "decisions", "reactions", "policies",
-        "llm_calls", "schema_migrations",
+        "unreadable_policies", "llm_calls", "schema_migrations",
     }
 )  # fmt: skip
 

@@ -23,6 +23,7 @@ from serving.batcher import Batcher
 from serving.deliveries import Deliveries
 from serving.metrics import Metrics
 from serving.pools import create_pool
+from serving.row_formats import Report, Unreadable, check_candidates, counted_in
 from tips.generator import LLMUsage
 
 ContextSource = Literal["stored", "inline", "stale", "none"]
@@ -159,17 +160,20 @@ class Store:
         decision_pool: asyncpg.Pool,
         deliveries: Deliveries,
         *,
+        report: Report,
         max_wait_s: float,
         reaction_days: int = 90,
     ) -> None:
         """decision_pool: for the log of decisions; its commits need not wait for the disk.
 
         deliveries: is told of decisions that were written for requests that have ended meanwhile.
+        report: called for each row that cannot be read.
         max_wait_s: time that a read or a decision may wait for its statement; beyond it new ones are refused.
         reaction_days: number of days of reactions in a context.
         """
         self.pool = pool
         self.deliveries = deliveries
+        self.report = report
         self._decision_pool = decision_pool
         self._reaction_days = reaction_days
         self._reads: Batcher[str, UserState | None] = Batcher(
@@ -301,7 +305,7 @@ class Store:
 
     async def _read_users(self, user_ids: Sequence[str]) -> list[UserState | None]:
         rows = await self.pool.fetch(_READ_USERS, list(set(user_ids)))
-        users = {row[0]: _user_state(row) for row in rows}
+        users = {row[0]: self._user_state(row) for row in rows}
         return [users.get(user_id) for user_id in user_ids]
 
     async def _write_decisions(self, decisions: Sequence[Decision]) -> list[None]:
@@ -312,11 +316,22 @@ class Store:
             await self._decision_pool.executemany(_WRITE_DECISION, values)
         return [None] * len(decisions)
 
+    def _user_state(self, row: Sequence[Any]) -> UserState:
+        user_id, timezone, number, is_refused, materialized_at, valid_until, context_hash, *candidates = row
+        last = self._candidates(*candidates) if candidates[0] is not None else None
+        return UserState(
+            user_id, timezone, number, bool(is_refused), materialized_at, valid_until, context_hash, last
+        )
 
-def _user_state(row: Sequence[Any]) -> UserState:
-    user_id, timezone, number, is_refused, materialized_at, valid_until, context_hash, set_id, made_for, *rest = row
-    last = None if set_id is None else CandidateSet(set_id, made_for, *rest)
-    return UserState(user_id, timezone, number, bool(is_refused), materialized_at, valid_until, context_hash, last)
+    def _candidates(self, set_id: UUID, *columns: Any) -> CandidateSet | None:
+        """A user's last candidates; none if their row cannot be read, so that new ones are made."""
+        candidates = CandidateSet(set_id, *columns)
+        try:
+            check_candidates(set_id, candidates.tips, candidates.kinds, candidates.themes, candidates.features)
+        except Unreadable as error:
+            self.report(error)
+            return None
+        return candidates
 
 
 def _key(account: Account) -> dict[str, Any]:
@@ -345,6 +360,13 @@ async def open_store(
         create_pool(url, n_connections=1, timeout_s=timeout_s, server_settings=asynchronous) as decision_pool,
     ):
         deliveries, max_wait_s = Deliveries(pool, metrics), timeout_s * _WAITING_SHARE
-        store = Store(pool, decision_pool, deliveries, max_wait_s=max_wait_s, reaction_days=reaction_days)
+        store = Store(
+            pool,
+            decision_pool,
+            deliveries,
+            report=counted_in(metrics),
+            max_wait_s=max_wait_s,
+            reaction_days=reaction_days,
+        )
         store.show(metrics)
         yield store

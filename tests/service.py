@@ -286,4 +286,4 @@ def answering(*candidates: Mapping[str, Any]) -> AnswerFunction:
 
 def task_ids(tips: list[dict[str, Any]]) -> set[str]:
     """The ids of all tasks in these tips."""
-    return {task_id for tip in tips for task_id in tip["task_ids"]}
+    return {task["id"] for tip in tips for task in tip["tasks"]}

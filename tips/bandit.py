@@ -23,6 +23,12 @@ FloatArray = NDArray[np.float64]
 _JITTER = 1e-9
 """Independent share of a score's variance: it breaks ties between candidates of equal features at random."""
 
+_SYMMETRY_TOLERANCE = 1e-9
+"""Largest accepted relative difference between a precision and its transpose."""
+
+_MIN_PIVOT = 1e-7
+"""Smallest accepted ratio of two pivots of a precision: with a smaller one its inverse has no correct digit."""
+
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
@@ -48,12 +54,15 @@ class Posterior:
 
     @classmethod
     def from_bytes(cls, n_features: int, precision: bytes, weighted: bytes, n_updates: int) -> Posterior:
-        """A posterior from `precision.tobytes()` and `weighted.tobytes()`."""
+        """A posterior from `precision.tobytes()` and `weighted.tobytes()`; raises ValueError if it has a fault."""
         expected = (8 * n_features**2, 8 * n_features)
         if (n_bytes := (len(precision), len(weighted))) != expected:
             raise ValueError(f"a posterior of {n_features} features has {expected} bytes, not {n_bytes}")
         square = np.frombuffer(precision).reshape(n_features, n_features)
-        return cls(square, np.frombuffer(weighted), n_updates)
+        posterior = cls(square, np.frombuffer(weighted), n_updates)
+        if fault := posterior.fault:
+            raise ValueError(fault)
+        return posterior
 
     @property
     def n_features(self) -> int:
@@ -70,6 +79,17 @@ class Posterior:
         """A^-1, symmetric, shape (d, d)."""
         inverse = np.linalg.inv(self.precision)
         return (inverse + inverse.T) / 2
+
+    @property
+    def fault(self) -> str:
+        """The reason why nothing can be drawn from this distribution; empty if it can."""
+        if self.n_updates < 0:
+            return f"n_updates={self.n_updates}: expected a number from 0"
+        if not (np.isfinite(self.precision).all() and np.isfinite(self.weighted).all()):
+            return "its numbers are not all finite"
+        if not np.allclose(self.precision, self.precision.T, rtol=_SYMMETRY_TOLERANCE):
+            return "its precision is not symmetric"
+        return "" if _is_positive_definite(self.precision) else "its precision is not positive definite"
 
     def updated(self, features: NDArray[Any], rewards: NDArray[Any]) -> Posterior:
         """The posterior after the rewards, shape (n,), of shown candidates with features of shape (n, d)."""
@@ -140,6 +160,15 @@ class ThompsonPolicy:
         noise = rng.standard_normal((self.n_draws, len(candidates))) @ np.linalg.cholesky(covariance).T
         best = (candidates @ posterior.mean + self.spread * noise).argmax(axis=1)
         return np.bincount(best, minlength=len(candidates)) / self.n_draws
+
+
+def _is_positive_definite(square: FloatArray) -> bool:
+    """Whether a symmetric matrix has a Cholesky factor, and an inverse that floats can hold."""
+    try:
+        pivots = np.linalg.cholesky(square).diagonal()
+    except np.linalg.LinAlgError:
+        return False
+    return bool(pivots.min() > _MIN_PIVOT * max(1.0, pivots.max()))
 
 
 def _checked(values: NDArray[Any], n_columns: int, name: str = "features") -> FloatArray:

@@ -26,6 +26,9 @@ N_STATIC = 1 + len(ARMS) + len(BUCKETS) + 5 + 2 + 2 + 2 + 4 + N_WORD_SUMS
 N_CLOCK = 3
 N_FEATURES = N_STATIC + N_CLOCK * len(ARMS)
 
+MAX_MAGNITUDE = 100.0
+"""No feature of a tip is further from 0: the largest ones are the sums of hashed words, up to 12."""
+
 FeatureMatrix = NDArray[np.float32]
 
 _URGENCY = {"p1": 1.0, "p2": 0.66, "p3": 0.33, "p4": 0.0}
@@ -36,6 +39,16 @@ _PRIOR_REACTIONS = 5.0
 def features_of(tips: Sequence[Tip], context: UserContext | None) -> FeatureMatrix:
     """The features that do not depend on the time of day, shape (len(tips), N_STATIC)."""
     return np.array([_row(tip, context) for tip in tips], np.float32).reshape(len(tips), N_STATIC)
+
+
+def read_features(stored: bytes, n_tips: int, n_features: int) -> FeatureMatrix:
+    """Stored features, shape (n_tips, n_features); raises ValueError if they are too few, too many or impossible."""
+    if len(stored) != (expected := 4 * n_tips * n_features):
+        raise ValueError(f"the features of {n_tips} tips have {len(stored)} bytes, expected {expected}")
+    features = np.frombuffer(stored, np.float32).reshape(n_tips, n_features)
+    if not np.abs(features).max(initial=0.0) <= MAX_MAGNITUDE:  # not > : that is false for NaN, too
+        raise ValueError(f"a feature is not a number between -{MAX_MAGNITUDE:g} and {MAX_MAGNITUDE:g}")
+    return features
 
 
 def with_clock(static: FeatureMatrix, local: datetime) -> FeatureMatrix:
@@ -88,7 +101,9 @@ def _past_rewards(key: str | None, tallies: Mapping[str, Mapping[str, int]]) -> 
     """The mean reward of earlier tips of the same kind or theme, shrunk towards 0, and the log of their number."""
     tally = tallies.get(key or "", {})
     n = sum(tally.values())
-    return sum(REWARDS[reaction] * each for reaction, each in tally.items()) / (n + _PRIOR_REACTIONS), log1p(n) / 5
+    return sum(REWARDS.get(reaction, 0.0) * each for reaction, each in tally.items()) / (n + _PRIOR_REACTIONS), log1p(
+        n
+    ) / 5
 
 
 def _text_features(tip: Tip) -> tuple[float, ...]:

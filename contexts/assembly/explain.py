@@ -163,9 +163,19 @@ def task_titles(version: ContextVersion | None) -> Mapping[str, str]:
 
 
 def _tip(decision: Mapping[str, Any]) -> ChosenTip:
-    tip = json.loads(decision["tip"]) if decision["tip"] else {}
+    tip = _parsed(decision["tip"])
     kind = tip.get("kind") or decision["tip_kind"] or ""
-    return ChosenTip(kind, tip.get("title"), tip.get("body"), tip.get("task_ids", ()))
+    task_ids = [task["id"] for task in tip["tasks"]] if "tasks" in tip else tip.get("task_ids", ())
+    return ChosenTip(kind, tip.get("title"), tip.get("body"), task_ids)
+
+
+def _parsed(tip: str | None) -> Mapping[str, Any]:
+    """Return a stored tip; nothing if there is none or it cannot be read. The earliest ones have `task_ids` only."""
+    try:
+        parsed = json.loads(tip or "{}")
+    except ValueError:
+        return {}
+    return parsed if isinstance(parsed, dict) else {}
 
 
 def _origin(connection: psycopg.Connection[Any], decision: Mapping[str, Any]) -> TipOrigin | None:

@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from hashlib import sha256
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 Bucket = Literal["overdue", "today", "this_week", "later", "someday"]
 BUCKETS: tuple[Bucket, ...] = ("overdue", "today", "this_week", "later", "someday")
@@ -84,21 +84,21 @@ class TaskGroups:
 
     @classmethod
     def from_json(cls, text: str) -> TaskGroups:
-        """Read the form that `to_json` returns; a theme of an earlier version may be worded by others."""
-        groups = json.loads(text)
-        return cls(
-            tuple(
-                Theme(
-                    theme["theme_id"],
-                    theme["label"],
-                    tuple(theme["tags"]),
-                    tuple(theme["task_ids"]),
-                    theme.get("is_by_others", True),
-                )
-                for theme in groups["themes"]
-            ),
-            tuple(tuple((task_id, title_hash) for task_id, title_hash in tasks) for tasks in groups["duplicates"]),
-        )
+        """Read the form that `to_json` returns; raise ValueError if it is another one.
+
+        A theme of an earlier version may be worded by others.
+        """
+        groups = _StoredGroups.model_validate_json(text)
+        themes = [{"is_by_others": True, **theme} for theme in groups.themes]
+        return _TASK_GROUPS.validate_python({"themes": themes, "duplicates": groups.duplicates})
+
+
+class _StoredGroups(BaseModel):
+    themes: tuple[dict[str, Any], ...]
+    duplicates: tuple[tuple[tuple[str, str], ...], ...]
+
+
+_TASK_GROUPS = TypeAdapter(TaskGroups)
 
 
 @dataclass(frozen=True)

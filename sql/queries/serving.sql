@@ -158,8 +158,24 @@ SELECT n_features, precision, weighted, n_updates FROM policies WHERE policy = :
 
 -- name: save_policy!
 -- Store the posterior after an update.
-UPDATE policies SET precision = :precision, weighted = :weighted, n_updates = :n_updates, updated_at = :updated_at
+UPDATE policies
+SET n_features = :n_features, precision = :precision, weighted = :weighted, n_updates = :n_updates,
+    updated_at = :updated_at
 WHERE policy = :policy;
+
+-- name: set_policy_aside!
+-- Copy a policy's posterior that cannot be read, as it is.
+INSERT INTO unreadable_policies (policy, set_aside_at, reason, n_features, precision, weighted, n_updates, updated_at)
+SELECT policy, :set_aside_at, :reason, n_features, precision, weighted, n_updates, updated_at
+FROM policies WHERE policy = :policy
+ON CONFLICT DO NOTHING;
+
+-- name: learned_decisions
+-- A policy's newest decisions with a reaction, and the rewards.
+SELECT d.decision_id, d.chosen, d.features, cardinality(d.propensities) AS n_candidates, r.reaction, r.reward
+FROM decisions d JOIN reactions r USING (decision_id)
+WHERE regexp_replace(d.policy_version, '@[^@]*$', '') = :policy AND d.chosen IS NOT NULL
+ORDER BY d.decided_at DESC LIMIT :max_rows;
 
 -- name: remove_user$
 -- Delete a user with account, contexts of requests, candidates, decisions and reactions; returns TRUE if there was one.

@@ -33,7 +33,9 @@ def database_url(server: str, request: pytest.FixtureRequest) -> str:
 def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
     """A connection to the module's database, emptied for each test."""
     with connect(database_url) as opened:
-        opened.execute("TRUNCATE users, context_store, policies, cluster_thresholds, asset_runs CASCADE")
+        opened.execute(
+            "TRUNCATE users, context_store, policies, unreadable_policies, cluster_thresholds, asset_runs CASCADE"
+        )
         yield opened
 
 

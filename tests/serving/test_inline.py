@@ -77,7 +77,7 @@ class TestContext:
         harness.world.add("ann", account())
         response = service.tip()
         assert response.body["source"] == "inline"
-        assert response.body["tip"]["task_ids"] == []
+        assert response.body["tip"]["tasks"] == []
 
 
 class TestRenewal:
@@ -391,7 +391,10 @@ class TestTrace:
         answer = service.tip().body
         traced = trace(harness.connection, UUID(answer["decision_id"]))
         assert traced is not None
-        assert (traced.tip.title, traced.tip.task_ids) == (answer["tip"]["title"], answer["tip"]["task_ids"])
+        assert (traced.tip.title, traced.tip.task_ids) == (
+            answer["tip"]["title"],
+            [task["id"] for task in answer["tip"]["tasks"]],
+        )
         assert (traced.source, traced.llm, traced.context_hash) == ("stored", "called", answer["context_hash"])
         assert traced.propensity is not None
         assert 0 < traced.propensity <= 1
