@@ -32,6 +32,7 @@ from local import postgres, service
 from local.samples import plain_users
 from tips.candidates import Tip
 from tips.features import features_of
+from tips.served import with_tasks
 from tips.validity import subject_hash
 
 _N_USERS = 500
@@ -239,7 +240,7 @@ def _candidate_set(row: StoredContext, now: datetime) -> tuple[Any, ...]:
         now,
         now + timedelta(days=1),
         now + timedelta(days=1),
-        [tip.model_dump_json() for tip in tips],
+        [with_tasks(tip, context).model_dump_json() for tip in tips],
         [subject_hash(tip, context) for tip in tips],
         [tip.kind for tip in tips],
         [""] * len(tips),

@@ -65,9 +65,9 @@ def add(
 def list_users() -> None:
     """List every user with the state of the account."""
     with _open_accounts() as accounts:
-        users = accounts.all()
+        users, undecryptable = accounts.all(), accounts.undecryptable()
     for user in users:
-        print(_describe(user))
+        print(_describe(user, is_decryptable=user["user_id"] not in undecryptable))
     if not users:
         print("no users")
 
@@ -143,11 +143,13 @@ def _check_exists(user_id: str, exists: bool) -> None:
         raise ValueError(f"there is no user '{user_id}'. See: python -m contexts accounts list")
 
 
-def _describe(user: Mapping[str, Any]) -> str:
+def _describe(user: Mapping[str, Any], *, is_decryptable: bool) -> str:
     state = "active" if user["active"] else "inactive"
     connection = "connected" if user["connected"] else "reconnect needed"
     if user["connected"] and user["auth_failures"]:
         connection = f"connected, but refused on {user['refused_at']:%Y-%m-%d}"
+    if not is_decryptable:
+        connection = "no key decrypts its tokens: add it again"
     fetched = user["observed_at"] or "never"
     return f"{user['user_id']}  {user['email']}  {user['timezone']}  {state}  {connection}  fetched {fetched}"
 

@@ -110,7 +110,7 @@ async def open_app(
                 reaction_days=settings.reaction_days,
             )
         )
-        await check_database(store.pool, cipher)
+        await check_database(store.pool, cipher, store.report)
         stack.push_async_callback(store.deliveries.close, timeout_s=_LAST_MARKS_S)
         await stack.enter_async_context(
             run_periodically("marking undelivered decisions", _MARK_INTERVAL_S, store.deliveries.flush)

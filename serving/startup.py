@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import asyncpg
 
 from contexts.postgres.migrate import MigrationsMissing, check_applied
 from contexts.postgres.sql import queries
-from contexts.todoist.credentials import CredentialCipher
+from contexts.todoist.credentials import CredentialCipher, CredentialsError
+from serving.row_formats import Report, Unreadable
 
 _SQL = queries("serving", "asyncpg")
+_BATCH_ROWS = 100
 _TABLES = frozenset(
     {
         "users", "todoist_accounts", "context_store", "candidate_sets", "decisions", "reactions", "policies",
@@ -21,10 +26,11 @@ class NotReady(Exception):
     """The service cannot start; the message names what is missing and the fix."""
 
 
-async def check_database(pool: asyncpg.Pool, cipher: CredentialCipher) -> None:
-    """Check that all tables exist, all migrations are applied and the keys decrypt the stored credentials.
+async def check_database(pool: asyncpg.Pool, cipher: CredentialCipher, report: Report) -> None:
+    """Check that all tables exist, all migrations are applied and the keys decrypt stored credentials.
 
-    Raises NotReady, and CredentialsError if no key fits.
+    Raises NotReady, and CredentialsError if there are accounts and no key fits any of them. Among the first accounts,
+    report is called for each that no key fits.
     """
     tables = {row["table_name"] async for row in _SQL.list_tables(pool)}
     if missing := sorted(_TABLES - tables):
@@ -33,5 +39,31 @@ async def check_database(pool: asyncpg.Pool, cipher: CredentialCipher) -> None:
         check_applied({row["name"] async for row in queries("migrations", "asyncpg").applied(pool)})
     except MigrationsMissing as error:
         raise NotReady(str(error)) from None
-    if row := await _SQL.first_credentials(pool):
+    await _check_keys(pool, cipher, report)
+
+
+async def _check_keys(pool: asyncpg.Pool, cipher: CredentialCipher, report: Report) -> None:
+    """Read accounts in the order of their users, until one of those read can be decrypted."""
+    after, n_undecryptable = "", 0
+    while rows := [row async for row in _SQL.next_credentials(pool, after=after, max_rows=_BATCH_ROWS)]:
+        errors = {row["user_id"]: _fault(cipher, row) for row in rows}
+        undecryptable = {user_id: error for user_id, error in errors.items() if error}
+        for user_id, error in undecryptable.items():
+            report(Unreadable("todoist_accounts", user_id, error))
+        n_undecryptable += len(undecryptable)
+        if len(undecryptable) < len(rows):
+            return
+        after = rows[-1]["user_id"]
+    if n_undecryptable:
+        raise CredentialsError(
+            f"no key in CREDENTIALS_KEYS decrypts the credentials of any account ({n_undecryptable} of them)."
+            " Start the service with the keys that the accounts were added with"
+        )
+
+
+def _fault(cipher: CredentialCipher, row: Mapping[str, Any]) -> str:
+    try:
         cipher.unseal(row["user_id"], row["credentials"])
+    except CredentialsError as error:
+        return str(error)
+    return ""

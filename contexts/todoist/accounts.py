@@ -230,12 +230,40 @@ class Accounts:
         return sorted(user for (user,) in self._sql.reconnect(self._connection, user_id=user_id))
 
     def rotate(self) -> int:
-        """Encrypt all credentials with the first key, and return the number of accounts."""
+        """Encrypt all credentials with the first key, and return the number of accounts.
+
+        Credentials that no key decrypts stay as they are; then CredentialsError is raised after all others were
+        encrypted.
+        """
+        n_rotated, undecryptable = 0, list[str]()
         with self._connection.transaction():
-            accounts = list(self._sql.all_credentials(self._connection))
-            for user_id, number, sealed in accounts:
-                self._save_sealed(user_id, number, self._cipher.rotate(sealed))
-        return len(accounts)
+            for user_id, number, sealed in list(self._sql.all_credentials(self._connection)):
+                try:
+                    rotated = self._cipher.rotate(sealed)
+                except CredentialsError:
+                    undecryptable.append(user_id)
+                    continue
+                self._save_sealed(user_id, number, rotated)
+                n_rotated += 1
+        if undecryptable:
+            raise CredentialsError(
+                f"no key in CREDENTIALS_KEYS decrypts the credentials of {', '.join(undecryptable)}: they stay as"
+                f" they are ({n_rotated} others are encrypted with the first key). Add the missing key and rotate"
+                " again, or connect these accounts again with new tokens: python -m contexts accounts add"
+            )
+        return n_rotated
+
+    def undecryptable(self) -> set[str]:
+        """Return the users with credentials that no key decrypts, or that belong to a different user."""
+        accounts = list(self._sql.read_credentials(self._connection))
+        return {user_id for user_id, sealed in accounts if not self._is_decryptable(user_id, sealed)}
+
+    def _is_decryptable(self, user_id: str, sealed: str) -> bool:
+        try:
+            self._cipher.unseal(user_id, sealed)
+        except CredentialsError:
+            return False
+        return True
 
     def _save_sealed(self, user_id: str, connection_number: int, sealed: str) -> None:
         values = {"user_id": user_id, "connection_number": connection_number, "credentials": sealed}

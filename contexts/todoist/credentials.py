@@ -46,17 +46,21 @@ class CredentialCipher:
         """Decrypt the result of `seal`; raise CredentialsError if no key fits or the user is a different one."""
         try:
             content = loads(self._fernet.decrypt(sealed))
-        except InvalidToken:
+        except (InvalidToken, ValueError):  # ValueError: characters that no encrypted text has
             raise CredentialsError(f"no key in CREDENTIALS_KEYS decrypts the credentials of {user_id}") from None
-        if content["user_id"] != user_id:
+        try:
+            owner, access_token, refresh_token = content["user_id"], content["access"], content["refresh"]
+        except (TypeError, KeyError):
+            raise CredentialsError(f"the credentials of {user_id} are of another version") from None
+        if owner != user_id:
             raise CredentialsError(f"the credentials stored for {user_id} belong to a different user")
-        return Credentials(content["access"], content["refresh"])
+        return Credentials(access_token, refresh_token)
 
     def rotate(self, sealed: str) -> str:
         """Encrypt sealed credentials again, with the first key; raise CredentialsError if no key fits."""
         try:
             return self._fernet.rotate(sealed.encode()).decode()
-        except InvalidToken:
+        except (InvalidToken, ValueError):
             raise CredentialsError("no key in CREDENTIALS_KEYS decrypts one of the stored credentials") from None
 
 

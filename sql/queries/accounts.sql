@@ -98,6 +98,10 @@ SELECT a.user_id, a.connection_number, a.credentials, a.sync_token, a.directory,
 FROM todoist_accounts a JOIN users u USING (user_id)
 WHERE a.user_id = ANY(:user_ids);
 
+-- name: read_credentials
+-- Every account's credentials.
+SELECT user_id, credentials FROM todoist_accounts ORDER BY user_id;
+
 -- name: all_credentials
 -- Every account's credentials, locked while they are encrypted with a new key.
 SELECT user_id, connection_number, credentials FROM todoist_accounts ORDER BY user_id FOR UPDATE;

@@ -193,9 +193,9 @@ SELECT pg_advisory_unlock(7402, hashtext(name)) FROM unnest(:names::TEXT[]) AS n
 -- The tables of this schema.
 SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema();
 
--- name: first_credentials^
--- The credentials of one account, to check the keys.
-SELECT user_id, credentials FROM todoist_accounts ORDER BY user_id LIMIT 1;
+-- name: next_credentials
+-- The credentials of the accounts after a user, to check the keys.
+SELECT user_id, credentials FROM todoist_accounts WHERE user_id > :after ORDER BY user_id LIMIT :max_rows;
 
 -- name: is_read_only$
 -- Whether this session refuses writes: it is on a standby, or the server or database is set to read-only.

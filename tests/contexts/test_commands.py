@@ -238,6 +238,17 @@ class TestKeys:
         assert accounts("rotate") == (0, "1 account encrypted with the first key\n", "")
         assert credentials(connection, "ann", key) == Credentials("t", None)
 
+    def test_undecryptable(self, accounts: Run, connection: psycopg.Connection[Any]) -> None:
+        """The list says of an account that no key decrypts its tokens; a rotation names it, and is an error."""
+        for user in ("ann", "bob"):
+            accounts("add", user, "--email", "a@x.org", stdin="t\n")
+        connection.execute("UPDATE todoist_accounts SET credentials = 'x' WHERE user_id = 'bob'")
+        _, out, _ = accounts("list")
+        assert [line.split()[0] for line in out.splitlines() if "no key decrypts its tokens" in line] == ["bob"]
+        status, _, err = accounts("rotate")
+        assert status == 1
+        assert "the credentials of bob" in err
+
     def test_rotate_without_the_old_key(self, accounts: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         """A rotation without the previous key is an error."""
         accounts("add", "ann", "--email", "a@x.org", stdin="t\n")

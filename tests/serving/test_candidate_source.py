@@ -220,8 +220,8 @@ class TestLLMDown:
         )
         harness.llm.behaviour = Behaviour.INJECTED
         for _ in range(10):
-            text = service.tip("eve").text
-            assert "evil" not in text and "HACKED" not in text
+            tip = service.tip("eve").body["tip"]
+            assert not {word for word in ("evil", "HACKED") if word in tip["title"] + tip["body"]}
 
 
 class TestWithoutLLM:

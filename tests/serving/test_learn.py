@@ -35,7 +35,7 @@ def ann(harness: ServiceHarness, account: Any) -> None:
 @pytest.fixture
 def service(ann: None, harness: ServiceHarness) -> Service:
     """A service without an LLM, which is not needed here."""
-    return harness.open(llm_model=None)
+    return harness.open(llm_model=None, request_budget=60)
 
 
 def decisions(service: Service, n: int) -> list[str]:
@@ -179,7 +179,7 @@ class TestReact:
 class TestConcurrent:
     def test_same_reaction(self, harness: ServiceHarness, service: Service) -> None:
         """Concurrent copies of a reaction to two services change the stored one once, and are learned once."""
-        other = harness.open(llm_model=None)
+        other = harness.open(llm_model=None, request_budget=60)
         [decision_id] = decisions(service, 1)
         responses = harness.together(
             *(react_async(each, decision_id, "done") for _ in range(10) for each in (service, other))
@@ -190,7 +190,7 @@ class TestConcurrent:
 
     def test_contradicting_reactions(self, harness: ServiceHarness, service: Service) -> None:
         """The first of concurrent contradicting reactions is stored, and is the only one learned."""
-        other = harness.open(llm_model=None)
+        other = harness.open(llm_model=None, request_budget=60)
         [decision_id] = decisions(service, 1)
         responses = harness.together(
             *(react_async(service, decision_id, "accepted") for _ in range(5)),
@@ -203,7 +203,7 @@ class TestConcurrent:
 
     def test_no_update_is_lost(self, harness: ServiceHarness, service: Service) -> None:
         """Concurrent reactions to many decisions, sent to two services, are all learned."""
-        other = harness.open(llm_model=None)
+        other = harness.open(llm_model=None, request_budget=60)
         reactions = {
             decision_id: ("done", "dismissed")[n % 2] for n, decision_id in enumerate(decisions(service, 60))
         }

@@ -88,7 +88,7 @@ class TestContext:
         service.tip()
         assert service.request("GET", "/v1/users/ann/context").status == 200
 
-    @pytest.mark.parametrize("groups", ["", "{", "[]", '{"themes": [{"theme_id": 1}]}', '{"duplicates": [["x"]]}'])
+    @pytest.mark.parametrize("groups", ["{", "[]", '{"themes": [{"theme_id": 1}]}', '{"duplicates": [["x"]]}'])
     def test_groups(self, harness: ServiceHarness, service: Service, groups: str) -> None:
         """Task groups that cannot be read are left out of an assembly, and the row is written without them."""
         harness.connection.execute("UPDATE context_store SET groups_json = %s", [groups])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from service import ServiceHarness
 
-from contexts.todoist.credentials import CredentialsError, new_key
+from contexts.todoist.credentials import CredentialCipher, Credentials, CredentialsError, new_key
 from local import postgres
 from serving.startup import NotReady
 
@@ -73,7 +73,42 @@ def test_later_migration(harness: ServiceHarness) -> None:
 def test_wrong_key(harness: ServiceHarness, account: Any) -> None:
     """Keys that do not decrypt the stored credentials are detected at the start."""
     harness.world.add("ann", account("call bob"))
-    assert refused(harness, keys=[new_key()]) == "no key in CREDENTIALS_KEYS decrypts the credentials of ann"
+    message = refused(harness, keys=[new_key()])
+    assert message.startswith("no key in CREDENTIALS_KEYS decrypts the credentials of any account (1 of them)")
+
+
+UNDECRYPTABLE = {
+    "of another key": CredentialCipher([new_key()]).seal("a", Credentials("x")),
+    "cut": "gAAAA",
+    "empty": "",
+    "not ASCII": "\N{SNOWMAN}",
+}
+
+
+@pytest.mark.parametrize("sealed", UNDECRYPTABLE.values(), ids=list(UNDECRYPTABLE))
+def test_undecryptable_accounts(
+    harness: ServiceHarness, account: Any, caplog: pytest.LogCaptureFixture, sealed: str
+) -> None:
+    """Accounts that no key decrypts prevent no start: the log names them, and all others are served."""
+    for user in ("a", "b", "zoe"):
+        harness.world.add(user, account("call bob"))
+    harness.connection.execute("UPDATE todoist_accounts SET credentials = %s WHERE user_id < 'c'", [sealed])
+    service = harness.open()
+    assert service.metric("unreadable_rows_total", table="todoist_accounts") == 2
+    assert "todoist_accounts, a: no key in CREDENTIALS_KEYS decrypts the credentials of a" in caplog.text
+    assert service.tip("zoe").origin[0] == "inline"
+    assert service.tip("a").origin[0] == "none"
+
+
+def test_very_many_undecryptable_accounts(harness: ServiceHarness, account: Any) -> None:
+    """One account that a key decrypts is enough, wherever it is."""
+    harness.world.add("zoe", account("call bob"))
+    many = "SELECT 'a' || n, 'a@example.org', 'UTC' FROM generate_series(1, 250) n"
+    harness.connection.execute(f"INSERT INTO users (user_id, email, timezone) {many}")
+    harness.connection.execute(
+        "INSERT INTO todoist_accounts (user_id, credentials) SELECT user_id, 'x' FROM users WHERE user_id <> 'zoe'"
+    )
+    assert harness.open().tip("zoe").origin[0] == "inline"
 
 
 def test_broken_key(harness: ServiceHarness) -> None:

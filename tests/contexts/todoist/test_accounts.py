@@ -376,14 +376,17 @@ class TestCredentials:
         }
         assert errors == {}
 
-    def test_failed_rotation(self, accounts: Accounts, add: Add, connection: Connection) -> None:
-        """If one account cannot be decrypted, no account is changed."""
-        add("ann", "bob")
+    def test_rotation_with_an_undecryptable_account(self, add: Add, connection: Connection) -> None:
+        """An account that no key decrypts stays as it is and is named; the others get the first key."""
+        add("ann", "bob", "eve")
         connection.execute("UPDATE todoist_accounts SET credentials = 'x' WHERE user_id = 'bob'")
-        before = connection.execute("SELECT user_id, credentials FROM todoist_accounts ORDER BY 1").fetchall()
-        with pytest.raises(CredentialsError):
+        key = new_key()
+        accounts = Accounts(connection, CredentialCipher([key, KEY]))
+        with pytest.raises(CredentialsError, match=r"the credentials of bob: they stay as they are \(2 others"):
             accounts.rotate()
-        assert connection.execute("SELECT user_id, credentials FROM todoist_accounts ORDER BY 1").fetchall() == before
+        loaded, errors = Accounts(connection, CredentialCipher([key])).load(["ann", "bob", "eve"])
+        assert [account.user_id for account in loaded] == ["ann", "eve"]
+        assert set(errors) == accounts.undecryptable() == {"bob"}
 
 
 class TestDue:

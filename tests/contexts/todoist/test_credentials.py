@@ -7,6 +7,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable
 
 import pytest
+from cryptography.fernet import Fernet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -57,6 +58,23 @@ def test_other_key() -> None:
         CredentialCipher([NEW]).unseal("ann", sealed)
     assert OLD not in trace(raised.value)
     assert NEW not in trace(raised.value)
+
+
+@pytest.mark.parametrize("sealed", ["", "gAAAA", "\N{SNOWMAN}", "x y", "\n"])
+def test_not_encrypted(sealed: str) -> None:
+    """A text that no key ever encrypted is an error like a missing key."""
+    cipher = CredentialCipher([OLD])
+    for decrypt in (lambda: cipher.unseal("ann", sealed), lambda: cipher.rotate(sealed)):
+        with pytest.raises(CredentialsError, match="no key in CREDENTIALS_KEYS decrypts"):
+            decrypt()
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "{}", '{"user_id": "ann"}', '"ann"', "{"])
+def test_another_content(content: str) -> None:
+    """Credentials that another version encrypted are an error that names the user."""
+    sealed = Fernet(OLD).encrypt(content.encode()).decode()
+    with pytest.raises(CredentialsError, match="the credentials of ann"):
+        CredentialCipher([OLD]).unseal("ann", sealed)
 
 
 def test_change_of_keys() -> None:
