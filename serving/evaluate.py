@@ -5,22 +5,28 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
+from psycopg.rows import dict_row
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from contexts.postgres.sql import connect, queries
 from contexts.settings import DatabaseSettings, SettingsError, read_settings
-from tips.bandit import REWARDS, FloatArray, Posterior, ThompsonPolicy
+from serving.row_formats import Unreadable, read_logged_decision
+from tips.bandit import FloatArray, Posterior, ThompsonPolicy
 from tips.estimators import Evaluation, LoggedDecision, evaluate, fitted_posterior, user_folds
+
+_BATCH_ROWS = 2000
+_BLOCK_DECISIONS = 500
+_MAX_UNREADABLE_NOTES = 20
 
 POLICIES = ("logged", "uniform", "greedy", "thompson")
 
@@ -35,13 +41,15 @@ _COLUMNS = ("policy", "estimator", "mean reward", "95 % interval", "effective\nd
 class DecisionLog:
     """The decisions of one policy with a reaction, oldest first, and the numbers of decisions left out.
 
-    n_other_policies: also decisions with a different number of features.
+    n_other_policies: also decisions with a different number of features. unreadable: a sentence for each decision
+    that cannot be read, by its id.
     """
 
     policy: str
     decisions: tuple[LoggedDecision, ...]
     n_other_policies: int
     n_without_reaction: int
+    unreadable: tuple[str, ...] = ()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,17 +81,42 @@ def read_log(connection: psycopg.Connection[Any], since: datetime, until: dateti
     A policy is identified by its name and the version of its features, the part of `policy_version` before the @, and
     by the number of features.
     """
-    rows = [_Row(*row) for row in queries("evaluation").decisions_between(connection, since=since, until=until)]
-    with_reaction = [row for row in rows if row.reaction is not None]
-    if not with_reaction:
+    counts, unreadable, decisions = Counter[str](), list[str](), list[LoggedDecision]()
+    newest: tuple[str, int] | None = None
+    for row in _stream(connection, since=since, until=until):
+        counts["read"] += 1
+        if row["reaction"] is None:
+            counts["without_reaction"] += 1
+            continue
+        try:
+            decision = read_logged_decision(row)
+        except Unreadable as error:
+            unreadable.append(str(error))
+            continue
+        key = row["policy"], decision.features.shape[1]
+        newest = newest or key
+        if key == newest:
+            decisions.append(decision)
+        else:
+            counts["other_policies"] += 1
+    if newest is None:
         raise ValueError(
-            f"none of {len(rows)} decisions from {since:%Y-%m-%d %H:%M} to {until:%Y-%m-%d %H:%M} UTC has a reaction:"
-            " there is nothing to evaluate. Read more of the log with --days"
+            f"none of {counts['read']} decisions from {since:%Y-%m-%d %H:%M} to {until:%Y-%m-%d %H:%M} UTC has a"
+            f" reaction and can be read ({len(unreadable)} are unreadable): there is nothing to evaluate. Read more"
+            " of the log with --days"
         )
-    newest = with_reaction[-1].policy_key
-    n_by_match = Counter(row.policy_key == newest for row in with_reaction)
-    decisions = tuple(row.decision for row in with_reaction if row.policy_key == newest)
-    return DecisionLog(newest[0], decisions, n_by_match[False], len(rows) - len(with_reaction))
+    decisions.reverse()
+    return DecisionLog(
+        newest[0], tuple(decisions), counts["other_policies"], counts["without_reaction"], tuple(unreadable)
+    )
+
+
+def _stream(connection: psycopg.Connection[Any], **period: datetime) -> Iterator[Mapping[str, Any]]:
+    """The decisions of a period, newest first, a batch in memory at a time."""
+    with connection.transaction(), connection.cursor("decisions", row_factory=dict_row) as cursor:
+        cursor.itersize = _BATCH_ROWS
+        statement = queries("evaluation").decisions_between.sql.encode()
+        yield from cursor.execute(statement, period, binary=True)
 
 
 def target_probabilities(name: str, log: DecisionLog, seed: int) -> list[FloatArray]:
@@ -100,51 +133,38 @@ def target_probabilities(name: str, log: DecisionLog, seed: int) -> list[FloatAr
         fitted_posterior([decision for decision, half in zip(log.decisions, halves, strict=True) if half != this])
         for this in (0, 1)
     ]
-    seeds = np.random.default_rng(seed).integers(2**63, size=len(halves)).tolist()
     choose = _LEARNING_POLICIES[name]
-    return [
-        choose(posteriors[half], decision.features, decision_seed)
-        for decision, half, decision_seed in zip(log.decisions, halves, seeds, strict=True)
-    ]
+    probabilities: list[FloatArray] = [np.empty(0)] * len(log.decisions)
+    for number, (half, positions) in enumerate(_blocks(log.decisions, halves)):
+        features = np.stack([log.decisions[position].features for position in positions])
+        for position, row in zip(positions, choose(posteriors[half], features, seed + number), strict=True):
+            probabilities[position] = row
+    return probabilities
+
+
+def _blocks(decisions: Sequence[LoggedDecision], halves: NDArray[np.int64]) -> Iterator[tuple[int, list[int]]]:
+    """Positions of decisions of the same half with equally many candidates, with the half."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for position, (decision, half) in enumerate(zip(decisions, halves.tolist(), strict=True)):
+        groups.setdefault((half, len(decision.features)), []).append(position)
+    for (half, _), positions in groups.items():
+        for start in range(0, len(positions), _BLOCK_DECISIONS):
+            yield half, positions[start : start + _BLOCK_DECISIONS]
 
 
 def _greedy(posterior: Posterior, features: NDArray[np.float32], _: int) -> FloatArray:
-    best: FloatArray = np.eye(len(features))[(features @ posterior.mean).argmax()]
+    best: FloatArray = np.eye(features.shape[1])[(features @ posterior.mean).argmax(axis=-1)]
     return best
 
 
 def _thompson(posterior: Posterior, features: NDArray[np.float32], seed: int) -> FloatArray:
-    return ThompsonPolicy("thompson").choose(posterior, features, seed).propensities.astype(np.float64)
+    return ThompsonPolicy("thompson").propensities(posterior, features, seed)
 
 
 _LEARNING_POLICIES: dict[str, Callable[[Posterior, NDArray[np.float32], int], FloatArray]] = {
     "greedy": _greedy,
     "thompson": _thompson,
 }
-
-
-class _Row(NamedTuple):
-    """A row of the statement `decisions_between`."""
-
-    policy: str
-    user_id: str
-    features: bytes
-    propensities: list[float]
-    chosen: int
-    reaction: str | None
-    reward: float | None
-
-    @property
-    def policy_key(self) -> tuple[str, float]:
-        """The policy and its number of features: decisions are evaluated together if these are equal."""
-        return self.policy, len(self.features) / (4 * len(self.propensities))
-
-    @property
-    def decision(self) -> LoggedDecision:
-        """The decision for the estimators, with the usual reward of its reaction if none is stored."""
-        features = np.frombuffer(self.features, np.float32).reshape(len(self.propensities), -1)
-        reward = REWARDS[self.reaction or "ignored"] if self.reward is None else self.reward
-        return LoggedDecision(self.user_id, features, np.array(self.propensities, np.float32), self.chosen, reward)
 
 
 def _print_report(log: DecisionLog, evaluations: dict[str, Evaluation], options: argparse.Namespace) -> None:
@@ -179,7 +199,15 @@ def _notes(log: DecisionLog, evaluations: dict[str, Evaluation], clip: float | N
         clipped = ", ".join(f"{evaluation.n_clipped} of {name}" for name, evaluation in evaluations.items())
         notes.append(f"Weights clipped to {clip:g}: {clipped}. Estimates with clipped weights are biased.")
     left_out = f"{log.n_other_policies} of other policies or features, {log.n_without_reaction} without a reaction"
-    return [*notes, f"Left out: {left_out}."]
+    if log.unreadable:
+        left_out += f", {len(log.unreadable)} that cannot be read"
+    return [*notes, f"Left out: {left_out}.", *_unreadable_notes(log.unreadable)]
+
+
+def _unreadable_notes(unreadable: Sequence[str]) -> list[str]:
+    notes = [f"Cannot be read: {each}" for each in unreadable[:_MAX_UNREADABLE_NOTES]]
+    n_more = len(unreadable) - len(notes)
+    return [*notes, f"Cannot be read: {n_more} more"] if n_more else notes
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,11 +15,13 @@ from contexts.assembly.model import TaskGroups, UserContext
 from contexts.assembly.store import StoredContext
 from serving.metrics import Metrics
 from tips.bandit import REWARDS, Posterior
+from tips.estimators import LoggedDecision
 from tips.features import N_FEATURES, N_STATIC, FeatureMatrix, read_features
 
 log = logging.getLogger(__name__)
 
 _MAX_REWARD = 10.0
+_SUM_TOLERANCE = 1e-3
 
 
 class Unreadable(Exception):
@@ -103,6 +105,17 @@ def read_candidates_shown(row: Mapping[str, Any], n_features: int) -> FeatureMat
 def read_chosen(row: Mapping[str, Any]) -> NDArray[np.float64]:
     """The features of the candidate that a row of `decisions` shows as chosen, shape (d,); raises Unreadable."""
     return np.asarray(read_candidates_shown(row, N_FEATURES)[row["chosen"]], np.float64)
+
+
+def read_logged_decision(row: Mapping[str, Any]) -> LoggedDecision:
+    """The decision in a row of `decisions`, with the reward of its reaction; raises Unreadable."""
+    propensities = np.array(row["propensities"], np.float32)
+    n_features = len(row["features"]) // (4 * len(propensities))
+    features = read_candidates_shown(row, n_features)
+    is_distribution = (propensities > 0).all() and abs(propensities.sum() - 1) < _SUM_TOLERANCE
+    if not (n_features and is_distribution):
+        raise Unreadable("decisions", row["decision_id"], "its propensities are no probabilities above 0")
+    return LoggedDecision(row["user_id"], features, propensities, row["chosen"], read_reward(row))
 
 
 def read_reward(row: Mapping[str, Any]) -> float:

@@ -153,6 +153,14 @@ class ThompsonPolicy:
         chosen = np.searchsorted(propensities.cumsum(), rng.random(), side="right")
         return Choice(min(int(chosen), len(candidates) - 1), propensities.astype(np.float32))
 
+    def propensities(self, posterior: Posterior, features: NDArray[np.float32], seed: int) -> FloatArray:
+        """The probability of each candidate in many choices, with features of shape (n, K, d); shape (n, K)."""
+        n_candidates = features.shape[1]
+        candidates = _checked(features.reshape(-1, features.shape[2]), posterior.n_features).reshape(features.shape)
+        rng = np.random.Generator(np.random.PCG64(seed))
+        shares = self._many_shares(posterior, candidates, rng)
+        return np.asarray((1 - self.floor) * shares + self.floor / n_candidates)
+
     def _shares(self, posterior: Posterior, candidates: FloatArray, rng: np.random.Generator) -> FloatArray:
         """The share of draws in which each candidate scores best. A draw is of K scores, not of d weights."""
         covariance = candidates @ posterior.covariance @ candidates.T
@@ -160,6 +168,20 @@ class ThompsonPolicy:
         noise = rng.standard_normal((self.n_draws, len(candidates))) @ np.linalg.cholesky(covariance).T
         best = (candidates @ posterior.mean + self.spread * noise).argmax(axis=1)
         return np.bincount(best, minlength=len(candidates)) / self.n_draws
+
+    def _many_shares(self, posterior: Posterior, candidates: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """The same for many choices, without a call for each. candidates: shape (n, K, d); the result is (n, K)."""
+        n_choices, n_candidates, _ = candidates.shape
+        covariance = candidates @ posterior.covariance @ candidates.swapaxes(1, 2)
+        diagonal = np.einsum("nkk->nk", covariance)  # a view
+        diagonal += _JITTER * diagonal + _JITTER**2
+        noise = rng.standard_normal((n_choices, self.n_draws, n_candidates))
+        noise = noise @ np.linalg.cholesky(covariance).swapaxes(1, 2)
+        best = ((candidates @ posterior.mean)[:, None, :] + self.spread * noise).argmax(axis=2)
+        cells = best + n_candidates * np.arange(n_choices)[:, None]
+        counts = np.bincount(cells.ravel(), minlength=n_choices * n_candidates)
+        shares: FloatArray = counts.reshape(n_choices, n_candidates) / self.n_draws
+        return shares
 
 
 def _is_positive_definite(square: FloatArray) -> bool:

@@ -24,7 +24,11 @@ _SUM_TOLERANCE = 1e-3
 """Largest accepted difference between 1 and the sum of a decision's probabilities."""
 
 
-@dataclass(frozen=True, eq=False)
+_BLOCK_DECISIONS = 2000
+"""Decisions whose features are held as float64 at once."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class LoggedDecision:
     """A decision with its reward.
 
@@ -138,17 +142,20 @@ def fitted_posterior(log: Sequence[LoggedDecision], ridge: float = 1.0) -> Poste
 
 
 class _Table:
-    """The log as flat arrays with one row for each candidate, in the order of the decisions."""
+    """The log as flat arrays with one row for each candidate, in the order of the decisions.
+
+    The features stay where they are, and are read in blocks: they are nearly all of a log's size.
+    """
 
     def __init__(self, log: Sequence[LoggedDecision], target: TargetProbabilities) -> None:
         _check(log, target)
-        sizes = np.array([len(each.features) for each in log])
-        self.rewards = np.array([each.reward for each in log], np.float64)
-        self._owner = np.repeat(np.arange(len(log)), sizes)
-        self._chosen = sizes.cumsum() - sizes + np.array([each.chosen for each in log])
-        self._features = np.concatenate([each.features for each in log]).astype(np.float64)
+        self._log = log
+        self._sizes = np.array([len(each.features) for each in log])
+        self._starts = self._sizes.cumsum() - self._sizes
+        self._chosen = self._starts + np.array([each.chosen for each in log])
         self._propensities = np.concatenate([each.propensities for each in log]).astype(np.float64)
         self._target = np.concatenate(target).astype(np.float64)
+        self.rewards = np.array([each.reward for each in log], np.float64)
 
     @property
     def weights(self) -> FloatArray:
@@ -158,28 +165,40 @@ class _Table:
 
     def modelled(self, fold: NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
         """The model's expected reward of the target, and its error on the logged choice, each of shape (n,)."""
-        predicted = self._predicted(fold)
-        expected = np.zeros(len(self.rewards))
-        np.add.at(expected, self._owner, self._target * predicted)
+        models, predicted = self._models(fold), np.empty(len(self._target))
+        for start in range(0, len(self._log), _BLOCK_DECISIONS):
+            block = slice(start, start + _BLOCK_DECISIONS)
+            rows = _with_constant(np.concatenate([each.features for each in self._log[block]]))
+            model_of_row = models[np.repeat(fold[block], self._sizes[block])]
+            first = self._starts[start]
+            predicted[first : first + len(rows)] = np.einsum("ij,ij->i", rows, model_of_row)
+        expected = np.add.reduceat(self._target * predicted, self._starts)
         return expected, self.rewards - predicted[self._chosen]
 
-    def _predicted(self, fold: NDArray[np.int64]) -> FloatArray:
-        """The reward of each candidate, predicted by a model of the other folds."""
-        inputs = np.column_stack([np.ones(len(self._features)), self._features])
-        chosen, predicted = inputs[self._chosen], np.empty(len(inputs))
+    def _models(self, fold: NDArray[np.int64]) -> FloatArray:
+        """The weights of the model of each fold, learned from the choices of the other folds."""
+        chosen = _with_constant(np.array([each.features[each.chosen] for each in self._log]))
+        models = np.zeros((fold.max() + 1, chosen.shape[1]))
         for number in np.unique(fold):
-            others, rows = fold != number, fold[self._owner] == number
-            model = Posterior.prior(inputs.shape[1]).updated(chosen[others], self.rewards[others])
-            predicted[rows] = inputs[rows] @ model.mean
-        return predicted
+            others = fold != number
+            models[number] = Posterior.prior(chosen.shape[1]).updated(chosen[others], self.rewards[others]).mean
+        return models
+
+
+def _with_constant(features: NDArray[np.float32]) -> FloatArray:
+    """Features as float64 behind a constant one, shape (n, 1 + d)."""
+    rows = np.ones((len(features), 1 + features.shape[1]))
+    rows[:, 1:] = features
+    return rows
 
 
 def _per_user(terms: FloatArray, log: Sequence[LoggedDecision]) -> FloatArray:
     """Sums of terms, shape (n, ...), over the decisions of each user."""
     users, owner = np.unique([each.user_id for each in log], return_inverse=True)
-    sums = np.zeros((len(users), *terms.shape[1:]))
-    np.add.at(sums, owner, terms)
-    return sums
+    columns = terms.reshape(len(terms), -1).T
+    sums = [np.bincount(owner, weights=column, minlength=len(users)) for column in columns]
+    per_user: FloatArray = np.stack(sums, axis=-1, dtype=np.float64).reshape(len(users), *terms.shape[1:])
+    return per_user
 
 
 def _estimates(per_user: FloatArray, seed: int, n_resamples: int) -> list[Estimate]:
@@ -216,11 +235,34 @@ def _check(log: Sequence[LoggedDecision], target: TargetProbabilities) -> None:
         raise ValueError(
             f"{len(log)} decisions and {len(target)} targets: expected at least one decision, and a target for each"
         )
-    for number, (decision, probabilities) in enumerate(zip(log, target, strict=True)):
-        if fault := _fault(decision, probabilities):
-            raise ValueError(f"decision {number}, of user '{decision.user_id}': {fault}")
+    if not _are_usable(log, target):
+        for number, (decision, probabilities) in enumerate(zip(log, target, strict=True)):
+            if fault := _fault(decision, probabilities):
+                raise ValueError(f"decision {number}, of user '{decision.user_id}': {fault}")
     if len(lengths := {decision.features.shape[1] for decision in log}) > 1:
         raise ValueError(f"decisions with {sorted(lengths)} features: expected the same number in all")
+
+
+def _are_usable(log: Sequence[LoggedDecision], target: TargetProbabilities) -> bool:
+    """Whether no decision has a fault: all checks of `_fault` at once."""
+    sizes = np.array([len(each.features) for each in log])
+    pairs = zip(log, target, strict=True)
+    shapes = [(each.features.ndim, each.propensities.shape, values.shape) for each, values in pairs]
+    chosen = np.array([each.chosen for each in log])
+    if shapes != [(2, (size,), (size,)) for size in sizes.tolist()] or not ((chosen >= 0) & (chosen < sizes)).all():
+        return False
+    starts = sizes.cumsum() - sizes
+    propensities, wanted = np.concatenate([each.propensities for each in log]), np.concatenate(target)
+    sums = np.array([np.add.reduceat(values, starts, dtype=np.float64) for values in (propensities, wanted)])
+    return bool(
+        (propensities >= 0).all()
+        and (wanted >= 0).all()
+        and (np.abs(sums - 1) < _SUM_TOLERANCE).all()
+        and (propensities[starts + chosen] > 0).all()
+        and not ((propensities <= 0) & (wanted > 0)).any()
+        and np.isfinite([each.reward for each in log]).all()
+        and all(np.isfinite(each.features).all() for each in log)
+    )
 
 
 def _fault(decision: LoggedDecision, target: FloatArray) -> str:

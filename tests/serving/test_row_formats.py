@@ -13,8 +13,16 @@ from service import Service, ServiceHarness, answering, is_problem, tip_about
 
 from tips.features import N_FEATURES, N_STATIC
 
+PATIENT = {"todoist_timeout": 20, "llm_timeout": 20, "request_budget": 60}
+"""Time limits that a busy machine does not reach."""
+
 CANARY = "canary-4711"
 NAN = np.float32("nan")
+
+
+@pytest.fixture
+def service(harness: ServiceHarness) -> Service:
+    return harness.open(**PATIENT)
 
 
 def with_context(harness: ServiceHarness, change: Callable[[dict[str, Any]], object]) -> None:
@@ -84,7 +92,7 @@ class TestContext:
         """A context that cannot be read is not shown, with the reason."""
         BROKEN_CONTEXTS["not JSON"](harness)
         response = service.request("GET", "/v1/users/ann/context")
-        assert is_problem(response, 404, "the stored context cannot be read")
+        assert is_problem(response, 404, "context cannot be read: a request for a tip assembles it again")
         service.tip()
         assert service.request("GET", "/v1/users/ann/context").status == 200
 

@@ -93,7 +93,7 @@ def test_undecryptable_accounts(
     for user in ("a", "b", "zoe"):
         harness.world.add(user, account("call bob"))
     harness.connection.execute("UPDATE todoist_accounts SET credentials = %s WHERE user_id < 'c'", [sealed])
-    service = harness.open()
+    service = harness.open(todoist_timeout=20, request_budget=60)
     assert service.metric("unreadable_rows_total", table="todoist_accounts") == 2
     assert "todoist_accounts, a: no key in CREDENTIALS_KEYS decrypts the credentials of a" in caplog.text
     assert service.tip("zoe").origin[0] == "inline"
@@ -108,7 +108,7 @@ def test_very_many_undecryptable_accounts(harness: ServiceHarness, account: Any)
     harness.connection.execute(
         "INSERT INTO todoist_accounts (user_id, credentials) SELECT user_id, 'x' FROM users WHERE user_id <> 'zoe'"
     )
-    assert harness.open().tip("zoe").origin[0] == "inline"
+    assert harness.open(todoist_timeout=20, request_budget=60).tip("zoe").origin[0] == "inline"
 
 
 def test_broken_key(harness: ServiceHarness) -> None:
