@@ -1,4 +1,4 @@
-"""Properties of a text: its visible characters, its plain words, and the links and markup in it. Pure."""
+"""Properties of a text: its visible characters and its plain words. Pure."""
 
 from __future__ import annotations
 
@@ -16,27 +16,8 @@ _JOINERS = re.compile("(?<=[\u0600-\u0dff])[\u200c\u200d](?=[\u0600-\u0dff])")
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]")
 """Letters of scripts without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
 
-_LOOKALIKES = str.maketrans("аеорсухіјѕԁԛԝһкмтвнαορυνκτχι", "aeopcyxijsdqwhkmtbhaopuvktxi")
+LOOKALIKES = str.maketrans("аеорсухіјѕԁԛԝһкмтвнαορυνκτχι", "aeopcyxijsdqwhkmtbhaopuvktxi")
 """Cyrillic and Greek letters that look like Latin ones."""
-
-_ADDRESS = re.compile(
-    r"\b(?:https?|hxxps?|ftp|file|data|mailto|tel|sms|javascript|vbscript):(?=\S)|//|www\.|@"
-    r"|[\w-]\.[^\W\d_]{2,}|[a-z0-9]\u3002[a-z]{2,}|(?:\d{1,3}\.){3}\d"
-    r"|\bd[o0]t\s+[a-z]{2,10}\b|[\w-]\s?[\u2022\u2027\u2219\u22c5]\s?[a-z]{2,10}\b|\w,(?:com|net|org|io)\b"
-    r"| \.\s?(?:com|net|org|io|example)\b|\(\s*(?:dot|at|\.)\s*\)",
-    re.IGNORECASE,
-)
-"""A URL scheme, two words with a dot between them, an IP address, and common disguises of these."""
-
-_PHONE_OR_CODE = re.compile(r"(?:\d[\s()+./-]{0,3}){6,}\d|\b(?=\w*\d)\w{16,}")
-"""A telephone number (seven digits with only separators between them) or a code (a long word with a digit)."""
-
-_DATE = r"(?:19|20)\d\d[-/.]\d\d?[-/.]\d\d?|\d\d?[-/.]\d\d?[-/.](?:19|20)\d\d|(?:19|20)\d\d[-/–](?:19|20)?\d\d"
-_TIME = r"(?:[01]?\d|2[0-4])[.:][0-5]\d"
-_DATE_OR_TIME = re.compile(rf"(?<![\d./-])(?:{_DATE}|{_TIME}(?:\s?[-–]\s?{_TIME})?)(?![\d/-]|\.\d)")
-"""A date, a pair of years, a time or a span of time: digits that are not a telephone number."""
-
-_MARKUP = re.compile(r"[<>`\[\]{}|\\]|(?<!\w)[*_]|[*_](?!\w)|\*\*|__|~~|==|#(?!\d)|&#?\w+;")
 
 
 def visible_text(text: str) -> str:
@@ -55,7 +36,7 @@ def plain_words(text: str) -> list[str]:
 
     Each letter of a script without spaces is a word of its own.
     """
-    folded = normalize("NFKD", visible_text(text)).casefold().translate(_LOOKALIKES)
+    folded = normalize("NFKD", visible_text(text)).casefold().translate(LOOKALIKES)
     plain = "".join(each if each.isalnum() else "" if _is_part_of_word(each) else " " for each in folded)
     return _UNSPACED.sub(r" \g<0> ", plain).split()
 
@@ -63,12 +44,6 @@ def plain_words(text: str) -> list[str]:
 def word_length(word: str) -> float:
     """The length of a plain word in words: a letter of a script without spaces counts as half a word."""
     return 0.5 if _UNSPACED.match(word) else 1.0
-
-
-def has_links_or_markup(text: str) -> bool:
-    """Whether a text holds a link, an address, a telephone number, a code or markup, common disguises included."""
-    without_dates = _DATE_OR_TIME.sub("", normalize("NFKC", visible_text(text)))
-    return any(pattern.search(without_dates) for pattern in (_ADDRESS, _PHONE_OR_CODE, _MARKUP))
 
 
 def _is_part_of_word(character: str) -> bool:

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from contexts.assembly.model import UserContext, tasks_shown
+from tips.addresses import has_links_or_markup
 from tips.candidates import GENERIC, KINDS, Tip
 from tips.own_texts import without_texts_of_others
-from tips.texts import has_links_or_markup, plain_words, visible_text, word_length
+from tips.texts import plain_words, visible_text, word_length
 
 _COPIED_WORDS = 4
 """A run of this many words of the context is a copy."""
