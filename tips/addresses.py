@@ -53,8 +53,8 @@ _SIGNS = str.maketrans(
         **dict.fromkeys("\u201a\u060c\u3001", ","),
         **dict.fromkeys("\u2010\u2011\u2012\u2015\u2212", "-"),
         **dict(zip("ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ", "abcdefghijklmnoprstuvwyz", strict=True)),
-        **{0x2680 + n: str(n + 1) for n in range(6)},  # dice
-        **{first + n: chr(ord("a") + n) for first in (0x1F150, 0x1F170, 0x1F1E6) for n in range(26)},
+        **{chr(0x2680 + n): str(n + 1) for n in range(6)},  # dice
+        **{chr(first + n): chr(ord("a") + n) for first in (0x1F150, 0x1F170, 0x1F1E6) for n in range(26)},
     }
 )
 """Signs and letters that look like others, and that Unicode does not call compatible to them."""

@@ -299,12 +299,16 @@ class TestCircuit:
     @pytest.mark.parametrize("behaviour", [Behaviour.GARBAGE, Behaviour.REFUSING, Behaviour.WRONG_IDS])
     def test_bad_answers(self, local: LocalLLM, behaviour: Behaviour) -> None:
         """Bad answers do not open the circuit: the model is available."""
-        local.behaviour = behaviour
-        llm = LLMGenerator("openai-chat:local")
-        in_turn(llm, [KNOWN] * 6)
-        local.behaviour = Behaviour.GOOD
-        [made] = in_turn(llm, [KNOWN])
-        assert are_good(made.tips)
+
+        async def run() -> Generation:
+            llm = LLMGenerator("openai-chat:local")
+            local.behaviour = behaviour
+            for _ in range(6):
+                await llm.generate(KNOWN, TODAY, timeout_s=5)
+            local.behaviour = Behaviour.GOOD
+            return await llm.generate(KNOWN, TODAY, timeout_s=5)
+
+        assert are_good(asyncio.run(run()).tips)
 
 
 def message(**fields: Any) -> dict[str, Any]:
