@@ -111,6 +111,7 @@ async def open_app(
             )
         )
         await check_database(store.pool, cipher, store.report)
+        metrics.ready.set(1)
         stack.push_async_callback(store.deliveries.close, timeout_s=_LAST_MARKS_S)
         await stack.enter_async_context(
             run_periodically("marking undelivered decisions", _MARK_INTERVAL_S, store.deliveries.flush)

@@ -16,7 +16,7 @@ from serving.limits import ConnectionLimits
 from serving.problems import MEDIA_TYPE, Problem, problem_body
 
 _MAX_PIPELINED = 16
-"""Requests of one connection that may wait for the response to an earlier one."""
+"""Requests of one connection that may wait for the response to an earlier one, of the bytes of one body together."""
 
 _MAX_FRAMING_BYTES = 65_536
 """Bytes that the chunks of a body may need around their content."""
@@ -133,6 +133,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._task: asyncio.Task[None] | None = None
         self._n_received = 0
         """Bytes of the message that is not yet complete."""
+        self._n_queued = 0
+        """Bytes of the requests behind the one under way."""
         self._is_in_headers = True
         self._is_deaf = False
         """Whether further input is discarded."""
@@ -196,7 +198,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Start the request, or queue it behind the one under way."""
-        if len(self.pipeline) >= _MAX_PIPELINED:
+        if self._is_queue_full():
             raise OverflowError  # the parser stops, and calls send_400_response
         super().on_headers_complete()
         self._is_in_headers = False
@@ -205,6 +207,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The next byte belongs to another request."""
         super().on_message_complete()
+        self._n_queued = self._n_queued + self._n_received if self.pipeline else 0
         self._n_received, self._is_in_headers = 0, True
 
     def on_response_complete(self) -> None:
@@ -226,7 +229,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what the parser cannot read."""
-        self._refuse(_TOO_MANY_PIPELINED if len(self.pipeline) >= _MAX_PIPELINED else _MALFORMED)
+        self._refuse(_TOO_MANY_PIPELINED if self._is_queue_full() else _MALFORMED)
 
     def shutdown(self) -> None:
         """Close the connection as soon as no request is under way."""
@@ -278,6 +281,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._is_in_headers:
             return self._limits.max_header_bytes - self._n_received
         return self._limits.max_header_bytes + self._limits.max_body_bytes + _MAX_FRAMING_BYTES - self._n_received
+
+    def _is_queue_full(self) -> bool:
+        return len(self.pipeline) >= _MAX_PIPELINED or self._n_queued > self._limits.max_body_bytes
 
     def _end_input(self) -> None:
         """Parse no more of a message that is too large; the gate refuses the body, after it has checked the token."""

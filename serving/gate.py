@@ -89,6 +89,9 @@ class Gate:
     async def _answer_public(self, exchange: _Exchange, receive: Receive) -> None:
         if self._is_draining and exchange.entry.route == "/readyz":
             raise _shutting_down()
+        if _has_body(exchange.headers):
+            exchange.closes_refusal = True
+            raise Problem(413, "this address takes no body", reason="body_too_large")
         await self._app(exchange.scope, receive, exchange.send)
 
     async def _answer_caller(self, exchange: _Exchange, receive: Receive) -> None:

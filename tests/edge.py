@@ -17,7 +17,7 @@ import uvloop
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from serving.auth import BearerAuth
@@ -71,6 +71,14 @@ class Work:
             await self._wait()
         self.bodies.append(body)
         return PlainTextResponse("stored")
+
+    async def parts(self, _: Request) -> Response:
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"part"
+            await self.may_finish.wait()
+            yield b"HTTP/1.1 "  # looks like the head of another response
+
+        return StreamingResponse(parts())
 
     async def _wait(self) -> None:
         self.n_slow += 1
@@ -190,6 +198,7 @@ async def running_edge(
         routes=[
             Route("/healthz", _text),
             Route("/readyz", _text),
+            Route("/parts", work.parts),
             Route("/v1/users/{user_id}/tip", _text, methods=["POST"]),
             Route("/v1/decisions/{decision_id}/reaction", work.reaction, methods=["POST"]),
         ]

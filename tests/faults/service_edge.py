@@ -215,6 +215,7 @@ def clients_that_leave(trial: ServiceTrial) -> str:
 
     asyncio.run(leave())
     wait_until(lambda: service.under_way() == 0, "requests of clients that left are still under way")
+    wait_until(lambda: trial.one("SELECT count(*) FROM decisions") > 0, "the decisions under way were not logged")
     is_settled = "SELECT NOT EXISTS (SELECT FROM decisions WHERE delivered)"
     wait_until(lambda: trial.one(is_settled), "a decision that nobody got counts as delivered")
     n_logged = trial.one("SELECT count(*) FROM decisions")

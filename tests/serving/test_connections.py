@@ -110,6 +110,35 @@ class TestIdle:
             assert [(await client.ask(TIP)).status for _ in range(50)] == [200] * 50
 
 
+class TestResponses:
+    @in_uvloop
+    async def test_without_a_body(self) -> None:
+        """A response without a body is sent at once, and the next request of the connection is answered."""
+        async with running_edge() as edge:
+            client = await edge.client(HEALTH.replace("GET", "HEAD"))
+            assert (await client.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            assert (await client.ask(TIP)).status == 200
+
+    @in_uvloop
+    async def test_in_parts(self) -> None:
+        """A response in parts is sent part by part."""
+        async with running_edge() as edge:
+            client = await edge.client("GET /parts HTTP/1.1\r\n" + HEAD + "\r\n")
+            assert (await client.reader.readuntil(b"part\r\n")).endswith(b"\r\n\r\n4\r\npart\r\n")
+            edge.work.may_finish.set()
+            assert (await client.reader.readuntil(b"0\r\n\r\n")).startswith(b"9\r\nHTTP/1.1 \r\n")
+
+    @in_uvloop
+    async def test_continue(self) -> None:
+        """A client with a token that asks whether it may send its body is invited at once."""
+        async with running_edge() as edge:
+            more = "Expect: 100-continue\r\nContent-Length: 4\r\n\r\n"
+            client = await edge.client(f"POST /v1/decisions/1/reaction HTTP/1.1\r\n{HEAD}{more}")
+            assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            assert (await client.ask("body")).status == 200
+            assert edge.work.bodies == [b"body"]
+
+
 class TestPlaces:
     @in_uvloop
     async def test_strangers_keep_out_nobody(self) -> None:
@@ -173,6 +202,17 @@ class TestPipeline:
             await until(lambda: edge.refusals()[("too_many_pipelined",)] == 1)
             edge.work.may_finish.set()
             assert [(await client.reply()).status for _ in range(18)] == [200] * 17 + [0]
+
+    @in_uvloop
+    async def test_too_large(self) -> None:
+        """The requests that wait may together have about as many bytes as one body."""
+        async with running_edge() as edge:
+            client = await edge.client(SLOW_TIP + TIP.replace("\r\n\r\n", "\r\nX: " + 2000 * "x" + "\r\n\r\n") * 10)
+            await until(lambda: edge.refusals()[("too_many_pipelined",)] == 1)
+            edge.work.may_finish.set()
+            statuses = [(await client.reply()).status for _ in range(11)]
+            assert statuses[-1] == 0
+            assert 3 <= statuses.count(200) <= 8
 
     @in_uvloop
     async def test_malformed_behind_a_request(self) -> None:

@@ -15,7 +15,8 @@ from service import Service, ServiceHarness
 
 from serving.metrics import Metrics
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 FROM_PROMETHEUS = {"up": {"job", "instance"}}
 LABELS_OF_PROMETHEUS = {"job", "instance", "le"}
 WORDS = {"by", "and", "or", "unless", "on", "without", "ignoring"}
@@ -101,6 +102,15 @@ def test_values_of_labels(harness: ServiceHarness, account: Any) -> None:
         if value and label != "job"
     }
     assert {(label, value) for label, value in asked - seen if value not in set().union(*documented)} == set()
+
+
+def test_reasons_are_documented() -> None:
+    """docs/operations.md lists each reason that the code gives to a response or to the end of a connection."""
+    code = "".join(path.read_text() for path in (ROOT / "serving").glob("*.py"))
+    reasons = set(re.findall(r'\breason="(\w+)"|(?:cut|on_refusal)\((?:0, )?"(\w+)"', code))
+    page = (DOCS / "operations.md").read_text()
+    assert len(reasons) > 15
+    assert [name for pair in sorted(reasons) for name in pair if name and f"`{name}`" not in page] == []
 
 
 def test_alerts_are_complete() -> None:

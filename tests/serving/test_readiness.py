@@ -31,8 +31,8 @@ def read_only(harness: ServiceHarness) -> Iterator[None]:
 
 def test_read_only(harness: ServiceHarness, service: Service) -> None:
     """A read-only database is no ready one; once it accepts writes again the service is ready again by itself."""
-    assert service.request("GET", "/readyz").text == "ready\n"
     assert service.metric("ready") == 1
+    assert service.request("GET", "/readyz").text == "ready\n"
     with read_only(harness):
         service.request("GET", "/readyz")  # it may find the connection that was ended
         assert is_problem(service.request("GET", "/readyz"), 503, READ_ONLY)
