@@ -33,6 +33,7 @@ from serving.learn import Learner
 from serving.metrics import Metrics
 from serving.readiness import Readiness
 from serving.recommend import Recommender, Timing
+from serving.retention import Periods, Retention
 from serving.server import Server, allow_open_files
 from serving.settings import ServingSettings
 from serving.single_flight import AdvisoryLocks
@@ -47,6 +48,7 @@ POLICY = f"thompson-{FEATURES_VERSION}"
 _FETCH_CONCURRENCY = 64
 _REFRESH_INTERVAL_S = 5.0
 _IGNORE_INTERVAL_S = 300.0
+_RETENTION_INTERVAL_S = 600.0
 _MARK_INTERVAL_S, _LAST_MARKS_S = 1.0, 2.0
 
 
@@ -159,6 +161,9 @@ async def open_app(
                 "marking ignored tips", _IGNORE_INTERVAL_S, lambda: learner.ignore(settings.ignored_after)
             )
         )
+        periods = Periods(settings.decision_days, settings.llm_call_days, settings.reaction_days)
+        retention = Retention(store.pool, periods, metrics, clock)
+        await stack.enter_async_context(run_periodically("deleting old rows", _RETENTION_INTERVAL_S, retention.sweep))
         auth = BearerAuth([token.get_secret_value() for token in settings.service_tokens])
         readiness = await stack.enter_async_context(Readiness.connected(url, POLICY))
         limits, undelivered = settings.gate_limits, store.deliveries.undelivered

@@ -21,6 +21,7 @@ from rich.table import Table
 from contexts.postgres.sql import connect, queries
 from contexts.settings import DatabaseSettings, SettingsError, read_settings
 from serving.row_formats import Unreadable, read_logged_decision
+from serving.settings import EVALUATION_DAYS
 from tips.bandit import FloatArray, Posterior, ThompsonPolicy
 from tips.estimators import Evaluation, LoggedDecision, evaluate, fitted_posterior, user_folds
 
@@ -218,7 +219,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--policy", action="append", choices=POLICIES, help="a policy to evaluate; may be repeated (default: all)"
     )
-    parser.add_argument("--days", type=_positive_number, default=28, help="age of the oldest decision to read (28)")
+    parser.add_argument(
+        "--days",
+        type=_positive_number,
+        default=EVALUATION_DAYS,
+        help=f"age of the oldest decision to read ({EVALUATION_DAYS})",
+    )
     parser.add_argument(
         "--ignored-after",
         type=_positive_number,

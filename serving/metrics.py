@@ -49,6 +49,7 @@ class Metrics:
             "Logged decisions that reached nobody; dropped: not marked so.",
             "outcome",
         )
+        self.deleted_rows = self._counter("deleted_rows", "Rows deleted because of their age, by table.", "table")
         self.unreadable_rows = self._counter(
             "unreadable_rows", "Rows of Postgres that could not be read, by table.", "table"
         )

@@ -17,6 +17,10 @@ MIN_FINISH_S = 2.0
 """Seconds of the grace period that remain at least after the drain."""
 
 
+EVALUATION_DAYS = 28
+"""Days of decisions that an evaluation of policies reads."""
+
+
 class ServingSettings(SharedSettings):
     """Settings of the request path, besides the database and the keys.
 
@@ -74,6 +78,12 @@ class ServingSettings(SharedSettings):
         timedelta(hours=24),
         gt=timedelta(0),
         description="Time after which a tip without a reaction counts as ignored, such as 24:00:00.",
+    )
+    decision_days: int = Field(
+        120, ge=1, description="Number of days that decisions are kept, with their reactions and candidates."
+    )
+    llm_call_days: int = Field(
+        90, ge=31, description="Number of days that the usage of each call of the LLM is kept."
     )
     database_connections: int = Field(8, ge=2, le=100, description="Connections to Postgres in one process.")
     max_requests: int = Field(
@@ -159,6 +169,15 @@ class ServingSettings(SharedSettings):
             raise ValueError(
                 f"GRACE_PERIOD={self.grace_period:g} leaves less than {MIN_FINISH_S:g} s after"
                 f" DRAIN_DELAY={self.drain_delay:g} to finish the requests under way"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_evaluation(self) -> ServingSettings:
+        if timedelta(days=self.decision_days) < timedelta(days=EVALUATION_DAYS) + self.ignored_after:
+            raise ValueError(
+                f"DECISION_DAYS={self.decision_days} is shorter than IGNORED_AFTER and the {EVALUATION_DAYS} days"
+                " that python -m serving.evaluate reads: decisions would be deleted before they are evaluated"
             )
         return self
 

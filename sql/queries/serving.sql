@@ -181,6 +181,52 @@ ORDER BY d.decided_at DESC LIMIT :max_rows;
 -- Delete a user with account, contexts of requests, candidates, decisions and reactions; returns TRUE if there was one.
 DELETE FROM users WHERE user_id = :user_id RETURNING TRUE;
 
+-- name: try_transaction_lock$
+-- Try to acquire an advisory lock for this transaction; returns whether it succeeded.
+SELECT pg_try_advisory_xact_lock(7402, hashtext(:name));
+
+-- name: delete_decisions$
+-- Delete the oldest decisions from before :before with their reactions, except those with a reaction since
+-- :reacted_since, which contexts still count; returns the number of decisions.
+WITH expired AS (
+    SELECT d.decision_id FROM decisions d
+    WHERE d.decided_at < :before
+      AND NOT EXISTS (SELECT FROM reactions r WHERE r.decision_id = d.decision_id AND r.reacted_at >= :reacted_since)
+    ORDER BY d.decided_at LIMIT :max_rows
+    FOR UPDATE SKIP LOCKED
+), deleted AS (
+    DELETE FROM decisions d USING expired e WHERE d.decision_id = e.decision_id RETURNING 1
+)
+SELECT count(*) FROM deleted;
+
+-- name: delete_candidates$
+-- Delete the oldest candidates from before :before, except each user's newest ones, and those from which a tip of a
+-- decision that is still stored can be: a request makes its candidates a little later than it decides, and tips are
+-- kept for days. Returns the number of sets.
+WITH expired AS (
+    SELECT s.candidate_set_id FROM candidate_sets s
+    WHERE s.made_at < :before
+      AND EXISTS (SELECT FROM candidate_sets n WHERE n.user_id = s.user_id AND n.made_at > s.made_at)
+      AND NOT EXISTS (
+          SELECT FROM decisions d
+          WHERE d.user_id = s.user_id AND d.decided_at >= s.made_at - INTERVAL '1 hour'
+            AND d.decided_at < s.made_at + INTERVAL '7 days')
+    ORDER BY s.made_at LIMIT :max_rows
+    FOR UPDATE SKIP LOCKED
+), deleted AS (
+    DELETE FROM candidate_sets s USING expired e WHERE s.candidate_set_id = e.candidate_set_id RETURNING 1
+)
+SELECT count(*) FROM deleted;
+
+-- name: delete_llm_calls$
+-- Delete the oldest calls of the LLM from before :before; returns their number.
+WITH expired AS (
+    SELECT ctid FROM llm_calls WHERE called_at < :before ORDER BY called_at LIMIT :max_rows FOR UPDATE SKIP LOCKED
+), deleted AS (
+    DELETE FROM llm_calls WHERE ctid = ANY(ARRAY(SELECT ctid FROM expired)) RETURNING 1
+)
+SELECT count(*) FROM deleted;
+
 -- name: try_locks
 -- Try to acquire advisory locks for this session; returns whether each succeeded.
 SELECT name, pg_try_advisory_lock(7402, hashtext(name)) AS is_held FROM unnest(:names::TEXT[]) AS name;
