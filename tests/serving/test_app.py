@@ -127,6 +127,20 @@ class TestReaction:
         assert is_problem(service.request("POST", REACTION, content=content, headers=headers), status, "")
 
 
+class TestToken:
+    def test_all_addresses(self, service: Service) -> None:
+        """Every address of the document needs a token, except those for the platform."""
+        paths = service.request("GET", "/openapi.json").body["paths"]
+        wrong = {"Authorization": "Bearer wrong"}
+        statuses = {
+            path: service.request(method.upper(), path, headers=wrong).status
+            for path, methods in paths.items()
+            for method in methods
+        }
+        assert {path for path, status in statuses.items() if status == 200} == {"/healthz", "/readyz", "/metrics"}
+        assert set(statuses.values()) == {200, 401}
+
+
 class TestProblems:
     @pytest.mark.parametrize(
         ("method", "path"), [("GET", "/nope"), ("POST", "/v1/users//tip"), ("POST", "/v1/users/a/b/tip")]
