@@ -27,7 +27,7 @@ _RESERVE_S = 0.5
 and the slow path is given up this long before the budget ends."""
 
 
-_MAX_PREPARATIONS = 128
+_MAX_PREPARATIONS = 64
 """Number of users for whom something missing is recovered at once."""
 
 _WAITING_SHARE = 1 / 4
