@@ -22,7 +22,7 @@ def users(harness: ServiceHarness, account: Any) -> list[str]:
 class TestBoundedGenerator:
     def test_beyond_the_bound(self, harness: ServiceHarness, users: list[str]) -> None:
         """As many requests as allowed wait for the LLM; the others get rule-based tips without waiting."""
-        service = harness.open(llm_concurrency=3)
+        service = harness.open(llm_concurrency=3, llm_timeout=8, request_budget=10)
         responses = harness.together(*(service.tip_async(user) for user in users))
         called = [each for each in responses if each.origin == ("stored", "called")]
         fallback = [each for each in responses if each.origin == ("stored", "fallback")]
@@ -31,7 +31,7 @@ class TestBoundedGenerator:
 
     def test_soon_again(self, harness: ServiceHarness, users: list[str]) -> None:
         """A user whose request was beyond the bound gets tips of the LLM half a minute later."""
-        service = harness.open(llm_concurrency=1)
+        service = harness.open(llm_concurrency=1, llm_timeout=8, request_budget=10)
         responses = harness.together(*(service.tip_async(user) for user in users[:2]))
         [left_out] = [user for user, each in zip(users, responses, strict=False) if each.body["llm"] == "fallback"]
         harness.clock.forward(seconds=20)

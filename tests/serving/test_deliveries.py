@@ -175,6 +175,7 @@ class TestRequests:
         rows = harness.rows("SELECT decision_id::TEXT, delivered FROM decisions ORDER BY decided_at")[1:]
         assert {decision_id for decision_id, delivered in rows if delivered} == answered
         assert len(rows) == 3
+        service.tip()  # meanwhile the flush ends
         assert service.metric("decisions_undelivered_total", outcome="marked") == 1
 
     def test_over_budget(self, harness: ServiceHarness, connection: psycopg.Connection[Any]) -> None:
