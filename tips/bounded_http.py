@@ -67,7 +67,8 @@ def _with_possible_usage(body: bytes) -> bytes:
     if not isinstance(document, dict) or "usage" not in document:
         return body
     default = _CHAT_USAGE if "choices" in document else _USAGE
-    usage = document["usage"] if isinstance(document["usage"], dict) else {}
+    given = document["usage"] if isinstance(document["usage"], dict) else {}
+    usage = {name: value for name, value in given.items() if value is not None or name not in default}
     possible = {**default, **(usage if _is_possible(usage) else _zeroed(usage))}
     if possible == document["usage"]:
         return body

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socketserver
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
 from datetime import date
-from threading import Thread
-from typing import Any
 
 import pytest
+from raw_llm import (
+    HEAD,
+    Answer,
+    RawServer,
+    chunked,
+    completion,
+    drips,
+    endless_header,
+    endless_headers,
+    gigabyte,
+    gzip_bomb,
+    whole,
+)
 from strategies import context
 
 from tips.bounded_http import MAX_ANSWER_BYTES
@@ -31,51 +40,16 @@ SOCKET_BYTES = 16 * 2**20
 
 GOOD = {"kind": "focus", "title": "One thing first", "body": "Begin with what matters most.", "task_ids": ["t2"]}
 ALSO_GOOD = {"kind": "plan", "title": "A look ahead", "body": "Keep an hour of the week free."}
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-
-
-class _Handler(socketserver.StreamRequestHandler):
-    """Reads one request, then calls the server's answer with a function that sends bytes."""
-
-    def handle(self) -> None:
-        server: Any = self.server
-        length = 0
-        while line := self.rfile.readline().strip():
-            if line.lower().startswith(b"content-length:"):
-                length = int(line.split(b":")[1])
-        self.rfile.read(length)
-        server.n_requests += 1
-        with suppress(OSError):
-            server.answer(self._send)
-
-    def _send(self, data: bytes) -> None:
-        server: Any = self.server
-        server.n_bytes += self.connection.send(data)
-
-
-class _Server(socketserver.ThreadingTCPServer):
-    """answer: sends the response to each request; n_bytes: bytes sent so far."""
-
-    daemon_threads = True
-    allow_reuse_address = True
-    request_queue_size = 64
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.answer: Callable[[Callable[[bytes], None]], None] = lambda send: None
-        self.n_requests = self.n_bytes = 0
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Server]:
-    with _Server() as running:
-        Thread(target=running.serve_forever, args=(0.05,), daemon=True).start()
-        url = f"http://127.0.0.1:{running.server_address[1]}"
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[RawServer]:
+    running = RawServer()
+    with running.running() as url:
         for name in ("OPENAI", "ANTHROPIC"):
             monkeypatch.setenv(f"{name}_BASE_URL", f"{url}/v1" if name == "OPENAI" else url)
             monkeypatch.setenv(f"{name}_API_KEY", "x")
         yield running
-        running.shutdown()
 
 
 def generated(
@@ -107,65 +81,7 @@ def outcome_of(made: Generation) -> str:
     return made.usage.outcome
 
 
-def forever(send: Callable[[bytes], None], data: bytes, pause_s: float = 0.0) -> None:
-    while True:
-        send(data)
-        time.sleep(pause_s)
-
-
-def whole(body: bytes | str, head: bytes = HEAD) -> Callable[[Callable[[bytes], None]], None]:
-    """An answer with this body."""
-    data = body if isinstance(body, bytes) else body.encode()
-    response = head + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(data) + data
-
-    def answer(send: Callable[[bytes], None]) -> None:
-        for start in range(0, len(response), 2**16):
-            send(response[start : start + 2**16])
-
-    return answer
-
-
-def completion(candidates: Any, usage: Any = None, n_calls: int = 1) -> str:
-    """A response of the chat completions API. usage: as JSON."""
-    arguments = candidates if isinstance(candidates, str) else json.dumps({"candidates": candidates})
-    function = {"name": "final_result", "arguments": arguments}
-    calls = [{"id": f"c{n}", "type": "function", "function": function} for n in range(n_calls)]
-    message = {"role": "assistant", "content": None, "tool_calls": calls}
-    choice = {"index": 0, "finish_reason": "tool_calls", "message": message}
-    body = json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]})
-    figures = usage or '{"prompt_tokens": 900, "completion_tokens": 90, "total_tokens": 990}'
-    return f'{body[:-1]}, "usage": {figures}}}'
-
-
-def gigabyte(send: Callable[[bytes], None]) -> None:
-    send(HEAD + b"Content-Length: 1073741824\r\n\r\n")
-    forever(send, b" " * 2**16)
-
-
-def chunked(send: Callable[[bytes], None]) -> None:
-    send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
-    forever(send, b"10000\r\n" + b"x" * 2**16 + b"\r\n")
-
-
-def endless_headers(send: Callable[[bytes], None]) -> None:
-    send(HEAD)
-    forever(send, b"X-Header: " + b"x" * 8000 + b"\r\n")
-
-
-def endless_header(send: Callable[[bytes], None]) -> None:
-    send(HEAD + b"X-Header: ")
-    forever(send, b"x" * 2**16)
-
-
-def gzip_bomb(send: Callable[[bytes], None]) -> None:
-    import zlib
-
-    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    packed = packer.compress(b" " * (64 * 2**20)) + packer.flush()
-    whole(packed, HEAD + b"Content-Encoding: gzip\r\n")(send)
-
-
-HUGE: Mapping[str, Callable[[Callable[[bytes], None]], None]] = {
+HUGE: Mapping[str, Answer] = {
     "a gigabyte": gigabyte,
     "endless chunks": chunked,
     "endless headers": endless_headers,
@@ -176,7 +92,7 @@ HUGE: Mapping[str, Callable[[Callable[[bytes], None]], None]] = {
 
 @pytest.mark.parametrize("name", HUGE)
 @pytest.mark.parametrize("model", ["openai-chat:local", "anthropic:claude-haiku-4-5"])
-def test_huge(server: _Server, name: str, model: str) -> None:
+def test_huge(server: RawServer, name: str, model: str) -> None:
     """An answer without end is cut off at its maximum size, long before the deadline; there is no second request."""
     server.answer = HUGE[name]
     [made], stall_s = generated(model, timeout_s=30)
@@ -186,16 +102,8 @@ def test_huge(server: _Server, name: str, model: str) -> None:
     assert stall_s < MAX_STALL_S
 
 
-def drips(head: bytes) -> Callable[[Callable[[bytes], None]], None]:
-    def answer(send: Callable[[bytes], None]) -> None:
-        send(head)
-        forever(send, b" ", pause_s=0.02)
-
-    return answer
-
-
 @pytest.mark.parametrize("head", [HEAD + b"\r\n", HEAD + b"X-Header: "], ids=["body", "headers"])
-def test_slow_without_end(server: _Server, head: bytes) -> None:
+def test_slow_without_end(server: RawServer, head: bytes) -> None:
     """An answer that comes byte by byte is given up at the deadline."""
     server.answer = drips(head)
     [made], _ = generated()
@@ -203,7 +111,7 @@ def test_slow_without_end(server: _Server, head: bytes) -> None:
     assert made.usage is not None and made.usage.seconds >= DEADLINE_S
 
 
-def test_redirects(server: _Server) -> None:
+def test_redirects(server: RawServer) -> None:
     """A redirect is not followed: the prompt is for nobody else."""
     server.answer = whole("", b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /v1/again\r\n")
     [made], _ = generated()
@@ -227,7 +135,7 @@ ODD_BODIES: Mapping[str, str | bytes] = {
 
 
 @pytest.mark.parametrize("name", ODD_BODIES)
-def test_odd_bodies(server: _Server, name: str) -> None:
+def test_odd_bodies(server: RawServer, name: str) -> None:
     """Any body leads to an outcome within the deadline, and never holds up the event loop."""
     server.answer = whole(ODD_BODIES[name])
     [made], stall_s = generated(timeout_s=30)
@@ -239,7 +147,7 @@ def test_odd_bodies(server: _Server, name: str) -> None:
 @pytest.mark.parametrize(
     "content_type", ["text/html", "application/octet-stream", "image/png", "", "text/event-stream"]
 )
-def test_content_types(server: _Server, content_type: str) -> None:
+def test_content_types(server: RawServer, content_type: str) -> None:
     """A wrong content type is no error: good candidates under it may be used or refused."""
     head = b"HTTP/1.1 200 OK\r\nContent-Type: " + content_type.encode() + b"\r\n"
     server.answer = whole(completion([GOOD, ALSO_GOOD]), head)
@@ -247,7 +155,7 @@ def test_content_types(server: _Server, content_type: str) -> None:
     assert outcome_of(made) in ("answered", "invalid", "failed")
 
 
-def test_largest_answer(server: _Server) -> None:
+def test_largest_answer(server: RawServer) -> None:
     """An answer just below the maximum size is read."""
     body = completion([GOOD, ALSO_GOOD])
     server.answer = whole(body + " " * (MAX_ANSWER_BYTES - len(body)))
@@ -255,7 +163,7 @@ def test_largest_answer(server: _Server) -> None:
     assert [tip.title for tip in made.tips] == [GOOD["title"], ALSO_GOOD["title"]]
 
 
-def test_more_than_requested(server: _Server) -> None:
+def test_more_than_requested(server: RawServer) -> None:
     """Of 300 candidates the first good ones are taken, without a second paid request."""
     server.answer = whole(completion([{**GOOD, "task_ids": ["t9"]}, *MANY[:299]]))
     [made], _ = generated(timeout_s=10)
@@ -280,7 +188,7 @@ BAD_CANDIDATES = {
 
 
 @pytest.mark.parametrize("name", BAD_CANDIDATES)
-def test_one_bad_candidate(server: _Server, name: str) -> None:
+def test_one_bad_candidate(server: RawServer, name: str) -> None:
     """One bad candidate, whatever is wrong with it, costs neither the good ones nor a second request."""
     server.answer = whole(completion([GOOD, BAD_CANDIDATES[name], ALSO_GOOD]))
     [made], _ = generated(timeout_s=10)
@@ -310,7 +218,7 @@ ABSURD_USAGE = {
 
 @pytest.mark.parametrize("name", ABSURD_USAGE)
 @pytest.mark.parametrize("model", ["openai-chat:gpt-5-mini", "openai-chat:local"])
-def test_absurd_usage(server: _Server, name: str, model: str) -> None:
+def test_absurd_usage(server: RawServer, name: str, model: str) -> None:
     """Impossible usage figures, or none, are unknown tokens and an unknown cost; the candidates are used."""
     server.answer = whole(completion([GOOD, ALSO_GOOD], ABSURD_USAGE[name]))
     [made], _ = generated(model, timeout_s=10)
@@ -320,7 +228,7 @@ def test_absurd_usage(server: _Server, name: str, model: str) -> None:
 
 
 @pytest.mark.parametrize("tokens", ["-1", "2147483648", "1.5", '"x"', "NaN", "null"])
-def test_absurd_usage_of_anthropic(server: _Server, tokens: str) -> None:
+def test_absurd_usage_of_anthropic(server: RawServer, tokens: str) -> None:
     """The same holds for Anthropic's API."""
     tips = {"type": "tool_use", "id": "t", "name": "final_result", "input": {"candidates": [GOOD, ALSO_GOOD]}}
     message = {"id": "m", "type": "message", "role": "assistant", "model": "claude-haiku-4-5", "content": [tips]}
@@ -332,7 +240,7 @@ def test_absurd_usage_of_anthropic(server: _Server, tokens: str) -> None:
     assert (made.usage.input_tokens, made.usage.output_tokens, made.usage.cost_usd) == (None, None, None)
 
 
-def test_absurd_sum(server: _Server) -> None:
+def test_absurd_sum(server: RawServer) -> None:
     """Two requests whose tokens are possible each, and beyond the column together, have an unknown usage."""
     usage = '{"prompt_tokens": 2147483647, "completion_tokens": 5, "total_tokens": 5}'
     server.answer = whole(completion([GOOD], usage))
@@ -341,7 +249,7 @@ def test_absurd_sum(server: _Server) -> None:
     assert (made.usage.n_requests, made.usage.input_tokens) == (2, None)
 
 
-def test_wild_answers_open_no_circuit_for_good_ones(server: _Server) -> None:
+def test_wild_answers_open_no_circuit_for_good_ones(server: RawServer) -> None:
     """Answers without sense are the model's, so the next one is requested and used."""
     answers = iter([whole(ODD_BODIES["300 calls"])] * 6)
     good = whole(completion([GOOD, ALSO_GOOD]))
