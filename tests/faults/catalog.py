@@ -12,6 +12,7 @@ from faults import (
     service_edge,
     service_llm,
     service_load,
+    service_rows,
     service_traffic,
 )
 
@@ -20,6 +21,7 @@ SERVICE_ROWS = (
     *service_load.ROWS,
     *service_edge.ROWS,
     *service_llm.ROWS,
+    *service_rows.ROWS,
     *service_traffic.ROWS,
 )
 ALL_ROWS = (*PIPELINE_ROWS, *SERVICE_ROWS)
