@@ -6,6 +6,13 @@ ALTER TABLE todoist_accounts
     ADD COLUMN connection_number INTEGER NOT NULL DEFAULT 0,  -- 0: from before connections had numbers
     ADD COLUMN connected_at TIMESTAMPTZ;  -- later than all fetches of earlier connections; NULL: there were none, or 0
 
-ALTER TABLE context_store ADD COLUMN connection_number INTEGER NOT NULL DEFAULT 0;  -- of the account it was made from
+-- Of the account that a row was made from; NULL if its writer did not tell.
+ALTER TABLE context_store ADD COLUMN connection_number INTEGER;
+ALTER TABLE candidate_sets ADD COLUMN connection_number INTEGER;
 
-ALTER TABLE candidate_sets ADD COLUMN connection_number INTEGER NOT NULL DEFAULT 0;  -- of the account they are about
+-- Whether a row was made from an account: by its number, or, if it has none, by the time that it was made.
+CREATE FUNCTION is_of_account(row_number INTEGER, made_at TIMESTAMPTZ, account_number INTEGER, connected_at TIMESTAMPTZ)
+RETURNS BOOLEAN LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN row_number IS NULL THEN made_at >= coalesce(connected_at, '-infinity')
+                ELSE row_number = account_number END
+$$;

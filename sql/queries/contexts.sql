@@ -9,7 +9,7 @@ FROM unnest(:user_ids::TEXT[], :versions::TEXT[], :instants::TIMESTAMPTZ[]) AS n
 LEFT JOIN todoist_accounts a ON a.user_id = n.user_id AND a.user_id = ANY(:user_ids::TEXT[])
 WHERE c.user_id = ANY(:user_ids::TEXT[])
   AND c.user_id = n.user_id AND c.row_version = n.row_version
-  AND c.connection_number = coalesce(a.connection_number, 0)
+  AND is_of_account(c.connection_number, c.materialized_at, coalesce(a.connection_number, 0), a.connected_at)
   AND n.materialized_at >= coalesce(a.connected_at, '-infinity')
   AND (c.materialized_at < n.materialized_at OR (c.materialized_at > :latest AND c.materialized_at <> n.materialized_at))
 RETURNING c.user_id;
@@ -18,7 +18,8 @@ RETURNING c.user_id;
 -- Read the versions of these users' rows that were made from their present accounts.
 SELECT c.user_id, c.row_version
 FROM context_store c LEFT JOIN todoist_accounts a ON a.user_id = c.user_id
-WHERE c.user_id = ANY(:user_ids::TEXT[]) AND c.connection_number = coalesce(a.connection_number, 0);
+WHERE c.user_id = ANY(:user_ids::TEXT[])
+  AND is_of_account(c.connection_number, c.materialized_at, coalesce(a.connection_number, 0), a.connected_at);
 
 -- name: write!
 -- Write whole rows, never over a newer one, unless that is from after :latest, or was made from an earlier account. What
@@ -36,7 +37,7 @@ SET materialized_at = excluded.materialized_at, context_json = excluded.context_
     context_hash = excluded.context_hash, valid_until = excluded.valid_until, groups_json = excluded.groups_json,
     row_version = excluded.row_version, connection_number = excluded.connection_number
 WHERE context_store.connection_number < excluded.connection_number
-   OR (context_store.connection_number = excluded.connection_number
+   OR (coalesce(context_store.connection_number, excluded.connection_number) = excluded.connection_number
        AND (context_store.materialized_at <= excluded.materialized_at OR context_store.materialized_at > :latest));
 
 -- name: update_groups!
@@ -47,7 +48,7 @@ FROM unnest(:user_ids::TEXT[], :instants::TIMESTAMPTZ[], :groups_json::TEXT[]) A
 LEFT JOIN todoist_accounts a ON a.user_id = n.user_id AND a.user_id = ANY(:user_ids::TEXT[])
 WHERE c.user_id = ANY(:user_ids::TEXT[])
   AND c.user_id = n.user_id AND c.materialized_at > n.materialized_at AND c.groups_json <> n.groups_json
-  AND c.connection_number = coalesce(a.connection_number, 0)
+  AND is_of_account(c.connection_number, c.materialized_at, coalesce(a.connection_number, 0), a.connected_at)
   AND n.materialized_at >= coalesce(a.connected_at, '-infinity');
 
 -- name: remove_orphans!

@@ -6,10 +6,11 @@ SELECT u.user_id, u.timezone, a.connection_number, a.auth_failures > 0 AS is_ref
        s.candidate_set_id, s.context_hash AS made_for, s.author, s.expires_at, s.renew_at, s.tips, s.kinds, s.themes, s.features
 FROM users u
 LEFT JOIN todoist_accounts a ON a.user_id = u.user_id AND a.connected AND u.active
-LEFT JOIN context_store c ON c.user_id = a.user_id AND c.connection_number = a.connection_number
+LEFT JOIN context_store c
+  ON c.user_id = a.user_id AND is_of_account(c.connection_number, c.materialized_at, a.connection_number, a.connected_at)
 LEFT JOIN LATERAL (
     SELECT * FROM candidate_sets s
-    WHERE s.user_id = a.user_id AND s.connection_number = a.connection_number
+    WHERE s.user_id = a.user_id AND is_of_account(s.connection_number, s.made_at, a.connection_number, a.connected_at)
     ORDER BY s.made_at DESC LIMIT 1
 ) s ON TRUE
 WHERE u.user_id = ANY(:user_ids);
@@ -17,7 +18,9 @@ WHERE u.user_id = ANY(:user_ids);
 -- name: read_context^
 -- A user's row of the store, if it was made from the account with this connection number.
 SELECT c.materialized_at, c.context_json, c.context_hash, c.valid_until, c.groups_json
-FROM context_store c WHERE c.user_id = :user_id AND c.connection_number = :connection_number;
+FROM context_store c JOIN todoist_accounts a USING (user_id)
+WHERE c.user_id = :user_id AND a.connection_number = :connection_number
+  AND is_of_account(c.connection_number, c.materialized_at, a.connection_number, a.connected_at);
 
 -- name: read_subject_hashes$
 -- The subject hash of each tip of a set.
@@ -31,7 +34,9 @@ WHERE a.user_id = :user_id AND u.active AND a.connected;
 
 -- name: read_groups$
 -- The task groups of the last clustering of an account's tasks.
-SELECT groups_json FROM context_store WHERE user_id = :user_id AND connection_number = :connection_number;
+SELECT c.groups_json FROM context_store c JOIN todoist_accounts a USING (user_id)
+WHERE c.user_id = :user_id AND a.connection_number = :connection_number
+  AND is_of_account(c.connection_number, c.materialized_at, a.connection_number, a.connected_at);
 
 -- name: write_context$
 -- Store a context that was assembled during a request, unless a newer one is stored or the account was replaced
@@ -52,7 +57,7 @@ WITH before AS MATERIALIZED (
         context_hash = excluded.context_hash, valid_until = excluded.valid_until, groups_json = excluded.groups_json,
         row_version = excluded.row_version, connection_number = excluded.connection_number
     WHERE context_store.connection_number < excluded.connection_number
-       OR (context_store.connection_number = excluded.connection_number
+       OR (coalesce(context_store.connection_number, excluded.connection_number) = excluded.connection_number
            AND (context_store.materialized_at <= excluded.materialized_at
                 OR context_store.materialized_at > now() + :clock_difference))
     RETURNING user_id, materialized_at, context_hash, context_json
