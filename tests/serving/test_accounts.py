@@ -39,7 +39,7 @@ class TestUsersNotServed:
         response = service.tip()
         assert response.origin == ("none", "fallback")
         assert response.body["age_seconds"] is response.body["context_hash"] is None
-        assert response.body["tip"]["task_ids"] == []
+        assert response.body["tip"]["tasks"] == []
         assert harness.calls() == (0, 1)
         assert context_problem(service, "inactive or not connected")
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 from service import Service, ServiceHarness
 
 from local.todoist import Fault
@@ -96,9 +97,10 @@ def test_odd_data(
 ) -> None:
     """An unforeseen error about one user's data is logged by its type and place, and the stale context is used."""
     caplog.set_level(logging.INFO)
-    harness.connection.execute("UPDATE context_store SET groups_json = '{\"secret' WHERE user_id = 'ann'")
+    sealed = Fernet(harness.world.key).encrypt(b'["secret"]').decode()
+    harness.connection.execute("UPDATE todoist_accounts SET credentials = %s WHERE user_id = 'ann'", [sealed])
     assert service.tip("ann").body["source"] == "stale"
-    assert "user ann: context not assembled, JSONDecodeError in " in caplog.text
+    assert "user ann: context not assembled, TypeError in " in caplog.text
     assert "secret" not in caplog.text
     assert service.tip(users[1]).body["source"] == "inline"
 
