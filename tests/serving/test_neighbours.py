@@ -9,7 +9,6 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from cryptography.fernet import Fernet
 from service import Service, ServiceHarness
 
 from local.todoist import Fault
@@ -93,15 +92,15 @@ def test_loop_goes_on(harness: ServiceHarness, users: list[str], account: Any) -
 
 
 def test_odd_data(
-    harness: ServiceHarness, service: Service, users: list[str], caplog: pytest.LogCaptureFixture
+    harness: ServiceHarness, service: Service, users: list[str], account: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An unforeseen error about one user's data is logged by its type and place, and the stale context is used."""
     caplog.set_level(logging.INFO)
-    sealed = Fernet(harness.world.key).encrypt(b'["secret"]').decode()
-    harness.connection.execute("UPDATE todoist_accounts SET credentials = %s WHERE user_id = 'ann'", [sealed])
+    harness.todoist.load("token-of-ann", account("call bob", user={"id": "1"}), user="ann")
+    harness.connection.execute("UPDATE users SET timezone = 'Mars/Secret' WHERE user_id = 'ann'")
     assert service.tip("ann").body["source"] == "stale"
-    assert "user ann: context not assembled, TypeError in " in caplog.text
-    assert "secret" not in caplog.text
+    assert "user ann: context not assembled, ZoneInfoNotFoundError in " in caplog.text
+    assert "Secret" not in caplog.text
     assert service.tip(users[1]).body["source"] == "inline"
 
 
