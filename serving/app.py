@@ -130,8 +130,11 @@ class Endpoints:
 
     async def ready(self) -> None:
         """Raise Problem 503 unless the database can serve a request for a tip."""
-        self.metrics.ready.set(0)
-        await self.readiness.check()
+        try:
+            await self.readiness.check()
+        except Exception:
+            self.metrics.ready.set(0)
+            raise
         self.metrics.ready.set(1)
 
     async def _in_time(self, work: Awaitable[Any]) -> Any:

@@ -16,7 +16,8 @@ from serving.limits import ConnectionLimits
 from serving.problems import MEDIA_TYPE, Problem, problem_body
 
 _MAX_PIPELINED = 16
-"""Requests of one connection that may wait for the response to an earlier one, of the bytes of one body together."""
+"""Requests of one connection that may wait for the response to an earlier one; together they may have
+`max_body_bytes`."""
 
 _MAX_FRAMING_BYTES = 65_536
 """Bytes that the chunks of a body may need around their content."""
@@ -177,7 +178,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._n_received == 0 and self._answering is None:
             self._wait(self._limits.headers_timeout_s)
         room = self._room()
-        if len(data) < room:  # as good as always
+        if len(data) < room:  # the usual case
             self._feed(data)
             return
         while data and not self._is_deaf:
@@ -187,7 +188,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._end_input()
 
     def pause_writing(self) -> None:
-        """The client does not read: it has a while to go on."""
+        """The client does not read: it has `write_timeout_s` to continue."""
         self._wait(self._limits.write_timeout_s)
         super().pause_writing()
 

@@ -26,8 +26,9 @@ _FINISHED_METHODS = frozenset({"PUT", "PATCH", "DELETE"})
 class Gate:
     """ASGI middleware around the whole app, which refuses, counts and logs requests.
 
-    A request without a token is refused before a byte of its body is read, and one too many before anything else is
-    done for it. Every response is counted by route, status and reason; its id is in `X-Request-Id` and in the log.
+    A request without a token is refused before a byte of its body is read. A request beyond `max_requests` is refused
+    before any other work for it. Every response is counted by route, status and reason; its id is in `X-Request-Id`
+    and in the log.
     """
 
     def __init__(
@@ -122,7 +123,8 @@ class Gate:
         if not exchange.is_write:
             await self._app(exchange.scope, receive, exchange.send)
             return
-        task = asyncio.ensure_future(_awaited(self._app(exchange.scope, receive, exchange.send)))
+        task = asyncio.ensure_future(self._app(exchange.scope, receive, exchange.send))
+        task.add_done_callback(_read_error)
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -229,5 +231,7 @@ async def _no_message() -> Message:
     return {"type": "http.disconnect"}
 
 
-async def _awaited(work: object) -> None:
-    await work  # type: ignore[misc]
+def _read_error(task: asyncio.Future[None]) -> None:
+    """Read the error of a write whose client left; asyncio would log it as never retrieved, with private text."""
+    if not task.cancelled():
+        task.exception()

@@ -219,7 +219,7 @@ class Recommender:
         if user.is_fresh(now, self.timing.sla):
             return None
         if age > self.timing.max_age:
-            return "this user's context is older than MAX_CONTEXT_AGE: a request for a tip assembles another one"
+            return "this user's context is older than MAX_CONTEXT_AGE: a request for a tip assembles a new one"
         if self.inline.is_refused(user):
             return "Todoist refuses this user's token, so the stale context is not used until the user reconnects"
         return None

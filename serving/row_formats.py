@@ -48,7 +48,7 @@ def counted_in(metrics: Metrics) -> Report:
 def read_stored_context(stored: StoredContext) -> UserContext:
     """The context in a row of `context_store`; raises Unreadable."""
     if sha256(stored.context_json.encode()).hexdigest() != stored.context_hash:
-        raise Unreadable("context_store", stored.user_id, "its context_hash is of another text")
+        raise Unreadable("context_store", stored.user_id, "its context_hash does not match its text")
     try:
         return UserContext.model_validate_json(stored.context_json)
     except ValidationError as error:

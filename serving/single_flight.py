@@ -101,7 +101,7 @@ class AdvisoryLocks:
     def __init__(self, pool: asyncpg.Pool) -> None:
         """pool: has one connection, which is not reset when it is returned."""
         self._pool = pool
-        self._names: set[str] = set()  # of the locks that callers in this process hold or try
+        self._names: set[str] = set()  # of the locks that callers in this process try, hold or release
         self._tries = Batcher(self._try, max_items=_MAX_NAMES)
         self._releases = Batcher(self._release, max_items=_MAX_NAMES, max_wait_s=_NO_LIMIT_S)
 
@@ -127,8 +127,10 @@ class AdvisoryLocks:
                 await asyncio.sleep(next(pauses_s))
             yield
         finally:  # also after a cancelled wait: Postgres may have granted the lock just then
-            self._names.discard(name)
-            await asyncio.shield(self._releases.submit(name))
+            release = asyncio.ensure_future(self._releases.submit(name))
+            # Only then may another caller try the lock: this release would take it away.
+            release.add_done_callback(lambda _: self._names.discard(name))
+            await asyncio.shield(release)
 
     async def _try(self, names: Sequence[str]) -> Sequence[bool]:
         held = {row["name"]: row["is_held"] async for row in _SQL.try_locks(self._pool, names=names)}

@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager
 from serving.batcher import Overloaded
 
 _WEIGHT = 0.1
-"""Weight of the last piece of work in the mean of the seconds that one takes."""
+"""Weight of the last piece of work in the mean time for which a slot is occupied."""
 
 
 class Slots:
-    """A number of slots; who finds none free waits for one, unless that would take too long.
+    """A fixed number of slots; a caller waits until one is free, unless the wait would take too long.
 
-    The wait is estimated from the number of those who wait and the mean time for which a slot was occupied.
+    The wait is estimated from the number of waiting callers and the mean time for which a slot was occupied.
     """
 
     def __init__(self, n_slots: int, max_wait_s: float) -> None:
@@ -27,7 +27,7 @@ class Slots:
 
     @property
     def n_waiting(self) -> int:
-        """The number of those who wait for a slot."""
+        """The number of callers that wait for a slot."""
         return self._n_waiting
 
     @asynccontextmanager

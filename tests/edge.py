@@ -67,8 +67,10 @@ class Work:
 
     async def reaction(self, request: Request) -> Response:
         body = await request.body()
-        if body == b"slow":
+        if body in (b"slow", b"broken"):
             await self._wait()
+        if body == b"broken":
+            raise RuntimeError("private text")
         self.bodies.append(body)
         return PlainTextResponse("stored")
 

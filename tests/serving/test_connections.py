@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from dataclasses import replace
 
 import pytest
@@ -273,6 +274,20 @@ class TestLeaving:
             client.leave()
             await until(lambda: edge.work.n_cancelled == 1)
             assert sum(edge.responses().values()) == 1
+
+    @in_uvloop
+    async def test_error_without_a_client(self, caplog: pytest.LogCaptureFixture) -> None:
+        """The message of a reaction's error, which may be private, is not logged if the client has left."""
+        request = f"POST /v1/decisions/1/reaction HTTP/1.1\r\n{HEAD}Content-Length: 6\r\n\r\nbroken"
+        async with running_edge() as edge:
+            client = await edge.client(request)
+            await until(lambda: edge.work.n_slow == 1)
+            client.leave()
+            await until(lambda: len(edge.table) == 0)
+            edge.work.may_finish.set()
+            await until(lambda: edge.counts("requests_under_way") == {(): 0})
+        gc.collect()  # asyncio logs an error that nobody read when its task is collected
+        assert "private text" not in caplog.text
 
     @in_uvloop
     async def test_reaction_is_finished(self) -> None:
