@@ -26,7 +26,8 @@ from contexts.assembly.model import Signals, TaskGroups, UserContext, tasks_show
 from contexts.assembly.store import ContextStore, StoredContext
 from contexts.postgres.migrate import migrate
 from contexts.postgres.sql import connect
-from contexts.todoist.credentials import new_key
+from contexts.todoist.accounts import Accounts
+from contexts.todoist.credentials import CredentialCipher, Credentials, new_key
 from contexts.todoist.mirror import Mirror, fold, open_tasks
 from local import postgres, service
 from local.samples import plain_users
@@ -42,6 +43,7 @@ _N_WARM_UP_REQUESTS = 500
 _N_ROUNDS = 7
 _CONCURRENCY = 8
 _LLM_SECONDS = 1.0
+_KEY = new_key()
 
 _console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
@@ -207,11 +209,11 @@ def _fill_database(url: str) -> tuple[list[str], float]:
         candidates.append(_candidate_set(rows[-1], now))
     with connect(url) as connection:
         migrate(connection)
-        with connection.cursor() as cursor:
-            cursor.executemany(
-                "INSERT INTO users (user_id, email, timezone) VALUES (%s, %s, %s)",
-                [(user.user_id, user.email, user.timezone) for user in samples],
-            )
+        accounts = Accounts(connection, CredentialCipher([_KEY]), clock=lambda: now)
+        with connection.cursor() as cursor, connection.transaction():
+            for user in samples:
+                credentials = Credentials(user.api_token)
+                accounts.add(user.user_id, email=user.email, timezone=user.timezone, credentials=credentials)
             ContextStore(connection).put(rows)
             cursor.executemany(
                 "INSERT INTO candidate_sets VALUES (%s, %s, %s, 'llm', %s, %s, %s, %s, %s, %s, %s, %s)", candidates
@@ -258,7 +260,7 @@ def _running_service(url: str) -> Iterator[TipClient]:
     with module_process("local.llm", "--seconds", str(_LLM_SECONDS)) as llm:
         environment = {
             "DATABASE_URL": url,
-            "CREDENTIALS_KEYS": new_key(),
+            "CREDENTIALS_KEYS": _KEY,
             "LLM_MODEL": "openai-chat:local",
             "OPENAI_BASE_URL": f"{llm.read_line()}/v1",
             "OPENAI_API_KEY": "none",
