@@ -1,7 +1,7 @@
 """`python -m benchmarks.injection`: hostile titles that reach the prompt and a tip, by adversary and author.
 
 Each hostile text is the title of one of four tasks, which the user or somebody else added. A stand-in for an LLM over
-HTTP looks for texts in its prompt and tries to carry them into tips. Nothing else is random or timed.
+HTTP looks for texts in its prompt and tries to carry them into tips. No figure depends on chance or time.
 """
 
 from __future__ import annotations

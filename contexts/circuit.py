@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 THRESHOLD = 5
-"""Failures that open the circuit: of so many users for all, so many of one user for that user."""
+"""Number of failing users that stops the calls for all users, and of failures that stops those for one user."""
 
 _OPEN_S = 30.0
 
@@ -23,12 +23,13 @@ class CircuitOpen(Exception):
 class Circuit:
     """Stops calls for all users after failures of several of them, and calls for one user after failures of that one.
 
-    Failures count in a row: an answer to anybody ends those of all, an answer to a user those of that user. After
-    `open_s` seconds a few users, or the user, are let through as a trial. The idea is Nygard's, "Release It!", 2007.
+    Only consecutive failures count: an answer to any user resets the count for all users, an answer to one user
+    resets the count for that user. After `open_s` seconds a few users, or that user, are let through as a trial. The
+    pattern is from Nygard, "Release It!", 2007.
     """
 
     def __init__(self, judge: Judge, *, open_s: float = _OPEN_S, clock: Callable[[], float] = time.monotonic) -> None:
-        """clock: seconds from any beginning."""
+        """clock: seconds since any fixed instant."""
         self._judge = judge
         self._open_s = open_s
         self._clock = clock
@@ -81,6 +82,6 @@ class Circuit:
             self._failing.clear()
 
     def _forget(self, before: float) -> None:
-        """Forget failures of long ago, so that neither of the two grows without bound."""
+        """Forget failures from before an instant, so that neither dictionary grows without bound."""
         self._failing = {user: at for user, at in self._failing.items() if at >= before}
         self._failures = {user: failures for user, failures in self._failures.items() if failures[1] >= before}

@@ -1,4 +1,4 @@
-"""The form of user ids, for every door by which one comes in."""
+"""The form of user ids, checked wherever one enters the system."""
 
 from __future__ import annotations
 

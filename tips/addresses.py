@@ -36,8 +36,10 @@ _SPELLED = re.compile(r"(?<![^\s(])[^\W_](?:(?: ?[-_~'*.@:/] ?| )[^\W_]){2,}(?![
 
 _DOTTED = re.compile(r"(?<!\w)(?:[^\W\d_][.,]\s?){3,}(?:c[.,]\s?o[.,]\s?m|n[.,]\s?e[.,]\s?t|o[.,]\s?r[.,]\s?g)(?!\w)")
 _DIGIT_LETTERS = str.maketrans("oOlIiSsBzZ|", "00111558221")
-_DISGUISED_NUMBER = re.compile(r"(?<!\w)(?:(?:(?=[oOlIiSsBzZ|]*\d)[\doOlIiSsBzZ|]+|[OI])[\s()+./-]{0,3}){2,}(?!\w)")
-"""Digits, some of which are letters that look like digits, in groups as of a telephone number."""
+_DISGUISED_NUMBER = re.compile(r"(?<!\w)(?:(?:(?=[oOlIiSsBzZ|]*\d)[\doOlIiSsBzZ|]++|[OI])[\s()+./-]{0,3})+(?!\w)")
+"""Digits, some of which are letters that look like digits, in groups as of a telephone number.
+
+A run is matched as a whole (`++`): otherwise the time grows exponentially with its length."""
 
 _LETTER = re.compile(r"[^\W\d_]")
 _MIN_DIGITS = 7

@@ -16,8 +16,11 @@ MAX_ANSWER_BYTES = 64 * 1024
 MAX_INT4 = 2**31 - 1
 """The maximum number of tokens of a call, which Postgres stores as INTEGER."""
 
-_ESCAPED_HALVES = re.compile(rb"(\\+ud[89ab]\w\w\\+ud[c-f]\w\w)|(\\+u)d[89a-f]\w\w", re.IGNORECASE)
-"""Two halves of a letter, or one alone; in JSON inside JSON with several backslashes."""
+_ESCAPED_HALVES = re.compile(rb"(?<!\\)(?:(\\+ud[89ab]\w\w\\+ud[c-f]\w\w)|(\\+u)d[89a-f]\w\w)", re.IGNORECASE)
+"""Two halves of a letter, or one alone; in JSON inside JSON with several backslashes.
+
+A match begins at the first backslash of a run: a search from each of them would take minutes for an answer of
+backslashes."""
 
 _MAX_DIGITS = 20
 _CHAT_USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}

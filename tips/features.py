@@ -101,9 +101,8 @@ def _past_rewards(key: str | None, tallies: Mapping[str, Mapping[str, int]]) -> 
     """The mean reward of earlier tips of the same kind or theme, shrunk towards 0, and the log of their number."""
     tally = tallies.get(key or "", {})
     n = sum(tally.values())
-    return sum(REWARDS.get(reaction, 0.0) * each for reaction, each in tally.items()) / (n + _PRIOR_REACTIONS), log1p(
-        n
-    ) / 5
+    total = sum(REWARDS.get(reaction, 0.0) * each for reaction, each in tally.items())
+    return total / (n + _PRIOR_REACTIONS), log1p(n) / 5
 
 
 def _text_features(tip: Tip) -> tuple[float, ...]:

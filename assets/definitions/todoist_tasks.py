@@ -172,9 +172,10 @@ def _completed(rows: pa.Table) -> pa.Table:
 
 
 def _with_authorship(rows: pa.Table) -> pa.Table:
-    """Return the rows with the authorship that an earlier version did not store: as long as it is unknown, others."""
+    """Return the rows with the authorship that an earlier version did not store: unknown authors count as others."""
     for name in _AUTHORSHIP:
-        known = pc.if_else(pc.is_valid(rows["task_id"]), pc.fill_null(rows[name], True), None)
+        unknown = pc.is_valid(rows["parent"]) if name == "is_parent_by_others" else True
+        known = pc.if_else(pc.is_valid(rows["task_id"]), pc.coalesce(rows[name], unknown), None)
         rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), known)
     return rows
 

@@ -241,12 +241,16 @@ def _rank_of_theme(theme: Theme) -> tuple[int, str, str]:
 
 
 def _open_themes(signals: Signals) -> Iterator[Theme]:
-    """Yield the themes with their open tasks, as far as they have more than one."""
-    open_tasks = {task.task_id for task in signals.tasks}
+    """Yield the themes with their open tasks, as far as they have more than one.
+
+    A theme can be from before the user connected a different account, whose tasks are by somebody else now.
+    """
+    open_tasks = {task.task_id: task.is_by_others for task in signals.tasks}
     for theme in signals.groups.themes:
-        task_ids = open_tasks.intersection(theme.task_ids)
+        task_ids = open_tasks.keys() & theme.task_ids
         if len(task_ids) > 1:
-            yield replace(theme, task_ids=tuple(task_ids))
+            is_by_others = theme.is_by_others or any(open_tasks[task_id] for task_id in task_ids)
+            yield replace(theme, task_ids=tuple(task_ids), is_by_others=is_by_others)
 
 
 def _merge_duplicates(

@@ -84,9 +84,9 @@ class TaskGroups:
 
     @classmethod
     def from_json(cls, text: str) -> TaskGroups:
-        """Read the form that `to_json` returns; raise ValueError if it is another one.
+        """Read the form that `to_json` returns; raise ValueError for any other form.
 
-        A theme of an earlier version may be worded by others.
+        Themes that an earlier version stored count as worded by others.
         """
         groups = _StoredGroups.model_validate_json(text)
         themes = [{"is_by_others": True, **theme} for theme in groups.themes]

@@ -63,7 +63,7 @@ class Account:
 
 @dataclass(frozen=True)
 class SyncState:
-    """The starting point of an account's next fetch, saved after the data of this one, with the digest of these."""
+    """The starting point of an account's next fetch, saved after the fetched data, with their digest."""
 
     user_id: str
     connection_number: int
@@ -85,10 +85,10 @@ class Accounts:
         self._sql = queries("accounts")
 
     def add(self, user_id: str, *, email: str, timezone: str, credentials: Credentials) -> None:
-        """Add a user with a Todoist account, or replace an existing user's account, also by the same one.
+        """Add a user with a Todoist account, or replace an existing user's account, even with the same one.
 
-        The context made from a replaced account is deleted. What is still on its way (a fetch, a request, a run of
-        the pipeline) carries the connection number of the replaced account, and is not used.
+        The context made from a replaced account is deleted. Results of fetches, requests and runs that are still
+        under way carry the connection number of the replaced account, and are not used.
 
         Raises ValueError if the id has another form than `contexts.user_ids` describes, or the time zone does not
         exist.

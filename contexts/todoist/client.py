@@ -99,7 +99,7 @@ class _Response:
 
 @dataclass(frozen=True)
 class _Read(Generic[_T]):
-    """What was made of a document."""
+    """The result of reading a document; it can be None, unlike an unknown sync token."""
 
     content: _T
 

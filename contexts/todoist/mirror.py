@@ -62,9 +62,9 @@ class Directory:
         return not task.is_header and not (is_of_others and self.todoist_user_id is not None)
 
     def is_by_others(self, task: TodoistTask) -> bool:
-        """Return whether somebody else may have added an item: anybody but the user, or anybody at all.
+        """Return whether somebody other than the user may have added an item.
 
-        Only in a project of the user alone is an item without an author the user's own.
+        An item without an author counts as the user's own only in a project of the user alone.
         """
         if task.added_by_uid is None:
             return self.is_shared(task)
@@ -85,7 +85,7 @@ class PlaceNames(TypedDict):
 
 
 class Authorship(TypedDict):
-    """Which texts of a task others may have written: all, the names of places and labels, the parent task's title."""
+    """Whether others may have written all texts of a task, the names of its places and labels, its parent's title."""
 
     is_by_others: bool
     is_shared: bool

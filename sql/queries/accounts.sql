@@ -39,9 +39,9 @@ UPDATE users SET active = :active WHERE user_id = :user_id;
 -- Active, connected users to fetch in the run at :now, if the next run is at :next_run_at. A user is due in two cases:
 -- 1. The user was never fetched, or last fetched before :refetch_before (before :idle_refetch_before if the user was
 --    created, and last asked for a tip, before :idle_since). If both are NULL, this case is off.
--- 2. The user is likely to ask before :next_run_at, because of an answered request at that local time in the last seven days, and
---    the context would then be older than :sla, with a tolerance of 30 minutes. A context that becomes invalid before
---    that request, at the user's midnight, is left out: a fetch now would not help.
+-- 2. The user is likely to ask before :next_run_at, because of an answered request at that local time in the last seven
+--    days, and the context would then be older than :sla, with a tolerance of 30 minutes. A context that becomes invalid
+--    before that request, at the user's midnight, is left out: a fetch now would not help.
 -- An instant after :latest counts for nothing: it is from before the clock was set back.
 -- The users of one shard of :n_shards, or of all shards if :shard is NULL.
 SELECT u.user_id, known.observed_at

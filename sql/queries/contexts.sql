@@ -22,8 +22,8 @@ WHERE c.user_id = ANY(:user_ids::TEXT[])
   AND is_of_account(c.connection_number, c.materialized_at, coalesce(a.connection_number, 0), a.connected_at);
 
 -- name: write!
--- Write whole rows, never over a newer one, unless that is from after :latest, or was made from an earlier account. What
--- was fetched before the account was connected belongs to another account and is not written.
+-- Write whole rows, never over a newer one, unless that is from after :latest, or was made from an earlier account.
+-- What was fetched before the account was connected belongs to another account and is not written.
 INSERT INTO context_store (user_id, materialized_at, context_json, context_hash, valid_until, groups_json, row_version,
                            connection_number)
 SELECT n.*, coalesce(a.connection_number, 0)

@@ -16,8 +16,11 @@ WHERE r.user_id = d.user_id AND r.assembled_at = d.assembled_at AND r.context_ha
 DELETE FROM request_contexts WHERE assembled_at < (:keep_from::DATE)::TIMESTAMP AT TIME ZONE 'UTC';
 
 -- name: current_context^
--- Read the context that a request would use now.
-SELECT materialized_at, context_hash, context_json FROM context_store WHERE user_id = :user_id;
+-- Read the stored context, if it was made from the user's present account.
+SELECT c.materialized_at, c.context_hash, c.context_json
+FROM context_store c LEFT JOIN todoist_accounts a USING (user_id)
+WHERE c.user_id = :user_id
+  AND is_of_account(c.connection_number, c.materialized_at, coalesce(a.connection_number, 0), a.connected_at);
 
 -- name: decision^
 -- Read a decision with the chosen tip and the user's reaction; arrays count from 1.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from time import process_time
 
 import pytest
 
 from tips.addresses import has_links_or_markup
-from tips.candidates import GENERIC_TIP
+from tips.candidates import GENERIC_TIP, MAX_BODY_CHARS
 
 PHRASES = Path(__file__).parents[2] / "local" / "llm" / "phrases.toml"
 
@@ -400,3 +401,11 @@ def test_phrases() -> None:
         for number in ("one", "many")
     ]
     assert [text for text in (*texts, GENERIC_TIP.title, GENERIC_TIP.body) if has_links_or_markup(text)] == []
+
+
+@pytest.mark.parametrize("part", ["OIOIOIOIOIOI1x ", "OO1 ", "1 O", "dot ", "a-", "一 二 三 四 五 x "])
+def test_duration(part: str) -> None:
+    """The checks of the longest text take less than a CPU second, however the text is made."""
+    began = process_time()
+    has_links_or_markup((part * MAX_BODY_CHARS)[:MAX_BODY_CHARS])
+    assert process_time() - began < 1

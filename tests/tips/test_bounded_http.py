@@ -131,6 +131,7 @@ ODD_BODIES: Mapping[str, str | bytes] = {
     "many ids": completion([{**GOOD, "task_ids": ["t0"] * 9_000}]),
     "a digit's number": '{"choices": ' + "9" * 60_000 + "}",
     "half a letter": b'{"choices": "\xff\xfe"}',
+    "backslashes": "\\" * MAX_ANSWER_BYTES,
 }
 
 

@@ -96,6 +96,12 @@ class TestThemes:
         [theme] = context("x", "y", themes=[Theme("h", "canary", ("canary",), ("t0", "t1"), True)]).themes
         assert theme.by_others
 
+    def test_from_an_earlier_account(self) -> None:
+        """A theme with a task of somebody else is marked, also if that task was the user's own when it was made."""
+        tasks = Task("t0", "call"), Task("t1", "phone", is_by_others=True)
+        [theme] = context(*tasks, themes=[Theme("h", "canary", (), ("t0", "t1"))]).themes
+        assert theme.by_others
+
 
 @settings(max_examples=100, deadline=None)
 @given(contexts())

@@ -178,7 +178,7 @@ def test_tasks_of_an_earlier_version_are_by_others(world: World, account: Any) -
     store_as_earlier_version(world, "is_by_others", "is_shared", "is_parent_by_others")
     world.night(NOON + timedelta(hours=1), scope=FetchScope.LIKELY)
     [view] = context_of(world, "ann")["tasks"]["someday"]
-    assert view == {"id": "t0", "title": "call", "by_others": True, "shared": True, "parent_by_others": True}
+    assert view == {"id": "t0", "title": "call", "by_others": True, "shared": True}
     world.night(NOON + timedelta(hours=2))
     assert context_of(world, "ann")["tasks"] == {"someday": [{"id": "t0", "shared": True, "title": "call"}]}
 
