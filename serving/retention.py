@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 
@@ -19,6 +20,9 @@ _BATCH_ROWS = 1000
 _MAX_BATCHES = 20
 """The greatest number of batches of a table in one sweep, so that a first sweep of years of rows is spread out."""
 
+_READ_SETS = 2000
+"""The greatest number of old candidate sets that one statement reads; many may have to stay, one of each user."""
+
 _LATE_REACTION_DAYS = 2
 """Days for which reactions are kept longer than contexts count them: a run may have begun before midnight."""
 
@@ -27,6 +31,9 @@ _KEPT_TIP_DAYS = 7
 
 _FULL_PASS = timedelta(days=1)
 """Time between two passes over the candidate sets that are kept although they are old."""
+
+_FIRST_SET = datetime.min.replace(tzinfo=UTC), UUID(int=0)
+"""A position before all candidate sets: (made_at, candidate_set_id)."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,7 @@ class Retention:
         self._metrics = metrics
         self._clock = clock
         self._sets_passed_at = datetime.min.replace(tzinfo=UTC)
+        self._last_set = _FIRST_SET  # the last set that the present pass has read
 
     async def sweep(self) -> Mapping[str, int]:
         """Delete old rows, up to `_MAX_BATCHES` batches of each table; returns the numbers of rows by table.
@@ -67,24 +75,42 @@ class Retention:
             ),
             "candidate_sets": 0,
         }
-        if not 0 * _FULL_PASS <= now - self._sets_passed_at < _FULL_PASS:
-            n_deleted["candidate_sets"] = await self._delete(
-                "candidate_sets", _SQL.delete_candidates, before=sets_before
-            )
-            if n_deleted["candidate_sets"] < _BATCH_ROWS * _MAX_BATCHES:
-                self._sets_passed_at = now
+        if not timedelta(0) <= now - self._sets_passed_at < _FULL_PASS:
+            n_deleted["candidate_sets"] = await self._delete_sets(sets_before, now)
         return n_deleted
 
     async def _delete(self, table: str, statement: Callable[..., Any], **values: Any) -> int:
         """Delete rows of one table; 0 while another process deletes."""
         n_deleted = 0
         for _ in range(_MAX_BATCHES):
-            async with self._pool.acquire() as connection, connection.transaction():
-                if not await _SQL.try_transaction_lock(connection, name="retention"):
-                    break
-                n_rows = await statement(connection, max_rows=_BATCH_ROWS, **values)
-            n_deleted += n_rows
-            self._metrics.deleted_rows.labels(table).inc(n_rows)
-            if n_rows < _BATCH_ROWS:
+            n_rows = await self._run(statement, max_rows=_BATCH_ROWS, **values)
+            n_deleted += n_rows or 0
+            self._metrics.deleted_rows.labels(table).inc(n_rows or 0)
+            if n_rows is None or n_rows < _BATCH_ROWS:
                 break
         return n_deleted
+
+    async def _delete_sets(self, before: datetime, now: datetime) -> int:
+        """Delete candidate sets after the position of the last sweep; a pass ends when all old sets were read."""
+        n_deleted = 0
+        for _ in range(_MAX_BATCHES):
+            made_at, set_id = self._last_set
+            row = await self._run(
+                _SQL.delete_candidates, before=before, after_made_at=made_at, after_id=set_id, max_rows=_READ_SETS
+            )
+            if row is None:
+                break
+            n_deleted += row["n_deleted"]
+            self._metrics.deleted_rows.labels("candidate_sets").inc(row["n_deleted"])
+            if row["n_read"] < _READ_SETS:
+                self._last_set, self._sets_passed_at = _FIRST_SET, now
+                break
+            self._last_set = row["last_made_at"], row["last_id"]
+        return n_deleted
+
+    async def _run(self, statement: Callable[..., Any], **values: Any) -> Any:
+        """The result of a statement; None if it was not tried, because another process deletes."""
+        async with self._pool.acquire() as connection, connection.transaction():
+            if not await _SQL.try_transaction_lock(connection, name="retention"):
+                return None
+            return await statement(connection, **values)

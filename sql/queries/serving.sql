@@ -3,11 +3,13 @@
 -- connected has neither, and what was made from an earlier account is left out.
 SELECT u.user_id, u.timezone, a.connection_number, a.auth_failures > 0 AS is_refused,
        c.materialized_at, c.valid_until, c.context_hash,
-       s.candidate_set_id, s.context_hash AS made_for, s.author, s.expires_at, s.renew_at, s.tips, s.kinds, s.themes, s.features
+       s.candidate_set_id, s.context_hash AS made_for, s.author, s.expires_at, s.renew_at, s.tips, s.kinds, s.themes,
+       s.features
 FROM users u
 LEFT JOIN todoist_accounts a ON a.user_id = u.user_id AND a.connected AND u.active
 LEFT JOIN context_store c
-  ON c.user_id = a.user_id AND is_of_account(c.connection_number, c.materialized_at, a.connection_number, a.connected_at)
+  ON c.user_id = a.user_id
+    AND is_of_account(c.connection_number, c.materialized_at, a.connection_number, a.connected_at)
 LEFT JOIN LATERAL (
     SELECT * FROM candidate_sets s
     WHERE s.user_id = a.user_id AND is_of_account(s.connection_number, s.made_at, a.connection_number, a.connected_at)
@@ -46,8 +48,8 @@ WHERE c.user_id = :user_id AND a.connection_number = :connection_number
 WITH before AS MATERIALIZED (
     SELECT context_hash FROM context_store WHERE user_id = :user_id FOR UPDATE  -- the row after any write in progress
 ), written AS (
-    INSERT INTO context_store (user_id, materialized_at, context_json, context_hash, valid_until, groups_json, row_version,
-                               connection_number)
+    INSERT INTO context_store (user_id, materialized_at, context_json, context_hash, valid_until, groups_json,
+                               row_version, connection_number)
     SELECT a.user_id, :materialized_at, :context_json, :context_hash, :valid_until, :groups_json, :row_version,
            a.connection_number
     FROM todoist_accounts a LEFT JOIN before ON TRUE
@@ -71,8 +73,8 @@ SELECT TRUE FROM written;
 
 -- name: write_candidates!
 -- Append a set of candidates about an account.
-INSERT INTO candidate_sets (candidate_set_id, user_id, context_hash, author, made_at, expires_at, renew_at, tips, subject_hashes,
-                            kinds, themes, features, connection_number)
+INSERT INTO candidate_sets (candidate_set_id, user_id, context_hash, author, made_at, expires_at, renew_at, tips,
+                            subject_hashes, kinds, themes, features, connection_number)
 SELECT :candidate_set_id, u.user_id, :context_hash, :author, :made_at, :expires_at, :renew_at, :tips, :subject_hashes,
        :kinds, :themes, :features, :connection_number
 FROM users u WHERE u.user_id = :user_id;
@@ -127,7 +129,8 @@ ON CONFLICT (decision_id) DO UPDATE
 SET reaction = excluded.reaction, reacted_at = excluded.reacted_at, reward = excluded.reward;
 
 -- name: lock_unreacted
--- Delivered decisions after :since and up to :until without a reaction, except rows that another transaction has locked.
+-- Delivered decisions after :since and up to :until without a reaction, except rows that another transaction has
+-- locked.
 SELECT d.decision_id, d.decided_at, d.policy_version, d.chosen, d.features, cardinality(d.propensities) AS n_candidates
 FROM decisions d
 WHERE d.decided_at > :since AND d.decided_at <= :until AND d.chosen IS NOT NULL AND d.delivered
@@ -204,24 +207,31 @@ WITH expired AS (
 )
 SELECT count(*) FROM deleted;
 
--- name: delete_candidates$
--- Delete the oldest candidates from before :before, except each user's newest ones, and those from which a tip of a
--- decision that is still stored can be: a request makes its candidates a little later than it decides, and tips are
--- kept for days. Returns the number of sets.
-WITH expired AS (
-    SELECT s.candidate_set_id FROM candidate_sets s
-    WHERE s.made_at < :before
-      AND EXISTS (SELECT FROM candidate_sets n WHERE n.user_id = s.user_id AND n.made_at > s.made_at)
+-- name: delete_candidates^
+-- Read candidate sets from before :before, the oldest ones after the set (:after_made_at, :after_id), and delete them,
+-- except each user's newest ones, and those from which a tip of a decision that is still stored can be: a request
+-- makes its candidates a little later than it decides, and tips are kept for days. Returns the numbers of sets read
+-- and deleted, and the last set read.
+-- The subqueries use indexes for each set: OFFSET 0 keeps Postgres from joining whole tables instead.
+WITH read AS MATERIALIZED (
+    SELECT candidate_set_id, user_id, made_at FROM candidate_sets
+    WHERE made_at < :before AND (made_at, candidate_set_id) > (:after_made_at, :after_id)
+    ORDER BY made_at, candidate_set_id LIMIT :max_rows
+), expired AS MATERIALIZED (
+    SELECT candidate_set_id FROM read
+    WHERE made_at < (SELECT max(n.made_at) FROM candidate_sets n WHERE n.user_id = read.user_id)
       AND NOT EXISTS (
           SELECT FROM decisions d
-          WHERE d.user_id = s.user_id AND d.decided_at >= s.made_at - INTERVAL '1 hour'
-            AND d.decided_at < s.made_at + INTERVAL '7 days')
-    ORDER BY s.made_at LIMIT :max_rows
-    FOR UPDATE SKIP LOCKED
+          WHERE d.user_id = read.user_id AND d.decided_at >= read.made_at - INTERVAL '1 hour'
+            AND d.decided_at < read.made_at + INTERVAL '7 days'
+          OFFSET 0)
 ), deleted AS (
-    DELETE FROM candidate_sets s USING expired e WHERE s.candidate_set_id = e.candidate_set_id RETURNING 1
+    DELETE FROM candidate_sets WHERE candidate_set_id = ANY(ARRAY(SELECT candidate_set_id FROM expired)) RETURNING 1
+), last AS (
+    SELECT made_at, candidate_set_id FROM read ORDER BY made_at DESC, candidate_set_id DESC LIMIT 1
 )
-SELECT count(*) FROM deleted;
+SELECT (SELECT count(*) FROM read) AS n_read, (SELECT count(*) FROM deleted) AS n_deleted,
+       (SELECT made_at FROM last) AS last_made_at, (SELECT candidate_set_id FROM last) AS last_id;
 
 -- name: delete_llm_calls$
 -- Delete the oldest calls of the LLM from before :before; returns their number.

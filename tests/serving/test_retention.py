@@ -17,6 +17,7 @@ from world import NOON
 
 from contexts.assembly.explain import trace
 from contexts.assembly.store import ContextStore
+from contexts.postgres.sql import queries
 from contexts.settings import SettingsError, read_settings
 from serving.metrics import Metrics
 from serving.retention import Periods, Retention
@@ -57,6 +58,19 @@ def add_set(harness: ServiceHarness, age_days: float, author: str = "llm") -> UU
         [set_id, author, at, at, at, ['{"title": "Begin"}']],
     )
     return set_id
+
+
+def add_dormant(harness: ServiceHarness, n: int, age_days: float, apart: str = "1 second") -> None:
+    """Add users who each have one old set of candidates, which must stay. apart: time between two sets."""
+    harness.connection.execute(
+        "WITH added AS (INSERT INTO users (user_id, email, timezone)"
+        " SELECT 'dormant' || n, n || '@example.org', 'UTC' FROM generate_series(1, %s) n RETURNING user_id)"
+        " INSERT INTO candidate_sets (candidate_set_id, user_id, context_hash, author, made_at, expires_at, renew_at,"
+        " tips, subject_hashes, kinds, themes, features)"
+        " SELECT gen_random_uuid(), user_id, 'h', 'llm', at, at, at, %s, '{s}', '{focus}', ARRAY[''], ''"
+        " FROM (SELECT user_id, %s - row_number() OVER () * %s::INTERVAL AS at FROM added) made",
+        [n, ['{"title": "Begin"}'], days_ago(age_days), apart],
+    )
 
 
 def add_call(harness: ServiceHarness, age_days: float) -> None:
@@ -168,6 +182,55 @@ class TestCandidates:
         for age_days in (150, 140, 1):
             add_set(harness, age_days)
         assert sweep(harness, n_sweeps=3)["candidate_sets"] == 2
+
+    def test_dormant_users(self, harness: ServiceHarness) -> None:
+        """Old sets that must stay, more than one sweep reads, do not keep those behind them from being deleted."""
+        add_dormant(harness, 41_000, age_days=300)
+        newest = [add_set(harness, age_days) for age_days in (150, 140)][-1]
+        assert sweep(harness, n_sweeps=1)["candidate_sets"] == 0
+        assert sweep(harness, n_sweeps=2)["candidate_sets"] == 1
+        assert newest in ids(harness, "candidate_sets", "candidate_set_id")
+        assert harness.one("SELECT count(*) FROM candidate_sets") == 41_001
+
+    def test_equal_times(self, harness: ServiceHarness) -> None:
+        """Of sets that were made at the same instant, each is read, also those at the end of a statement's rows."""
+        add_dormant(harness, 2_500, age_days=150, apart="0")
+        for _ in range(30):
+            add_set(harness, 150)
+        add_set(harness, 1)
+        assert sweep(harness)["candidate_sets"] == 30
+
+    def test_pass_that_was_not_made(self, harness: ServiceHarness) -> None:
+        """A process that finds another one at work looks at old candidates again in its next sweep."""
+        for age_days in (150, 1):
+            add_set(harness, age_days)
+
+        async def sweep_twice() -> list[int]:
+            async with asyncpg.create_pool(harness.database_url, min_size=1, max_size=1) as pool:
+                retention = Retention(pool, PERIODS, Metrics(), lambda: NOON)
+                with harness.connection.transaction():
+                    harness.connection.execute("SELECT pg_advisory_xact_lock(7402, hashtext('retention'))")
+                    first = await retention.sweep()
+                return [each["candidate_sets"] for each in (first, await retention.sweep())]
+
+        assert harness.run(sweep_twice()) == [0, 1]
+
+    def test_plan(self, harness: ServiceHarness) -> None:
+        """One statement reads only its part of the old sets, and finds all that it compares by indexes."""
+        add_dormant(harness, 20_000, age_days=300)
+        harness.connection.execute("ANALYZE candidate_sets, decisions")
+
+        async def plan() -> str:
+            async with asyncpg.create_pool(harness.database_url, min_size=1, max_size=1) as pool:
+                query = f"EXPLAIN {queries('serving', 'asyncpg').delete_candidates.sql}"
+                return "\n".join(
+                    row[0] for row in await pool.fetch(query, days_ago(127), days_ago(9_000), UUID(int=0), 2000)
+                )
+
+        text = harness.run(plan())
+        assert "candidate_sets_by_time" in text
+        assert "Seq Scan on candidate_sets" not in text
+        assert "Hash" not in text
 
 
 def test_llm_calls(harness: ServiceHarness) -> None:
