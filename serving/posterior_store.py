@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import numpy as np
@@ -18,11 +19,16 @@ from tips.features import N_FEATURES
 log = logging.getLogger(__name__)
 
 _SQL = queries("serving", "asyncpg")
-_LEARNED: str = _SQL.learned_decisions.sql
 _MAX_DECISIONS = 200_000
 """The greatest number of decisions that a posterior is rebuilt from: it takes a few seconds, and reactions wait."""
 
+_MAX_READ = 1_000_000
+"""The greatest number of rows of the log that are read for it; those of other policies or without a reaction count."""
+
 _BATCH_ROWS = 2_000
+_NEWEST = datetime.max.replace(tzinfo=UTC), UUID(int=2**128 - 1)
+"""A position after all decisions: (decided_at, decision_id)."""
+
 _MAX_UPDATES = 2**53
 
 
@@ -99,11 +105,22 @@ class PosteriorStore:
         return posterior
 
     async def _rebuilt(self, connection: Any) -> Posterior:
-        """The posterior after the rewards of the newest decisions with a reaction, up to `_MAX_DECISIONS`."""
-        posterior = Posterior.prior(N_FEATURES)
-        cursor = await connection.cursor(_LEARNED, self.policy, _MAX_DECISIONS)
-        while rows := await cursor.fetch(_BATCH_ROWS):
-            posterior = self._updated(posterior, rows)
+        """The posterior after the rewards of the newest decisions with a reaction, up to `_MAX_DECISIONS`.
+
+        Each statement reads a bounded part of the log, so that none exceeds the time limit of a statement.
+        """
+        posterior, (before, before_id) = Posterior.prior(N_FEATURES), _NEWEST
+        for _ in range(_MAX_READ // _BATCH_ROWS):
+            page = [
+                row
+                async for row in _SQL.learned_decisions(
+                    connection, policy=self.policy, before=before, before_id=before_id, max_rows=_BATCH_ROWS
+                )
+            ]
+            posterior = self._updated(posterior, [row for row in page if row["is_learned"]])
+            if len(page) < _BATCH_ROWS or posterior.n_updates >= _MAX_DECISIONS:
+                break
+            before, before_id = page[-1]["decided_at"], page[-1]["decision_id"]
         return posterior
 
     def _updated(self, posterior: Posterior, rows: Sequence[Mapping[str, Any]]) -> Posterior:

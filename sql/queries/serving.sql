@@ -179,11 +179,23 @@ FROM policies WHERE policy = :policy
 ON CONFLICT DO NOTHING;
 
 -- name: learned_decisions
--- A policy's newest decisions with a reaction, and the rewards.
-SELECT d.decision_id, d.chosen, d.features, cardinality(d.propensities) AS n_candidates, r.reaction, r.reward
-FROM decisions d JOIN reactions r USING (decision_id)
-WHERE regexp_replace(d.policy_version, '@[^@]*$', '') = :policy AND d.chosen IS NOT NULL
-ORDER BY d.decided_at DESC LIMIT :max_rows;
+-- The newest decisions before the decision (:before, :before_id), and of those of a policy that have a reaction, which
+-- are marked by is_learned, the features and the reward. The rows that are read are bounded, not only those that
+-- match: each statement is short whatever the log contains.
+WITH page AS MATERIALIZED (
+    SELECT decision_id, decided_at, policy_version, chosen, features, propensities FROM decisions
+    WHERE (decided_at, decision_id) < (:before, :before_id)
+    ORDER BY decided_at DESC, decision_id DESC LIMIT :max_rows
+), marked AS (
+    SELECT p.*, r.reaction, r.reward,
+           r.reaction IS NOT NULL AND p.chosen IS NOT NULL
+               AND coalesce(regexp_replace(p.policy_version, '@[^@]*$', '') = :policy, FALSE) AS is_learned
+    FROM page p LEFT JOIN LATERAL (SELECT * FROM reactions r WHERE r.decision_id = p.decision_id OFFSET 0) r ON TRUE
+)
+SELECT decision_id, decided_at, chosen, CASE WHEN is_learned THEN features END AS features,
+       CASE WHEN is_learned THEN cardinality(propensities) END AS n_candidates, reaction, reward, is_learned
+FROM marked
+ORDER BY decided_at DESC, decision_id DESC;
 
 -- name: remove_user$
 -- Delete a user with account, contexts of requests, candidates, decisions and reactions; returns TRUE if there was one.

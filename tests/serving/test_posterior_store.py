@@ -137,3 +137,17 @@ def test_a_lost_row(harness: ServiceHarness, service: Service) -> None:
     harness.connection.execute("DELETE FROM policies")
     learn(service, "dismissed")
     assert service.tip().body["policy_version"] == f"{POLICY}@1"
+
+
+def test_a_long_log(harness: ServiceHarness, service: Service) -> None:
+    """Reactions behind many decisions without one are part of the posterior that is learned again."""
+    learn(service, "done", "dismissed")
+    before = harness.posterior()
+    harness.connection.execute(
+        "INSERT INTO decisions (decision_id, user_id, decided_at, policy_version)"
+        " SELECT gen_random_uuid(), 'ann', decided_at + (n / 3) * INTERVAL '1 second', policy_version"
+        " FROM (SELECT * FROM decisions ORDER BY decided_at LIMIT 1) first, generate_series(3, 9000) n"
+    )
+    harness.connection.execute(_UPDATE, BROKEN["singular"])
+    harness.open(llm_model=None)
+    assert is_close(harness.posterior(), before)
