@@ -12,7 +12,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from uuid import uuid4
 
-import asyncpg
 import uvloop
 
 from contexts.assembly.assemble import Budget
@@ -31,6 +30,7 @@ from serving.gate import Gate
 from serving.inline import InlineAssembler
 from serving.learn import Learner
 from serving.metrics import Metrics
+from serving.pools import DATABASE_ERRORS
 from serving.readiness import Readiness
 from serving.recommend import Recommender, Timing
 from serving.retention import Periods, Retention
@@ -71,9 +71,7 @@ def main() -> int:
     except (SettingsError, LLMError, CredentialsError, NotReady) as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    except (
-        OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError,
-    ) as error:  # fmt: skip
+    except DATABASE_ERRORS as error:
         reason = str(error) or type(error).__name__
         sys.stderr.write(f"DATABASE_URL: Postgres cannot be reached, or refuses the service: {reason}\n")
         return 1

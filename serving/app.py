@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-import asyncpg
 import orjson
 from fastapi import Depends, FastAPI, Path
 from fastapi.security import HTTPBearer
@@ -28,14 +26,13 @@ from serving.gate import Gate
 from serving.learn import Learner, ReactionConflict, UnknownDecision
 from serving.limits import GateLimits
 from serving.metrics import Metrics
+from serving.pools import DATABASE_ERRORS, VALUE_ERRORS, OutageLog
 from serving.problems import Problem, ProblemHandlers, add_problem_handlers, error_responder, openapi_problems
 from serving.readiness import Readiness, database_problem
 from serving.recommend import NoContext, Recommender, UnknownUser
 from serving.routes import RouteTable
 from serving.store import ContextSource, LLMStatus
 from tips.served import ServedTip
-
-log = logging.getLogger(__name__)
 
 UserId = Annotated[str, Path(max_length=MAX_USER_ID_CHARS)]
 
@@ -92,6 +89,7 @@ class Endpoints:
     learner: Learner
     metrics: Metrics
     readiness: Readiness
+    outage: OutageLog = field(default_factory=OutageLog)
 
     async def tip(self, user_id: str) -> tuple[bytes, UUID]:
         """A tip for a user, with the id of its decision; counts and times the request."""
@@ -141,10 +139,14 @@ class Endpoints:
         """The result of `work`; raises Problem 503 if the database does not answer within a request's budget."""
         try:
             async with asyncio.timeout(self.recommender.timing.budget_s):
-                return await work
-        except _DATABASE_ERRORS as error:
-            log.error("the database did not answer: %s", type(error).__name__)
+                result = await work
+        except VALUE_ERRORS:
+            raise  # a fault of the program: the database did answer
+        except DATABASE_ERRORS as error:
+            self.outage.failed(error)
             raise database_problem() from None
+        self.outage.succeeded()
+        return result
 
 
 def build_app(
@@ -245,10 +247,6 @@ _ERRORS = openapi_problems(
         503: f"{_DOWN}, or too many requests are under way",
     }
 )
-
-_DATABASE_ERRORS = (
-    TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError,
-)  # fmt: skip
 
 _HANDLERS: ProblemHandlers = {
     UnknownUser: lambda _: Problem(404, "there is no such user", reason="unknown_user"),

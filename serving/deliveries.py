@@ -11,6 +11,7 @@ import asyncpg
 
 from contexts.postgres.sql import queries
 from serving.metrics import Metrics
+from serving.pools import DATABASE_ERRORS
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class Deliveries:
         try:
             async with asyncio.timeout(timeout_s):
                 await self.flush()
-        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+        except DATABASE_ERRORS:
             log.error("%d undelivered decisions are not marked: Postgres did not answer", len(self._marks))
 
     async def _store(self, decision_ids: list[UUID]) -> None:

@@ -7,8 +7,6 @@ import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-import asyncpg
-
 from contexts.assembly.assemble import Budget, assemble
 from contexts.assembly.model import Signals, TaskGroups
 from contexts.assembly.store import StoredContext
@@ -24,15 +22,13 @@ from contexts.todoist.credentials import CredentialCipher, Credentials, Credenti
 from contexts.todoist.fetch import Failed, fetch_one, type_and_place
 from contexts.todoist.mirror import Directory, open_tasks
 from serving.metrics import Metrics
+from serving.pools import DATABASE_ERRORS
 from serving.row_formats import Unreadable, read_groups
 from serving.store import Store, UserState
 
 log = logging.getLogger(__name__)
 
 _MAX_COOLDOWN_S = 900.0
-
-
-_DATABASE_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 class NotAssembled(Exception):
@@ -80,7 +76,7 @@ class InlineAssembler:
             await self._assemble(user_id)
         except (TodoistError, CredentialsError, CircuitOpen, TimeoutError) as error:
             raise self._not_assembled(user_id, str(error) or type(error).__name__) from None
-        except (NotAssembled, *_DATABASE_ERRORS):
+        except (NotAssembled, *DATABASE_ERRORS):
             raise
         except Exception as error:  # the odd data of one user fail alone; a message can hold the user's texts
             raise self._not_assembled(user_id, type_and_place(error)) from None

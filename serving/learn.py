@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contexts.postgres.sql import queries
+from serving.batcher import Overloaded
 from serving.metrics import Metrics
 from serving.posterior_store import PosteriorStore
 from serving.row_formats import Unreadable, counted_in, read_chosen, read_reward
@@ -28,6 +29,9 @@ reaction."""
 
 _COMMIT_DELAY = timedelta(minutes=10)
 """Upper bound of the time between `decided_at` of a decision and its commit."""
+
+_MAX_WAITING_REACTIONS = 64
+"""The number of reactions that wait for their turn, each in the place of a request: beyond it they are refused."""
 
 _CLOCK_STEP = timedelta(microseconds=1)
 
@@ -77,6 +81,7 @@ class Learner:
         self._clock = clock
         # Updates of the posterior exclude each other in Postgres; waiting here occupies no connection.
         self._update_lock = asyncio.Lock()
+        self._n_reacting = 0
         self._scanned_until = datetime.min.replace(tzinfo=UTC)
 
     @property
@@ -95,9 +100,18 @@ class Learner:
     async def react(self, decision_id: UUID, reaction: str, user_id: str | None = None) -> StoredReaction:
         """Store a user's reaction to a tip and learn from it; the same reaction again changes nothing.
 
-        Raises UnknownDecision, also if `user_id` is given and the decision belongs to a different user, and
-        ReactionConflict.
+        Raises UnknownDecision, also if `user_id` is given and the decision belongs to a different user,
+        ReactionConflict, and Overloaded if too many reactions are waiting.
         """
+        if self._n_reacting > _MAX_WAITING_REACTIONS:
+            raise Overloaded
+        self._n_reacting += 1
+        try:
+            return await self._react(decision_id, reaction, user_id)
+        finally:
+            self._n_reacting -= 1
+
+    async def _react(self, decision_id: UUID, reaction: str, user_id: str | None) -> StoredReaction:
         async with self._update_lock, self._pool.acquire() as connection, connection.transaction():
             row = await _SQL.lock_decision(connection, decision_id=decision_id)
             if row is None or user_id not in (None, row["user_id"]):

@@ -3,13 +3,48 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import asyncpg
 
 log = logging.getLogger(__name__)
+
+DATABASE_ERRORS = (
+    TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError,
+)  # fmt: skip
+"""The errors of statements and connections, if Postgres does not answer, cannot be reached or refuses."""
+
+VALUE_ERRORS = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
+"""Those of them that are about the values of a statement: Postgres works, and the fault is in the program."""
+
+_REPEAT_S = 30.0
+"""Seconds between two messages about the same outage."""
+
+
+class OutageLog:
+    """Logs that requests fail because of the database: the first failure, then a count now and then, and the end."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._n_failed = 0  # since the last message
+        self._logged_at: float | None = None  # None: no outage
+
+    def failed(self, error: BaseException) -> None:
+        """Count a request that failed."""
+        self._n_failed += 1
+        now = self._clock()
+        if self._logged_at is None or now - self._logged_at >= _REPEAT_S:
+            log.error("the database did not answer %d requests: %s", self._n_failed, type(error).__name__)
+            self._n_failed, self._logged_at = 0, now
+
+    def succeeded(self) -> None:
+        """Log the end of an outage, if there was one; failures that alternate with successes are logged as one."""
+        if self._logged_at is not None and self._clock() - self._logged_at >= _REPEAT_S:
+            log.warning("the database answers again; %d more requests had failed", self._n_failed)
+            self._n_failed, self._logged_at = 0, None
 
 
 def create_pool(

@@ -23,7 +23,7 @@ _MAX_DECISIONS = 200_000
 """The greatest number of decisions that a posterior is rebuilt from: it takes a few seconds, and reactions wait."""
 
 _MAX_READ = 1_000_000
-"""The greatest number of rows of the log that are read for it; those of other policies or without a reaction count."""
+"""The greatest number of rows of the log that are read for it, with those that it does not learn from."""
 
 _BATCH_ROWS = 2_000
 _NEWEST = datetime.max.replace(tzinfo=UTC), UUID(int=2**128 - 1)

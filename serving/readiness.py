@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from contexts.postgres.sql import queries
-from serving.pools import create_pool
+from serving.pools import DATABASE_ERRORS, create_pool
 from serving.problems import Problem
 from serving.single_flight import SingleFlight
 
@@ -58,9 +58,7 @@ class Readiness:
                 await self._checks.join("decision", self._make_reads)
         except asyncpg.TargetServerAttributeNotMatched:
             raise _read_only() from None
-        except (
-            TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError,
-        ):  # fmt: skip
+        except DATABASE_ERRORS:
             raise database_problem() from None
 
     def _report(self, reason: str | None) -> None:

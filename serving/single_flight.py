@@ -12,7 +12,7 @@ import asyncpg
 
 from contexts.postgres.sql import queries
 from serving.batcher import Batcher
-from serving.pools import create_pool
+from serving.pools import DATABASE_ERRORS, create_pool
 
 _SQL = queries("serving", "asyncpg")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
@@ -140,7 +140,7 @@ class AdvisoryLocks:
         try:
             async for _ in _SQL.unlock(self._pool, names=names):
                 pass
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+        except DATABASE_ERRORS:
             # A lost connection has released its locks. One that did not answer must not keep them.
             await self._pool.expire_connections()
         return [None] * len(names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from typing import Any
@@ -172,6 +173,36 @@ class TestProblems:
         assert alive == [200, 200]
         assert service.request("GET", "/readyz").text == "ready\n"
         assert service.react(decision_id, "done").body["is_news"] is True
+
+    def test_refused_value(self, harness: ServiceHarness, service: Service) -> None:
+        """A value that Postgres refuses is a fault of the service, and not of the database: 500."""
+        decision_id = service.tip().body["decision_id"]
+        harness.connection.execute("ALTER TABLE reactions ADD CONSTRAINT none CHECK (reaction = 'none') NOT VALID")
+        try:
+            assert is_problem(service.react(decision_id, "done"), 500, "internal error")
+        finally:
+            harness.connection.execute("ALTER TABLE reactions DROP CONSTRAINT none")
+
+    def test_many_reactions(self, harness: ServiceHarness, service: Service) -> None:
+        """While reactions cannot be stored, those beyond a bounded number are refused at once, and tips go on."""
+        decision_id = service.tip().body["decision_id"]
+        path, body = f"/v1/decisions/{decision_id}/reaction", {"reaction": "done"}
+
+        async def react() -> tuple[int, list[Any]]:
+            tasks = [asyncio.create_task(service.request_async("POST", path, json=body)) for _ in range(100)]
+            done: set[Any] = set()
+            while len(done) < 35:
+                await asyncio.wait(set(tasks) - done, return_when=asyncio.FIRST_COMPLETED)
+                done = {task for task in tasks if task.done()}
+            tip = await service.tip_async()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            return tip.status, [task.result().status for task in done]
+
+        with harness.connection.transaction():
+            harness.connection.execute("SELECT FROM policies FOR UPDATE")
+            assert harness.run(react()) == (200, [503] * 35)
 
     def test_unexpected_error(self, caplog: pytest.LogCaptureFixture) -> None:
         """An unexpected error is a problem document too; the log names the place, without private text."""

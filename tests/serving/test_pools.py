@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from loop import in_a_loop
 
-from serving.pools import create_pool
+from serving.pools import OutageLog, create_pool
 from serving.single_flight import AdvisoryLocks
 
 READ_ONLY = "SET default_transaction_read_only = on"
@@ -99,3 +99,22 @@ class TestReadOnly:
             await pool.execute(READ_ONLY)
             async with locks.hold("ann"), other.hold("bob"):
                 assert await pool.fetchval("SHOW default_transaction_read_only") == "off"
+
+
+def test_outage(caplog: pytest.LogCaptureFixture) -> None:
+    """An outage is logged when it begins, every half minute with the number of failures, and when it ends."""
+    now = [0.0]
+    outage = OutageLog(lambda: now[0])
+    caplog.set_level("INFO")
+    outage.succeeded()
+    for second in range(40):
+        now[0] = float(second)
+        outage.failed(TimeoutError())
+    now[0] = 100.0
+    outage.succeeded()
+    outage.succeeded()
+    assert [record.getMessage() for record in caplog.records] == [
+        "the database did not answer 1 requests: TimeoutError",
+        "the database did not answer 30 requests: TimeoutError",
+        "the database answers again; 9 more requests had failed",
+    ]
