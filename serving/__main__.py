@@ -34,7 +34,7 @@ from serving.pools import DATABASE_ERRORS
 from serving.readiness import Readiness
 from serving.recommend import Recommender, Timing
 from serving.retention import Periods, Retention
-from serving.server import Server, allow_open_files
+from serving.server import CLEANUP_S, LAST_RESORT_S, Server, allow_open_files
 from serving.settings import ServingSettings
 from serving.single_flight import AdvisoryLocks
 from serving.startup import NotReady, check_database
@@ -49,7 +49,9 @@ _FETCH_CONCURRENCY = 64
 _REFRESH_INTERVAL_S = 5.0
 _IGNORE_INTERVAL_S = 300.0
 _RETENTION_INTERVAL_S = 600.0
-_MARK_INTERVAL_S, _LAST_MARKS_S = 1.0, 2.0
+_MARK_INTERVAL_S = 1.0
+_LAST_MARKS_S = (CLEANUP_S - LAST_RESORT_S) / 2
+"""Time for the last marks; the server's shutdown can use a part of its cleanup time for requests that it cancels."""
 
 
 def utc_now() -> datetime:
@@ -112,7 +114,7 @@ async def open_app(
         )
         await check_database(store.pool, cipher, store.report)
         metrics.ready.set(1)
-        stack.push_async_callback(store.deliveries.close, timeout_s=_LAST_MARKS_S)
+        stack.push_async_callback(store.close, timeout_s=_LAST_MARKS_S)
         await stack.enter_async_context(
             run_periodically("marking undelivered decisions", _MARK_INTERVAL_S, store.deliveries.flush)
         )

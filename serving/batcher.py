@@ -86,6 +86,11 @@ class Batcher(Generic[Item, Result]):
         if len(self._waiting) >= self._max_queued:
             raise Overloaded
 
+    async def close(self) -> None:
+        """Wait for the running call, and for those of the items that still wait."""
+        if self._worker is not None:
+            await asyncio.wait([self._worker])
+
     async def _run(self) -> None:
         try:
             while batch := self._take():

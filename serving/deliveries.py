@@ -68,6 +68,9 @@ class Deliveries:
                 await self.flush()
         except DATABASE_ERRORS:
             log.error("%d undelivered decisions are not marked: Postgres did not answer", len(self._marks))
+            return
+        if self._marks:
+            log.warning("%d decisions are not marked as undelivered: they are not in the log", len(self._marks))
 
     async def _store(self, decision_ids: list[UUID]) -> None:
         async with self._pool.acquire() as connection, connection.transaction():

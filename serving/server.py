@@ -28,10 +28,10 @@ log = logging.getLogger(__name__)
 _EXPIRY_TICKS = 3
 """Uvicorn's ticks, of 0.1 s each, between two checks of the connections' deadlines."""
 
-_CLEANUP_S = 1.5
+CLEANUP_S = 1.5
 """The end of the grace period, reserved for closing the connections to Postgres."""
 
-_LAST_RESORT_S = 0.3
+LAST_RESORT_S = 0.3
 """Time before the end of the grace period at which a process that is still alive is ended."""
 
 
@@ -78,7 +78,7 @@ class Server(uvicorn.Server):
         self._on_drain = gate.drain
         self._flush_log = gate.access_log.flush
         self._signalled_at: float | None = None
-        self.last_resort = threading.Timer(max(0.1, times.grace_period_s - _LAST_RESORT_S), end_process)
+        self.last_resort = threading.Timer(max(0.1, times.grace_period_s - LAST_RESORT_S), end_process)
         self.last_resort.daemon = True
 
     @contextmanager
@@ -115,11 +115,11 @@ class Server(uvicorn.Server):
             server.close()
         for connection in list(self.server_state.connections):
             connection.shutdown()
-        await self._until_idle(self._times.grace_period_s - _CLEANUP_S)
+        await self._until_idle(self._times.grace_period_s - CLEANUP_S)
         if tasks := list(self.server_state.tasks):
             log.warning("%d requests are not finished after the grace period and are cancelled", len(tasks))
             self._table.cancel_all()
-            await asyncio.wait(tasks, timeout=_LAST_RESORT_S)
+            await asyncio.wait(tasks, timeout=LAST_RESORT_S)
         self._table.cut_all()
         self._flush_log()
 

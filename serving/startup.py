@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 import asyncpg
@@ -14,6 +15,9 @@ from serving.row_formats import Report, Unreadable
 
 _SQL = queries("serving", "asyncpg")
 _BATCH_ROWS = 100
+_MAX_REPORTED = 20
+"""The number of accounts that are reported one by one; the error counts all."""
+
 _TABLES = frozenset(
     {
         "users", "todoist_accounts", "context_store", "candidate_sets", "decisions", "reactions", "policies",
@@ -30,7 +34,7 @@ async def check_database(pool: asyncpg.Pool, cipher: CredentialCipher, report: R
     """Check that all tables exist, all migrations are applied and the keys decrypt stored credentials.
 
     Raises NotReady, and CredentialsError if there are accounts and no key fits any of them. Among the first accounts,
-    report is called for each that no key fits.
+    report is called for each that no key fits, up to `_MAX_REPORTED`.
     """
     tables = {row["table_name"] async for row in _SQL.list_tables(pool)}
     if missing := sorted(_TABLES - tables):
@@ -48,7 +52,7 @@ async def _check_keys(pool: asyncpg.Pool, cipher: CredentialCipher, report: Repo
     while rows := [row async for row in _SQL.next_credentials(pool, after=after, max_rows=_BATCH_ROWS)]:
         errors = {row["user_id"]: _fault(cipher, row) for row in rows}
         undecryptable = {user_id: error for user_id, error in errors.items() if error}
-        for user_id, error in undecryptable.items():
+        for user_id, error in islice(undecryptable.items(), max(0, _MAX_REPORTED - n_undecryptable)):
             report(Unreadable("todoist_accounts", user_id, error))
         n_undecryptable += len(undecryptable)
         if len(undecryptable) < len(rows):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -212,6 +213,15 @@ class Store:
         If the caller is cancelled, the decision is not written or is marked as undelivered.
         """
         await self._decisions.submit(decision)
+
+    async def close(self, timeout_s: float) -> None:
+        """Wait for the decisions that are being written, and store the remaining marks, for at most `timeout_s`."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s / 2):
+                await self._decisions.close()
+        await self.deliveries.close(deadline - loop.time())
 
     async def read_context(self, user: UserState) -> StoredContext | None:
         """A user's row of `context_store`; None if it is not from the account of this state."""

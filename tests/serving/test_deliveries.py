@@ -215,6 +215,14 @@ class TestRequests:
         harness.run(harness._stack.aclose())
         assert harness.one("SELECT count(*) FROM decisions WHERE NOT delivered") == 1
 
+    def test_close_meanwhile(self, harness: ServiceHarness, service: Service) -> None:
+        """A decision of a client that left is marked also if it is written while the service closes."""
+        _, left = self.together(harness, service, 0.6)
+        assert isinstance(left, TimeoutError)
+        assert harness.one("SELECT count(*) FROM decisions") == 2
+        harness.run(harness._stack.aclose())
+        assert harness.rows("SELECT delivered FROM decisions ORDER BY decided_at") == [(True,), (True,), (False,)]
+
 
 @pytest.mark.usefixtures("ann")
 class TestLeftOut:
