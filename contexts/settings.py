@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Annotated, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from croniter import croniter
 from psycopg import ProgrammingError
@@ -15,6 +16,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MAX_SHARDS = 1024
 """The greatest N_SHARDS, because Airflow maps at most 1,024 tasks by default."""
+
+MAX_DAYS = 3650
+"""The greatest number of days of a setting: ten years."""
 
 TODOIST_API_URL = "https://api.todoist.com"
 NOMIC = "nomic-ai/nomic-embed-text-v1.5"
@@ -48,7 +52,9 @@ class SharedSettings(BaseSettings):
         description="Maximum age of a context when it is used, as hours:minutes:seconds, such as 06:00:00.",
     )
     context_token_budget: int = Field(2000, ge=1000, description="Upper bound of a context's estimated tokens.")
-    reaction_days: int = Field(90, ge=1, description="Number of days of reactions to tips that are read.")
+    reaction_days: int = Field(
+        90, ge=1, le=MAX_DAYS, description="Number of days of reactions to tips that are read."
+    )
     todoist_api_url: str = Field(
         TODOIST_API_URL, pattern="^https?://", description="URL of Todoist's API, or of a stand-in for it."
     )
@@ -56,6 +62,18 @@ class SharedSettings(BaseSettings):
         None, description="Client ID of the OAuth app, needed only for accounts with refresh tokens."
     )
     todoist_client_secret: SecretStr | None = Field(None, description="Client secret of the OAuth app.")
+
+    @field_validator("todoist_api_url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            is_valid = bool(parts.hostname) and parts.port != 0
+        except ValueError:  # brackets without an address, or a port that is none
+            is_valid = False
+        if not is_valid:
+            raise ValueError("expected a URL with a host, and a port of at most 65535 if it has one")
+        return value
 
     @property
     def oauth_app(self) -> OAuthApp | None:
@@ -96,10 +114,16 @@ class Settings(SharedSettings):
         None, pattern="^[A-Za-z0-9_.-]+$", description="Queue of the workers that embed; the default queue if unset."
     )
     embedding_cache_days: int = Field(
-        30, ge=1, description="Number of days that a text's vector stays in the cache after its last use."
+        30,
+        ge=1,
+        le=MAX_DAYS,
+        description="Number of days that a text's vector stays in the cache after its last use.",
     )
     context_history_days: int = Field(
-        30, ge=1, description="Number of days that versions of contexts are kept, to trace tips and explain changes."
+        30,
+        ge=1,
+        le=MAX_DAYS,
+        description="Number of days that versions of contexts are kept, to trace tips and explain changes.",
     )
     todoist_max_response: ByteSize = Field(
         ByteSize(128 * 2**20),

@@ -197,6 +197,11 @@ class BoundedProtocol(HttpToolsProtocol):
         super().resume_writing()
         self._wait(math.inf if self.is_answering else self._limits.keep_alive_s)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a header, but no trailer of a chunked body: it was not there when the request was checked."""
+        if self._is_in_headers:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """Start the request, or queue it behind the one under way."""
         if self._is_queue_full():

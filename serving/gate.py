@@ -98,7 +98,7 @@ class Gate:
     async def _answer_caller(self, exchange: _Exchange, receive: Receive) -> None:
         headers = exchange.headers
         exchange.closes_refusal = True
-        self._auth.check(headers.get(b"authorization", b"").decode("latin-1"))
+        self._auth.check(_authorization(exchange.scope))
         exchange.scope.setdefault("state", {})[AUTHENTICATED] = True
         if self._n_under_way >= self._limits.max_requests:
             exchange.closes_refusal = False
@@ -211,6 +211,12 @@ def _ids(prefix: str) -> Iterator[str]:
 
 def _shutting_down() -> Problem:
     return Problem(503, "this process is shutting down; send the request to another one", reason="shutting_down")
+
+
+def _authorization(scope: Scope) -> str:
+    """The Authorization header; empty if there is none or more than one, as a proxy may have checked another one."""
+    values = [value for name, value in scope["headers"] if name == b"authorization"]
+    return str(values[0].decode("latin-1")) if len(values) == 1 else ""
 
 
 def _has_body(headers: Mapping[bytes, bytes]) -> bool:

@@ -20,6 +20,9 @@ from tips.features import N_FEATURES, N_STATIC, FeatureMatrix, read_features
 
 log = logging.getLogger(__name__)
 
+_MAX_TIPS = 20
+"""Number of tips in a set at most: twice as many as the service stores, and few enough to choose from at once."""
+
 _MAX_REWARD = 10.0
 _SUM_TOLERANCE = 1e-3
 
@@ -72,9 +75,9 @@ def check_candidates(
 
     The tips themselves are not parsed: see `tips.served`.
     """
-    if not tips or not len(tips) == len(kinds) == len(themes):
+    if not 0 < len(tips) == len(kinds) == len(themes) <= _MAX_TIPS:
         sizes = f"{len(tips)} tips, {len(kinds)} kinds, {len(themes)} themes"
-        raise Unreadable("candidate_sets", set_id, f"{sizes}: expected at least one, and as many of each")
+        raise Unreadable("candidate_sets", set_id, f"{sizes}: expected 1 to {_MAX_TIPS}, and as many of each")
     try:
         read_features(features, len(tips), N_STATIC)
     except ValueError as error:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Annotated
 
 from pydantic import ByteSize, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from contexts.settings import SharedSettings, split_commas
+from contexts.settings import MAX_DAYS, SharedSettings, split_commas
 from serving.limits import ConnectionLimits, GateLimits, ShutdownTimes
 
 _MIN_TOKEN_CHARS = 16
+_TOKEN = re.compile(r"[!-~]+")
+
+_MIN_LLM_BUDGET_S = 1.5
+"""Smallest budget of a request with an LLM: a second of it is reserved for choosing and logging."""
 
 MIN_FINISH_S = 2.0
 """Seconds of the grace period that remain at least after the drain."""
@@ -80,10 +85,13 @@ class ServingSettings(SharedSettings):
         description="Time after which a tip without a reaction counts as ignored, such as 24:00:00.",
     )
     decision_days: int = Field(
-        120, ge=1, description="Number of days that decisions are kept, with their reactions and candidates."
+        120,
+        ge=1,
+        le=MAX_DAYS,
+        description="Number of days that decisions are kept, with their reactions and candidates.",
     )
     llm_call_days: int = Field(
-        90, ge=31, description="Number of days that the usage of each call of the LLM is kept."
+        90, ge=31, le=MAX_DAYS, description="Number of days that the usage of each call of the LLM is kept."
     )
     database_connections: int = Field(
         8, ge=2, le=100, description="Connections to Postgres of one process, beside three others."
@@ -154,6 +162,8 @@ class ServingSettings(SharedSettings):
     def _check_length(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         if any(len(token.get_secret_value()) < _MIN_TOKEN_CHARS for token in value):
             raise ValueError(f"a token of fewer than {_MIN_TOKEN_CHARS} characters can be guessed")
+        if any(not _TOKEN.fullmatch(token.get_secret_value()) for token in value):
+            raise ValueError("a token contains blanks or characters outside ASCII, which no header can carry")
         return value
 
     @model_validator(mode="after")
@@ -162,6 +172,15 @@ class ServingSettings(SharedSettings):
             raise ValueError(
                 f"MAX_CONTEXT_AGE={self.max_context_age} is shorter than FRESHNESS_SLA={self.freshness_sla}:"
                 " fresh contexts would not be used"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_time_for_the_llm(self) -> ServingSettings:
+        if self.llm_model is not None and self.request_budget < _MIN_LLM_BUDGET_S:
+            raise ValueError(
+                f"REQUEST_BUDGET={self.request_budget:g} leaves no time for the LLM: set at least"
+                f" {_MIN_LLM_BUDGET_S:g}, or unset LLM_MODEL"
             )
         return self
 

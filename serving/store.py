@@ -282,6 +282,7 @@ class Store:
             context_hash=candidates.context_hash,
             author=candidates.author,
             made_at=made_at,
+            clock_difference=CLOCK_DIFFERENCE,
             expires_at=candidates.expires_at,
             renew_at=candidates.renew_at,
             tips=candidates.tips,

@@ -72,7 +72,12 @@ WITH before AS MATERIALIZED (
 SELECT TRUE FROM written;
 
 -- name: write_candidates!
--- Append a set of candidates about an account.
+-- Append a set of candidates about an account. A set from more than :clock_difference ahead was made before a clock was
+-- set back: it is dated before the new one, or it would remain the newest.
+WITH from_the_future AS (
+    UPDATE candidate_sets SET made_at = :made_at::TIMESTAMPTZ - INTERVAL '1 microsecond'
+    WHERE user_id = :user_id AND made_at > :made_at::TIMESTAMPTZ + :clock_difference::INTERVAL
+)
 INSERT INTO candidate_sets (candidate_set_id, user_id, context_hash, author, made_at, expires_at, renew_at, tips,
                             subject_hashes, kinds, themes, features, connection_number)
 SELECT :candidate_set_id, u.user_id, :context_hash, :author, :made_at, :expires_at, :renew_at, :tips, :subject_hashes,

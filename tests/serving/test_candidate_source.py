@@ -236,3 +236,15 @@ class TestWithoutLLM:
         harness.clock.forward(hours=7)
         assert service.tip().origin == ("inline", "fallback")
         assert harness.calls() == (2, 0)
+
+
+@pytest.mark.usefixtures("ann")
+def test_candidates_of_the_future(harness: ServiceHarness, service: Service) -> None:
+    """Candidates from before the clock was set back are replaced by new ones once, not at each request."""
+    service.tip()
+    harness.connection.execute(
+        "UPDATE candidate_sets SET made_at = made_at + INTERVAL '6 hours', expires_at = made_at, renew_at = made_at"
+    )
+    harness.clock.forward(minutes=1)
+    assert service.tip().origin == ("stored", "called")
+    assert service.tip().origin == ("stored", "skipped")

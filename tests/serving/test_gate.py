@@ -58,6 +58,24 @@ class TestToken:
             await busy(edge, 3)
             assert (await (await edge.client(TIP.replace("Bearer", "Basic"))).reply()).status == 401
 
+    @in_uvloop
+    async def test_in_a_trailer(self) -> None:
+        """A token after the body is none, and one before it is not replaced by what follows the body."""
+        async with running_edge() as edge:
+            start, good = "POST /v1/decisions/1/reaction HTTP/1.1\r\nHost: x\r\n", HEAD.partition("\r\n")[2]
+            chunks = "Transfer-Encoding: chunked\r\n\r\n0\r\n"
+            late = await edge.client(f"{start}{chunks}{good}\r\n")
+            assert (await late.reply()).status == 401
+            early = await edge.client(f"{start}{good}{chunks}Authorization: Bearer x\r\n\r\n")
+            assert (await early.reply()).status != 401
+
+    @in_uvloop
+    async def test_two_headers(self) -> None:
+        """Two Authorization headers are refused: a proxy may have checked the other one."""
+        async with running_edge() as edge:
+            client = await edge.client(TIP.replace("Host: x", "Host: x\r\nAuthorization: Bearer x"))
+            assert (await client.reply()).status == 401
+
 
 class TestOverload:
     @in_uvloop

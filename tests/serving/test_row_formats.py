@@ -120,6 +120,8 @@ BROKEN_SETS = {
     "features of another version": f"features = features || '\\x{bytes(4 * N_STATIC).hex()}'::BYTEA",
     "fewer kinds": "kinds = kinds[1:1]",
     "no themes": "themes = '{}'",
+    "twenty-one tips": f"tips = array_fill(tips[1], ARRAY[21]), kinds = array_fill(kinds[1], ARRAY[21]), themes ="
+    f" array_fill(themes[1], ARRAY[21]), features = decode(repeat('00', {21 * 4 * N_STATIC}), 'hex')",
     "no tips": "tips = '{}', kinds = '{}', themes = '{}', features = ''",
     "tips that are none": 'tips = array_fill(\'{"kind": "canary-4711"}\'::TEXT, ARRAY[cardinality(tips)])',
     "tips that are not JSON": "tips = array_fill('{'::TEXT, ARRAY[cardinality(tips)])",

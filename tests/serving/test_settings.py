@@ -84,6 +84,11 @@ class TestTokens:
         assert "SERVICE_TOKENS: a token of fewer than 16 characters" in message
         assert "4711" not in message
 
+    @pytest.mark.parametrize("token", ["pässwört-of-16-characters", "two words of a token"])
+    def test_not_for_headers(self, refused: Refused, token: str) -> None:
+        """A token that no header can carry is refused, as no request could ever send it."""
+        assert "SERVICE_TOKENS: a token contains blanks or characters outside ASCII" in refused(SERVICE_TOKENS=token)
+
 
 class TestWrongValues:
     @pytest.mark.parametrize(
@@ -105,6 +110,12 @@ class TestWrongValues:
             ("IGNORED_AFTER", "00:00:00"),
             ("DATABASE_CONNECTIONS", "1"),
             ("FRESHNESS_SLA", "00:01:00"),
+            ("TODOIST_API_URL", "http://"),
+            ("TODOIST_API_URL", "http://[::1"),
+            ("TODOIST_API_URL", "http://localhost:99999"),
+            ("REACTION_DAYS", "1000000"),
+            ("DECISION_DAYS", "1000000000"),
+            ("LLM_CALL_DAYS", "1000000"),
         ],
     )
     def test_wrong_value(self, refused: Refused, name: str, value: str) -> None:
@@ -123,6 +134,10 @@ class TestWrongValues:
         monkeypatch.setenv("REVALIDATE_AFTER", "06:00:00")
         loaded = read_settings(ServingSettings)
         assert loaded.revalidate_after == loaded.freshness_sla
+
+    def test_no_time_for_the_llm(self, refused: Refused) -> None:
+        """A budget in which the LLM could never be called is refused if there is an LLM."""
+        assert "REQUEST_BUDGET=1 leaves no time" in refused(REQUEST_BUDGET="1", LLM_MODEL="openai:gpt-5-mini")
 
     def test_all_at_once(self, refused: Refused) -> None:
         """All wrong settings are reported together, one per line."""
