@@ -24,6 +24,7 @@ _SCHEMA = pa.schema(
         pa.field("user_id", pa.string(), nullable=False),
         pa.field("task_id", pa.string(), nullable=False),
         pa.field("text_hash", pa.string(), nullable=False),
+        pa.field("connection_number", pa.int32()),  # of the account that the clustered tasks are from
         pa.field("cluster_id", pa.string()),  # null: unclustered
         pa.field("label", pa.string()),
         pa.field("tags", pa.list_(pa.string())),
@@ -34,7 +35,7 @@ _SCHEMA = pa.schema(
 )
 
 _JOIN = """
-    SELECT e.user_id, e.task_id, e.text_hash, t.text, t.language, t.parent_id,
+    SELECT e.user_id, e.task_id, e.text_hash, t.text, t.language, t.parent_id, t.connection_number,
            t.is_by_others IS DISTINCT FROM FALSE AS is_by_others, e.position, p.cluster_id AS previous_id
     FROM vectors e
     JOIN todoist_tasks t USING (user_id, task_id)
@@ -46,13 +47,15 @@ _JOIN = """
 @asset(
     step="cluster_tasks",
     schema=_SCHEMA,
-    code_version="5",
+    code_version="6",
     checks=(same_rows_as("task_embeddings", where="task_id"),),
     work=WorkUnit("users_clustered", per="user"),
 )
 def task_clusters(
     task_embeddings: Annotated[pa.Table, "user_id", "task_id", "text_hash", "embedding"],
-    todoist_tasks: Annotated[pa.Table, "user_id", "task_id", "text", "language", "parent_id", "is_by_others"],
+    todoist_tasks: Annotated[
+        pa.Table, "user_id", "task_id", "connection_number", "text", "language", "parent_id", "is_by_others"
+    ],
     previous: pa.Table,
     clusterer: Clusterer,
 ) -> pa.Table:
@@ -105,7 +108,7 @@ def _cluster(tasks: pa.Table, vectors: np.ndarray, clusterer: Clusterer) -> pa.T
             columns["cluster_id"][row], columns["label"][row] = theme.cluster_id, theme.label
             columns["tags"][row], sizes[row] = tags, len(theme.rows)
             columns["is_by_others"][row] = theme.is_by_others
-    keys = {name: tasks[name] for name in ("user_id", "task_id", "text_hash")}
+    keys = {name: tasks[name] for name in ("user_id", "task_id", "text_hash", "connection_number")}
     arrays = {name: pa.array(values, _SCHEMA.field(name).type) for name, values in columns.items()}
     return pa.table({**keys, **arrays, "n_tasks": pa.array(sizes, pa.int32())}).select(_SCHEMA.names).cast(_SCHEMA)
 

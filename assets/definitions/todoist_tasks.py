@@ -22,6 +22,9 @@ from contexts.todoist.objects import TodoistTask
 _SCHEMA = pa.schema(
     [
         pa.field("user_id", pa.string(), nullable=False),
+        pa.field(
+            "connection_number", pa.int32()
+        ),  # of the account it was fetched from; null: an earlier version did not tell
         pa.field("task_id", pa.string()),  # null in the only row of a user without open tasks
         pa.field("timezone", pa.string()),
         pa.field("language", pa.string()),
@@ -65,7 +68,7 @@ _AUTHORSHIP = ("is_by_others", "is_shared", "is_parent_by_others")
 @asset(
     step="fetch_signals",
     schema=_SCHEMA,
-    code_version="3",
+    code_version="4",
     opaque=("updated_at",),  # it moves with changes that no column shows
     work=WorkUnit("todoist_calls", per="user"),
 )
@@ -141,6 +144,7 @@ def _rows(outcome: Fetched) -> Iterator[dict[str, Any]]:
     directory = outcome.mirror.directory
     user_columns = {
         "user_id": outcome.account.user_id,
+        "connection_number": outcome.account.connection_number,
         "timezone": directory.timezone or outcome.account.timezone,
         "language": directory.language or "en",
     }

@@ -25,13 +25,15 @@ _SCHEMA = pa.schema(
     ]
 )
 
+_NOT_OF_TASKS = ("connection_number", "timezone", "language", "is_actionable")
+
 _Rows = dict[str, list[dict[str, Any]]]
 
 
 @asset(
     step="compute_context",
     schema=_SCHEMA,
-    code_version="7",
+    code_version="8",
     checks=(users_of("todoist_tasks"),),
     work=WorkUnit("contexts_assembled", per="user"),
 )
@@ -40,6 +42,7 @@ def user_contexts(
         pa.Table,
         "user_id",
         "task_id",
+        "connection_number",
         "timezone",
         "language",
         "is_actionable",
@@ -58,7 +61,15 @@ def user_contexts(
         "is_parent_by_others",
     ],
     task_clusters: Annotated[
-        pa.Table, "user_id", "task_id", "cluster_id", "label", "tags", "is_by_others", "duplicate_of"
+        pa.Table,
+        "user_id",
+        "task_id",
+        "connection_number",
+        "cluster_id",
+        "label",
+        "tags",
+        "is_by_others",
+        "duplicate_of",
     ],
     tip_reactions: Annotated[pa.Table, "user_id", "decision_id", "tip_kind", "theme", "reaction", "reacted_at"],
     now: datetime,
@@ -86,6 +97,7 @@ def _signals(
     user: str, rows: list[dict[str, Any]], clusters: Sequence[dict[str, Any]], reactions: Iterable[dict[str, Any]]
 ) -> Signals:
     tasks = tuple(_task(row) for row in rows if row["is_actionable"])
+    clusters = [row for row in clusters if _connection_of(row) == _connection_of(rows[0])]
     return Signals(
         user_id=user,
         timezone=rows[0]["timezone"],
@@ -96,8 +108,13 @@ def _signals(
     )
 
 
+def _connection_of(row: dict[str, Any]) -> int:
+    """Return the number of the account that a row was made from: themes are of one account only."""
+    return row["connection_number"] or 0  # rows of an earlier version are from before connections had numbers
+
+
 def _task(row: dict[str, Any]) -> Task:
-    fields = {name: value for name, value in row.items() if name not in ("timezone", "language", "is_actionable")}
+    fields = {name: value for name, value in row.items() if name not in _NOT_OF_TASKS}
     return Task(**fields | {"labels": tuple(row["labels"])})
 
 

@@ -295,11 +295,7 @@ def _previous_rows(asset: Asset, previous: Shard | None) -> pa.Table:
     if previous is None:
         return asset.schema.empty_table()
     is_older = previous.footer.recipe["code"] != asset.code_version
-    missing = {name for name in asset.schema.names if (is_older or asset.observes) and not previous.has(name)}
-    table = previous.read([name for name in asset.schema.names if name not in missing])
-    for name in missing:
-        table = table.append_column(name, pa.nulls(len(table), asset.schema.field(name).type))
-    return table.select(asset.schema.names)
+    return previous.read(asset.schema.names, may_lack=asset.schema.names if is_older or asset.observes else ())
 
 
 def _previous_index(asset: Asset, old: pa.Table, previous: Shard | None) -> Index:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
@@ -157,10 +157,15 @@ class Shard:
         """Read the columns that the file has, even if the asset now declares others."""
         return self._table(self._file.schema_arrow.names)
 
-    def read(self, columns: Sequence[str]) -> pa.Table:
-        """Read some columns of all rows in the stored order; SchemaError if one is missing or of another type."""
+    def read(self, columns: Sequence[str], *, may_lack: Collection[str] = ()) -> pa.Table:
+        """Read some columns of all rows in the stored order; SchemaError if one is missing or of another type.
+
+        may_lack: columns that are null if the file lacks them.
+        """
         stored = self._file.schema_arrow
-        for name in columns:
+        missing = {name for name in columns if name in may_lack and not self.has(name)}
+        present = [name for name in columns if name not in missing]
+        for name in present:
             declared = self.asset.schema.field(name).type
             if name not in stored.names or stored.field(name).type != declared:
                 kind = stored.field(name).type if name in stored.names else "missing"
@@ -168,7 +173,10 @@ class Shard:
                     f"{self._path} of {self.asset.name}: column '{name}' is {kind}, expected {declared}."
                     f" {_fix(self.asset, self._path)}"
                 )
-        return self._table(columns)
+        table = self._table(present)
+        for name in missing:
+            table = table.append_column(name, pa.nulls(len(table), self.asset.schema.field(name).type))
+        return table.select(list(columns))
 
     def _table(self, columns: Sequence[str]) -> pa.Table:
         try:

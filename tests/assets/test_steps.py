@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,11 +13,14 @@ from world import NOON, WordVectors, World, run_step
 from assets.calibration import measure_calibration
 from assets.definitions import GRAPH
 from assets.engine.errors import OptionsError, ShardUnreadable
+from assets.engine.hashing import shard_of
 from assets.runtime import Runtime
 from assets.steps import RunOptions, StepRunner
 from contexts.assembly.explain import context_versions
+from contexts.assembly.model import TaskGroups
 from contexts.assembly.store import ContextStore
 from contexts.todoist.accounts import FetchScope
+from contexts.todoist.credentials import Credentials
 
 HOUR = timedelta(hours=1)
 
@@ -360,6 +364,53 @@ def test_no_wait_at_all(waiting: Runtime, world: World) -> None:
     settings = waiting.settings.model_copy(update={"themes_wait": timedelta(0)})
     run(replace(waiting, settings=settings), "compute_context", NOON + HOUR)
     assert "call the surgeon" in world.stored()["ann"]["context_json"]
+
+
+def test_themes_of_a_replaced_account_are_not_used(world: World, account: Any) -> None:
+    """After an account was replaced, its themes and duplicates are gone, although both have the same ids of tasks."""
+    world.add("ann", account("call the old dentist", "call the old dentist", "call the old doctor"))
+    world.night()
+    assert "call the old" in world.rows("user_contexts")[0]["groups_json"].lower()
+    world.todoist.load("new-token", account("paint a fence", "paint the fence", "paint it"), user="other")
+    world.accounts.add("ann", email="a@example.org", timezone="UTC", credentials=Credentials("new-token"))
+    for hours in (1, 3):
+        world.run(NOON + hours * HOUR, RunOptions(), paused="embed_tasks")
+    [row] = world.rows("user_contexts")
+    assert "fence" in row["context_json"]
+    assert row["groups_json"] == TaskGroups().to_json()
+    world.night(NOON + 4 * HOUR)
+    assert "paint" in world.rows("user_contexts")[0]["groups_json"].lower()
+
+
+def test_themes_of_an_earlier_version_are_read(world: World, account: Any) -> None:
+    """If clustering has not run by THEMES_WAIT after an upgrade, contexts have the themes that are stored.
+
+    Nobody knows who worded these, so they count as worded by others.
+    """
+    world.add("ann", account("call the dentist", "call the doctor"))
+    world.connection.execute("UPDATE todoist_accounts SET connection_number = 0")
+    world.night()
+    assert themes_by_others(world, "ann") == [False]
+    asset, lacking = GRAPH["task_clusters"], ("connection_number", "is_by_others")
+    shard = shard_of("ann", world.n_shards)
+    with world.shards.open(asset, shard) as opened:
+        assert opened is not None
+        footer, table = opened.footer, opened.read([name for name in asset.schema.names if name not in lacking])
+    columns = {name: version for name, version in footer.columns.items() if name not in lacking}
+    recipe = {**footer.recipe, "code": "4"}
+    world.shards.write(asset, table, replace(footer, columns=columns, recipe=recipe, inputs={}))
+    for hours in (2, 4):
+        world.todoist.advance("ann", {"items": [{"id": "t9", "content": f"buy milk {hours}"}]})
+        world.run(NOON + hours * HOUR, RunOptions(), paused="cluster_tasks")
+    assert world.stored()["ann"]["materialized_at"] == NOON + 4 * HOUR
+    assert themes_by_others(world, "ann") == [True]
+    world.night(NOON + 5 * HOUR)
+    assert themes_by_others(world, "ann") == [False]
+
+
+def themes_by_others(world: World, user: str) -> list[bool]:
+    """Whether each theme of a user's stored context is marked as worded by others."""
+    return [theme.get("by_others", False) for theme in json.loads(world.stored()[user]["context_json"])["themes"]]
 
 
 def test_a_new_user_waits_for_the_first_themes(waiting: Runtime, world: World, account: Any) -> None:
