@@ -48,6 +48,7 @@ class BodyReader:
                     if max(len(body), n_received) > self.max_bytes:
                         raise BodyTooLarge(f"the response is larger than {self.max_bytes:,} bytes")
                     await asyncio.sleep(0)  # other requests go on while a body is decompressed
+            decompress.finish()
             return bytes(body)
 
     @contextmanager
@@ -69,26 +70,47 @@ class BodyReader:
             self._n_held -= n_bytes
 
 
-def _decompressor(encoding: str | None) -> Callable[[bytes], Iterator[bytes]]:
-    """Return a function that yields what a part of a body adds to it, in pieces of at most `_STEP_BYTES`."""
+def _decompressor(encoding: str | None) -> _Plain | _Gzip:
+    """Return what decompresses a body with this header Content-Encoding."""
     if encoding in (None, "", "identity"):
-        return _unchanged
+        return _Plain()
     if encoding not in ("gzip", "x-gzip"):
         raise BadEncoding("the response has an encoding that was not requested")
-    stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    return _Gzip()
 
-    def decompress(part: bytes) -> Iterator[bytes]:
+
+class _Plain:
+    """A body that is not compressed."""
+
+    def __call__(self, part: bytes) -> Iterator[bytes]:
+        yield part
+
+    def finish(self) -> None:
+        """Accept every end: the server's Content-Length or chunks tell it."""
+
+
+class _Gzip:
+    """A body of one member of gzip, complete: a part of an answer, or a second member, is no answer of Todoist's."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        self._is_empty = True
+
+    def __call__(self, part: bytes) -> Iterator[bytes]:
+        """Yield what a part of the body adds to it, in pieces of at most `_STEP_BYTES`."""
+        self._is_empty = self._is_empty and not part
         while True:
+            if part and self._stream.eof:
+                raise BadEncoding("the response goes on after its gzip stream has ended")
             try:
-                yield stream.decompress(part, _STEP_BYTES)
+                yield self._stream.decompress(part, _STEP_BYTES)
             except zlib.error:
                 raise BadEncoding("the response is not valid gzip") from None
-            part = stream.unconsumed_tail
+            part = self._stream.unused_data or self._stream.unconsumed_tail
             if not part:
                 return
 
-    return decompress
-
-
-def _unchanged(part: bytes) -> Iterator[bytes]:
-    yield part
+    def finish(self) -> None:
+        """Raise BadEncoding if the body ends before its stream; no body at all is an empty one."""
+        if not (self._is_empty or self._stream.eof):
+            raise BadEncoding("the response ends before its gzip stream")

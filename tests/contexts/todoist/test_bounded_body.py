@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import tracemalloc
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 import pytest
 
@@ -69,6 +69,21 @@ def test_much_for_little() -> None:
     empty_blocks = [gzip.compress(b"")[:10], *[b"\x00\x00\x00\xff\xff" * 10_000] * 100]
     with pytest.raises(BodyTooLarge):
         read(BodyReader(MIB), empty_blocks, "gzip")
+
+
+@pytest.mark.parametrize("n_bytes", [10, 100, 2**20])
+@pytest.mark.parametrize(
+    "change", [lambda body: body[:-1], lambda body: body[:-9], lambda body: body + body, lambda body: body + b"x"]
+)
+def test_not_one_whole_stream(change: Callable[[bytes], bytes], n_bytes: int) -> None:
+    """A compressed body that is cut off, or goes on after its end, is refused instead of read in part."""
+    with pytest.raises(BadEncoding, match=r"ends before|goes on after"):
+        read(BodyReader(4 * MIB), split(change(gzip.compress(bytes(n_bytes))), 7), "gzip")
+
+
+def test_empty_with_an_encoding() -> None:
+    """A response without a body may still name an encoding."""
+    assert read(BodyReader(MIB), [], "gzip")[0] == b""
 
 
 @pytest.mark.parametrize(("encoding", "body"), [("gzip", b"no gzip at all"), ("br", b"x"), ("gzip, gzip", b"x")])
