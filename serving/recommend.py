@@ -120,6 +120,10 @@ class Recommender:
             with suppress(Unreadable):  # then new candidates are made
                 return await self.decider.decide(user, candidates, "stored", "skipped", now)
         prepared = await self._preparations.join(flight, lambda: self._slow_path(user_id, flight, deadline))
+        # The account may have been replaced or disconnected while the LLM was writing.
+        latest = await self._read(user_id)
+        if latest.connection_number != prepared.user.connection_number:
+            return await self._generic_answer(latest, self.clock())
         return await self.decider.decide(
             prepared.user, prepared.candidates, prepared.source, prepared.llm, self.clock()
         )

@@ -17,6 +17,7 @@ from world import NOON
 from contexts.assembly.model import TaskGroups
 from contexts.assembly.store import StoredContext
 from contexts.postgres.sql import connect
+from contexts.todoist.credentials import Credentials
 from local.llm import Behaviour
 from local.todoist import Fault
 
@@ -111,6 +112,21 @@ class TestInline:
         assert stored["materialized_at"] == newer.materialized_at
         assert service.tip().origin == ("stored", "skipped")
         assert harness.calls() == (1, 1)
+
+
+@pytest.mark.usefixtures("ann")
+def test_replaced_while_the_llm_writes(harness: ServiceHarness, service: Service) -> None:
+    """If the account is replaced while the LLM writes, the answer is the generic tip, logged without a context."""
+
+    def replaced(body: Mapping[str, Any]) -> Mapping[str, Any]:
+        accounts = harness.world.accounts
+        accounts.add("ann", email="a@example.org", timezone="UTC", credentials=Credentials("another-token"))
+        return answering(tip_about("t0"))(body)
+
+    harness.llm.behaviour = replaced
+    body = service.tip().body
+    assert (body["source"], body["tip"]["kind"], body["tip"]["tasks"]) == ("none", "generic", [])
+    assert harness.rows("SELECT tip_kind, context_hash FROM decisions") == [("generic", None)]
 
 
 @pytest.mark.usefixtures("soon_stale")
