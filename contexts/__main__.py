@@ -15,7 +15,7 @@ import typer
 
 from contexts import cli
 from contexts.postgres.errors import describe_error
-from contexts.postgres.migrate import MigrationsMissing, check_migrated, migrate
+from contexts.postgres.migrate import MigrationsMissing, TablesLocked, check_migrated, migrate
 from contexts.postgres.sql import connect
 from contexts.settings import CredentialSettings, DatabaseSettings, SettingsError, read_settings
 from contexts.text import counted
@@ -31,7 +31,7 @@ UserId = Annotated[str, typer.Argument(metavar="USER", help="The user's id.", sh
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command, and return the exit status."""
-    errors = (SettingsError, CredentialsError, MigrationsMissing, ValueError, psycopg.Error, OSError)
+    errors = (SettingsError, CredentialsError, MigrationsMissing, TablesLocked, ValueError, psycopg.Error, OSError)
     return cli.run(app, "python -m contexts", errors=errors, describe=describe_error, arguments=arguments)
 
 

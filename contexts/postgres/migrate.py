@@ -9,22 +9,43 @@ import psycopg
 
 from contexts.postgres.sql import ROOT, queries
 
+_LOCK_TIMEOUT_S = 30
+
+
+class TablesLocked(Exception):
+    """A migration could not lock a table in time; nothing was applied."""
+
 
 class MigrationsMissing(Exception):
     """The database lacks migrations; the message names them and the command that applies them."""
 
 
 def migrate(connection: psycopg.Connection[Any]) -> list[str]:
-    """Apply the missing migrations in order of their numbers, in one transaction. Returns their names."""
+    """Apply the missing migrations in order of their numbers, in one transaction. Returns their names.
+
+    Raises TablesLocked if other sessions hold a table for longer than `_LOCK_TIMEOUT_S`: queries of the service would
+    otherwise wait behind the migration for as long.
+    """
     sql = queries("migrations")
     with connection.transaction():
         list(sql.lock_migrations(connection))
         sql.create_migrations_table(connection)
         missing = _missing({name for (name,) in sql.applied(connection)})
+        list(sql.limit_waits(connection, lock_timeout=f"{round(_LOCK_TIMEOUT_S * 1000)}ms"))
         for name in missing:
-            connection.execute((ROOT / "migrations" / f"{name}.sql").read_text().encode())
+            _apply(connection, name)
             sql.add_migration(connection, name=name)
     return missing
+
+
+def _apply(connection: psycopg.Connection[Any], name: str) -> None:
+    try:
+        connection.execute((ROOT / "migrations" / f"{name}.sql").read_text().encode())
+    except psycopg.errors.LockNotAvailable:
+        raise TablesLocked(
+            f"migration {name} waited {_LOCK_TIMEOUT_S} s for a table that other sessions use; nothing was applied."
+            " Stop the service and Airflow, and migrate again: python -m contexts migrate"
+        ) from None
 
 
 def check_migrated(connection: psycopg.Connection[Any]) -> None:

@@ -2,6 +2,10 @@
 -- Allow one migrator at a time, until the transaction ends.
 SELECT pg_advisory_xact_lock(7402031);
 
+-- name: limit_waits
+-- Bound the time that this transaction waits for each lock of a table.
+SELECT set_config('lock_timeout', :lock_timeout, TRUE);
+
 -- name: create_migrations_table#
 -- Create the table of applied migrations.
 CREATE TABLE IF NOT EXISTS schema_migrations (

@@ -19,7 +19,7 @@ import pytest
 
 import contexts.postgres.migrate
 from contexts.assembly.model import TaskGroups, Theme
-from contexts.postgres.migrate import migrate
+from contexts.postgres.migrate import TablesLocked, migrate
 from contexts.postgres.run_log import RunLog, StepRun
 from contexts.postgres.sql import ROOT, connect
 from local import postgres
@@ -79,6 +79,20 @@ def test_two_at_a_time(url: str) -> None:
     with ThreadPoolExecutor(4) as pool:
         runs = [pool.submit(run) for _ in range(4)]
     assert sorted(run.result() for run in runs) == [[], [], [], NAMES]
+
+
+def test_a_table_in_use(empty: psycopg.Connection[Any], url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A migration that cannot lock a table in time says what to do, and leaves everything as it was."""
+    migrate(empty)
+    empty.execute("DELETE FROM schema_migrations WHERE name = %s", [NAMES[-1]])
+    monkeypatch.setattr(contexts.postgres.migrate, "_LOCK_TIMEOUT_S", 0.05)
+    with connect(url) as other, other.transaction():
+        other.execute("LOCK TABLE candidate_sets")
+        with pytest.raises(
+            TablesLocked, match=f"{NAMES[-1]} waited .* Stop the service and Airflow, and migrate again"
+        ):
+            migrate(empty)
+    assert empty.execute("SELECT count(*) FROM schema_migrations").fetchone() == (len(NAMES) - 1,)
 
 
 def test_the_four_columns(empty: psycopg.Connection[Any]) -> None:
