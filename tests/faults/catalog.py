@@ -9,6 +9,7 @@ from faults import (
     outages,
     runs,
     scheduler,
+    service_accounts,
     service_edge,
     service_llm,
     service_load,
@@ -19,6 +20,7 @@ from faults import (
 PIPELINE_ROWS = (*kills.ROWS, *runs.ROWS, *database.ROWS, *files.ROWS, *outages.ROWS, *scheduler.ROWS)
 SERVICE_ROWS = (
     *service_load.ROWS,
+    *service_accounts.ROWS,
     *service_edge.ROWS,
     *service_llm.ROWS,
     *service_rows.ROWS,
