@@ -6,9 +6,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import TypeVar
 
-from contexts.assembly.assemble import Budget, assemble
-from contexts.assembly.model import Signals, TaskGroups
+from contexts.assembly.assemble import Assembled, Budget, assemble
+from contexts.assembly.model import Reaction, Signals, TaskGroups
 from contexts.assembly.store import StoredContext
 from contexts.circuit import Circuit, CircuitOpen
 from contexts.todoist.accounts import Account
@@ -20,7 +21,7 @@ from contexts.todoist.client import (
 )
 from contexts.todoist.credentials import CredentialCipher, Credentials, CredentialsError
 from contexts.todoist.fetch import Failed, fetch_one, type_and_place
-from contexts.todoist.mirror import Directory, open_tasks
+from contexts.todoist.mirror import Directory, Mirror, open_tasks
 from serving.metrics import Metrics
 from serving.pools import DATABASE_ERRORS
 from serving.row_formats import Unreadable, read_groups
@@ -29,6 +30,10 @@ from serving.store import Store, UserState
 log = logging.getLogger(__name__)
 
 _MAX_COOLDOWN_S = 900.0
+_MANY_TASKS = 100
+"""The context of more tasks is assembled in a thread."""
+
+_T = TypeVar("_T")
 
 
 class NotAssembled(Exception):
@@ -57,9 +62,8 @@ class InlineAssembler:
         self._metrics = metrics
         self._timeout_s = timeout_s
         self._clock = clock
-        self._cooldowns: dict[
-            str, tuple[int, datetime]
-        ] = {}  # each user's connection number and end of the cool-down
+        # The connection number and the end of the cool-down of each user.
+        self._cooldowns: dict[str, tuple[int, datetime]] = {}
         self._refused: dict[str, int] = {}  # the connection numbers of users whose last answer was a refused token
         self._circuit = Circuit(_is_down)
 
@@ -89,19 +93,18 @@ class InlineAssembler:
 
     async def _assemble(self, user_id: str) -> None:
         now, account = self._clock(), await self._account(user_id)
-        signals = await self._signals(account, now)
-        assembled = assemble(signals, now, self._budget)
-        row = StoredContext(
-            user_id,
-            now,
-            assembled.context_json,
-            assembled.context_hash,
-            assembled.valid_until,
-            signals.groups.to_json(),
-        )
-        await self._store.write_context(row, account, signals.timezone)
+        mirror = await self._fetch(account, now)
+        groups, reactions = await self._groups(account), await self._store.read_reactions(user_id, now)
 
-    async def _signals(self, account: Account, now: datetime) -> Signals:
+        def make() -> tuple[StoredContext, str]:
+            signals = _signals(account, mirror, groups, reactions)
+            return _row(signals, assemble(signals, now, self._budget), now), signals.timezone
+
+        is_large = len(mirror.tasks) > _MANY_TASKS
+        row, timezone = await (self._session.beside_the_loop(make) if is_large else _at_once(make))
+        await self._store.write_context(row, account, timezone)
+
+    async def _fetch(self, account: Account, now: datetime) -> Mirror:
         user_id, number = account.user_id, account.connection_number
         cooling, until = self._cooldowns.get(user_id, (number, now))
         if cooling == number and now < until:
@@ -114,16 +117,7 @@ class InlineAssembler:
                 raise fetched.error
         self._cooldowns.pop(user_id, None)
         self._refused.pop(user_id, None)
-        groups = await self._groups(account)
-        directory = fetched.mirror.directory
-        return Signals(
-            user_id=user_id,
-            timezone=directory.timezone or account.timezone,
-            language=directory.language or "en",
-            tasks=open_tasks(fetched.mirror),
-            groups=groups,
-            reactions=await self._store.read_reactions(user_id, now),
-        )
+        return fetched.mirror
 
     async def _groups(self, account: Account) -> TaskGroups:
         """The stored task groups; none if they cannot be read, until the next run of the pipeline writes them."""
@@ -156,6 +150,33 @@ class InlineAssembler:
 
     async def _save_renewed(self, account: Account, credentials: Credentials) -> None:
         await self._store.save_credentials(account, self._cipher.seal(account.user_id, credentials))
+
+
+async def _at_once(make: Callable[[], _T]) -> _T:
+    return make()
+
+
+def _signals(account: Account, mirror: Mirror, groups: TaskGroups, reactions: tuple[Reaction, ...]) -> Signals:
+    directory = mirror.directory
+    return Signals(
+        user_id=account.user_id,
+        timezone=directory.timezone or account.timezone,
+        language=directory.language or "en",
+        tasks=open_tasks(mirror),
+        groups=groups,
+        reactions=reactions,
+    )
+
+
+def _row(signals: Signals, assembled: Assembled, now: datetime) -> StoredContext:
+    return StoredContext(
+        signals.user_id,
+        now,
+        assembled.context_json,
+        assembled.context_hash,
+        assembled.valid_until,
+        signals.groups.to_json(),
+    )
 
 
 def _is_down(error: Exception) -> bool | None:

@@ -201,6 +201,10 @@ class TodoistSession:
             raise RequestRefused("Todoist refused a full sync (HTTP 400)", 400)
         return response.content
 
+    async def beside_the_loop(self, work: Callable[[], _T]) -> _T:
+        """Return what `work` returns, called in the thread that reads large documents, after those before it."""
+        return await asyncio.get_running_loop().run_in_executor(self._parser, work)
+
     async def renew(self, credentials: Credentials) -> Credentials:
         """Exchange a refresh token for new tokens. It can be used only once: store the result before using it.
 
@@ -280,7 +284,7 @@ class TodoistSession:
             return result
 
         if is_large:
-            return await asyncio.get_running_loop().run_in_executor(self._parser, read_response)
+            return await self.beside_the_loop(read_response)
         return read_response()
 
     async def _post(self, path: str, **options: Any) -> _Response:

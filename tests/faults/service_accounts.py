@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import itertools
 import time
@@ -146,11 +147,12 @@ def all_hang(trial: ServiceTrial) -> str:
     n_calls = len(trial.todoist.calls)
     first = service.together(trial.ready[:20])
     began = len(trial.todoist.calls)
-    rest = service.offer(trial.ready[20:], rate=60, seconds=3)
+    rest = service.offer(trial.ready[20:], rate=30, seconds=5)
     _require_sources([*first.replies, *rest.replies], "stale")
     n_later = len(trial.todoist.calls) - began
     require(n_later <= 5, f"{n_later} calls of a Todoist that is down")
-    require(rest.quantile_ms(0.5) < 500, f"stale tips took {rest.quantile_ms(0.5):.0f} ms")
+    waited_ms, at_once_ms = first.quantile_ms(0.5), rest.quantile_ms(0.5)
+    require(at_once_ms < waited_ms, f"stale tips took {at_once_ms:.0f} ms, those that waited {waited_ms:.0f} ms")
     return f"{began - n_calls} calls until the circuit opened, {n_later} after; then {rest.figures()}"
 
 
@@ -196,7 +198,8 @@ def large_beside_hits(trial: ServiceTrial) -> str:
         seconds = time.monotonic() - began
         require(set(answers) == {b"HTTP/1.1 200 OK"}, f"not all were answered: {Counter(answers)}")
         require(beside.statuses == quiet.statuses, f"hits were not answered: {beside.statuses}")
-        require(beside.quantile_ms(0.5) < 1000, f"hits took {beside.quantile_ms(0.5):.0f} ms")
+        hit_s = 1e-3 * beside.quantile_ms(0.5)
+        require(hit_s < seconds / 4, f"hits took {hit_s:.1f} s, the accounts {seconds:.1f} s")
         return (
             f"8 accounts in {seconds:.1f} s; hits beside them: {beside.figures()}; alone: {quiet.figures()};"
             f" memory {before:.0f} -> {service.memory_mib():.0f} MiB"
@@ -220,6 +223,7 @@ def _huge_todoist() -> Iterator[str]:
             parts = [bomb[at : at + 2**16] for at in range(0, len(bomb), 2**16)]
             for part in parts if kind == "bomb" else itertools.repeat(b" " * 2**16, 480 if kind == "30" else 10**9):
                 yield part
+                await asyncio.sleep(0)  # for the end of the connection to be seen
 
         return StreamingResponse(body(), headers={"Content-Encoding": "gzip"} if kind == "bomb" else {})
 
