@@ -68,8 +68,11 @@ def account() -> Callable[..., dict[str, Any]]:
 
     def build(*items: Any, timezone: str = "UTC", lang: str = "en", **more: Any) -> dict[str, Any]:
         item_objects = [
-            {"added_by_uid": "1"} | ({"id": f"t{number}", "content": item} if isinstance(item, str) else item)
-            for number, item in enumerate(items)
+            {"added_by_uid": "1"} | item if isinstance(item, dict) else item
+            for item in (
+                {"id": f"t{number}", "content": item} if isinstance(item, str) else item
+                for number, item in enumerate(items)
+            )
         ]
         user = {"id": "1", "lang": lang, "tz_info": {"timezone": timezone}}
         return {
