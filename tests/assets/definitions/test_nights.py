@@ -347,9 +347,8 @@ def test_a_new_due_date_needs_no_embedding(world: World, account: Any) -> None:
     """A new due date changes the context, but the task is neither embedded nor clustered again."""
     world.add("ann", account("call the dentist"))
     world.night(NOON)
-    world.todoist.advance(
-        "ann", {"items": [{"id": "t0", "content": "call the dentist", "due": {"date": "2026-11-30"}}]}
-    )
+    item = {"id": "t0", "content": "call the dentist", "added_by_uid": "1", "due": {"date": "2026-11-30"}}
+    world.todoist.advance("ann", {"items": [item]})
     night = world.night(NOON + timedelta(hours=1))
     assert night["task_embeddings"] == night["task_clusters"] == []
     assert count(night["context_store"], "rows_written") == 1
