@@ -2,7 +2,7 @@
 
 COMMENT ON VIEW todoist_tasks IS 'Open items of Todoist, one row each: tasks, headers, tasks of other people; a user without any has one row without an item';
 COMMENT ON COLUMN todoist_tasks.user_id IS 'Owner of the task';
-COMMENT ON COLUMN todoist_tasks.connection_number IS 'Account that the item was fetched from: todoist_accounts.connection_number; null: unknown';
+COMMENT ON COLUMN todoist_tasks.connection_number IS 'Account that the item was fetched from: todoist_accounts.connection_number; null: unknown [unitless]';
 COMMENT ON COLUMN todoist_tasks.task_id IS 'Todoist''s id; null: the user has no open items';
 COMMENT ON COLUMN todoist_tasks.is_actionable IS 'Whether the item is a task of the user: no header, and assigned to the user or to nobody';
 COMMENT ON COLUMN todoist_tasks.title IS 'Content without markup, or the description if that is empty';
@@ -56,7 +56,7 @@ COMMENT ON VIEW task_clusters IS 'Theme and duplicate of each open task';
 COMMENT ON COLUMN task_clusters.user_id IS 'Owner of the task';
 COMMENT ON COLUMN task_clusters.task_id IS 'Todoist''s id of the task';
 COMMENT ON COLUMN task_clusters.text_hash IS 'Hash of the clustered text [128 bits of sha256, hex]';
-COMMENT ON COLUMN task_clusters.connection_number IS 'Account that the clustered tasks are from: todoist_accounts.connection_number; null: unknown';
+COMMENT ON COLUMN task_clusters.connection_number IS 'Account that the clustered tasks are from: todoist_accounts.connection_number; null: unknown [unitless]';
 COMMENT ON COLUMN task_clusters.cluster_id IS 'Theme of the task, stable as long as most of its tasks stay; null: unclustered';
 COMMENT ON COLUMN task_clusters.label IS 'Name of the theme';
 COMMENT ON COLUMN task_clusters.tags IS 'Words that tasks of the theme share';
