@@ -81,7 +81,8 @@ class CandidateSource:
         if self.generator is None:
             tips = _with_rule_based((), context)
             return await store_set(tips, author="rules", renew_at=midnight), "fallback"
-        before_llm()
+        if llm_deadline is not None:
+            before_llm()
         generation = await _generate(self.generator, context, today, llm_deadline)
         if generation.tips:
             hashes = [subject_hash(tip, context, today if tip.only_today else None) for tip in generation.tips]

@@ -137,7 +137,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._n_queued = 0
         """Bytes of the requests behind the one under way."""
         self._is_in_headers = True
-        self._is_deaf = False
+        self._discards_input = False
         """Whether further input is discarded."""
         self._is_lingering = False
 
@@ -154,7 +154,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport = self._head_keeper  # type: ignore[assignment]
         self._wait(self._limits.headers_timeout_s)
         if not self._table.admit(self):
-            self._is_deaf = True
+            self._discards_input = True
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -173,7 +173,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse input within the bounds."""
-        if self._is_deaf:
+        if self._discards_input:
             return
         if self._n_received == 0 and self._answering is None:
             self._wait(self._limits.headers_timeout_s)
@@ -181,7 +181,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(data) < room:  # the usual case
             self._feed(data)
             return
-        while data and not self._is_deaf:
+        while data and not self._discards_input:
             self._feed(data[:room])
             data, room = data[room:], self._room()
             if room <= 0:
@@ -264,7 +264,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Break off the connection; whatever is not sent is lost."""
         if reason is not None:
             self._table.on_refusal(0, reason)
-        self._is_deaf = True
+        self._discards_input = True
         self._transport.abort()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -295,7 +295,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Parse no more of a message that is too large; the gate refuses the body, after it has checked the token."""
         if self._is_in_headers:
             self._refuse(_HEADERS_TOO_LARGE)
-        self._is_deaf = True
+        self._discards_input = True
 
     def _refuse(self, problem: Problem) -> None:
         """Answer input that is no request, after the requests before it, and close the connection."""
@@ -315,7 +315,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _end_after(self, cycle: RequestResponseCycle) -> None:
         """Close the connection after the response to this request."""
         cycle.keep_alive = False
-        self._is_deaf = True
+        self._discards_input = True
 
     def _linger(self) -> None:
         """End the sending side and discard input until the client closes.
@@ -333,7 +333,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _linger_until(self) -> None:
         self.deadline = self.loop.time() + _LINGER_S
-        self._is_lingering = self._is_deaf = True
+        self._is_lingering = self._discards_input = True
 
     def _wait(self, seconds: float) -> None:
         """Set the deadline, unless that for reading what was sent is set."""

@@ -33,6 +33,9 @@ _MAX_COOLDOWN_S = 900.0
 _MANY_TASKS = 100
 """The context of more tasks is assembled in a thread."""
 
+_MAX_COOLDOWNS = _MAX_REFUSED = 10_000
+"""The numbers of users whose cool-downs and refusals are remembered: those who never come back leave no entry."""
+
 _T = TypeVar("_T")
 
 
@@ -62,7 +65,7 @@ class InlineAssembler:
         self._metrics = metrics
         self._timeout_s = timeout_s
         self._clock = clock
-        # The connection number and the end of the cool-down of each user.
+        # Each user's connection number and end of the cool-down.
         self._cooldowns: dict[str, tuple[int, datetime]] = {}
         self._refused: dict[str, int] = {}  # the connection numbers of users whose last answer was a refused token
         self._circuit = Circuit(_is_down)
@@ -133,13 +136,23 @@ class InlineAssembler:
         If it refuses the account, or its response cannot be read, the cool-down is the maximum.
         """
         if isinstance(error, TokenRefused):
+            if len(self._refused) >= _MAX_REFUSED:
+                del self._refused[next(iter(self._refused))]  # the pipeline's next run stores the refusal too
             self._refused[account.user_id] = account.connection_number
         seconds = _MAX_COOLDOWN_S
         if isinstance(error, TodoistUnavailable):
             if error.retry_after is None:
                 return
             seconds = min(error.retry_after, _MAX_COOLDOWN_S)
+        if len(self._cooldowns) >= _MAX_COOLDOWNS:
+            self._drop_cooldowns(now)
         self._cooldowns[account.user_id] = account.connection_number, now + timedelta(seconds=seconds)
+
+    def _drop_cooldowns(self, now: datetime) -> None:
+        """Drop the cool-downs that are over, or, if none is, the oldest one."""
+        self._cooldowns = {key: (number, until) for key, (number, until) in self._cooldowns.items() if now < until}
+        if len(self._cooldowns) >= _MAX_COOLDOWNS:
+            del self._cooldowns[next(iter(self._cooldowns))]
 
     async def _account(self, user_id: str) -> Account:
         row = await self._store.read_account(user_id)

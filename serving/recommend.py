@@ -30,7 +30,7 @@ and the slow path is given up this long before the budget ends."""
 _MAX_PREPARATIONS = 64
 """Number of users for whom something missing is recovered at once."""
 
-_WAITING_SHARE = 1 / 4
+_SLOT_WAITING_SHARE = 1 / 4
 """Share of the budget for which a request may wait until that begins."""
 
 _MAX_REFRESHES = 8
@@ -96,7 +96,7 @@ class Recommender:
 
     def __post_init__(self) -> None:
         self._preparations: SingleFlight[Prepared] = SingleFlight()
-        self._slots = Slots(_MAX_PREPARATIONS, self.timing.budget_s * _WAITING_SHARE)
+        self._slots = Slots(_MAX_PREPARATIONS, self.timing.budget_s * _SLOT_WAITING_SHARE)
         self._refreshes: SingleFlight[None] = SingleFlight(max_started=_MAX_REFRESHES)
 
     async def tip(self, user_id: str) -> Answer:

@@ -39,7 +39,7 @@ _ACCOUNTS = queries("accounts", "asyncpg")
 _READ_USERS: str = _SQL.read_users.sql
 _WRITE_DECISION: str = _SQL.write_decision.sql
 
-_WAITING_SHARE = 1 / 8
+_STATEMENT_WAITING_SHARE = 1 / 8
 """Share of the time limit of a statement that a read or a decision may wait before it begins."""
 
 _DECISION_COLUMNS = (
@@ -370,7 +370,7 @@ async def open_store(
         create_pool(url, n_connections=n_connections, timeout_s=timeout_s) as pool,
         create_pool(url, n_connections=1, timeout_s=timeout_s, server_settings=asynchronous) as decision_pool,
     ):
-        deliveries, max_wait_s = Deliveries(pool, metrics), timeout_s * _WAITING_SHARE
+        deliveries, max_wait_s = Deliveries(pool, metrics), timeout_s * _STATEMENT_WAITING_SHARE
         store = Store(
             pool,
             decision_pool,

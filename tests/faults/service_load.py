@@ -55,7 +55,7 @@ class Loads:
         )
         wait_until(
             lambda: self.trial.one(unanswered, self.began_at, self.ended_at, answered) == 0,
-            "decisions that nobody got are logged as delivered",
+            "decisions that reached no client are logged as delivered",
         )
 
     def figures(self, service: RunningService, before_mib: float, well_s: float) -> str:
@@ -260,7 +260,7 @@ def clients_leave(trial: ServiceTrial) -> str:
     stay, well_s = sent.load, service.seconds_until_well(trial.ready)
     n_left = len(leave.of(0))
     require(n_left >= 50, f"only {n_left} clients left")
-    require(len(stay.of(200)) > 0.5 * len(stay.replies), f"those who stayed: {stay.statuses}")
+    require(len(stay.of(200)) > 0.5 * len(stay.replies), f"clients that stayed: {stay.statuses}")
     sent.check_log(stay.decision_ids | leave.decision_ids)
     return f"{n_left} clients left; the others: {sent.figures(service, before, well_s)}"
 
@@ -367,7 +367,7 @@ ROWS = (
     Row(
         "half of the clients leave",
         "service: load",
-        "what they asked for is not done, or marked as undelivered; the others get their tips",
+        "their decisions are not made, or are marked as undelivered; the others get their tips",
         clients_leave,
         open=service_trial,
     ),

@@ -135,7 +135,7 @@ class TestBody:
 
     @in_uvloop
     async def test_endless_framing(self) -> None:
-        """Of a body that consists of almost nothing but framing no more is parsed after a while."""
+        """A body with almost nothing but framing is parsed only up to a bound."""
         async with running_edge() as edge:
             client = await edge.client(f"{REACTION}Transfer-Encoding: chunked\r\n\r\n")
             client.writer.write(b"1;" + b"x" * 3000 + b"\r\nx\r\n")

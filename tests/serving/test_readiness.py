@@ -30,7 +30,7 @@ def read_only(harness: ServiceHarness) -> Iterator[None]:
 
 
 def test_read_only(harness: ServiceHarness, service: Service) -> None:
-    """A read-only database is no ready one; once it accepts writes again the service is ready again by itself."""
+    """With a read-only database the service is not ready; once writes work again it is ready by itself."""
     assert service.metric("ready") == 1
     assert service.request("GET", "/readyz").text == "ready\n"
     with read_only(harness):

@@ -111,6 +111,15 @@ def test_very_many_undecryptable_accounts(harness: ServiceHarness, account: Any)
     assert harness.open(todoist_timeout=20, request_budget=60).tip("zoe").origin[0] == "inline"
 
 
+def test_wrong_key_of_many(harness: ServiceHarness, caplog: pytest.LogCaptureFixture) -> None:
+    """If no key fits, the log names the first 20 accounts, and the error counts all."""
+    many = "SELECT 'a' || n, 'a@example.org', 'UTC' FROM generate_series(1, 250) n"
+    harness.connection.execute(f"INSERT INTO users (user_id, email, timezone) {many}")
+    harness.connection.execute("INSERT INTO todoist_accounts (user_id, credentials) SELECT user_id, 'x' FROM users")
+    assert "(250 of them)" in refused(harness)
+    assert caplog.text.count("todoist_accounts, ") == 20
+
+
 def test_broken_key(harness: ServiceHarness) -> None:
     """An invalid key is refused with instructions to create one."""
     message = refused(harness, keys=["canary-4711"])
