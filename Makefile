@@ -22,7 +22,7 @@ help:
 	@echo "make sql       open DuckDB on the results of a run; Q='FROM analysis.overdue' runs one query and exits"
 	@echo "make notebook  open the notebook with the main charts in a browser"
 	@echo "make bench     measure CPU and memory of every step for 1,000 users (USERS=n), of the store and of tip requests"
-	@echo "make faults    break the pipeline in some 70 ways, and print which promises held; ROWS=pattern, SEED=n"
+	@echo "make faults    break the pipeline and the service in some 130 ways, and print which promises held; ROWS=pattern, SEED=n"
 	@echo "make lock      update requirements.lock from requirements.txt (needs uv)"
 	@echo "make services  run Postgres and a local Todoist for 'astro dev start --standalone'"
 	@echo "make env       write .env with new secrets for 'astro dev start'"
