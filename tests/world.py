@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -146,8 +147,10 @@ class World:
         return {user: dict(zip(names, values, strict=True)) for user, *values in self.connection.execute(sql)}
 
     def stored_state(self) -> dict[str, Any]:
-        """Return everything stored, with the ids of themes replaced by their members."""
+        """Return everything stored, with the ids of themes replaced by their members, without connection numbers."""
         tables = {name: self.rows(name) for name in GRAPH.assets}
+        for row in chain(*tables.values()):
+            row.pop("connection_number", None)
         members: dict[str, dict[str, list[str]]] = {}
         for row in tables["task_clusters"]:
             members.setdefault(row["user_id"], {}).setdefault(row["cluster_id"], []).append(row["task_id"])
