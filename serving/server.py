@@ -34,7 +34,6 @@ CLEANUP_S = 1.5
 LAST_RESORT_S = 0.3
 """Time before the end of the grace period at which a process that is still alive is ended."""
 
-
 _OTHER_FILES = 64
 """Open files beside connections: sockets to Todoist, the LLM and Postgres, listeners, the log."""
 

@@ -21,7 +21,6 @@ _MIN_LLM_BUDGET_S = 1.5
 MIN_FINISH_S = 2.0
 """Seconds of the grace period that remain at least after the drain."""
 
-
 EVALUATION_DAYS = 28
 """Days of decisions that an evaluation of policies reads."""
 

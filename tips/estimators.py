@@ -23,7 +23,6 @@ CONFIDENCE_LEVEL = 0.95
 _SUM_TOLERANCE = 1e-3
 """Largest accepted difference between 1 and the sum of a decision's probabilities."""
 
-
 _BLOCK_DECISIONS = 2000
 """Decisions whose features are held as float64 at once."""
 

@@ -51,18 +51,14 @@ def with_tasks(tip: Tip, context: UserContext | None) -> ServedTip:
 
 def is_served_tip(stored: str) -> bool:
     """Whether a stored tip is complete; one of an earlier version names its tasks by their ids alone."""
-    try:
-        ServedTip.model_validate_json(stored)
-    except ValidationError:
-        return False
-    return True
+    return _served(stored) is not None
 
 
 def read_tip(stored: str) -> Tip:
     """The candidate in a stored tip, also in one of an earlier version; raises ValueError if it is neither."""
-    if not is_served_tip(stored):
+    served = _served(stored)
+    if served is None:
         return Tip.model_validate_json(stored)
-    served = ServedTip.model_validate_json(stored)
     task_ids = tuple(task.id for task in served.tasks)
     return Tip(kind=served.kind, title=served.title, body=served.body, task_ids=task_ids, theme=served.theme)
 
@@ -70,6 +66,14 @@ def read_tip(stored: str) -> Tip:
 def task_address(task_id: str) -> str:
     """The address of a task in Todoist; characters of the id that mean something in an address are quoted."""
     return _TASK_ADDRESS + quote(task_id, safe="")
+
+
+def _served(stored: str) -> ServedTip | None:
+    """The stored tip as it is served; None if it is not complete."""
+    try:
+        return ServedTip.model_validate_json(stored)
+    except ValidationError:
+        return None
 
 
 def _tip_task(view: TaskView) -> TipTask:
