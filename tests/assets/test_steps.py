@@ -157,7 +157,7 @@ def test_a_run_does_nothing_beyond_its_plan(runtime: Runtime, world: World, acco
     run(runtime, "fetch_signals", NOON + HOUR)
     planned = runner_of(runtime, NOON + HOUR).plan("compute_context")[0].by_shard
     assert planned == {0: ["context_store"]}
-    dated = {"id": "t0", "content": "call the dentist", "due": {"date": "2030-01-01"}}
+    dated = {"id": "t0", "content": "call the dentist", "added_by_uid": "1", "due": {"date": "2030-01-01"}}
     world.todoist.advance("ann", {"items": [dated]})
     run(runtime, "fetch_signals", NOON + 2 * HOUR)
     assert list(runner_of(runtime, NOON + 2 * HOUR).materialize_shard("compute_context", 0, planned[0])) == []

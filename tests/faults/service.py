@@ -56,6 +56,7 @@ class ServiceStage:
         self.bench, self.key, self.name = bench, new_key(), f"service_{bench.seed}_{next(_numbers)}"
         self.folder = bench.folder / self.name
         self.folder.mkdir()
+        bench.stage_names.add(self.name)
         self.todoist = LocalTodoist(full_limit=100_000, incremental_limit=100_000)
         self.llm = LocalLLM()
         self.todoist_url = stack.enter_context(running_todoist(self.todoist))

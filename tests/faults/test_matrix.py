@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from random import Random
 
 import pytest
 from rich.console import Console
 
+from contexts.postgres.sql import connect
 from faults.catalog import ALL_ROWS
 from faults.files import truncate
 from faults.matrix import Result, report, run_rows
@@ -77,7 +77,9 @@ def test_the_rows() -> None:
     assert len({(row.fault, row.place) for row in ALL_ROWS}) == len(ALL_ROWS)
 
 
-def test_the_folder_is_empty(bench: Bench) -> None:
-    """Trials leave neither files nor databases behind."""
-    left = [path.name for path in Path(bench.folder).iterdir()]
-    assert left == [bench.stage.name]
+def test_nothing_is_left(bench: Bench) -> None:
+    """Trials leave neither files nor databases behind: there are only those of the stages."""
+    assert {path.name for path in bench.folder.iterdir()} == bench.stage_names
+    with connect(bench.server) as connection:
+        databases = connection.execute("SELECT datname FROM pg_database WHERE datname ~ '^(faults|service)_'")
+        assert {name for (name,) in databases} == bench.stage_names

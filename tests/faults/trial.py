@@ -44,13 +44,15 @@ _numbers = itertools.count()
 class Bench:
     """The servers, the folder and the random numbers of a matrix.
 
-    server: the URL of a Postgres. postgres_folder: its data, if the matrix may stop it.
+    server: the URL of a Postgres. postgres_folder: its data, if the matrix may stop it. stage_names: of the shared
+    stages, each of which has a folder and a database of its name.
     """
 
     def __init__(self, folder: Path, server: str, seed: int, postgres_folder: Path | None = None) -> None:
         self.folder, self.server, self.seed, self.postgres_folder = folder, server, seed, postgres_folder
         self._stack = ExitStack()
         self._opened: dict[type, Any] = {}
+        self.stage_names: set[str] = set()
 
     def __enter__(self) -> Bench:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +71,9 @@ class Bench:
     @cached_property
     def stage(self) -> Stage:
         """The stage of all trials that leave Todoist as it is."""
-        return self._stack.enter_context(self.new_stage())
+        stage = self._stack.enter_context(self.new_stage())
+        self.stage_names.add(stage.name)
+        return stage
 
     @contextmanager
     def new_stage(self) -> Iterator[Stage]:

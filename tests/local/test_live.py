@@ -75,7 +75,7 @@ def test_three_nights_run_only_stale_steps(live: Airflow, world: World, account:
     assert events.keys() >= {"todoist_tasks", "signals_observed", "task_embeddings", "task_clusters", "context_store"}
     assert (first.users_clustered, first.rows_written, first.texts_embedded) == (3, 3, 6)
 
-    dated = {"id": "t0", "content": "call the dentist of ann", "due": {"date": "2030-01-01"}}
+    dated = {"id": "t0", "content": "call the dentist of ann", "added_by_uid": "1", "due": {"date": "2030-01-01"}}
     world.todoist.advance("ann", {"items": [dated]})
     runs, events, second = run_night(live, world)
     assert second.succeeded
