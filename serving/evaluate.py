@@ -136,9 +136,9 @@ def target_probabilities(name: str, log: DecisionLog, seed: int) -> list[FloatAr
     ]
     choose = _LEARNING_POLICIES[name]
     probabilities: list[FloatArray] = [np.empty(0)] * len(log.decisions)
-    for number, (half, positions) in enumerate(_blocks(log.decisions, halves)):
+    for half, positions in _blocks(log.decisions, halves):
         features = np.stack([log.decisions[position].features for position in positions])
-        for position, row in zip(positions, choose(posteriors[half], features, seed + number), strict=True):
+        for position, row in zip(positions, choose(posteriors[half], features), strict=True):
             probabilities[position] = row
     return probabilities
 
@@ -153,18 +153,14 @@ def _blocks(decisions: Sequence[LoggedDecision], halves: NDArray[np.int64]) -> I
             yield half, positions[start : start + _BLOCK_DECISIONS]
 
 
-def _greedy(posterior: Posterior, features: NDArray[np.float32], _: int) -> FloatArray:
+def _greedy(posterior: Posterior, features: NDArray[np.float32]) -> FloatArray:
     best: FloatArray = np.eye(features.shape[1])[(features @ posterior.mean).argmax(axis=-1)]
     return best
 
 
-def _thompson(posterior: Posterior, features: NDArray[np.float32], seed: int) -> FloatArray:
-    return ThompsonPolicy("thompson").propensities(posterior, features, seed)
-
-
-_LEARNING_POLICIES: dict[str, Callable[[Posterior, NDArray[np.float32], int], FloatArray]] = {
+_LEARNING_POLICIES: dict[str, Callable[[Posterior, NDArray[np.float32]], FloatArray]] = {
     "greedy": _greedy,
-    "thompson": _thompson,
+    "thompson": ThompsonPolicy("thompson").propensities,
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from math import erf, sqrt
 from typing import Any
 
@@ -134,11 +136,29 @@ class TestPosterior:
 
 class TestChoice:
     def test_same_seed(self) -> None:
-        """The same seed gives the same choice and propensities; a different seed gives different ones."""
-        choices = [POLICY.choose(taught(), drawn(10, 6), seed) for seed in (7, 7, 8)]
+        """The same seed gives the same choice; other seeds give other choices, with the same propensities."""
+        choices = [POLICY.choose(taught(), drawn(10, 6), seed) for seed in (7, 7, *range(50))]
         assert choices[0].chosen == choices[1].chosen
-        assert choices[0].propensities.tobytes() == choices[1].propensities.tobytes()
-        assert choices[0].propensities.tobytes() != choices[2].propensities.tobytes()
+        assert len({choice.chosen for choice in choices}) > 1
+        assert len({choice.propensities.tobytes() for choice in choices}) == 1
+
+    def test_many_at_once(self) -> None:
+        """The propensities of many choices are those of each choice by itself."""
+        features = drawn(7, 4, 6)
+        together = UNSURE.propensities(taught(), features)
+        alone = [UNSURE.choose(taught(), each, 0).propensities for each in features]
+        assert together.astype(np.float32).tolist() == np.stack(alone).tolist()
+
+    def test_every_process(self) -> None:
+        """Another process with the same posterior has the same propensities: nothing of the draws is random."""
+        code = (
+            "import numpy as np; from tips.bandit import Posterior, ThompsonPolicy;"
+            "rows = np.arange(30, dtype=np.float32).reshape(1, 5, 6) % 7;"
+            "posterior = Posterior.prior(6).updated(rows[0], np.arange(5));"
+            "print(ThompsonPolicy('test').propensities(posterior, rows).tolist())"
+        )
+        outputs = {subprocess.check_output([sys.executable, "-c", code]) for _ in range(2)}
+        assert len(outputs) == 1
 
     def test_propensities_hold(self) -> None:
         """Over many seeds each candidate is chosen as often as its propensities say, within sampling error."""
@@ -156,9 +176,11 @@ class TestChoice:
         apart = (features[0] - features[1]).astype(np.float64)
         z = apart @ posterior.mean / (UNSURE.spread * sqrt(apart @ posterior.covariance @ apart))
         expected = (1 - UNSURE.floor) * (1 + erf(z / sqrt(2))) / 2 + UNSURE.floor / 2
-        found = np.mean([UNSURE.choose(posterior, features, seed).propensities[0] for seed in range(2000)])
+        [[found, _]] = ThompsonPolicy("test", spread=1.0, n_draws=40_000).propensities(posterior, features[None])
         assert 0.1 < expected < 0.9
-        assert abs(found - expected) < 4 * 0.5 / sqrt(2000 * UNSURE.n_draws)
+        assert abs(found - expected) < 4 * 0.5 / sqrt(40_000)
+        [[found, _]] = UNSURE.propensities(posterior, features[None])
+        assert abs(found - expected) < 4 * 0.5 / sqrt(UNSURE.n_draws)
 
     @settings(max_examples=60, deadline=None)
     @given(
@@ -186,8 +208,9 @@ class TestChoice:
     def test_equals(self, row: NDArray[np.float64]) -> None:
         """Candidates of equal features are equally likely, regardless of their positions."""
         features = np.tile(row.astype(np.float32), (4, 1))
-        found = np.mean([POLICY.choose(taught(), features, seed).propensities for seed in range(500)], axis=0)
+        found = ThompsonPolicy("test", n_draws=40_000).propensities(taught(), features[None])
         assert np.allclose(found, 0.25, atol=0.01)
+        assert np.allclose(POLICY.propensities(taught(), features[None]), 0.25, atol=0.1)
 
     def test_certainty(self) -> None:
         """With known weights the best candidate is chosen, except for the floor."""
@@ -215,7 +238,9 @@ class TestChoice:
         with pytest.raises(ValueError, match=says):
             POLICY.choose(taught(), features, 0)
 
-    @pytest.mark.parametrize("wrong", [{"spread": 0.0}, {"n_draws": 0}, {"floor": 0.0}, {"floor": 1.1}])
+    @pytest.mark.parametrize(
+        "wrong", [{"spread": 0.0}, {"n_draws": 0}, {"n_draws": 3}, {"floor": 0.0}, {"floor": 1.1}]
+    )
     def test_wrong_policy(self, wrong: dict[str, Any]) -> None:
         """A policy that could not be evaluated later, such as one without a floor, is refused."""
         with pytest.raises(ValueError, match=f"{next(iter(wrong))}="):
