@@ -22,14 +22,15 @@ from serving.access_log import log_lines_alone
 from serving.app import build_app
 from serving.auth import BearerAuth
 from serving.background import run_periodically
-from serving.bounded_generator import BoundedGenerator
-from serving.candidate_source import CandidateSource
+from serving.candidate_source import CandidateSource, LLMWaits
+from serving.candidate_writer import CandidateWriter, Writings
 from serving.connections import ConnectionTable
 from serving.decide import Decider
 from serving.gate import Gate
 from serving.inline import InlineAssembler
 from serving.learn import Learner
 from serving.metrics import Metrics
+from serving.new_users import NewUsers
 from serving.pools import DATABASE_ERRORS
 from serving.readiness import Readiness
 from serving.recommend import Recommender, Timing
@@ -53,6 +54,7 @@ _REFRESH_INTERVAL_S = 5.0
 _IGNORE_INTERVAL_S = 300.0
 _RETENTION_INTERVAL_S = 600.0
 _MARK_INTERVAL_S = 1.0
+_LOOK_INTERVAL_S = 3.0
 _LAST_MARKS_S = (CLEANUP_S - LAST_RESORT_S) / 2
 """Time for the last marks; the server's shutdown can use a part of its cleanup time for requests that it cancels."""
 
@@ -87,10 +89,18 @@ def main() -> int:
 
 async def _serve(settings: ServingSettings, url: str, cipher: CredentialCipher) -> None:
     allow_open_files(settings.max_connections + settings.database_connections)
-    async with open_app(settings, url, cipher) as app:
+    writings = Writings(max_started=settings.llm_concurrency)
+    async with open_app(settings, url, cipher, writings=writings) as app:
         table = ConnectionTable(settings.connection_limits, app.metrics.refused_connection)
         app.metrics.watch_connections(lambda: len(table), settings.max_connections)
-        server = Server(app, table, settings.shutdown, host=settings.serving_host, port=settings.serving_port)
+        server = Server(
+            app,
+            table,
+            settings.shutdown,
+            host=settings.serving_host,
+            port=settings.serving_port,
+            n_background=lambda: writings.n_running,
+        )
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         gc.freeze()  # these objects live as long as the process: garbage collections need not visit them
         await server.serve()
@@ -98,13 +108,23 @@ async def _serve(settings: ServingSettings, url: str, cipher: CredentialCipher) 
 
 @asynccontextmanager
 async def open_app(
-    settings: ServingSettings, url: str, cipher: CredentialCipher, *, clock: Callable[[], datetime] = utc_now
+    settings: ServingSettings,
+    url: str,
+    cipher: CredentialCipher,
+    *,
+    clock: Callable[[], datetime] = utc_now,
+    writings: Writings | None = None,
+    look_interval_s: float = _LOOK_INTERVAL_S,
 ) -> AsyncIterator[Gate]:
     """The app over open connections, after the checks of `startup`.
+
+    writings: of the LLM; those that are under way at the end are cancelled. look_interval_s: time between two looks
+    for new users.
 
     Raises NotReady, CredentialsError or LLMError; OSError or an error of asyncpg if Postgres cannot be reached.
     """
     generator = _generator(settings)
+    writings = writings or Writings(max_started=settings.llm_concurrency)
     timeout_s, metrics = settings.request_budget, Metrics()
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(
@@ -142,11 +162,19 @@ async def open_app(
         )
         learner = Learner(store.pool, POLICY, metrics, clock)
         await learner.refresh()
+        writer = None
+        if generator is not None:
+            writer = CandidateWriter(
+                store, locks, generator, metrics, clock, uuid4, timeout_s=settings.llm_timeout, writings=writings
+            )
+            stack.push_async_callback(writings.cancel)
         recommender = Recommender(
             store=store,
             locks=locks,
             inline=inline,
-            candidate_source=CandidateSource(store, generator, metrics, clock, new_id=uuid4),
+            candidate_source=CandidateSource(
+                store, writer, LLMWaits(settings.llm_wait, settings.llm_first_wait), new_id=uuid4
+            ),
             decider=Decider(store, learner, ThompsonPolicy(POLICY), new_id=uuid4, new_seed=_new_seed),
             timing=Timing(
                 settings.freshness_sla,
@@ -157,6 +185,8 @@ async def open_app(
             clock=clock,
         )
         stack.push_async_callback(recommender.close)
+        new_users = NewUsers(store, recommender.prepare, metrics, clock)
+        await stack.enter_async_context(run_periodically("preparing new users", look_interval_s, new_users.look))
         await stack.enter_async_context(
             run_periodically("loading the posterior", _REFRESH_INTERVAL_S, learner.refresh)
         )
@@ -177,8 +207,7 @@ async def open_app(
 def _generator(settings: ServingSettings) -> CandidateGenerator | None:
     if settings.llm_model is None:
         return None
-    generator = LLMGenerator(settings.llm_model, timeout_s=settings.llm_timeout)
-    return BoundedGenerator(generator, settings.llm_concurrency)
+    return LLMGenerator(settings.llm_model, timeout_s=settings.llm_timeout)
 
 
 def _new_seed() -> int:

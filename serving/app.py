@@ -50,8 +50,9 @@ class TipAnswer(BaseModel):
         description="Seconds since the user's tasks were fetched; null without a context."
     )
     llm: LLMStatus = Field(
-        description="called: the LLM wrote candidates for this request; skipped: earlier candidates were used again;"
-        " fallback: the LLM could not be used or is not configured, or there is no context."
+        description="called: the LLM wrote candidates while this request waited; skipped: candidates that it wrote"
+        " before were used; fallback: there are none, because the LLM is still writing, could not be used or is not"
+        " configured, or because there is no context."
     )
     context_hash: str | None
     policy_version: str
@@ -96,7 +97,7 @@ class Endpoints:
         started_at = time.perf_counter()
         _check_user_id(user_id)
         answer = await self._in_time(self.recommender.tip(user_id))
-        self.metrics.answered(answer.source, answer.llm, time.perf_counter() - started_at)
+        self.metrics.answered(answer.source, answer.llm, answer.origin, time.perf_counter() - started_at)
         return _body(answer), answer.decision_id
 
     async def context(self, user_id: str) -> bytes:

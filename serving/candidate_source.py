@@ -5,47 +5,47 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
-from functools import partial
+from datetime import date, datetime
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from contexts.assembly.model import UserContext
-from serving.metrics import Metrics
+from serving.candidate_writer import NOT_CALLED_RETRY_AFTER, RETRY_AFTER, CandidateWriter
 from serving.row_formats import Unreadable
-from serving.store import CandidateOrigin, CandidateSet, LLMStatus, Store, UserState
-from tips.candidates import GENERIC_TIP, Tip
-from tips.features import features_of
-from tips.generator import CandidateGenerator, Generation, LLMUsage
-from tips.rules import rule_based_tips
-from tips.served import is_served_tip, read_tip, with_tasks
-from tips.validity import still_valid, subject_hash
+from serving.store import LLMStatus, Store, UserState
+from tips.served import is_served_tip, read_tip
+from tips.sets import (
+    MIN_VALID_TIPS,
+    CandidateSet,
+    HashedTip,
+    WrittenOrigin,
+    new_set,
+    next_midnight,
+    with_rule_based,
+)
+from tips.validity import still_valid
 
-MIN_VALID_TIPS = 2
-"""With this many tips still valid after a change of the context, the LLM is not called."""
 
-_LLM_RETRY_AFTER = timedelta(minutes=5)
-"""Time between a failed call of the LLM and the next one for the same user."""
+@dataclass(frozen=True)
+class LLMWaits:
+    """Seconds that a request waits for the LLM at most.
 
-_NOT_CALLED_RETRY_AFTER = timedelta(seconds=30)
-"""Time until the next call if the LLM was not called: too many calls were under way, its circuit was open, or there
-was no time left. That says nothing about the user's prompt; but not every request can look for new candidates."""
+    first_s: if the LLM never wrote candidates for the user's account.
+    """
 
-_REUSE_PERIOD = timedelta(days=1)
-"""Time after the user's next midnight during which tips of the LLM are reused if they are still valid."""
+    usual_s: float
+    first_s: float
 
 
 @dataclass(frozen=True)
 class CandidateSource:
-    """Finds or makes the candidates of a request; stores new sets and the usage of the LLM.
+    """Finds or makes the candidates of a request, and has the LLM write new ones.
 
-    generator: None if all candidates are rule-based.
+    writer: None if all candidates are rule-based.
     """
 
     store: Store
-    generator: CandidateGenerator | None
-    metrics: Metrics
-    clock: Callable[[], datetime]
+    writer: CandidateWriter | None
+    waits: LLMWaits
     new_id: Callable[[], UUID]
 
     async def find(
@@ -54,52 +54,74 @@ class CandidateSource:
         context: UserContext,
         now: datetime,
         llm_deadline: float | None,
-        before_llm: Callable[[], None],
+        before_wait: Callable[[], None],
+        origin: WrittenOrigin = "behind",
     ) -> tuple[CandidateSet, LLMStatus]:
         """The candidates for a user's context, and the LLM's part in them: the first of these that applies.
 
         1. The last set, if it was made for this context, is not due for replacement, and can be served as it is.
         2. Before `renew_at` of the last set: its tips that are still valid, if there are at least `MIN_VALID_TIPS`.
-        3. Rule-based tips alone, if there is no generator.
-        4. New tips of the LLM, if it answers before `llm_deadline` with at least one without violations.
-        5. The tips of the last set that are still valid, however few.
+        3. Rule-based tips alone, if there is no LLM.
+        4. New tips of the LLM, if it writes at least one without violations while the request waits, see `LLMWaits`.
+        5. The tips of the last set that are still valid, however few. Unless the LLM failed, it goes on writing, and
+           later requests find its tips.
 
         In cases 2 and 5, rule-based tips of the other kinds are added.
 
-        llm_deadline: event loop time by which the LLM must have answered; None: the LLM is not called.
-        before_llm: is called before the LLM is; from then on the work is worth finishing, because it is paid for.
+        now: not later than the instant at which the user was read: a set that was stored since then stays the newest.
+        llm_deadline: event loop time at which the request waits no longer; None: the LLM is not called.
+        before_wait: is called before the request waits; from then on it is worth finishing, because it keeps the
+        account from being asked about again too soon.
+        origin: of the LLM's set if no request waits for it.
         """
         current = user.current_candidates(now)
         if current is not None and all(map(is_served_tip, current.tips)):
             return current, "skipped"
-        midnight, today = _next_midnight(user.zone, now)
+        midnight, today = next_midnight(user.zone, now)
         last, valid = user.last_candidates, await self._still_valid(user.last_candidates, context, today)
-        store_set = partial(self._store_set, user, context, expires_at=midnight)
         if last is not None and len(valid) >= MIN_VALID_TIPS and now < last.renew_at:
-            tips = _with_rule_based(valid, context)
-            return await store_set(tips, author="kept", renew_at=last.renew_at), "skipped"
-        if self.generator is None:
-            tips = _with_rule_based((), context)
-            return await store_set(tips, author="rules", renew_at=midnight), "fallback"
-        if llm_deadline is not None:
-            before_llm()
-        generation = await _generate(self.generator, context, today, llm_deadline)
-        if generation.tips:
-            hashes = [subject_hash(tip, context, today if tip.only_today else None) for tip in generation.tips]
-            tips = list(zip(generation.tips, hashes, strict=True))
-            candidates = await store_set(tips, author="llm", renew_at=midnight + _REUSE_PERIOD)
-        else:
-            tips = _with_rule_based(valid, context)
-            origin: CandidateOrigin = "kept" if valid else "rules"
-            renew_after = _LLM_RETRY_AFTER if generation.usage else _NOT_CALLED_RETRY_AFTER
-            candidates = await store_set(tips, author=origin, renew_at=now + renew_after)
-        if generation.usage is not None:
-            await self._record(user, candidates.set_id if generation.tips else None, generation.usage, now)
-        return candidates, "called" if generation.tips else "fallback"
+            return await self._store_valid(user, context, valid, now, last.renew_at), "skipped"
+        if self.writer is None:
+            return await self._store_valid(user, context, [], now, midnight), "fallback"
+        if llm_deadline is None:
+            return await self._store_valid(user, context, valid, now, now + NOT_CALLED_RETRY_AFTER), "fallback"
+        wait_s = await self._wait_s(user, llm_deadline)
+        if wait_s <= 0:
+            return await self._written_behind(self.writer, user, context, valid, now, origin)
+        before_wait()
+        writing = await self.writer.write_within(user, origin, wait_s)
+        if writing is not None and writing.candidates is not None:
+            return writing.candidates, "called"
+        is_called = writing is None or writing.is_called
+        renew_at = now + (RETRY_AFTER if is_called else NOT_CALLED_RETRY_AFTER)
+        return await self._store_valid(user, context, valid, now, renew_at), "fallback"
 
-    async def _still_valid(
-        self, last: CandidateSet | None, context: UserContext, today: date
-    ) -> list[tuple[Tip, str]]:
+    async def _written_behind(
+        self,
+        writer: CandidateWriter,
+        user: UserState,
+        context: UserContext,
+        valid: Sequence[HashedTip],
+        now: datetime,
+        origin: WrittenOrigin,
+    ) -> tuple[CandidateSet, LLMStatus]:
+        """The valid tips with rule-based ones, until the LLM has written others behind the answer.
+
+        If that fails, these last as long as after a failure in a request.
+        """
+        candidates = await self._store_valid(user, context, valid, now, now + RETRY_AFTER)
+        if not writer.start(user, origin):
+            await writer.retry_soon(user)
+        return candidates, "skipped"
+
+    async def _wait_s(self, user: UserState, llm_deadline: float) -> float:
+        """Seconds that this request waits for the LLM."""
+        wait_s, last = self.waits.usual_s, user.last_candidates
+        if self.waits.first_s > wait_s and not (last is not None and last.is_by_llm):
+            wait_s = wait_s if await self.store.has_written_set(user) else self.waits.first_s
+        return min(wait_s, llm_deadline - asyncio.get_running_loop().time())
+
+    async def _still_valid(self, last: CandidateSet | None, context: UserContext, today: date) -> list[HashedTip]:
         if last is None:
             return []
         hashes = await self.store.read_subject_hashes(last)
@@ -110,88 +132,28 @@ class CandidateSource:
             self.store.report(Unreadable("candidate_sets", last.set_id, reason))
             return []
 
-    async def _store_set(
+    async def _store_valid(
         self,
         user: UserState,
         context: UserContext,
-        tips: Sequence[tuple[Tip, str]],
-        *,
-        author: CandidateOrigin,
-        expires_at: datetime,
+        valid: Sequence[HashedTip],
+        now: datetime,
         renew_at: datetime,
     ) -> CandidateSet:
-        """Store tips with their subject hashes as the user's newest candidates."""
-        candidates = _candidate_set(
-            [tip for tip, _ in tips],
+        """Store valid tips of the last set, if there are any, with rule-based ones."""
+        midnight, _ = next_midnight(user.zone, now)
+        last = user.last_candidates
+        candidates = new_set(
+            with_rule_based(valid, context),
             context,
             set_id=self.new_id(),
             context_hash=user.context_hash or "",
-            author=author,
-            expires_at=expires_at,
+            author="kept" if valid else "rules",
+            origin="kept" if valid else "rules",
+            made_at=now,
+            expires_at=midnight,
             renew_at=renew_at,
+            kept_from=last.written_as if last and valid else None,
         )
-        # The time after the LLM's answer, not of the request: the newest set counts.
-        made_at = self.clock()
-        await self.store.write_candidates(user, candidates, [stored_hash for _, stored_hash in tips], made_at)
+        await self.store.write_candidates(user, candidates)
         return candidates
-
-    async def _record(self, user: UserState, set_id: UUID | None, usage: LLMUsage, now: datetime) -> None:
-        self.metrics.llm_calls.labels(usage.outcome).inc()
-        self.metrics.llm_tokens.labels("input").inc(usage.input_tokens or 0)
-        self.metrics.llm_tokens.labels("output").inc(usage.output_tokens or 0)
-        self.metrics.llm_cost.inc(usage.cost_usd or 0.0)
-        await self.store.write_llm_call(user.user_id, set_id, usage, now)
-
-
-def _with_rule_based(valid: Sequence[tuple[Tip, str]], context: UserContext) -> list[tuple[Tip, str]]:
-    """Return the valid tips, and rule-based tips of the other kinds.
-
-    Rule-based tips have no subject hash, so the next change of the context makes them again.
-    """
-    kinds = {tip.kind for tip, _ in valid}
-    return [*valid, *((tip, "") for tip in rule_based_tips(context) if tip.kind not in kinds)]
-
-
-def generic_candidates(now: datetime) -> CandidateSet:
-    """The only candidate for a user without a context: the generic tip."""
-    return _candidate_set(
-        [GENERIC_TIP], None, set_id=None, context_hash="", author="generic", expires_at=now, renew_at=now
-    )
-
-
-def _candidate_set(
-    tips: Sequence[Tip],
-    context: UserContext | None,
-    *,
-    set_id: UUID | None,
-    context_hash: str,
-    author: CandidateOrigin,
-    expires_at: datetime,
-    renew_at: datetime,
-) -> CandidateSet:
-    return CandidateSet(
-        set_id=set_id,
-        context_hash=context_hash,
-        author=author,
-        expires_at=expires_at,
-        renew_at=renew_at,
-        tips=[with_tasks(tip, context).model_dump_json() for tip in tips],
-        kinds=[tip.kind for tip in tips],
-        themes=[tip.theme or "" for tip in tips],
-        features=features_of(tips, context).tobytes(),
-    )
-
-
-async def _generate(
-    generator: CandidateGenerator, context: UserContext, today: date, deadline: float | None
-) -> Generation:
-    """New tips of the LLM by a deadline in event loop time; none without a deadline."""
-    if deadline is None:
-        return Generation((), None)
-    return await generator.generate(context, today, timeout_s=deadline - asyncio.get_running_loop().time())
-
-
-def _next_midnight(zone: ZoneInfo, now: datetime) -> tuple[datetime, date]:
-    """The end of the user's day, and its date: tips may speak of "today"."""
-    today = now.astimezone(zone).date()
-    return datetime.combine(today + timedelta(days=1), time(), zone), today

@@ -11,10 +11,11 @@ import numpy as np
 
 from serving.learn import Learner
 from serving.row_formats import Unreadable
-from serving.store import CandidateSet, ContextSource, Decision, LLMStatus, Store, UserState
+from serving.store import ContextSource, Decision, LLMStatus, Store, UserState
 from tips.bandit import ThompsonPolicy
 from tips.features import N_STATIC, with_clock
 from tips.served import is_served_tip
+from tips.sets import CandidateOrigin, CandidateSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Answer:
     source: ContextSource
     age_seconds: float | None
     llm: LLMStatus
+    origin: CandidateOrigin
     context_hash: str | None
     policy_version: str
 
@@ -72,6 +74,8 @@ class Decider:
             chosen=choice.chosen,
             propensities=choice.propensities.tolist(),
             features=features.tobytes(),
+            origin=candidates.origin,
+            set_age_s=max(0.0, (now - candidates.made_at).total_seconds()) if candidates.set_id else None,
         )
         await self.store.write_decision(decision)
         age = user.age(now)
@@ -81,6 +85,7 @@ class Decider:
             source=source,
             age_seconds=age.total_seconds() if age is not None else None,
             llm=decision.llm,
+            origin=decision.origin,
             context_hash=user.context_hash,
             policy_version=version,
         )

@@ -34,10 +34,25 @@ class Metrics:
             registry=self.registry,
         )
         by_llm = self._counter("tip_llm", "Tips by the LLM's part in them.", "llm")
+        by_origin = self._counter("tip_origin", "Tips by the origin of their candidates.", "origin")
         self._by_source = {source: seconds.labels(source) for source in ("stored", "inline", "stale", "none")}
         self._by_llm = {llm: by_llm.labels(llm) for llm in ("called", "skipped", "fallback")}
+        self._by_origin = {
+            origin: by_origin.labels(origin) for origin in ("ahead", "behind", "waited", "kept", "rules", "generic")
+        }
+        self.candidate_sets = self._counter("candidate_sets", "Sets of candidates stored, by origin.", "origin")
+        self.llm_writings = self._counter(
+            "llm_writings", "Sets that the LLM was to write, by outcome: stored, or the reason why not.", "outcome"
+        )
+        self.users_prepared = self._counter(
+            "users_prepared", "New users whose context was to be assembled before a request, by outcome.", "outcome"
+        )
         self.llm_calls = self._counter("llm_calls", "Calls of the LLM by outcome.", "outcome")
-        self.llm_tokens = self._counter("llm_tokens", "Tokens sent to and received from the LLM.", "direction")
+        self.llm_tokens = self._counter(
+            "llm_tokens",
+            "Tokens sent to and received from the LLM; cached: those of the input that its provider had in a cache.",
+            "direction",
+        )
         self.llm_cost = self._counter("llm_cost_usd", "Cost of the LLM in US dollars, as far as its price is known.")
         self.inline = self._counter(
             "inline_assemblies", "Assemblies of contexts during requests, by outcome.", "outcome"
@@ -72,10 +87,11 @@ class Metrics:
             "database_connections", "Connections to Postgres by pool and state.", "pool", "state"
         )
 
-    def answered(self, source: str, llm: str, seconds: float) -> None:
-        """Count an answered tip."""
+    def answered(self, source: str, llm: str, origin: str, seconds: float) -> None:
+        """Count an answered tip. origin: of its candidates."""
         self._by_source[source].observe(seconds)
         self._by_llm[llm].inc()
+        self._by_origin[origin].inc()
         if source == "stale":
             self.stale.inc()
 

@@ -12,19 +12,20 @@ from typing import NamedTuple
 
 from contexts.assembly.model import UserContext
 from contexts.assembly.store import StoredContext
-from serving.candidate_source import CandidateSource, generic_candidates
+from serving.candidate_source import CandidateSource
 from serving.decide import Answer, Decider
 from serving.inline import InlineAssembler, NotAssembled
 from serving.row_formats import Unreadable, read_stored_context
 from serving.single_flight import AdvisoryLocks, SingleFlight
 from serving.slots import Slots
-from serving.store import CandidateSet, ContextSource, LLMStatus, Store, UserState
+from serving.store import ContextSource, LLMStatus, Store, UserState
+from tips.sets import CandidateSet, WrittenOrigin, generic_set
 
 log = logging.getLogger(__name__)
 
 _RESERVE_S = 0.5
-"""Seconds reserved twice for choosing and logging: the LLM must answer this long before the slow path is given up,
-and the slow path is given up this long before the budget ends."""
+"""Seconds reserved twice for choosing and logging: a request ends its wait for the LLM this long before the slow path
+is given up, and the slow path is given up this long before the budget ends."""
 
 
 _MAX_PREPARATIONS = 64
@@ -112,8 +113,7 @@ class Recommender:
         if user.connection_number is None:
             return await self._generic_answer(user, now)
         candidates = user.current_candidates(now)
-        # A request does not join one for an earlier account of the same user.
-        flight = f"{user_id} {user.connection_number}"
+        flight = user.account_key
         if candidates is not None and user.is_fresh(now, self.timing.sla):
             if self._is_due_for_refresh(user, now):
                 self._refreshes.start(flight, lambda: self._refresh(user_id, flight))
@@ -127,6 +127,18 @@ class Recommender:
         return await self.decider.decide(
             prepared.user, prepared.candidates, prepared.source, prepared.llm, self.clock()
         )
+
+    async def prepare(self, user_id: str) -> bool:
+        """Assemble the context of a user who has none, and have candidates made; whether there is a context then.
+
+        Raises UnknownUser, Overloaded, and the errors of asyncpg if the database does not answer.
+        """
+        user = await self._read(user_id)
+        if user.connection_number is None or user.materialized_at is not None:
+            return user.materialized_at is not None
+        deadline, flight = asyncio.get_running_loop().time() + self.timing.budget_s - _RESERVE_S, user.account_key
+        prepared = await self._preparations.join(flight, lambda: self._slow_path(user_id, flight, deadline, "ahead"))
+        return prepared.source != "none"
 
     async def context(self, user_id: str) -> StoredContext:
         """The user's stored context; raises UnknownUser or NoContext."""
@@ -144,38 +156,41 @@ class Recommender:
         await self._preparations.cancel()
         await self._refreshes.cancel()
 
-    async def _slow_path(self, user_id: str, flight: str, deadline: float) -> Prepared:
+    async def _slow_path(
+        self, user_id: str, flight: str, deadline: float, origin: WrittenOrigin = "behind"
+    ) -> Prepared:
         """Recover what is missing for an answer, or, past the deadline, use what is stored.
 
-        flight: the key of this preparation. deadline: event loop time.
+        flight: the key of this preparation. deadline: event loop time. origin: of a set that no request waits for.
         """
         try:
             async with asyncio.timeout_at(deadline), self._slots.occupied(), self.locks.hold(flight):
-                return await self._recover(user_id, flight, deadline - _RESERVE_S)
+                return await self._recover(user_id, flight, deadline - _RESERVE_S, origin)
         except TimeoutError:
             log.warning("user %s: the budget is spent, answering from stored data", user_id)
-        return await self._recover(user_id, flight, None)
+        return await self._recover(user_id, flight, None, origin)
 
-    async def _recover(self, user_id: str, flight: str, llm_deadline: float | None) -> Prepared:
+    async def _recover(
+        self, user_id: str, flight: str, llm_deadline: float | None, origin: WrittenOrigin
+    ) -> Prepared:
         """Assemble a stale context, and find candidates.
 
-        flight: the key of this preparation. llm_deadline: event loop time by which the LLM must have answered; None:
-        neither Todoist nor the LLM is called.
+        flight: the key of this preparation. llm_deadline: event loop time at which waiting for the LLM ends; None:
+        neither Todoist nor the LLM is called. origin: of a set that no request waits for.
         """
         # Again, because another process may have done the work while this one waited for the lock.
-        user = await self._read(user_id)
+        now, user = self.clock(), await self._read(user_id)
         context, is_assembled = await self._context(user), False
-        if llm_deadline is not None and (context is None or not user.is_fresh(self.clock(), self.timing.sla)):
+        if llm_deadline is not None and (context is None or not user.is_fresh(now, self.timing.sla)):
             is_assembled = await self._assemble(user_id)
-            user = await self._read(user_id)
+            now, user = self.clock(), await self._read(user_id)
             context = await self._context(user)
-        now = self.clock()
         if context is None or self._unusable(user, now):
-            return Prepared(user.without_context(), generic_candidates(now), "none", "fallback")
+            return Prepared(user.without_context(), generic_set(now), "none", "fallback")
         user = user.with_context(context.stored)
         is_fresh = user.is_fresh(now, self.timing.sla)
         candidates, llm = await self.candidate_source.find(
-            user, context.parsed, now, llm_deadline, before_llm=lambda: self._preparations.keep(flight)
+            user, context.parsed, now, llm_deadline, lambda: self._preparations.keep(flight), origin
         )
         source: ContextSource = "inline" if is_assembled else "stored" if is_fresh else "stale"
         return Prepared(user, candidates, source, llm)
@@ -211,7 +226,7 @@ class Recommender:
 
     async def _generic_answer(self, user: UserState, now: datetime) -> Answer:
         """Answer with the generic tip, without any text of the user."""
-        return await self.decider.decide(user.without_context(), generic_candidates(now), "none", "fallback", now)
+        return await self.decider.decide(user.without_context(), generic_set(now), "none", "fallback", now)
 
     def _unusable(self, user: UserState, now: datetime) -> str | None:
         """The reason why a user's stored context is not used, not even as a stale one; None if it may be used."""

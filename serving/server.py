@@ -56,9 +56,13 @@ class Server(uvicorn.Server):
         *,
         host: str,
         port: int,
+        n_background: Callable[[], int] = lambda: 0,
         end_process: Callable[[], object] = _end_process,
     ) -> None:
-        """end_process: called in a thread shortly before the grace period ends, if the process is still alive."""
+        """n_background: the number of pieces of work behind answers; a shutdown lets them finish, too.
+
+        end_process: called in a thread shortly before the grace period ends, if the process is still alive.
+        """
         config = uvicorn.Config(
             gate,
             host=host,
@@ -74,6 +78,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._table = table
         self._times = times
+        self._n_background = n_background
         self._on_drain = gate.drain
         self._flush_log = gate.access_log.flush
         self._signalled_at: float | None = None
@@ -108,7 +113,7 @@ class Server(uvicorn.Server):
         return self._signalled_at is not None and self._is_over(self._times.drain_delay_s)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the listening sockets, let the requests under way finish while there is time, then cancel them."""
+        """Close the listening sockets, let requests and work behind answers finish in time, and cancel the rest."""
         log.info("shutting down: %d connections are open", len(self._table))
         for server in self.servers:
             server.close()
@@ -123,8 +128,8 @@ class Server(uvicorn.Server):
         self._flush_log()
 
     async def _until_idle(self, limit_s: float) -> None:
-        """Wait for the last connection; `limit_s` counts from the signal."""
-        while (len(self._table) or self.server_state.tasks) and not self._is_over(limit_s):
+        """Wait for the last connection and the work behind answers; `limit_s` counts from the signal."""
+        while (len(self._table) or self.server_state.tasks or self._n_background()) and not self._is_over(limit_s):
             self._table.expire(asyncio.get_running_loop().time())
             await asyncio.sleep(0.05)
 

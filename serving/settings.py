@@ -66,11 +66,25 @@ class ServingSettings(SharedSettings):
     llm_timeout: float = Field(
         6.0, gt=0, le=600, description="Seconds that the LLM may take, its one repair included."
     )
+    llm_wait: float = Field(
+        0.0,
+        ge=0,
+        le=600,
+        description="Seconds that a request waits for new tips of the LLM; then it takes tips that are still valid or"
+        " rule-based ones, and the LLM goes on behind the answer. 0: no request waits.",
+    )
+    llm_first_wait: float = Field(
+        2.0,
+        ge=0,
+        le=600,
+        description="Seconds that a request waits if the LLM never wrote tips for the user, unless LLM_WAIT is more.",
+    )
     llm_concurrency: int = Field(
         32,
         ge=1,
         le=10_000,
-        description="Calls of the LLM under way at once in one process; beyond them requests take rule-based tips.",
+        description="Calls of the LLM under way at once in one process; beyond them it writes no tips, neither in a"
+        " request nor behind an answer.",
     )
     request_budget: float = Field(
         8.0,

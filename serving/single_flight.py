@@ -60,10 +60,18 @@ class SingleFlight(Generic[T]):
             flight.n_callers -= 1
             self._end_if_left(flight)
 
-    def start(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> None:
-        """Start a task with this key in the background, unless it is running or `max_started` others are."""
-        if key not in self._flights and (self._max_started is None or len(self._flights) < self._max_started):
+    def start(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> bool:
+        """Start a task with this key in the background, unless it is running; False if `max_started` others are."""
+        if key not in self._flights:
+            if self._max_started is not None and len(self._flights) >= self._max_started:
+                return False
             self._launch(key, work).is_kept = True
+        return True
+
+    def n_callers(self, key: Hashable) -> int:
+        """The number of callers that wait for the running task with this key."""
+        flight = self._flights.get(key)
+        return flight.n_callers if flight else 0
 
     def keep(self, key: Hashable) -> None:
         """Let the running task with this key go on to its end, even if all its callers leave."""

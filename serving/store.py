@@ -26,11 +26,12 @@ from serving.metrics import Metrics
 from serving.pools import create_pool
 from serving.row_formats import Report, Unreadable, check_candidates, counted_in
 from tips.generator import LLMUsage
+from tips.sets import CandidateOrigin, CandidateSet
 
 ContextSource = Literal["stored", "inline", "stale", "none"]
 LLMStatus = Literal["called", "skipped", "fallback"]
-CandidateOrigin = Literal["llm", "kept", "rules", "generic"]
-"""The origin of candidates: new tips of the LLM, tips of the LLM that are still valid, rules, the generic tip."""
+CallPlace = Literal["request", "behind", "ahead"]
+"""Where the LLM is called: while a request waits for it, behind an answer, or ahead of any request."""
 
 _SQL = queries("serving", "asyncpg")
 _CONTEXTS = queries("contexts", "asyncpg")
@@ -44,34 +45,8 @@ _STATEMENT_WAITING_SHARE = 1 / 8
 
 _DECISION_COLUMNS = (
     "decision_id", "user_id", "decided_at", "tip_kind", "theme", "context_hash", "candidate_set_id", "source", "llm",
-    "materialized_at", "policy_version", "seed", "chosen", "propensities", "features",
+    "materialized_at", "policy_version", "seed", "chosen", "propensities", "features", "origin", "set_age_s",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class CandidateSet:
-    """Candidates as they are stored.
-
-    expires_at: from then on only tips that are still valid are used.
-    renew_at: from then on the LLM is called for new tips.
-    tips: JSON objects.
-    features: float32, a row for each tip, without the features of the clock.
-    """
-
-    set_id: UUID | None
-    context_hash: str
-    author: CandidateOrigin
-    expires_at: datetime
-    renew_at: datetime
-    tips: Sequence[str]
-    kinds: Sequence[str]
-    themes: Sequence[str]
-    features: bytes
-
-    @property
-    def is_by_llm(self) -> bool:
-        """Whether an LLM wrote tips of this set."""
-        return self.author in ("llm", "kept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +66,11 @@ class UserState:
     valid_until: datetime | None
     context_hash: str | None
     last_candidates: CandidateSet | None
+
+    @property
+    def account_key(self) -> str:
+        """The user and the account: work for one account is not shared with work for an earlier one."""
+        return f"{self.user_id} {self.connection_number}"
 
     @property
     def zone(self) -> ZoneInfo:
@@ -145,6 +125,8 @@ class Decision:
     chosen: int
     propensities: Sequence[float]
     features: bytes
+    origin: CandidateOrigin
+    set_age_s: float | None
 
     @property
     def values(self) -> tuple[Any, ...]:
@@ -160,6 +142,7 @@ class Store:
         pool: asyncpg.Pool,
         decision_pool: asyncpg.Pool,
         deliveries: Deliveries,
+        metrics: Metrics,
         *,
         report: Report,
         max_wait_s: float,
@@ -175,6 +158,7 @@ class Store:
         self.pool = pool
         self.deliveries = deliveries
         self.report = report
+        self._metrics = metrics
         self._decision_pool = decision_pool
         self._reaction_days = reaction_days
         self._reads: Batcher[str, UserState | None] = Batcher(
@@ -187,8 +171,9 @@ class Store:
             on_abandoned=lambda decision: deliveries.undelivered(decision.decision_id),
         )
 
-    def show(self, metrics: Metrics) -> None:
+    def show(self) -> None:
         """Show the queues and the pools in the metrics."""
+        metrics = self._metrics
         metrics.watch_queues(
             {
                 "reads": lambda: self._reads.n_waiting,
@@ -270,29 +255,44 @@ class Store:
         )
         return bool(is_written)
 
-    async def write_candidates(
-        self, user: UserState, candidates: CandidateSet, subject_hashes: Sequence[str], made_at: datetime
-    ) -> None:
-        """Append a set of candidates."""
-        await _SQL.write_candidates(
+    async def write_candidates(self, user: UserState, candidates: CandidateSet) -> bool:
+        """Append a set of candidates; False if the user's account was replaced or removed meanwhile."""
+        is_written = await _SQL.write_candidates(
             self.pool,
             candidate_set_id=candidates.set_id,
             user_id=user.user_id,
             connection_number=user.connection_number,
             context_hash=candidates.context_hash,
             author=candidates.author,
-            made_at=made_at,
+            origin=candidates.origin,
+            kept_from=candidates.kept_from,
+            made_at=candidates.made_at,
             clock_difference=CLOCK_DIFFERENCE,
             expires_at=candidates.expires_at,
             renew_at=candidates.renew_at,
             tips=candidates.tips,
-            subject_hashes=subject_hashes,
+            subject_hashes=candidates.subject_hashes,
             kinds=candidates.kinds,
             themes=candidates.themes,
             features=candidates.features,
         )
+        if is_written:
+            self._metrics.candidate_sets.labels(candidates.origin).inc()
+        return bool(is_written)
 
-    async def write_llm_call(self, user_id: str, set_id: UUID | None, usage: LLMUsage, called_at: datetime) -> None:
+    async def has_written_set(self, user: UserState) -> bool:
+        """Whether the LLM ever wrote candidates for the user's account."""
+        key = {"user_id": user.user_id, "connection_number": user.connection_number}
+        return bool(await _SQL.has_written_set(self.pool, **key))
+
+    async def renew_sooner(self, user: UserState, renew_at: datetime, latest: datetime) -> None:
+        """Let the account's newest set be renewed at `renew_at`, if it is to be renewed between that and `latest`."""
+        key = {"user_id": user.user_id, "connection_number": user.connection_number}
+        await _SQL.renew_sooner(self.pool, **key, renew_at=renew_at, latest=latest)
+
+    async def write_llm_call(
+        self, user_id: str, set_id: UUID | None, usage: LLMUsage, called_at: datetime, place: CallPlace
+    ) -> None:
         """Record one call of the LLM. set_id: the candidates that it wrote; None if there are none."""
         await _SQL.write_llm_call(
             self.pool,
@@ -303,10 +303,20 @@ class Store:
             outcome=usage.outcome,
             n_requests=usage.n_requests,
             input_tokens=usage.input_tokens,
+            cached_tokens=getattr(usage, "cached_tokens", None),
             output_tokens=usage.output_tokens,
             cost_usd=usage.cost_usd,
             seconds=usage.seconds,
+            place=place,
         )
+
+    async def read_new_accounts(self, max_accounts: int) -> dict[str, int]:
+        """Of the accounts that were connected last, those without a context, the newest first.
+
+        Returns the connection number of each user.
+        """
+        rows = _SQL.read_new_accounts(self.pool, max_accounts=max_accounts)
+        return {row["user_id"]: row["connection_number"] async for row in rows}
 
     async def remove_user(self, user_id: str) -> bool:
         """Delete a user with every row that belongs to them; False if there is no such user."""
@@ -375,9 +385,10 @@ async def open_store(
             pool,
             decision_pool,
             deliveries,
+            metrics,
             report=counted_in(metrics),
             max_wait_s=max_wait_s,
             reaction_days=reaction_days,
         )
-        store.show(metrics)
+        store.show()
         yield store

@@ -193,8 +193,9 @@ async def running_edge(
     limits: ConnectionLimits = LIMITS,
     gate_limits: GateLimits = GATE_LIMITS,
     times: ShutdownTimes = ShutdownTimes(0.0, 3.0),  # noqa: B008
+    n_background: Callable[[], int] = lambda: 0,
 ) -> AsyncIterator[Edge]:
-    """The edge on a free port of this event loop."""
+    """The edge on a free port of this event loop. n_background: the number of pieces of work behind answers."""
     work, metrics, was_ended = Work(), Metrics(), []
     routes = Starlette(
         routes=[
@@ -215,7 +216,15 @@ async def running_edge(
     )
     table = ConnectionTable(limits, metrics.refused_connection)
     metrics.watch_connections(lambda: len(table), limits.max_connections)
-    server = Server(gate, table, times, host="127.0.0.1", port=0, end_process=lambda: was_ended.append(True))
+    server = Server(
+        gate,
+        table,
+        times,
+        host="127.0.0.1",
+        port=0,
+        n_background=n_background,
+        end_process=lambda: was_ended.append(True),
+    )
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -30,6 +31,8 @@ from tips.bandit import Posterior
 
 HOURS = timedelta(hours=1)
 TOKEN = "token-of-the-product"
+NEVER_S = 1e6
+"""An interval in which a test does not see a second time."""
 
 
 class SwitchableApp:
@@ -81,9 +84,13 @@ class Service:
 
     def metric(self, name: str, **labels: str) -> float:
         """A counter of /metrics; 0 if it has not counted yet."""
+        value: float = self.run(self.metric_async(name, **labels))
+        return value
+
+    async def metric_async(self, name: str, **labels: str) -> float:
         label_text = ",".join(f'{key}="{value}"' for key, value in labels.items())
         prefix = f"{name}{{{label_text}}} " if label_text else f"{name} "
-        lines = self.request("GET", "/metrics").text.splitlines()
+        lines = (await self.request_async("GET", "/metrics")).text.splitlines()
         return sum(float(line.removeprefix(prefix)) for line in lines if line.startswith(prefix))
 
     def request(self, method: str, path: str, **options: Any) -> ServiceResponse:
@@ -118,11 +125,15 @@ class ServiceHarness:
         self.use_todoist(self.world.todoist)
         self._runner, self._stack = asyncio.Runner(), AsyncExitStack()
 
-    def open(self, database_url: str | None = None, **settings: Any) -> Service:
-        """A service; its settings are those of a production with an LLM, with shorter time-outs."""
-        return self.run(self._open(database_url or self.database_url, **settings))  # type: ignore[no-any-return]
+    def open(self, database_url: str | None = None, *, look_interval_s: float = NEVER_S, **settings: Any) -> Service:
+        """A service; its settings are those of a production with an LLM, with shorter time-outs.
 
-    async def _open(self, database_url: str, **settings: Any) -> Service:
+        look_interval_s: time between two looks for new users.
+        """
+        url = database_url or self.database_url
+        return self.run(self._open(url, look_interval_s, **settings))  # type: ignore[no-any-return]
+
+    async def _open(self, database_url: str, look_interval_s: float, **settings: Any) -> Service:
         defaults: dict[str, Any] = {
             "service_tokens": TOKEN,
             "todoist_api_url": self.world.client.base_url,
@@ -138,6 +149,7 @@ class ServiceHarness:
                 database_url,
                 CredentialCipher([self.world.key]),
                 clock=self.clock,
+                look_interval_s=look_interval_s,
             )
         )
         client = httpx.AsyncClient(
@@ -195,11 +207,15 @@ class ServiceHarness:
         return results
 
     def until(self, condition: Callable[[], object], timeout_s: float = 5.0) -> None:
-        """Run the services until a condition holds; fails after `timeout_s`."""
+        """Run the services until a condition holds, which may be a coroutine; fails after `timeout_s`."""
+
+        async def holds() -> object:
+            result = condition()
+            return await result if inspect.isawaitable(result) else result
 
         async def wait() -> None:
             async with asyncio.timeout(timeout_s):
-                while not condition():
+                while not await holds():
                     await asyncio.sleep(0.01)
 
         self.run(wait())

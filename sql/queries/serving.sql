@@ -3,8 +3,9 @@
 -- connected has neither, and what was made from an earlier account is left out.
 SELECT u.user_id, u.timezone, a.connection_number, a.auth_failures > 0 AS is_refused,
        c.materialized_at, c.valid_until, c.context_hash,
-       s.candidate_set_id, s.context_hash AS made_for, s.author, s.expires_at, s.renew_at, s.tips, s.kinds, s.themes,
-       s.features
+       s.candidate_set_id, s.context_hash AS made_for, s.author,
+       coalesce(s.origin, CASE s.author WHEN 'llm' THEN 'waited' ELSE s.author END) AS origin, s.kept_from, s.made_at,
+       s.expires_at, s.renew_at, s.tips, s.kinds, s.themes, s.features
 FROM users u
 LEFT JOIN todoist_accounts a ON a.user_id = u.user_id AND a.connected AND u.active
 LEFT JOIN context_store c
@@ -71,33 +72,64 @@ WITH before AS MATERIALIZED (
 )
 SELECT TRUE FROM written;
 
--- name: write_candidates!
--- Append a set of candidates about an account. A set from more than :clock_difference ahead was made before a clock was
--- set back: it is dated before the new one, or it would remain the newest.
+-- name: write_candidates$
+-- Append a set of candidates about an account, unless it was replaced or removed meanwhile; returns TRUE if the set was
+-- written. A set from more than :clock_difference ahead was made before a clock was set back: it is dated before the new
+-- one, or it would remain the newest.
 WITH from_the_future AS (
     UPDATE candidate_sets SET made_at = :made_at::TIMESTAMPTZ - INTERVAL '1 microsecond'
     WHERE user_id = :user_id AND made_at > :made_at::TIMESTAMPTZ + :clock_difference::INTERVAL
 )
-INSERT INTO candidate_sets (candidate_set_id, user_id, context_hash, author, made_at, expires_at, renew_at, tips,
-                            subject_hashes, kinds, themes, features, connection_number)
-SELECT :candidate_set_id, u.user_id, :context_hash, :author, :made_at, :expires_at, :renew_at, :tips, :subject_hashes,
-       :kinds, :themes, :features, :connection_number
-FROM users u WHERE u.user_id = :user_id;
+INSERT INTO candidate_sets (candidate_set_id, user_id, context_hash, author, origin, kept_from, made_at, expires_at,
+                            renew_at, tips, subject_hashes, kinds, themes, features, connection_number)
+SELECT :candidate_set_id, u.user_id, :context_hash, :author, :origin, :kept_from, :made_at, :expires_at, :renew_at,
+       :tips, :subject_hashes, :kinds, :themes, :features, a.connection_number
+FROM users u JOIN todoist_accounts a USING (user_id)
+WHERE u.user_id = :user_id AND u.active AND a.connected AND a.connection_number = :connection_number
+RETURNING TRUE;
+
+-- name: has_written_set$
+-- Whether the LLM ever wrote candidates for the account with this connection number.
+SELECT EXISTS (
+    SELECT FROM candidate_sets s JOIN todoist_accounts a USING (user_id)
+    WHERE s.user_id = :user_id AND s.author IN ('llm', 'kept') AND a.connection_number = :connection_number
+      AND is_of_account(s.connection_number, s.made_at, a.connection_number, a.connected_at));
+
+-- name: renew_sooner!
+-- Let the newest set of an account be renewed at :renew_at, if it is not of the LLM and is to be renewed between that
+-- and :latest.
+UPDATE candidate_sets SET renew_at = :renew_at
+WHERE candidate_set_id = (SELECT candidate_set_id FROM candidate_sets
+                          WHERE user_id = :user_id AND connection_number = :connection_number
+                          ORDER BY made_at DESC LIMIT 1)
+  AND author <> 'llm' AND renew_at > :renew_at AND renew_at <= :latest;
+
+-- name: read_new_accounts
+-- Of the :max_accounts accounts that were connected last, those of active users without a context of the account, the
+-- newest first.
+SELECT a.user_id, a.connection_number
+FROM (SELECT * FROM todoist_accounts ORDER BY connection_number DESC LIMIT :max_accounts) a JOIN users u USING (user_id)
+WHERE u.active AND a.connected
+  AND NOT EXISTS (
+      SELECT FROM context_store c
+      WHERE c.user_id = a.user_id
+        AND is_of_account(c.connection_number, c.materialized_at, a.connection_number, a.connected_at))
+ORDER BY a.connection_number DESC;
 
 -- name: write_decision!
 -- Log the decision of one request; no row if the user has been removed.
 INSERT INTO decisions (decision_id, user_id, decided_at, tip_kind, theme, context_hash, candidate_set_id, source, llm,
-                       materialized_at, policy_version, seed, chosen, propensities, features)
+                       materialized_at, policy_version, seed, chosen, propensities, features, origin, set_age_s)
 SELECT :decision_id, :user_id, :decided_at, :tip_kind, :theme, :context_hash, :candidate_set_id, :source, :llm,
-       :materialized_at, :policy_version, :seed, :chosen, :propensities, :features
+       :materialized_at, :policy_version, :seed, :chosen, :propensities, :features, :origin, :set_age_s
 FROM users u WHERE u.user_id = :user_id;
 
 -- name: write_llm_call!
 -- Record the usage of one call of the LLM.
-INSERT INTO llm_calls (called_at, user_id, candidate_set_id, model, outcome, n_requests, input_tokens, output_tokens,
-                       cost_usd, seconds)
-SELECT :called_at, u.user_id, :candidate_set_id, :model, :outcome, :n_requests, :input_tokens, :output_tokens,
-       :cost_usd, :seconds
+INSERT INTO llm_calls (called_at, user_id, candidate_set_id, model, outcome, n_requests, input_tokens, cached_tokens,
+                       output_tokens, cost_usd, seconds, place)
+SELECT :called_at, u.user_id, :candidate_set_id, :model, :outcome, :n_requests, :input_tokens, :cached_tokens,
+       :output_tokens, :cost_usd, :seconds, :place
 FROM users u WHERE u.user_id = :user_id;
 
 -- name: lock_decision^

@@ -216,9 +216,11 @@ class TestProblems:
         assert "canary-4711" not in caplog.text
 
 
+@pytest.mark.usefixtures("ann")
 class TestMetrics:
-    def test_counted(self, harness: ServiceHarness, service: Service) -> None:
+    def test_counted(self, harness: ServiceHarness) -> None:
         """Answers, calls and reactions are counted."""
+        service = harness.open(llm_wait=6)
         decision_id = service.tip().body["decision_id"]
         service.tip()
         service.react(decision_id, "done")

@@ -1,4 +1,4 @@
-"""The candidates of a request: kept, written by the LLM, or rule-based."""
+"""The candidates of a request that waits for the LLM: kept, written by the LLM, or rule-based."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from service import HOURS, Service, ServiceHarness, answering, task_ids, tip_abo
 from world import NOON
 
 from local.llm import Behaviour
+
+
+@pytest.fixture
+def service(harness: ServiceHarness) -> Service:
+    """A service whose requests wait for the LLM to its end."""
+    return harness.open(llm_wait=6)
 
 
 @pytest.mark.usefixtures("ann")

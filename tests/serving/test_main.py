@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from service import ServiceHarness
 
 from contexts.todoist.credentials import new_key
 from local.service import running_service
@@ -176,6 +177,21 @@ class TestProcess:
         log = (tmp_path / "log").read_text()
         assert "Finished server process" in log
         assert "Traceback" not in log
+
+    def test_ended_behind_an_answer(
+        self, harness: ServiceHarness, ann: None, environment: dict[str, str], tmp_path: Path
+    ) -> None:
+        """A process that is told to end while the LLM writes behind an answer waits for the tips and stores them."""
+        harness.llm.seconds = 1.0
+        with_llm = {"LLM_MODEL": "openai-chat:local", "LLM_FIRST_WAIT": "0", "CREDENTIALS_KEYS": harness.world.key}
+        with running_service({**environment, **with_llm}, tmp_path / "log") as service:
+            body, _ = service.tip("ann")
+            assert body["llm"] == "fallback"
+            harness.until(lambda: harness.llm.calls)
+            os.kill(service.pid, signal.SIGTERM)
+            assert os.waitstatus_to_exitcode(os.waitpid(service.pid, 0)[1]) == 0
+        assert harness.rows("SELECT origin FROM candidate_sets ORDER BY made_at") == [("rules",), ("behind",)]
+        assert harness.rows("SELECT outcome, place FROM llm_calls") == [("answered", "behind")]
 
 
 def bare(environment: Mapping[str, str]) -> dict[str, str]:

@@ -292,15 +292,18 @@ class TestBudget:
         assert task_ids([each.body["tip"] for each in responses]) <= {"t3"}
         assert task_ids(harness.candidates()) <= {"t3"}
 
-    def test_not_twice(self, harness: ServiceHarness, service: Service) -> None:
+    def test_not_twice(self, harness: ServiceHarness) -> None:
         """An LLM that used up the budget once is not called for five minutes."""
+        service = harness.open(request_budget=1.5, llm_timeout=2, llm_wait=6)
         with hanging(harness, "llm"):
             assert service.tip().origin == ("stored", "fallback")
             response = service.tip()
-        assert response.origin == ("stored", "fallback")
-        assert response.seconds < 0.3
+            assert response.origin == ("stored", "fallback")
+            assert response.seconds < 0.3
+            harness.until(lambda: harness.rows("SELECT outcome FROM llm_calls") == [("late",)])
+        harness.clock.forward(minutes=4)
+        assert service.tip().origin == ("stored", "fallback")
         assert harness.calls() == (0, 1)
-        assert harness.rows("SELECT outcome FROM llm_calls") == [("late",)]
 
     def test_fresh_while_the_llm_hangs(self, harness: ServiceHarness, service: Service) -> None:
         """A context assembled for this request is not called stale if the LLM then hangs."""

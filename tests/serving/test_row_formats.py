@@ -133,9 +133,10 @@ BROKEN_SETS = {
 class TestCandidates:
     @pytest.mark.parametrize("change", BROKEN_SETS.values(), ids=list(BROKEN_SETS))
     def test_made_again(
-        self, harness: ServiceHarness, service: Service, account: Any, change: str, caplog: pytest.LogCaptureFixture
+        self, harness: ServiceHarness, account: Any, change: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         """Candidates that cannot be read are made again for their user alone, counted, and logged without texts."""
+        service = harness.open(llm_wait=6)
         harness.add_with_context("bob", account("wash the car", "iron the shirts", "paint the fence"))
         harness.llm.behaviour = answering(tip_about("t0"), tip_about("t1"), tip_about("t2"))
         service.tip("ann")

@@ -97,6 +97,23 @@ class TestShutdown:
             assert edge.responses() == {("/v1/users/{user_id}/tip", "503", "shutting_down"): 1}
 
     @in_uvloop
+    async def test_work_behind_answers_is_finished(self) -> None:
+        """Work that goes on behind answers is waited for, and the end comes as soon as it is done."""
+        under_way = [1]
+        async with running_edge(times=ShutdownTimes(0.0, 10.0), n_background=lambda: len(under_way)) as edge:
+            edge.terminate()
+            await asyncio.sleep(0.3)
+            assert not edge.serving.done()
+            under_way.clear()
+            await asyncio.wait_for(edge.serving, 5)
+
+    @in_uvloop
+    async def test_work_behind_answers_is_given_up(self) -> None:
+        """Work behind answers cannot hold up the end beyond the grace period."""
+        async with running_edge(times=ShutdownTimes(0.0, 3.0), n_background=lambda: 1) as edge:
+            assert await seconds_until_ended(edge) < 3.0
+
+    @in_uvloop
     async def test_second_signal(self) -> None:
         """A second signal skips the waiting."""
         async with running_edge(times=ShutdownTimes(5.0, 10.0)) as edge:
