@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from assets.engine.asset import Asset
 from assets.engine.parquet import Footer
@@ -19,7 +20,7 @@ class AssetEstimate:
     n_shards, n_users: to run; the totals include up-to-date ones. n_units: units of work, None while unknown or if
     the asset declares none. is_upper_bound: all numbers are upper bounds; units_are_upper_bound: n_units is one.
     n_likely: the probable number of units. seconds: the probable duration, or an upper bound of it. Both are None
-    without past runs.
+    without past runs. cost_usd: the price of n_units, None if the work has none or it is unknown.
     """
 
     asset: str
@@ -36,6 +37,7 @@ class AssetEstimate:
     n_likely: int | None
     seconds: float | None
     seconds_are_upper_bound: bool = False
+    cost_usd: float | None = None
 
     @property
     def n_units_saved(self) -> int:
@@ -44,12 +46,26 @@ class AssetEstimate:
 
 
 def estimate(
-    plan: Plan, planner: Planner, assets: Iterable[Asset], throughput: Mapping[str, Throughput]
+    plan: Plan,
+    planner: Planner,
+    assets: Iterable[Asset],
+    throughput: Mapping[str, Throughput],
+    prices: Mapping[str, float] = MappingProxyType({}),
 ) -> list[AssetEstimate]:
-    """Estimate each of `assets`, also those without planned shards. throughput: of past runs, by unit of work."""
-    return [
+    """Estimate each of `assets`, also those without planned shards.
+
+    throughput: of past runs, by unit of work. prices: in US dollars a unit of work, for work that costs money.
+    """
+    estimates = [
         _estimate(asset, plan, planner, throughput.get(asset.work.name) if asset.work else None) for asset in assets
     ]
+    return [_with_cost(each, prices.get(each.work or "")) for each in estimates]
+
+
+def _with_cost(estimate: AssetEstimate, price: float | None) -> AssetEstimate:
+    if price is None or not estimate.n_units:
+        return estimate
+    return replace(estimate, cost_usd=price * estimate.n_units)
 
 
 def footers_of(planner: Planner, asset: Asset) -> dict[int, Footer]:

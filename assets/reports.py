@@ -112,7 +112,8 @@ def _work_cell(estimate: AssetEstimate) -> str:
     likely = f", likely {n_likely:,}" if n_likely is not None and n_likely != estimate.n_units else ""
     if estimate.n_units is None:
         return f"{unit}: not known yet{likely}"
-    return f"{'at most ' if estimate.units_are_upper_bound else ''}{estimate.n_units:,} {unit}{likely}"
+    cost = f", ${estimate.cost_usd:,.2f}" if estimate.cost_usd is not None else ""
+    return f"{'at most ' if estimate.units_are_upper_bound else ''}{estimate.n_units:,} {unit}{likely}{cost}"
 
 
 def _saved_cell(estimate: AssetEstimate) -> str:

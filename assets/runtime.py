@@ -7,13 +7,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import psycopg
 
+from assets.engine.errors import AssetError
 from assets.engine.hashing import shard_of
 from assets.engine.materialize import Lock
 from assets.engine.parquet import Shards
+from assets.tips_ahead import AheadSettings, TipWriter
 from contexts.assembly.assemble import Budget
 from contexts.assembly.history import History
 from contexts.assembly.store import ContextStore
@@ -28,6 +31,9 @@ from contexts.themes.vector_cache import VectorCache
 from contexts.todoist.accounts import Accounts
 from contexts.todoist.client import Todoist
 from contexts.todoist.credentials import CredentialCipher
+
+if TYPE_CHECKING:
+    from tips.generator import CandidateGenerator
 
 LAYOUT_LOCK = "layout"
 """The lock that writers of shards share, and that a process holds alone while it moves rows to other shards."""
@@ -49,6 +55,7 @@ class Runtime:
     todoist: Todoist
     embedder: Embedder
     vector_cache: VectorCache
+    tip_writer: TipWriter
     lock: Lock
 
     @classmethod
@@ -91,6 +98,7 @@ class Runtime:
                 n_threads=n_threads,
             ),
             vector_cache=VectorCache(connection),
+            tip_writer=tip_writer(settings, connection),
             lock=lambda asset, shard: _shard_lock(connection, asset, shard),
         )
 
@@ -109,7 +117,43 @@ class Runtime:
             VectorCache: self.vector_cache,
             Clusterer: Clusterer(model, self.store.threshold(model) or UNCALIBRATED_THRESHOLD),
             Budget: Budget(self.settings.context_token_budget),
+            TipWriter: self.tip_writer,
         }
+
+
+def tip_writer(settings: Settings, connection: psycopg.Connection[Any]) -> TipWriter:
+    """Return the writer of tips ahead of requests. Nothing is written without LLM_MODEL, or with TIPS_AHEAD=off."""
+    return TipWriter(
+        connection,
+        AheadSettings(
+            price=_PRICES[settings.tips_ahead],
+            value=settings.tips_ahead_value,
+            max_calls=settings.tips_ahead_calls,
+            max_cost_usd=settings.tips_ahead_dollars,
+            concurrency=settings.tips_ahead_concurrency,
+            timeout_s=settings.tips_ahead_timeout,
+        ),
+        partial(_new_generator, settings) if settings.writes_tips else None,
+        clock=partial(datetime.now, UTC),
+        new_id=uuid4,
+    )
+
+
+_PRICES = {"off": 1.0, "now": 1.0, "flex": 0.5}
+"""The price of a call by TIPS_AHEAD, in prices of a usual one."""
+
+
+def _new_generator(settings: Settings) -> CandidateGenerator:
+    """Return a generator; raise AssetError if there is no such model.
+
+    Only runs that write tips import pydantic-ai.
+    """
+    from tips.generator import LLMError, LLMGenerator
+
+    try:
+        return LLMGenerator(settings.llm_model or "", timeout_s=settings.tips_ahead_timeout)
+    except LLMError as error:
+        raise AssetError(str(error)) from None
 
 
 @contextmanager

@@ -119,7 +119,7 @@ class StepRunner:
     def estimate(self, plan: Plan, planner: Planner, assets: Iterable[Asset]) -> list[AssetEstimate]:
         """Estimate a plan by the throughput of past runs with the same scope."""
         throughput = self.runtime.run_log.throughput(self.now, self.options.scope)
-        return estimate(plan, planner, assets, throughput)
+        return estimate(plan, planner, assets, throughput, self.runtime.tip_writer.prices(self.now))
 
     def materialize_shard(self, step: str, shard: int, names: Collection[str]) -> Iterator[ShardResult]:
         """Materialize the named assets of one shard as far as they are still stale.
@@ -212,7 +212,8 @@ class StepRunner:
         `finish` may calibrate the model: call this on a runner whose resources were loaded after it.
         """
         planner = self._planner()
-        stale = {asset.name for asset in self.graph if not asset.is_source and planner.plan([asset])}
+        derived = [asset for asset in self.graph if not asset.is_source and not asset.on_demand]
+        stale = {asset.name for asset in derived if planner.plan([asset])}
         return {
             asset.name
             for asset in self.graph.steps[step]
@@ -298,15 +299,25 @@ class StepRunner:
     def _request(self, planner: Planner, shard: int | None = None) -> Request:
         """Return the request of a derived step: all users, observed where a fetch is newer than the stored row.
 
-        Restored rows are older than the last fetch of their user, so they are not published as of that fetch.
+        Restored rows are older than the last fetch of their user, so they are not published as of that fetch. Tips
+        are demanded for users who will probably ask for one before the next run.
         """
         self._check_options()
         fetched = self.runtime.accounts.observed(shard=shard, n_shards=self.runtime.shards.n_shards)
         restored = self._restored_users(planner, shard)
         request = self._build_request({user: at for user, at in fetched.items() if user not in restored}, shard)
+        request = replace(request, demanded=self._demanded(shard))
         if request.only_shards is not None:
             return request
         return replace(request, observe_shards=self._shards_of(self.runtime.accounts.observed_since_stored(self.now)))
+
+    def _demanded(self, shard: int | None) -> Users:
+        """Return the users for whom tips are to be written ahead, with the instant of their probable next request."""
+        settings, n_shards = self.runtime.settings, self.runtime.shards.n_shards
+        next_run = settings.next_run(self.now)
+        demand = self.runtime.tip_writer.demand(self.now, next_run, shard=shard, n_shards=n_shards)
+        only = self.options.only_users
+        return {user: at for user, at in demand.items() if not only or user in only}
 
     def _check_options(self) -> None:
         unknown = set(self.options.only_users) - self.runtime.accounts.existing(self.options.only_users)

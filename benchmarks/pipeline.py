@@ -22,7 +22,7 @@ from assets.engine.materialize import materialize, unlocked
 from assets.engine.parquet import Shards
 from assets.engine.plan import Planner, build_request
 from assets.engine.results import ShardResult, total
-from assets.runtime import Runtime
+from assets.runtime import Runtime, tip_writer
 from assets.steps import StepRunner
 from benchmarks.output import PrintLine
 from contexts.assembly.history import History
@@ -93,6 +93,7 @@ class Pipeline:
             run_log=RunLog(connection),
             todoist=todoist,
             embedder=embedder,
+            tip_writer=tip_writer(Settings(llm_model=None), connection),
             vector_cache=VectorCache(connection),
             lock=unlocked,
         )

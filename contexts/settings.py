@@ -132,6 +132,30 @@ class Settings(SharedSettings):
         description="Largest response of Todoist that a run reads, decompressed, such as 128MiB.",
     )
     todoist_concurrency: int = Field(8, ge=1, le=64, description="Maximum concurrent Todoist calls in one task.")
+    llm_model: str | None = Field(
+        None, description="provider:model of pydantic-ai, as for the service; if not set, no tips are written ahead."
+    )
+    tips_ahead: Literal["off", "now", "flex"] = Field(
+        "now",
+        description="How tips are written for users who will probably ask: off, now, or flex (OpenAI's and Gemini's"
+        " service tier at half price, slower). Contexts then leave for the provider for users who may never ask.",
+    )
+    tips_ahead_value: float = Field(
+        2.0,
+        ge=0,
+        le=1000,
+        description="Worth of an answer with the LLM's tips instead of rule-based ones, in prices of a call.",
+    )
+    tips_ahead_calls: int = Field(
+        10_000, ge=0, description="Calls of the LLM a day (UTC) ahead of requests; then no more are written ahead."
+    )
+    tips_ahead_dollars: float = Field(
+        10.0, ge=0, description="US dollars a day (UTC) for calls of the LLM ahead of requests."
+    )
+    tips_ahead_concurrency: int = Field(8, ge=1, le=256, description="Calls of the LLM under way in one task.")
+    tips_ahead_timeout: float = Field(
+        60.0, gt=0, le=3600, description="Seconds that one call of the LLM ahead of a request may take."
+    )
 
     @field_validator("materialize_schedule")
     @classmethod
@@ -139,6 +163,11 @@ class Settings(SharedSettings):
         if not croniter.is_valid(value) or len(value.split()) not in (1, 5):  # one word: @hourly
             raise ValueError("not a cron expression of five fields, such as '0 2,6,10,14,18,22 * * *'")
         return value
+
+    @property
+    def writes_tips(self) -> bool:
+        """Whether tips are written ahead of requests."""
+        return self.llm_model is not None and self.tips_ahead != "off"
 
     @cached_property
     def revision(self) -> str | None:

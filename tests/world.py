@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
@@ -22,9 +22,11 @@ from assets.engine.parquet import Shards
 from assets.engine.results import ShardResult
 from assets.runtime import Runtime
 from assets.steps import RunOptions, StepRunner
+from assets.tips_ahead import AheadSettings, TipWriter
 from contexts.assembly.assemble import Budget
 from contexts.assembly.history import History
 from contexts.assembly.store import ContextStore
+from contexts.clock import Clock
 from contexts.postgres.run_log import AssetRun, RunLog
 from contexts.settings import Settings
 from contexts.themes.cluster import Clusterer
@@ -34,6 +36,7 @@ from contexts.todoist.accounts import Accounts
 from contexts.todoist.client import Todoist
 from contexts.todoist.credentials import CredentialCipher, Credentials, new_key
 from local.todoist import LocalTodoist
+from tips.generator import CandidateGenerator
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -71,6 +74,9 @@ class World:
     budget: Budget = field(default_factory=lambda: Budget(2000))
     key: str = field(default_factory=new_key)
     graph: Graph = GRAPH
+    clock: Clock = lambda: datetime.now(UTC)
+    new_generator: Callable[[], CandidateGenerator] | None = None
+    ahead: AheadSettings = field(default_factory=AheadSettings)
 
     def __post_init__(self) -> None:
         self.accounts = Accounts(self.connection, CredentialCipher([self.key]))
@@ -97,6 +103,9 @@ class World:
             todoist=self.client,
             embedder=self.embedder,
             vector_cache=VectorCache(self.connection),
+            tip_writer=TipWriter(
+                self.connection, self.ahead, self.new_generator, clock=lambda: self.clock(), new_id=uuid4
+            ),
             lock=unlocked,
         )
 

@@ -29,7 +29,9 @@ from include.policies import HonourRetryAfter, report_late
 if TYPE_CHECKING:
     from assets.steps import RunOptions, StepRunner
 
-SIGNALS_OBSERVED = "signals_observed"
+OBSERVATIONS = {"fetch_signals": "signals_observed", "compute_context": "contexts_observed"}
+"""The Airflow Asset that a step always publishes, by step: it observed its data, changed or not."""
+
 GROUP = "feature_to_prompt"
 
 
@@ -41,14 +43,27 @@ def compile_dags(graph: Graph, settings: Settings) -> dict[str, DAG]:
 def schedule_of(graph: Graph, step: str, settings: Settings) -> Any:
     """Return a cron expression for the source step, and the triggering Airflow Assets for any other step.
 
-    A step that observes is triggered by every fetch: unchanged rows of the store become fresh again.
+    Without tips to be written ahead the step that writes them has no schedule.
+
+    A step that observes is triggered by every observation of the step before it, changed or not: unchanged rows of
+    the store become fresh again, and tips are written for those who will ask next.
     """
     if graph.is_source_step(step):
         return settings.materialize_schedule
+    if any(member.on_demand for member in graph.steps[step]) and not settings.writes_tips:
+        return None
     triggers = sorted(graph.triggers(step))
     if any(member.observes for member in graph.steps[step]):
-        triggers = [SIGNALS_OBSERVED, *(name for name in triggers if not graph[name].is_source)]
+        observed = _observed_step(graph, step)
+        others = [name for name in triggers if graph[name].step != observed]
+        triggers = [OBSERVATIONS[observed], *others]
     return reduce(or_, [_airflow_asset(name) for name in triggers])
+
+
+def _observed_step(graph: Graph, step: str) -> str:
+    """Return the last step before an observing one whose observations are published."""
+    ancestors = {graph[name].step for member in graph.steps[step] for name in graph.ancestors(member.name)}
+    return [name for name in graph.steps if name in ancestors - {step} and name in OBSERVATIONS][-1]
 
 
 def _published(graph: Graph, step: str) -> list[str]:
@@ -88,8 +103,9 @@ def _dag(graph: Graph, step: str, settings: Settings) -> DAG:
     ) as dag:
         collected = _work(step, settings, is_source=is_source, queue=_queue(members, settings))
         _publish(_published(graph, step), collected)
+        if step in OBSERVATIONS:
+            _publish_observation(OBSERVATIONS[step], collected)
         if is_source:
-            _publish_observation(collected)
             _check_refusals(collected)
     return dag
 
@@ -205,11 +221,11 @@ def _publish(names: Iterable[str], collected: Any) -> None:
         publish(collected)
 
 
-def _publish_observation(collected: Any) -> None:
-    """Add a task that always publishes: signals were observed, so unchanged rows are fresh again."""
-    outlet = _airflow_asset(SIGNALS_OBSERVED)
+def _publish_observation(name: str, collected: Any) -> None:
+    """Add a task that always publishes that data was observed: what depends on it may be due without a change."""
+    outlet = _airflow_asset(name)
 
-    @task(task_id=f"publish_{SIGNALS_OBSERVED}", outlets=[outlet], doc_md="Reports that signals were observed.")
+    @task(task_id=f"publish_{name}", outlets=[outlet], doc_md=f"Publishes {name}, whether or not anything changed.")
     def publish(outcome: dict[str, Any], *, outlet_events: Any = None) -> None:
         outlet_events[outlet].extra = {name: each["extra"] for name, each in outcome.items()}
 

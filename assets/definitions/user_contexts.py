@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import pyarrow as pa
 
 from assets.engine.asset import WorkUnit, asset
 from assets.engine.checks import users_of
+from assets.signal_rows import CLUSTER_COLUMNS, REACTION_COLUMNS, TASK_COLUMNS, signals_by_user
 from contexts.assembly.assemble import Budget, assemble
-from contexts.assembly.model import Reaction, Signals, Task, TaskGroups, Theme
 from contexts.assembly.store import row_version
 
 _SCHEMA = pa.schema(
@@ -25,10 +24,6 @@ _SCHEMA = pa.schema(
     ]
 )
 
-_NOT_OF_TASKS = ("connection_number", "timezone", "language", "is_actionable")
-
-_Rows = dict[str, list[dict[str, Any]]]
-
 
 @asset(
     step="compute_context",
@@ -38,104 +33,16 @@ _Rows = dict[str, list[dict[str, Any]]]
     work=WorkUnit("contexts_assembled", per="user"),
 )
 def user_contexts(
-    todoist_tasks: Annotated[
-        pa.Table,
-        "user_id",
-        "task_id",
-        "connection_number",
-        "timezone",
-        "language",
-        "is_actionable",
-        "title",
-        "priority",
-        "project",
-        "section",
-        "parent",
-        "labels",
-        "due_date",
-        "is_recurring",
-        "deadline_date",
-        "duration_minutes",
-        "is_by_others",
-        "is_shared",
-        "is_parent_by_others",
-    ],
-    task_clusters: Annotated[
-        pa.Table,
-        "user_id",
-        "task_id",
-        "connection_number",
-        "cluster_id",
-        "label",
-        "tags",
-        "is_by_others",
-        "duplicate_of",
-    ],
-    tip_reactions: Annotated[pa.Table, "user_id", "decision_id", "tip_kind", "theme", "reaction", "reacted_at"],
+    todoist_tasks: Annotated[pa.Table, *TASK_COLUMNS],
+    task_clusters: Annotated[pa.Table, *CLUSTER_COLUMNS],
+    tip_reactions: Annotated[pa.Table, *REACTION_COLUMNS],
     now: datetime,
     budget: Budget,
 ) -> pa.Table:
     """One row per user, including users without open tasks."""
-    tasks, clusters, reactions = map(_by_user, (todoist_tasks, task_clusters, tip_reactions))
     rows = []
-    for user, user_tasks in tasks.items():
-        signals = _signals(user, user_tasks, clusters.get(user, ()), reactions.get(user, ()))
-        assembled, groups_json = assemble(signals, now, budget), signals.groups.to_json()
+    for user, each in signals_by_user(todoist_tasks, task_clusters, tip_reactions).items():
+        assembled, groups_json = assemble(each.signals, now, budget), each.signals.groups.to_json()
         version = row_version(assembled.context_hash, assembled.valid_until, groups_json)
         rows.append({"user_id": user, **vars(assembled), "groups_json": groups_json, "row_version": version})
     return pa.Table.from_pylist(rows, schema=_SCHEMA)
-
-
-def _by_user(table: pa.Table) -> _Rows:
-    rows: _Rows = {}
-    for row in table.to_pylist():
-        rows.setdefault(row.pop("user_id"), []).append(row)
-    return rows
-
-
-def _signals(
-    user: str, rows: list[dict[str, Any]], clusters: Sequence[dict[str, Any]], reactions: Iterable[dict[str, Any]]
-) -> Signals:
-    tasks = tuple(_task(row) for row in rows if row["is_actionable"])
-    clusters = [row for row in clusters if _connection_of(row) == _connection_of(rows[0])]
-    return Signals(
-        user_id=user,
-        timezone=rows[0]["timezone"],
-        language=rows[0]["language"],
-        tasks=tasks,
-        groups=TaskGroups(tuple(_themes(clusters)), tuple(_duplicates(clusters, tasks))),
-        reactions=tuple(Reaction(**row) for row in reactions),
-    )
-
-
-def _connection_of(row: dict[str, Any]) -> int:
-    """Return the number of the account that a row was made from: themes are of one account only."""
-    return row["connection_number"] or 0  # rows of an earlier version are from before connections had numbers
-
-
-def _task(row: dict[str, Any]) -> Task:
-    fields = {name: value for name, value in row.items() if name not in _NOT_OF_TASKS}
-    return Task(**fields | {"labels": tuple(row["labels"])})
-
-
-def _themes(clusters: Iterable[dict[str, Any]]) -> Iterator[Theme]:
-    themes: dict[str, list[dict[str, Any]]] = {}
-    for row in clusters:
-        if row["cluster_id"] is not None:
-            themes.setdefault(row["cluster_id"], []).append(row)
-    for theme_id, rows in themes.items():
-        theme = rows[0]
-        task_ids = tuple(row["task_id"] for row in rows)
-        yield Theme(theme_id, theme["label"], tuple(theme["tags"]), task_ids, theme["is_by_others"] is not False)
-
-
-def _duplicates(clusters: Iterable[dict[str, Any]], tasks: Iterable[Task]) -> Iterator[tuple[tuple[str, str], ...]]:
-    """Yield the groups of duplicate tasks, each task as its id and title hash, the original first."""
-    title_hashes = {task.task_id: task.title_hash for task in tasks}
-    groups: dict[str, list[str]] = {}
-    for row in clusters:
-        if row["duplicate_of"] is not None:
-            groups.setdefault(row["duplicate_of"], []).append(row["task_id"])
-    for original, duplicates in groups.items():
-        task_ids = (original, *duplicates)
-        yield tuple((task_id, title_hashes[task_id]) for task_id in task_ids if task_id in title_hashes)

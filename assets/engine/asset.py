@@ -20,7 +20,10 @@ VALID_UNTIL = "valid_until"
 """Optional column: a row is recomputed once its instant in this column has passed, even with unchanged inputs."""
 
 Users = Mapping[str, datetime]
-"""The users whom an observing asset receives, each with the instant (aware, UTC) of their last fetch."""
+"""The users whom an observing asset receives, each with an instant (aware, UTC).
+
+It is that of their last fetch, or, if the asset works on demand, that of the request that its output is for.
+"""
 
 RowDigests = Mapping[str, bytes]
 """A digest of each user's rows, without the opaque columns; users without rows have one, too."""
@@ -84,6 +87,7 @@ class Asset:
     inputs: tuple[Input, ...]
     resources: Mapping[str, type]
     reserved: frozenset[str]
+    on_demand: bool = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> pa.Table | Output:
         """Call the asset's own function, as if it were not decorated."""
@@ -130,7 +134,8 @@ class asset:
     step: the DAG of the asset. schema: its columns; the first ones identify a row and give the order.
     code_version: raise it when the meaning of the function changes. opaque: columns that follow from the others and
     the code, left out of versions (the last bits of a vector depend on the batch size). checks: rules that a new
-    shard must meet before it replaces the old one. work: the unit that plans and run logs count.
+    shard must meet before it replaces the old one. work: the unit that plans and run logs count. on_demand: the asset
+    runs for the users for whom its output is demanded, whether or not its inputs changed.
     """
 
     step: str
@@ -139,6 +144,7 @@ class asset:
     opaque: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
     work: WorkUnit | None = None
+    on_demand: bool = False
 
     def __call__(self, function: Callable[..., pa.Table | Output]) -> Asset:
         """Read the signature: tables are inputs, reserved names are the engine's, anything else is a resource."""
@@ -162,8 +168,9 @@ class asset:
                     f"{name}: the parameter '{parameter}' cannot be resolved. Annotate an asset as"
                     f" Annotated[pa.Table, 'column', ...], or a resource with its class."
                 )
-        if not inputs and "users" not in reserved:
-            raise GraphError(f"{name} has no input and does not ask for 'users', so it would never run. Add one.")
+        if "users" not in reserved and (self.on_demand or not inputs):
+            lack = "works on demand" if self.on_demand else "has no input"
+            raise GraphError(f"{name} {lack} and does not ask for 'users', so it would never run. Add one.")
         return Asset(
             name=name,
             function=function,
@@ -176,6 +183,7 @@ class asset:
             inputs=tuple(inputs),
             resources=resources,
             reserved=frozenset(reserved),
+            on_demand=self.on_demand,
         )
 
     def _check_names(self, name: str) -> None:

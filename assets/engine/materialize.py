@@ -174,7 +174,7 @@ class _Run:
         waiting = self.request.waiting
         users = {
             user: at
-            for user, at in self.request.observed.items()
+            for user, at in self.request.users_for(asset).items()
             if user not in waiting and self._is_in(user, planned.shard)
         }
         tables = {name: source.rows() for name, source in inputs.items()}

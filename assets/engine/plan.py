@@ -15,11 +15,12 @@ from assets.engine.hashing import DIGEST_BYTES, digest_of, hash_of, recipe_of, s
 from assets.engine.index import Index
 from assets.engine.parquet import Footer, Shards
 
-Reason = Literal["observe", "missing", "code", "model", "data", "expired", "forced", "unreadable"]
+Reason = Literal["observe", "demand", "missing", "code", "model", "data", "expired", "forced", "unreadable"]
 """Why a shard runs.
 
-observe: to see new fetches. missing: no file. code, model, data: a different version of the code, of a
-resource, of an input. expired: a row's `valid_until` has passed. forced: on request. unreadable: the run will raise.
+observe: to see new fetches. demand: the output is demanded for some users. missing: no file. code, model, data: a
+different version of the code, of a resource, of an input. expired: a row's `valid_until` has passed. forced: on
+request. unreadable: the run will raise.
 """
 
 
@@ -31,7 +32,8 @@ class Request:
     observe_shards: the shards in which observing assets run, also those without an observed user. only_shards,
     only_users: the shards and users to which the run is restricted, None for no restriction. waiting: users who are
     left for a later run, see `Wait`. force: compute up-to-date users, too, unless the shard of the first input is
-    missing, which would drop their rows.
+    missing, which would drop their rows. demanded: the users whom assets on demand receive, each with the instant of
+    the request that the output is for.
     """
 
     observed: Users = field(default_factory=dict)
@@ -40,6 +42,11 @@ class Request:
     only_users: frozenset[str] | None = None
     waiting: frozenset[str] = frozenset()
     force: bool = False
+    demanded: Users = field(default_factory=dict)
+
+    def users_for(self, asset: Asset) -> Users:
+        """Return the users whom an observing asset receives."""
+        return self.demanded if asset.on_demand else self.observed
 
     def restricted(self, users: frozenset[str]) -> frozenset[str]:
         """Return the users that the request allows to compute."""
@@ -207,12 +214,15 @@ class Planner:
         """
         request = request or Request()
         observed = _by_shard(request.observed, self.shards.n_shards)
+        demanded = _by_shard(request.demanded, self.shards.n_shards)
         entries: dict[tuple[str, int], PlannedShard] = {}
         earlier = {(entry.asset, entry.shard): entry for entry in before}
         shards = range(self.shards.n_shards) if request.only_shards is None else sorted(request.only_shards)
         for asset in assets:
             for shard in shards:
                 users = observed.get(shard, frozenset()) if shard in request.observe_shards else None
+                if asset.on_demand:
+                    users = demanded.get(shard, frozenset())
                 keys = [(edge.asset, shard) for edge in asset.inputs]
                 upstream = [entry for key in keys if (entry := entries.get(key) or earlier.get(key))]
                 if planned := self._planned(asset, shard, users, upstream, request):
@@ -282,6 +292,8 @@ class Planner:
             if asset.is_source:
                 is_planned = observed is not None or self._lacks_columns(asset, shard)
                 return self._planned_source(asset, shard, observed or frozenset()) if is_planned else None
+            if asset.on_demand:
+                return self._planned_on_demand(asset, shard, observed or frozenset(), upstream, request)
             is_observed = asset.observes and observed is not None
             return self._planned_derived(asset, shard, upstream, request, is_observed=is_observed)
         except ShardUnreadable:
@@ -297,6 +309,26 @@ class Planner:
         users = footer.index.users if footer else ()
         workload = Workload(observed, len(observed.union(users)), n_rows=None if observed else 0)
         return PlannedShard(asset.name, shard, "observe", workload=workload)
+
+    def _planned_on_demand(
+        self,
+        asset: Asset,
+        shard: int,
+        demanded: frozenset[str],
+        upstream: Sequence[PlannedShard],
+        request: Request,
+    ) -> PlannedShard | None:
+        """Plan a shard if there is a demand for users of its first input, or if that input lost a user."""
+        first = self._inputs(asset, shard)[asset.inputs[0].asset]
+        if first is None:
+            return None
+        footer, present = self.footer(asset, shard), frozenset(first.index.users)
+        users = request.restricted(demanded & present)
+        is_left = footer is not None and not present.issuperset(footer.index.users)
+        if not users and not is_left:
+            return None
+        workload = Workload(users, len(present), len(users), len(users), len(users))
+        return PlannedShard(asset.name, shard, "demand" if users else "data", bool(upstream), workload)
 
     def _planned_derived(
         self, asset: Asset, shard: int, upstream: Sequence[PlannedShard], request: Request, *, is_observed: bool

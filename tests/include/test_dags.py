@@ -28,7 +28,8 @@ def names(condition):
 bag = DagBag(dag_folder=sys.argv[1])
 print("RESULT", json.dumps({
     "errors": {str(k): v for k, v in bag.import_errors.items()},
-    "heavy": [name for name in ("torch", "sentence_transformers", "transformers") if name in sys.modules],
+    "heavy": [name for name in ("torch", "sentence_transformers", "transformers", "pydantic_ai")
+              if name in sys.modules],
     "dags": {dag.dag_id: {
         "tasks": sorted(dag.task_ids), "tags": sorted(dag.tags), "runs": dag.max_active_runs,
         "retries": min(task.retries for task in dag.tasks), "owners": sorted({task.owner for task in dag.tasks}),
@@ -38,7 +39,7 @@ print("RESULT", json.dumps({
         "queues": {task.task_id: task.queue for task in dag.tasks},
         "policies": sorted({type(task.retry_policy).__name__ for task in dag.tasks}),
         "outlets": sorted(asset.name for task in dag.tasks for asset in task.outlets),
-        "schedule": dag.schedule if isinstance(dag.schedule, str) else
+        "schedule": dag.schedule if dag.schedule is None or isinstance(dag.schedule, str) else
             sorted(names(dag.schedule)),
     } for dag in bag.dags.values()},
 }))
@@ -97,8 +98,17 @@ def test_schedules_and_outlets(parsed: Any) -> None:
         "fetch_signals": (Settings().materialize_schedule, ["signals_observed", "tip_reactions", "todoist_tasks"]),
         "embed_tasks": (["todoist_tasks"], ["task_embeddings"]),
         "cluster_tasks": (["task_embeddings"], ["task_clusters"]),
-        "compute_context": (["signals_observed", "task_clusters"], ["context_store"]),
+        "compute_context": (["signals_observed", "task_clusters"], ["context_store", "contexts_observed"]),
+        "write_tips": (None, ["tip_candidates"]),
     }
+
+
+def test_tips_are_written_after_contexts(tmp_path: Path) -> None:
+    """With LLM_MODEL every observation of contexts triggers `write_tips`; with TIPS_AHEAD=off none does."""
+    with_model = airflow_environment(tmp_path) | {"LLM_MODEL": "openai:gpt-5-mini"}
+    for more, expected in ({}, ["contexts_observed"]), ({"TIPS_AHEAD": "off"}, None):
+        [dags] = python(PARSE, str(ROOT / "airflow" / "dags"), environment=with_model | more)
+        assert dags["dags"]["write_tips"]["schedule"] == expected
 
 
 def test_conventions_of_every_dag(parsed: Any) -> None:
@@ -159,7 +169,7 @@ def environment(world: World, database_url: str, server: str, tmp_path: Path) ->
 
 
 def test_each_dag_runs(world: World, account: Any, environment: dict[str, str]) -> None:
-    """All four DAGs, run in order, bring a user from Todoist to context_store over Airflow's connections."""
+    """All five DAGs, run in order, bring a user from Todoist to context_store over Airflow's connections."""
     world.add("ann", account("call the dentist", "buy milk"))
     runs = python(RUN, str(ROOT / "airflow" / "dags"), *GRAPH.steps, environment=environment)
     assert {dag_id: state for dag_id, state, _ in runs} == dict.fromkeys(GRAPH.steps, "success")

@@ -1,0 +1,249 @@
+"""Tips written ahead: for whom, from which context, within which budget, and what a run without the LLM does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from world import NOON, World
+
+from assets.reports import estimate_table
+from assets.steps import RunOptions, StepRunner
+from assets.tips_ahead import AheadSettings
+from contexts.assembly.model import UserContext, tasks_shown
+from contexts.todoist.credentials import Credentials
+from tips.candidates import GeneratedTip
+from tips.generator import Generation, LLMUsage
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+class Scribe:
+    """A generator that writes two tips about a user's first task; `is_down` lets it be out of reach."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[UserContext, date]] = []
+        self.is_down = False
+        self.usage = LLMUsage("test:scribe", "answered", 1, 1000, 100, 0.004, 0.5)
+
+    async def generate(self, context: UserContext, today: date, *, timeout_s: float) -> Generation:
+        if self.is_down:
+            return Generation((), None)
+        self.asked.append((context, today))
+        task_ids = tuple(tasks_shown(context))[:1]
+        tips = [
+            GeneratedTip(kind=kind, title=f"Begin {kind}", body="Ten minutes.", task_ids=task_ids, only_today=False)
+            for kind in ("focus", "plan")
+        ]
+        return Generation(tuple(tips), self.usage)
+
+
+@pytest.fixture
+def scribe(world: World) -> Scribe:
+    """The LLM of the world's pipeline, whose clock stands still."""
+    scribe = Scribe()
+    world.new_generator, world.clock = (lambda: scribe), (lambda: NOON)
+    return scribe
+
+
+def ask_daily(world: World, user: str, at: datetime, n_days: int = 14) -> None:
+    """Let a user, who was added long ago, have asked at the time of day of `at` on each of the last days."""
+    world.connection.execute("UPDATE users SET created_at = %s WHERE user_id = %s", (NOON - 60 * DAY, user))
+    for day in range(1, n_days + 1):
+        world.connection.execute(
+            "INSERT INTO decisions (decision_id, user_id, decided_at) VALUES (%s, %s, %s)",
+            (uuid4(), user, at - day * DAY),
+        )
+
+
+def sets_of(world: World, user: str) -> list[tuple[Any, ...]]:
+    """The author, origin and context of each set of a user, oldest first."""
+    return world.connection.execute(
+        "SELECT author, origin, context_hash FROM candidate_sets WHERE user_id = %s ORDER BY made_at", (user,)
+    ).fetchall()
+
+
+def counts(night: dict[str, Any]) -> dict[str, int]:
+    """The counts of the asset that are not 0, over all shards."""
+    sums: dict[str, int] = {}
+    for result in night["tip_candidates"]:
+        for name, n in result.counts.items():
+            sums[name] = sums.get(name, 0) + n
+    return {name: n for name, n in sums.items() if n}
+
+
+def test_probable_users(world: World, account: Any, scribe: Scribe) -> None:
+    """Users who usually ask before the next run get a set from their stored context; others get none."""
+    for user in ("ann", "bob"):
+        world.add(user, account("call the dentist"))
+    ask_daily(world, "ann", NOON + HOUR)
+    ask_daily(world, "bob", NOON + 9 * HOUR)
+    night = world.night(NOON)
+    context_hash = world.stored()["ann"]["context_hash"]
+    assert sets_of(world, "ann") == [("llm", "ahead", context_hash)]
+    assert sets_of(world, "bob") == []
+    assert counts(night) == {"tips_written": 1}
+    [row] = world.rows("tip_candidates")
+    assert (row["user_id"], row["context_hash"], row["n_tips"]) == ("ann", context_hash, 2)
+    [call] = world.connection.execute("SELECT user_id, place, candidate_set_id::TEXT FROM llm_calls").fetchall()
+    assert call == ("ann", "ahead", row["candidate_set_id"])
+
+
+def test_once(world: World, account: Any, scribe: Scribe) -> None:
+    """A set whose tips are still valid is not written again; after a change of its task it is."""
+    world.add("ann", account("call the dentist"))
+    ask_daily(world, "ann", NOON + HOUR)
+    world.night(NOON)
+    assert counts(world.night(NOON + timedelta(minutes=10))) == {"tips_still_valid": 1}
+    world.todoist.advance("ann", {"items": [{"id": "t0", "content": "call the surgeon", "added_by_uid": "1"}]})
+    assert counts(world.night(NOON + timedelta(minutes=20)))["tips_written"] == 1
+    assert len(scribe.asked) == 2
+
+
+def test_day_of_the_request(world: World, account: Any, scribe: Scribe) -> None:
+    """A set for a request after the user's midnight is written from the context of that day."""
+    world.add("ann", account({"id": "t0", "content": "call", "due": {"date": "2026-11-24"}}))
+    before_midnight = NOON + 10 * HOUR
+    world.clock = lambda: before_midnight
+    ask_daily(world, "ann", NOON + 13 * HOUR)
+    world.night(before_midnight)
+    [(context, today)] = scribe.asked
+    assert today == date(2026, 11, 24)
+    assert list(context.tasks) == ["today"]
+    [(_, _, context_hash)] = sets_of(world, "ann")
+    world.night(NOON + 13 * HOUR)
+    assert world.stored()["ann"]["context_hash"] == context_hash
+
+
+def test_budget_of_calls(world: World, account: Any, scribe: Scribe) -> None:
+    """After the last call of a day's budget nothing more is written ahead, until the next day."""
+    world.ahead = AheadSettings(max_calls=1)
+    for user in ("ann", "bob", "cem"):
+        world.add(user, account(f"call the dentist of {user}"))
+        ask_daily(world, user, NOON + HOUR)
+    world.n_shards = 1
+    assert counts(world.night(NOON)) == {"tips_written": 1, "tips_left_out": 2}
+    assert "tips_written" not in counts(world.night(NOON + timedelta(minutes=10)))
+    world.clock = lambda: NOON + DAY
+    assert counts(world.night(NOON + DAY))["tips_written"] == 1
+
+
+def test_budget_of_dollars(world: World, account: Any, scribe: Scribe) -> None:
+    """The known cost of a day's calls ends writing ahead, too."""
+    world.ahead, world.n_shards = AheadSettings(max_cost_usd=0.004, concurrency=1), 1
+    for user in ("ann", "bob"):
+        world.add(user, account("call the dentist"))
+        ask_daily(world, user, NOON + HOUR)
+    assert counts(world.night(NOON)) == {"tips_written": 1, "tips_left_out": 1}
+
+
+def test_provider_down(world: World, account: Any, scribe: Scribe) -> None:
+    """If the LLM does not answer, contexts are stored as ever, and a later run writes the tips."""
+    world.add("ann", account("call the dentist"))
+    ask_daily(world, "ann", NOON + HOUR)
+    scribe.is_down = True
+    assert counts(world.night(NOON)) == {"tips_left_out": 1}
+    assert world.stored()["ann"]["materialized_at"] == NOON
+    scribe.is_down = False
+    assert counts(world.night(NOON + timedelta(minutes=10)))["tips_written"] == 1
+
+
+def test_paid_once(world: World, account: Any, scribe: Scribe) -> None:
+    """A run that died after the LLM had written a set leaves it stored: the next run adopts it without a call."""
+    world.add("ann", account("call the dentist"))
+    ask_daily(world, "ann", NOON + HOUR)
+    world.night(NOON)
+    for path in (world.root / "tip_candidates").rglob("*.parquet"):
+        path.unlink()
+    assert counts(world.night(NOON + timedelta(minutes=10))) == {"tips_still_valid": 1}
+    assert [row["user_id"] for row in world.rows("tip_candidates")] == ["ann"]
+    assert len(scribe.asked) == 1
+
+
+def test_replaced_account(world: World, account: Any, scribe: Scribe) -> None:
+    """A set for an earlier account of a user is none for the present one."""
+    world.add("ann", account("call the dentist"))
+    ask_daily(world, "ann", NOON + HOUR)
+    world.night(NOON)
+    world.todoist.load("another-token", account("call the dentist"), user="ann-2")
+    world.accounts.add("ann", email="ann@example.org", timezone="UTC", credentials=Credentials("another-token"))
+    world.connection.execute("UPDATE todoist_accounts SET connected_at = %s", (NOON + timedelta(minutes=1),))
+    assert counts(world.night(NOON + timedelta(minutes=10)))["tips_written"] == 1
+
+
+def test_users_of_no_account(world: World, account: Any, scribe: Scribe) -> None:
+    """No text of an inactive or refused user goes to the LLM."""
+    for user in ("ann", "bob"):
+        world.add(user, account("call the dentist"))
+        ask_daily(world, user, NOON + HOUR)
+    world.ahead = replace(world.ahead, max_calls=0)
+    world.night(NOON)
+    world.ahead = AheadSettings()
+    world.accounts.set_active("ann", active=False)
+    world.connection.execute("UPDATE todoist_accounts SET auth_failures = 1 WHERE user_id = 'bob'")
+    assert world.runtime.tip_writer.demand(NOON, NOON + 4 * HOUR, shard=None, n_shards=2) == {}
+
+
+def test_without_an_llm(world: World, account: Any) -> None:
+    """Without LLM_MODEL the step plans nothing, whoever will ask."""
+    world.add("ann", account("call the dentist"))
+    ask_daily(world, "ann", NOON + HOUR)
+    assert world.night(NOON)["tip_candidates"] == []
+
+
+def test_price(world: World, account: Any, scribe: Scribe) -> None:
+    """A plan shows how many sets a run writes at most, and their price by the mean cost of past calls."""
+    for user in ("ann", "bob"):
+        world.add(user, account("call the dentist"))
+        ask_daily(world, user, NOON + HOUR)
+    world.night(NOON)
+    runner = StepRunner(world.graph, world.runtime, world.resources, NOON + DAY, RunOptions())
+    line = [line for line in estimate_table(runner.estimate(*runner.forecast(), world.graph)) if "tip_cand" in line]
+    assert "demand" in line[0]
+    assert "at most 2 tips written" in line[0]
+    assert "$0.01" in line[0]
+
+
+class TestProbability:
+    def probability(self, world: World, user: str) -> float:
+        """The probability that a user asks between noon and 14:00."""
+        return world.runtime.tip_writer.probabilities(NOON, NOON + 2 * HOUR)[user]
+
+    def test_daily(self, world: World, account: Any, scribe: Scribe) -> None:
+        """Somebody who asks every day at that time will nearly certainly ask, and at that time."""
+        world.add("ann", account())
+        ask_daily(world, "ann", NOON + HOUR, n_days=21)
+        assert self.probability(world, "ann") > 0.95
+        assert world.runtime.tip_writer.demand(NOON, NOON + 2 * HOUR, shard=None, n_shards=2) == {"ann": NOON + HOUR}
+
+    def test_stopped(self, world: World, account: Any, scribe: Scribe) -> None:
+        """For somebody who asked daily and stopped a week ago nothing is written any more."""
+        world.add("ann", account())
+        ask_daily(world, "ann", NOON + HOUR - 7 * DAY)
+        assert 0.1 < self.probability(world, "ann") < AheadSettings().threshold
+
+    def test_new(self, world: World, account: Any, scribe: Scribe) -> None:
+        """For somebody new the share of all users counts."""
+        for user in ("ann", "bob", "cem", "new"):
+            world.add(user, account())
+        for user in ("ann", "bob", "cem"):
+            ask_daily(world, user, NOON + HOUR)
+        world.connection.execute("UPDATE users SET created_at = %s WHERE user_id = 'new'", (NOON - HOUR,))
+        assert 0.3 < self.probability(world, "new") < 0.8
+
+    def test_local_time(self, world: World, account: Any, scribe: Scribe) -> None:
+        """The time of the request is that of the user's own day, also across a change of summer time."""
+        world.add("ann", account(), timezone="Europe/Berlin")
+        world.connection.execute("UPDATE users SET created_at = %s, timezone = 'Europe/Berlin'", (NOON - 60 * DAY,))
+        march = datetime(2026, 3, 29, 12, tzinfo=NOON.tzinfo)  # summer time began at 01:00 UTC
+        for day in range(1, 8):
+            world.connection.execute(
+                "INSERT INTO decisions (decision_id, user_id, decided_at) VALUES (%s, 'ann', %s)",
+                (uuid4(), march + HOUR - day * DAY),  # at 14:00 in Berlin, which is noon from now on
+            )
+        world.connection.execute("UPDATE users SET created_at = %s", (march - 8 * DAY,))
+        demand = world.runtime.tip_writer.demand(march, march + HOUR, shard=None, n_shards=2)
+        assert demand == {"ann": march}
