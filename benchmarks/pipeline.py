@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from assets.engine.plan import Planner, build_request
 from assets.engine.results import ShardResult, total
 from assets.runtime import Runtime, tip_writer
 from assets.steps import StepRunner
+from assets.tips_ahead import TipWriter
 from benchmarks.output import PrintLine
 from contexts.assembly.history import History
 from contexts.assembly.store import ContextStore
@@ -75,11 +76,13 @@ class Pipeline:
         root: Path,
         n_shards: int,
         key: str | None = None,
+        writer: TipWriter | None = None,
     ) -> None:
         """Open the pipeline.
 
         root: the folder of all Parquet files.
         key: encrypts the users' credentials; None generates one, if no other process reads them.
+        writer: writes tips ahead of requests; None: nothing is written ahead.
         """
         self.accounts = Accounts(connection, CredentialCipher([key or new_key()]))
         self._root = root
@@ -93,7 +96,7 @@ class Pipeline:
             run_log=RunLog(connection),
             todoist=todoist,
             embedder=embedder,
-            tip_writer=tip_writer(Settings(llm_model=None), connection),
+            tip_writer=writer or tip_writer(Settings(llm_model=None), connection),
             vector_cache=VectorCache(connection),
             lock=unlocked,
         )
@@ -110,10 +113,11 @@ class Pipeline:
 
         scope, next_run_at: select the users to fetch (see `Accounts.due`); the next run is in four hours by default.
         """
-        costs = []
-        due = self.accounts.due(now, next_run_at or now + _DEFAULT_INTERVAL, scope=scope)
+        costs, next_run_at = [], next_run_at or now + _DEFAULT_INTERVAL
+        due = self.accounts.due(now, next_run_at, scope=scope)
         for asset in GRAPH:
-            costs.append(self._run_asset(asset, now, due, print_line))
+            users = self._users_of(asset, now, next_run_at, due)
+            costs.append(self._run_asset(asset, now, users, print_line))
             print_line(f"  {asset.name}: {costs[-1].seconds:.2f} s")
         return costs
 
@@ -124,10 +128,10 @@ class Pipeline:
         runner.estimate(*runner.forecast(), GRAPH)
         return time.perf_counter() - started
 
-    def _run_asset(self, asset: Asset, now: datetime, due: Users, print_line: PrintLine) -> AssetCost:
+    def _run_asset(self, asset: Asset, now: datetime, users: Users, print_line: PrintLine) -> AssetCost:
         files_before, memory = self._files(), MemoryMeter.start()
         started, started_cpu = time.perf_counter(), time.process_time()
-        results = self._materialize(asset, now, due, print_line)
+        results = self._materialize(asset, now, users, print_line)
         seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - started_cpu
         written_files = self._files() - files_before
         counts = total(results)
@@ -145,23 +149,28 @@ class Pipeline:
             counts=counts,
         )
 
-    def _materialize(self, asset: Asset, now: datetime, due: Users, print_line: PrintLine) -> list[ShardResult]:
+    def _materialize(self, asset: Asset, now: datetime, users: Users, print_line: PrintLine) -> list[ShardResult]:
         """Materialize an asset as its step does: calibrate the threshold, then run shard by shard."""
         if asset is task_clusters:
             calibrate_model(self._shards, self._runtime.store, self._runtime.embedder.version)
-        observed = self._users_by_shard(self._observed_users(asset, due))
+        by_shard = self._users_by_shard(users)
         resources, n_shards = self._runtime.load_resources(), self._shards.n_shards
         progress = ProgressLogger(f"shards of {asset.name}", n_shards, lambda line: print_line(f"  {line}"))
         results: list[ShardResult] = []
         for shard in range(n_shards):
-            if shard in observed or not asset.is_source:
-                request = build_request(n_shards, observed.get(shard, {}), only_shards=[shard])
+            if shard in by_shard or not asset.is_source:
+                request = build_request(n_shards, by_shard.get(shard, {}), only_shards=[shard])
+                if asset.on_demand:
+                    request = replace(request, demanded=request.observed)
                 plan = Planner(GRAPH, self._shards, resources, now).plan([asset], request)
                 results += materialize(plan, GRAPH, self._shards, resources=resources, now=now)
             progress.add(1)
         return results
 
-    def _observed_users(self, asset: Asset, due: Users) -> Users:
+    def _users_of(self, asset: Asset, now: datetime, next_run_at: datetime, due: Users) -> Users:
+        """The users whom an asset receives, as the step runner finds them."""
+        if asset.on_demand:
+            return self._runtime.tip_writer.demand(now, next_run_at, shard=None, n_shards=self._shards.n_shards)
         if asset.step == FETCH_STEP:
             return due
         return self.accounts.observed() if asset.observes else {}

@@ -10,13 +10,16 @@ from argparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from benchmarks.output import LOCAL_FOLDER
-from benchmarks.week.ahead_of_time import simulate_ahead_of_time
+from benchmarks.week.ahead_of_time import RuleResult, simulate_ahead_of_time
 from benchmarks.week.chart import save_chart
+from benchmarks.week.habits import HARDER_WORLD, STEADY_WORLD
 from benchmarks.week.on_demand import paged_fetcher, simulate_on_demand, sync_fetcher
 from benchmarks.week.report import Comparison, print_comparison, save_comparison, title_of
+from benchmarks.week.rules import RULES, Rule
+from benchmarks.week.rules_report import print_rules, save_rules
 from benchmarks.week.service import set_llm_url
 from benchmarks.week.stand_ins import running_llm_stand_in
-from benchmarks.week.workload import generate_workload
+from benchmarks.week.workload import Workload, generate_workload
 
 _FOLDER = LOCAL_FOLDER / "week"
 
@@ -26,6 +29,8 @@ _console = Console(highlight=False)
 def main() -> int:
     """Simulate the week three times, print the table, write `.local/week.json` and `.local/week.png`."""
     options = _options()
+    if options.rules:
+        return _compare_rules(options)
     shutil.rmtree(_FOLDER, ignore_errors=True)
     _FOLDER.mkdir(parents=True)
     try:
@@ -45,7 +50,7 @@ async def _simulate(options: Namespace) -> Comparison:
     with running_llm_stand_in() as llm_url:
         set_llm_url(llm_url)
         _print_line("This system")
-        ahead = await simulate_ahead_of_time(workload, _FOLDER, _print_line)
+        ahead = (await simulate_ahead_of_time(workload, _FOLDER, _print_line)).week
         _print_line("On demand, one /sync call per request")
         n_days = options.timed_days
         sync = await simulate_on_demand(
@@ -58,12 +63,44 @@ async def _simulate(options: Namespace) -> Comparison:
     return Comparison(options.days, workload.n_first_requests, workload.people, ahead, sync, paged)
 
 
+def _compare_rules(options: Namespace) -> int:
+    """Simulate the week for each rule and world, print a table for each world, write `.local/week-rules.json`."""
+    worlds = {"steady": [STEADY_WORLD], "harder": [HARDER_WORLD], "both": [STEADY_WORLD, HARDER_WORLD]}[options.world]
+    results = {}
+    for world in worlds:
+        workload = generate_workload(options.users, options.days, seed=options.seed, world=world)
+        _print_line(f"{world.name}: {workload.n_requests} requests, {len(workload.joins)} users join")
+        results[world.name] = [
+            asyncio.run(_simulate_rule(workload, rule)) for rule in RULES if rule.name in options.rules
+        ]
+        print_rules(world.name, results[world.name], _console)
+    save_rules(results, LOCAL_FOLDER / "week-rules.json")
+    return 0
+
+
+async def _simulate_rule(workload: Workload, rule: Rule) -> RuleResult:
+    _print_line(rule.name)
+    shutil.rmtree(_FOLDER, ignore_errors=True)
+    _FOLDER.mkdir(parents=True)
+    try:
+        with running_llm_stand_in() as llm_url:
+            set_llm_url(llm_url)
+            return await simulate_ahead_of_time(workload, _FOLDER, _print_line, rule)
+    finally:
+        shutil.rmtree(_FOLDER, ignore_errors=True)
+
+
 def _options() -> Namespace:
     parser = ArgumentParser(prog="python -m benchmarks.week", description=__doc__)
     parser.add_argument("--users", type=int, default=300)
     parser.add_argument("--days", type=int, default=7)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--timed-days", type=int, default=1, help="days on which on-demand answers are timed")
+    names = [rule.name for rule in RULES]
+    parser.add_argument(
+        "--rules", nargs="*", choices=names, help=f"compare rules of calling the LLM: {', '.join(names)}"
+    )
+    parser.add_argument("--world", choices=["steady", "harder", "both"], default="both", help="for --rules")
     return parser.parse_args()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -18,9 +18,11 @@ from typing import Any
 
 from benchmarks.output import PrintLine
 from benchmarks.week import causes
+from benchmarks.week.coverage import CalibrationBin, Coverage, Forecast, calibration, measure_coverage
 from benchmarks.week.measurements import TimedAnswer, WeekResult
 from benchmarks.week.reactions import draw_reaction
-from benchmarks.week.stand_ins import TodoistControl, running_todoist_stand_in
+from benchmarks.week.rules import DEFAULT_RULE, Rule
+from benchmarks.week.stand_ins import LLM_SECONDS, TodoistControl, running_todoist_stand_in
 from benchmarks.week.system import ScheduledRun, System, running_system
 from benchmarks.week.timeline import SimulatedClock, Timeline, WaitingUsers
 from benchmarks.week.workload import MONDAY, WARM_UP, TipRequest, Workload
@@ -33,6 +35,9 @@ _IGNORE_INTERVAL = timedelta(minutes=30)
 
 _REFRESH_PAUSE_S = 0.5
 """Seconds that a background refresh takes; the simulated clock must not advance much in this time."""
+
+_WRITING_PAUSE_S = LLM_SECONDS + 0.3
+"""Seconds in which the LLM writes behind an answer; for the same reason."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,10 @@ class AheadOfTimeWeek:
     todoist: TodoistControl
     timeline: Timeline
     waiting_users: WaitingUsers
+    rule: Rule
     answers: list[TimedAnswer] = field(default_factory=list)
     runs: list[ScheduledRun] = field(default_factory=list)
+    forecasts: list[Forecast] = field(default_factory=list)
     todoist_calls: list[TodoistCalls] = field(default_factory=list)
     n_tips: Counter[str] = field(default_factory=Counter)
 
@@ -78,7 +85,7 @@ class AheadOfTimeWeek:
         answers = [answer for answer in self.answers if answer.at >= MONDAY]
         n_inline = sum(answer.source == "inline" for answer in answers)
         return WeekResult(
-            name="this system",
+            name=self.rule.name,
             n_requests=len(answers),
             answers=answers,
             todoist={
@@ -99,6 +106,9 @@ class AheadOfTimeWeek:
         schedule(MONDAY, self._count_todoist_calls)
         for at in self.system.run_times(start, until):
             schedule(at, partial(self._run_pipeline, at))
+        users = {user.user_id: user for user in self.workload.users}
+        for user_id, at in self.workload.joins.items():
+            schedule(at, partial(self.system.join, users[user_id], at))
         for change in self.workload.changes:
             schedule(change.at, partial(self.todoist.apply, change))
         for request in self.workload.requests:
@@ -108,6 +118,8 @@ class AheadOfTimeWeek:
 
     async def _run_pipeline(self, at: datetime) -> None:
         await self.waiting_users.wait()
+        if at >= MONDAY:
+            self.forecasts.append(self.system.forecast(at))
         self.runs.append(await self.system.run_pipeline(at))
 
     async def _ask(self, request: TipRequest) -> None:
@@ -122,6 +134,8 @@ class AheadOfTimeWeek:
         revalidate_after = self.system.serving_settings.revalidate_after
         if answer["source"] == "stored" and answer["age_seconds"] > revalidate_after.total_seconds():
             await asyncio.sleep(_REFRESH_PAUSE_S)
+        if self.system.has_made_a_set(answer["decision_id"]):
+            await asyncio.sleep(_WRITING_PAUSE_S)
 
     def _schedule_reaction(self, request: TipRequest, answer: Mapping[str, Any]) -> None:
         self.n_tips[request.user_id] += 1
@@ -140,7 +154,18 @@ class AheadOfTimeWeek:
         return sum(run.n_todoist_calls for run in self.runs if run.at >= MONDAY and run.scope is scope)
 
 
-async def simulate_ahead_of_time(workload: Workload, folder: Path, print_line: PrintLine) -> WeekResult:
+@dataclass(frozen=True)
+class RuleResult:
+    """The week of this system by one rule of calling the LLM."""
+
+    week: WeekResult
+    coverage: Coverage
+    calibration: Sequence[CalibrationBin]
+
+
+async def simulate_ahead_of_time(
+    workload: Workload, folder: Path, print_line: PrintLine, rule: Rule = DEFAULT_RULE
+) -> RuleResult:
     """Simulate the week with a new system.
 
     folder: for the data of the system.
@@ -148,11 +173,16 @@ async def simulate_ahead_of_time(workload: Workload, folder: Path, print_line: P
     clock = SimulatedClock(MONDAY - WARM_UP)
     async with AsyncExitStack() as stack:
         todoist = stack.enter_context(running_todoist_stand_in(workload.users))
-        system = await stack.enter_async_context(running_system(workload, todoist.url, clock, folder))
+        system = await stack.enter_async_context(running_system(workload, todoist.url, clock, folder, rule))
         group = await stack.enter_async_context(asyncio.TaskGroup())
         waiting_users = WaitingUsers(
             group, max_users=_MAX_WAITING_USERS, max_wait=_MAX_WAIT, head_start_s=_HEAD_START_S
         )
-        week = AheadOfTimeWeek(workload, system, todoist, Timeline(clock, print_line), waiting_users)
+        week = AheadOfTimeWeek(workload, system, todoist, Timeline(clock, print_line), waiting_users, rule)
         await week.simulate()
-        return week.result()
+        requests = [(request.user_id, request.at) for request in workload.requests]
+        return RuleResult(
+            week.result(),
+            measure_coverage(system.connection, workload.joins.keys()),
+            calibration(week.forecasts, requests),
+        )

@@ -29,11 +29,13 @@ class ServiceConnections:
     """The addresses that the service connects to.
 
     key: encrypts the users' credentials.
+    llm_wait_s: seconds that a request waits for the LLM.
     """
 
     database_url: str
     todoist_url: str
     key: str
+    llm_wait_s: float = 0.0
 
 
 def set_llm_url(url: str) -> None:
@@ -41,10 +43,13 @@ def set_llm_url(url: str) -> None:
     os.environ.update({"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": "none is needed"})
 
 
-def service_settings(todoist_url: str) -> ServingSettings:
-    """The settings of the service: the defaults, independent of the environment."""
+def service_settings(connections: ServiceConnections) -> ServingSettings:
+    """The settings of the service: the defaults, independent of the environment, but for the rule of the LLM."""
     return ServingSettings(
-        service_tokens=(SecretStr(SERVICE_TOKEN),), todoist_api_url=todoist_url, llm_model=LLM_MODEL
+        service_tokens=(SecretStr(SERVICE_TOKEN),),
+        todoist_api_url=connections.todoist_url,
+        llm_model=LLM_MODEL,
+        llm_wait=connections.llm_wait_s,
     )
 
 
@@ -69,7 +74,7 @@ def _run(connections: ServiceConnections, clock: SimulatedClock, parent: Connect
 
 
 async def _serve(connections: ServiceConnections, clock: SimulatedClock, parent: Connection) -> None:
-    settings, cipher = service_settings(connections.todoist_url), CredentialCipher([connections.key])
+    settings, cipher = service_settings(connections), CredentialCipher([connections.key])
     async with open_app(settings, connections.database_url, cipher, clock=clock.now) as app:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             parent.send(f"http://127.0.0.1:{listener.getsockname()[1]}")

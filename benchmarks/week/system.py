@@ -7,17 +7,27 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import httpx
 import psycopg
 from prometheus_client.parser import text_string_to_metric_families
 
+from assets.tips_ahead import AheadSettings, TipWriter
 from benchmarks.pipeline import Pipeline
-from benchmarks.week.service import SERVICE_TOKEN, ServiceConnections, running_week_service, service_settings
+from benchmarks.week.coverage import Forecast
+from benchmarks.week.rules import Rule
+from benchmarks.week.service import (
+    LLM_MODEL,
+    SERVICE_TOKEN,
+    ServiceConnections,
+    running_week_service,
+    service_settings,
+)
 from benchmarks.week.timeline import SimulatedClock
 from benchmarks.week.word_embedder import WordEmbedder
 from benchmarks.week.workload import MONDAY, WARM_UP, Workload
@@ -28,13 +38,19 @@ from contexts.todoist.accounts import FetchScope
 from contexts.todoist.client import Todoist
 from contexts.todoist.credentials import Credentials, new_key
 from local import postgres
+from local.samples import SampleUser
 from serving.__main__ import POLICY
 from serving.learn import Learner
 from serving.metrics import Metrics
 from serving.settings import ServingSettings
+from tips.generator import LLMGenerator
 
 _N_SHARDS = 4
 _FETCH_CONCURRENCY = 32
+_LLM_TIMEOUT_S = 30.0
+
+_MAX_PREPARATION_S = 15
+"""Seconds within which the service assembles the context of a new user and writes the first tips."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,7 @@ class System:
 
     connection: psycopg.Connection[Any]
     pipeline: Pipeline
+    writer: TipWriter
     client: httpx.AsyncClient
     learner: Learner
     settings: Settings
@@ -77,9 +94,31 @@ class System:
         n_calls = counts.get("todoist_calls_full", 0) + counts.get("todoist_calls_incremental", 0)
         return ScheduledRun(at, scope, n_calls)
 
+    def forecast(self, at: datetime) -> Forecast:
+        """The probabilities of requests before the next run."""
+        until = self.settings.next_run(at)
+        return Forecast(at, until, self.writer.probabilities(at, until))
+
+    async def join(self, user: SampleUser, at: datetime) -> None:
+        """Connect a new user's account, and give the service the seconds in which it notices new accounts."""
+        _add_user(self.pipeline, user)
+        values = {"user": user.user_id, "at": at}
+        self.connection.execute("UPDATE users SET created_at = %(at)s WHERE user_id = %(user)s", values)
+        self.connection.execute("UPDATE todoist_accounts SET connected_at = %(at)s WHERE user_id = %(user)s", values)
+        for _ in range(_MAX_PREPARATION_S):
+            await asyncio.sleep(1)
+            found = "SELECT FROM candidate_sets WHERE user_id = %(user)s"
+            if self.connection.execute(found, values).fetchone() is not None:
+                return
+
     async def tip(self, user_id: str) -> Mapping[str, Any]:
         """Request a tip and return the service's answer."""
         return await self._post(f"/v1/users/{user_id}/tip")
+
+    def has_made_a_set(self, decision_id: str) -> bool:
+        """Whether candidates were made for a decision without the LLM, which may write behind it then."""
+        made = "SELECT FROM decisions WHERE decision_id = %s AND origin IN ('kept', 'rules') AND set_age_s < 60"
+        return self.connection.execute(made, [decision_id]).fetchone() is not None
 
     async def react(self, decision_id: str, reaction: str) -> None:
         """Send a user's reaction to a tip."""
@@ -103,25 +142,29 @@ class System:
 
 @asynccontextmanager
 async def running_system(
-    workload: Workload, todoist_url: str, clock: SimulatedClock, folder: Path
+    workload: Workload, todoist_url: str, clock: SimulatedClock, folder: Path, rule: Rule
 ) -> AsyncIterator[System]:
     """Run the system with existing users, all of whom are fetched at the start of the warm-up."""
     key = new_key()
     with postgres.running_postgres(folder / "postgres") as url, connect(url) as connection:
         migrate(connection)
         todoist = Todoist(todoist_url, concurrency=_FETCH_CONCURRENCY)
-        pipeline = Pipeline(connection, todoist, WordEmbedder(), folder / "data", _N_SHARDS, key)
+        new_generator = partial(LLMGenerator, LLM_MODEL, timeout_s=_LLM_TIMEOUT_S) if rule.ahead else None
+        writer = TipWriter(connection, rule.ahead or AheadSettings(), new_generator, clock=clock.now, new_id=uuid4)
+        pipeline = Pipeline(connection, todoist, WordEmbedder(), folder / "data", _N_SHARDS, key, writer)
         _add_users(workload, connection, pipeline)
         await asyncio.to_thread(pipeline.run, MONDAY - WARM_UP, _print_nothing)
-        with running_week_service(ServiceConnections(url, todoist_url, key), clock) as service_url:
+        connections = ServiceConnections(url, todoist_url, key, rule.wait_s)
+        with running_week_service(connections, clock) as service_url:
             async with _open_client(service_url) as client, _open_learner(url, clock) as learner:
                 yield System(
                     connection=connection,
                     pipeline=pipeline,
+                    writer=writer,
                     client=client,
                     learner=learner,
                     settings=read_settings(Settings),
-                    serving_settings=service_settings(todoist_url),
+                    serving_settings=service_settings(connections),
                 )
 
 
@@ -139,14 +182,20 @@ async def _open_learner(url: str, clock: SimulatedClock) -> AsyncIterator[Learne
 
 
 def _add_users(workload: Workload, connection: psycopg.Connection[Any], pipeline: Pipeline) -> None:
-    """Add the users with their accounts and the requests of the history."""
+    """Add the users who were there before the week, with their accounts and the requests of the history."""
+    joiners = {person.user_id for person in workload.people if person.joins_on}
     for user in workload.users:
-        credentials = Credentials(user.api_token)
-        pipeline.accounts.add(user.user_id, email=user.email, timezone=user.timezone, credentials=credentials)
+        if user.user_id not in joiners:
+            _add_user(pipeline, user)
     connection.execute("UPDATE users SET created_at = %s", [MONDAY - timedelta(days=90)])
     rows = [(UUID(int=n), request.user_id, request.at) for n, request in enumerate(workload.history)]
     with connection.cursor() as cursor:
         cursor.executemany("INSERT INTO decisions (decision_id, user_id, decided_at) VALUES (%s, %s, %s)", rows)
+
+
+def _add_user(pipeline: Pipeline, user: SampleUser) -> None:
+    credentials = Credentials(user.api_token)
+    pipeline.accounts.add(user.user_id, email=user.email, timezone=user.timezone, credentials=credentials)
 
 
 def _print_nothing(_: str) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
 from benchmarks.week.changes import Change, changes_of
-from benchmarks.week.habits import Person, draw_people, request_times
+from benchmarks.week.habits import STEADY_WORLD, Person, World, draw_people, request_times
 from local.samples import SampleUser, plain_users
 
 MONDAY = datetime(2026, 11, 23, tzinfo=UTC)
@@ -32,10 +32,15 @@ class TipRequest:
     user_id: str
 
 
+_JOIN_BEFORE_REQUEST = timedelta(minutes=2)
+"""Time between the connection of a new user's account and their first request."""
+
+
 @dataclass(frozen=True)
 class Workload:
     """All events in order of time.
 
+    joins: the instants at which new users connect their accounts, by user.
     history: earlier requests, which are not simulated.
     requests, changes: from the start of the warm-up on.
     """
@@ -47,6 +52,7 @@ class Workload:
     history: Sequence[TipRequest]
     requests: Sequence[TipRequest]
     changes: Sequence[Change]
+    joins: Mapping[str, datetime] = field(default_factory=dict)
 
     @property
     def n_requests(self) -> int:
@@ -64,18 +70,25 @@ class Workload:
         return sum(at >= MONDAY for at in first_requests.values())
 
 
-def generate_workload(n_users: int, n_days: int, *, seed: int) -> Workload:
+def generate_workload(n_users: int, n_days: int, *, seed: int, world: World = STEADY_WORLD) -> Workload:
     """A week, or its first `n_days`, of `n_users` users."""
     start, until = MONDAY - WARM_UP, MONDAY + timedelta(days=n_days)
     users = plain_users(n_users, today=start.date())
-    people = draw_people(users, seed=seed)
+    week = list(_days(MONDAY.date(), (until - timedelta(days=1)).date()))
+    people = draw_people(users, seed=seed, world=world, week=week)
     # A local day starts up to 14 hours before the UTC day and ends up to 12 hours after it.
     days = list(_days((MONDAY - HISTORY).date() - timedelta(days=1), until.date()))
     requests = [TipRequest(at, person.user_id) for person in people for at in request_times(person, days, seed=seed)]
     simulated_from = {person.user_id: start + n % 2 * WARM_UP / 2 for n, person in enumerate(people)}
     simulated_days = [day for day in days if day >= start.date() - timedelta(days=1)]
     changes = [change for user in users for change in changes_of(user, simulated_days, seed=seed)]
+    first_requests = {request.user_id: request.at for request in reversed(_by_time(requests))}
     return Workload(
+        joins={
+            person.user_id: first_requests[person.user_id] - _JOIN_BEFORE_REQUEST
+            for person in people
+            if person.joins_on and first_requests.get(person.user_id, until) < until
+        },
         seed=seed,
         until=until,
         users=users,

@@ -10,7 +10,8 @@ from functools import partial
 import pytest
 
 from benchmarks.week.changes import changes_of
-from benchmarks.week.habits import Person, draw_people, request_times
+from benchmarks.week.coverage import Forecast, calibration
+from benchmarks.week.habits import HARDER_WORLD, Person, draw_people, request_times
 from benchmarks.week.reactions import REACTION_RATES, draw_reaction
 from benchmarks.week.timeline import SimulatedClock, Timeline, WaitingUsers
 from benchmarks.week.workload import MONDAY, WARM_UP, generate_workload
@@ -98,6 +99,45 @@ def test_a_workload_is_reproducible() -> None:
     history, simulated = ({(each.user_id, each.at) for each in part} for part in (first.history, first.requests))
     assert not history & simulated
     assert first.n_requests == sum(MONDAY <= request.at < first.until for request in first.requests)
+
+
+def test_the_harder_world(users: list[SampleUser]) -> None:
+    """In the harder world some users join, some stop, and some ask on one to three days; the others are as before."""
+    steady, harder = draw_people(users, seed=1), draw_people(users, seed=1, world=HARDER_WORLD, week=WEEK)
+    joining, stopping, few_days = (
+        [person for person in harder if getattr(person, name)]
+        for name in ("joins_on", "stops_on", "asks_on_few_days")
+    )
+    assert (len(joining), len(stopping), len(few_days)) == (6, 9, 18)
+    assert all(not person.is_idle for person in [*joining, *stopping, *few_days])
+    assert sum(each in steady for each in harder) == 60 - 6 - 9 - 18
+    for person in joining:
+        assert all(at.astimezone(person.zone).date() >= person.joins_on for at in _week(person))
+    for person in stopping:
+        assert all(at.astimezone(person.zone).date() < person.stops_on for at in _week(person))
+    days = [len({at.astimezone(person.zone).date() for at in _week(person)}) for person in few_days]
+    assert max(days) <= 3
+
+
+def test_joins_come_before_requests() -> None:
+    """A user who joins connects the account two minutes before the first request, and has no earlier one."""
+    workload = generate_workload(40, 7, seed=1, world=HARDER_WORLD)
+    assert workload.joins
+    for user, at in workload.joins.items():
+        mine = [request.at for request in (*workload.history, *workload.requests) if request.user_id == user]
+        assert min(mine) == at + timedelta(minutes=2)
+
+
+def test_calibration() -> None:
+    """Forecasts are compared with what happened between the two runs, in bins of similar probabilities."""
+    hour = timedelta(hours=1)
+    forecasts = [
+        Forecast(MONDAY, MONDAY + hour, {"ann": 0.95, "bob": 0.93, "cem": 0.2}),
+        Forecast(MONDAY + hour, MONDAY + 2 * hour, {"ann": 0.2}),
+    ]
+    low, high = calibration(forecasts, [("ann", MONDAY), ("cem", MONDAY + hour), ("ann", MONDAY + 2 * hour)])
+    assert (low.n, low.forecast, low.came_true) == (2, pytest.approx(0.2), 0.0)
+    assert (high.n, high.forecast, high.came_true) == (2, pytest.approx(0.94), 0.5)
 
 
 def test_events_run_in_order() -> None:
