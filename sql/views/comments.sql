@@ -79,6 +79,15 @@ COMMENT ON COLUMN context_store.user_id IS 'User of the context';
 COMMENT ON COLUMN context_store.context_hash IS 'Hash of the context in Postgres [sha256, hex]';
 COMMENT ON COLUMN context_store.shard IS 'Shard of the user: users of a shard are computed and stored together';
 
+COMMENT ON VIEW tip_candidates IS 'Newest candidates of each user that the LLM wrote ahead of a probable request';
+COMMENT ON COLUMN tip_candidates.user_id IS 'User of the candidates';
+COMMENT ON COLUMN tip_candidates.candidate_set_id IS 'Id of the candidates, as in decisions';
+COMMENT ON COLUMN tip_candidates.context_hash IS 'Hash of the context as of the day of the probable request [sha256, hex]';
+COMMENT ON COLUMN tip_candidates.made_at IS 'Time at which the LLM had written them [UTC]';
+COMMENT ON COLUMN tip_candidates.expires_at IS 'Midnight of the user after the probable request [UTC]';
+COMMENT ON COLUMN tip_candidates.n_tips IS 'Number of tips [tips]';
+COMMENT ON COLUMN tip_candidates.shard IS 'Shard of the user: users of a shard are computed and stored together';
+
 COMMENT ON VIEW step_runs IS 'Work planned, done and saved: one row per run and kind of work, as of the last run';
 COMMENT ON COLUMN step_runs.run_id IS 'DAG run; for requests the day';
 COMMENT ON COLUMN step_runs.step IS 'DAG; serving: requests of one day';

@@ -66,6 +66,21 @@ def test_an_asset_with_users_observes() -> None:
     assert (posted.observes, posted.is_source) == (True, False)
 
 
+def test_an_asset_on_demand_asks_for_users() -> None:
+    """An asset that works on demand observes; without `users` it is refused, because it would never run."""
+
+    @asset(step="sell", schema=LETTERS, code_version="1", on_demand=True)
+    def sold(letters: Annotated[pa.Table, "user_id"], users: Users) -> pa.Table:
+        return LETTERS.empty_table()
+
+    assert (sold.on_demand, sold.observes, sold.is_source) == (True, True, False)
+    with pytest.raises(GraphError, match="unasked works on demand and does not ask for 'users'"):
+
+        @asset(step="sell", schema=LETTERS, code_version="1", on_demand=True)
+        def unasked(letters: Annotated[pa.Table, "user_id"]) -> pa.Table:
+            return LETTERS.empty_table()
+
+
 def test_an_asset_can_be_called() -> None:
     """An asset is called like its function, with positional or named arguments, and returns the same."""
 

@@ -21,6 +21,7 @@ from assets.engine.plan import Plan, PlannedShard, Request, Wait, Workload
 from assets.estimate import estimate
 
 N_SHARDS = 2
+LETTERS_SOLD = pa.schema([pa.field("user_id", pa.string(), nullable=False)])
 ANN, CEM = frozenset(["ann"]), frozenset(["cem"])
 
 
@@ -85,6 +86,45 @@ def test_changed_data_is_the_reason_before_an_observation(pipeline: ToyPipeline)
     pipeline.post_office.write("ann", "l1", "hello again")
     pipeline.run(select=["letters", "words", "pages"])
     assert reasons(pipeline, "shelf", observe_shards=frozenset([0, 1])) == {0: "data", 1: "observe"}
+
+
+@asset(step="sell", schema=LETTERS_SOLD, code_version="1", on_demand=True)
+def sold(pages: Annotated[pa.Table, "user_id"], previous: pa.Table, users: Users) -> pa.Table:
+    """The users whose letters were demanded last."""
+    present = set(pages["user_id"].to_pylist())
+    return pa.table({"user_id": pa.array(sorted(present & {*users, *previous["user_id"].to_pylist()}), pa.string())})
+
+
+class TestOnDemand:
+    @pytest.fixture
+    def pipeline(self, tmp_path: Path) -> ToyPipeline:
+        """The toy pipeline with an asset on demand, after a run without a demand."""
+        pipeline = ToyPipeline(str(tmp_path), N_SHARDS, toy_graph(sold))
+        pipeline.post_office.write("ann", "l1", "hello")
+        pipeline.post_office.write("cem", "l1", "good bye")
+        pipeline.run()
+        return pipeline
+
+    def test_no_demand(self, pipeline: ToyPipeline) -> None:
+        """Without a demand it is planned nowhere, however much its inputs changed."""
+        pipeline.post_office.write("ann", "l1", "hello again")
+        pipeline.run(select=["letters", "words", "pages"])
+        assert reasons(pipeline, "sold") == {}
+        assert reasons(pipeline, "sold", observe_shards=frozenset([0, 1])) == {}
+
+    def test_demand(self, pipeline: ToyPipeline) -> None:
+        """It is planned in the shards of the users demanded, for these users alone."""
+        [entry] = pipeline.plan(Request(demanded={"ann": NOON}), ["sold"])
+        assert (entry.shard, entry.reason, entry.workload.users) == (0, "demand", ANN)
+        assert reasons(pipeline, "sold", demanded={"ann": NOON}, only_users=CEM) == {}
+
+    def test_unknown_users(self, pipeline: ToyPipeline) -> None:
+        """Users whom its first input does not have are passed over."""
+        assert reasons(pipeline, "sold", demanded={"eve": NOON}) == {}
+
+    def test_waiting_users(self, pipeline: ToyPipeline) -> None:
+        """Users who wait for an input are left for a later run."""
+        assert reasons(pipeline, "sold", demanded={"ann": NOON}, waiting=ANN) == {}
 
 
 def test_missing(pipeline: ToyPipeline) -> None:
