@@ -6,9 +6,9 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import psycopg
@@ -24,12 +24,16 @@ from serving.row_formats import Unreadable, read_logged_decision
 from serving.settings import EVALUATION_DAYS
 from tips.bandit import FloatArray, Posterior, ThompsonPolicy
 from tips.estimators import Evaluation, LoggedDecision, evaluate, fitted_posterior, user_folds
+from tips.sets import CandidateOrigin
 
 _BATCH_ROWS = 2000
 _BLOCK_DECISIONS = 500
 _MAX_UNREADABLE_NOTES = 20
 
 POLICIES = ("logged", "uniform", "greedy", "thompson")
+UNKNOWN_ORIGIN = "unknown"
+ORIGINS = (*get_args(CandidateOrigin), UNKNOWN_ORIGIN)
+"""How the candidates of a decision were made; unknown: logged by an earlier version."""
 
 _CROSS_FITTING_NOTE = (
     "greedy and thompson learned from one half of the users and are evaluated on the other half, and vice versa."
@@ -43,7 +47,7 @@ class DecisionLog:
     """The decisions of one policy with a reaction, oldest first, and the numbers of decisions left out.
 
     n_other_policies: also decisions with a different number of features. unreadable: a sentence for each decision
-    that cannot be read, by its id.
+    that cannot be read, by its id. n_by_origin: of the decisions, by the origin of their candidates.
     """
 
     policy: str
@@ -51,6 +55,8 @@ class DecisionLog:
     n_other_policies: int
     n_without_reaction: int
     unreadable: tuple[str, ...] = ()
+    n_by_origin: Mapping[str, int] = field(default_factory=dict)
+    n_other_origins: int = 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     until = datetime.now(UTC) - timedelta(hours=options.ignored_after)
     try:
         with connect(read_settings(DatabaseSettings).database_url) as connection:
-            log = read_log(connection, until - timedelta(days=options.days), until)
+            log = read_log(connection, until - timedelta(days=options.days), until, options.origin)
         evaluations = {
             name: evaluate(
                 log.decisions,
@@ -76,18 +82,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def read_log(connection: psycopg.Connection[Any], since: datetime, until: datetime) -> DecisionLog:
+def read_log(
+    connection: psycopg.Connection[Any], since: datetime, until: datetime, origins: Sequence[str] | None = None
+) -> DecisionLog:
     """The newest policy's decisions with a reaction between two instants; raises ValueError if there are none.
 
     A policy is identified by its name and the version of its features, the part of `policy_version` before the @, and
-    by the number of features.
+    by the number of features. origins: of the candidates; None for all.
     """
     counts, unreadable, decisions = Counter[str](), list[str](), list[LoggedDecision]()
+    by_origin = Counter[str]()
     newest: tuple[str, int] | None = None
     for row in _stream(connection, since=since, until=until):
         counts["read"] += 1
         if row["reaction"] is None:
             counts["without_reaction"] += 1
+            continue
+        origin = row["origin"] or UNKNOWN_ORIGIN
+        if origins and origin not in origins:
+            counts["other_origins"] += 1
             continue
         try:
             decision = read_logged_decision(row)
@@ -98,6 +111,7 @@ def read_log(connection: psycopg.Connection[Any], since: datetime, until: dateti
         newest = newest or key
         if key == newest:
             decisions.append(decision)
+            by_origin[origin] += 1
         else:
             counts["other_policies"] += 1
     if newest is None:
@@ -108,7 +122,13 @@ def read_log(connection: psycopg.Connection[Any], since: datetime, until: dateti
         )
     decisions.reverse()
     return DecisionLog(
-        newest[0], tuple(decisions), counts["other_policies"], counts["without_reaction"], tuple(unreadable)
+        newest[0],
+        tuple(decisions),
+        counts["other_policies"],
+        counts["without_reaction"],
+        tuple(unreadable),
+        dict(by_origin.most_common()),
+        counts["other_origins"],
     )
 
 
@@ -196,9 +216,17 @@ def _notes(log: DecisionLog, evaluations: dict[str, Evaluation], clip: float | N
         clipped = ", ".join(f"{evaluation.n_clipped} of {name}" for name, evaluation in evaluations.items())
         notes.append(f"Weights clipped to {clip:g}: {clipped}. Estimates with clipped weights are biased.")
     left_out = f"{log.n_other_policies} of other policies or features, {log.n_without_reaction} without a reaction"
+    if log.n_other_origins:
+        left_out += f", {log.n_other_origins} with candidates of another origin"
     if log.unreadable:
         left_out += f", {len(log.unreadable)} that cannot be read"
-    return [*notes, f"Left out: {left_out}.", *_unreadable_notes(log.unreadable)]
+    origins = ", ".join(f"{n} {origin}" for origin, n in log.n_by_origin.items())
+    return [
+        *notes,
+        f"Origin of the candidates: {origins}.",
+        f"Left out: {left_out}.",
+        *_unreadable_notes(log.unreadable),
+    ]
 
 
 def _unreadable_notes(unreadable: Sequence[str]) -> list[str]:
@@ -214,6 +242,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--policy", action="append", choices=POLICIES, help="a policy to evaluate; may be repeated (default: all)"
+    )
+    parser.add_argument(
+        "--origin",
+        action="append",
+        choices=ORIGINS,
+        help="evaluate decisions whose candidates were made so; may be repeated (default: all)",
     )
     parser.add_argument(
         "--days",

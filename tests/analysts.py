@@ -59,6 +59,27 @@ def log_tip(
     return row["decision_id"]
 
 
+def log_set(world: World, user: str, at: datetime, set_id: UUID, **columns: Any) -> None:
+    """Insert a set of one candidate as the service stores it."""
+    row = {
+        "candidate_set_id": set_id,
+        "user_id": user,
+        "context_hash": "h",
+        "author": "llm",
+        "origin": "waited",
+        "made_at": at,
+        "expires_at": at,
+        "renew_at": at,
+        "tips": ["{}"],
+        "subject_hashes": [""],
+        "kinds": ["focus"],
+        "themes": [""],
+        "features": b"",
+        **columns,
+    }
+    _insert(world, "candidate_sets", row)
+
+
 def log_llm_call(world: World, user: str, at: datetime, **columns: Any) -> None:
     """Insert a call of the LLM as the service logs it."""
     row = {

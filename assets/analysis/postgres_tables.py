@@ -47,6 +47,20 @@ POSTGRES_SCHEMAS = {
             "policy_version": _TEXT,
             "n_candidates": pa.int32(),
             "propensity": pa.float32(),
+            "origin": _TEXT,
+            "set_age_s": pa.float32(),
+        }
+    ),
+    "candidate_sets": pa.schema(
+        {
+            "candidate_set_id": _TEXT,
+            "user_id": _TEXT,
+            "made_at": _INSTANT,
+            "author": _TEXT,
+            "origin": _TEXT,
+            "kept_from": _TEXT,
+            "n_tips": pa.int32(),
+            "context_hash": _TEXT,
         }
     ),
     "reactions": pa.schema({"decision_id": _TEXT, "reaction": _TEXT, "reacted_at": _INSTANT, "reward": pa.float32()}),
@@ -62,6 +76,8 @@ POSTGRES_SCHEMAS = {
             "output_tokens": pa.int32(),
             "cost_usd": pa.float64(),
             "seconds": pa.float64(),
+            "place": _TEXT,
+            "cached_tokens": pa.int32(),
         }
     ),
     "asset_runs": pa.schema(

@@ -134,6 +134,18 @@ COMMENT ON COLUMN decisions.candidate_set_id IS 'Id of the candidates from which
 COMMENT ON COLUMN decisions.policy_version IS 'Policy and its number of updates, as name@number';
 COMMENT ON COLUMN decisions.n_candidates IS 'Number of candidates [candidates]';
 COMMENT ON COLUMN decisions.propensity IS 'Probability with which the policy chooses this tip [0 to 1]';
+COMMENT ON COLUMN decisions.origin IS 'How the candidates were made: by the LLM ahead of the request, behind an earlier answer, or while a request waited; kept of an earlier set; rules; generic; null: unknown';
+COMMENT ON COLUMN decisions.set_age_s IS 'Age of the candidates at the decision; null: generic tip, or unknown [s]';
+
+COMMENT ON VIEW candidate_sets IS 'Sets of candidates, of which the newest one of a user counts, read from Postgres with each query';
+COMMENT ON COLUMN candidate_sets.candidate_set_id IS 'Id of the set';
+COMMENT ON COLUMN candidate_sets.user_id IS 'User for whom the set was made';
+COMMENT ON COLUMN candidate_sets.made_at IS 'Time at which the set was made [UTC]';
+COMMENT ON COLUMN candidate_sets.author IS 'Author of the candidates: llm, kept or rules';
+COMMENT ON COLUMN candidate_sets.origin IS 'How the set was made: ahead, behind or waited (by the LLM), kept or rules; null: unknown';
+COMMENT ON COLUMN candidate_sets.kept_from IS 'Set as which the LLM wrote the tips that are kept; null: none are, or unknown';
+COMMENT ON COLUMN candidate_sets.n_tips IS 'Number of candidates [candidates]';
+COMMENT ON COLUMN candidate_sets.context_hash IS 'Hash of the context that the set was made for, as in context_history [sha256, hex]';
 
 COMMENT ON VIEW reactions IS 'Reactions of users to tips, read from Postgres with each query';
 COMMENT ON COLUMN reactions.decision_id IS 'Id of the request and of its tip';
@@ -152,6 +164,8 @@ COMMENT ON COLUMN llm_calls.input_tokens IS 'Tokens of the prompts; null: unknow
 COMMENT ON COLUMN llm_calls.output_tokens IS 'Tokens of the answers; null: unknown [tokens]';
 COMMENT ON COLUMN llm_calls.cost_usd IS 'Cost of the call; null: unknown tokens or price of the model [USD]';
 COMMENT ON COLUMN llm_calls.seconds IS 'Duration of the call [s]';
+COMMENT ON COLUMN llm_calls.place IS 'Where the LLM was called: request, while one waited; behind an answer; ahead of any request; null: unknown';
+COMMENT ON COLUMN llm_calls.cached_tokens IS 'Part of input_tokens that the provider had in its cache; null: unknown [tokens]';
 
 COMMENT ON VIEW asset_runs IS 'Result of each run for each asset, read from Postgres with each query';
 COMMENT ON COLUMN asset_runs.run_id IS 'DAG run';

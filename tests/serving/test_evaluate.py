@@ -29,8 +29,9 @@ N_USERS = 40
 
 STATEMENTS = (
     "INSERT INTO users (user_id, email, timezone) VALUES (%(user)s, 'a@x.org', 'UTC') ON CONFLICT DO NOTHING",
-    "INSERT INTO decisions (decision_id, user_id, decided_at, policy_version, seed, chosen, propensities, features)"
-    " VALUES (%(id)s, %(user)s, %(at)s, %(version)s, 1, %(chosen)s, %(propensities)s, %(features)s)",
+    "INSERT INTO decisions (decision_id, user_id, decided_at, policy_version, seed, chosen, propensities, features,"
+    " origin) VALUES (%(id)s, %(user)s, %(at)s, %(version)s, 1, %(chosen)s, %(propensities)s, %(features)s,"
+    " %(origin)s)",
     "INSERT INTO reactions (decision_id, reaction, reacted_at, reward)"
     " VALUES (%(id)s, %(reaction)s, now(), %(reward)s)",
 )
@@ -47,6 +48,7 @@ class Row:
     version: str = "thompson-f1@7"
     reaction: str | None = "done"
     with_reward: bool = True
+    origin: str | None = "ahead"
 
 
 def decisions(n: int, seed: int = 0, world: TipWorld = WORLD) -> list[LoggedDecision]:
@@ -76,6 +78,7 @@ def insert(connection: psycopg.Connection[Any], decision_rows: Sequence[Row]) ->
             "user": row.logged.user_id,
             "at": row.decided_at + number * timedelta(minutes=1),
             "version": row.version,
+            "origin": row.origin,
             "chosen": row.logged.chosen,
             "propensities": row.logged.propensities.tolist(),
             "features": row.logged.features.tobytes(),
@@ -235,6 +238,18 @@ class TestCommand:
         assert out.index("uniform IPW") < out.index("greedy IPW") < out.index("thompson IPW")
         assert "learned from one half of the users" in out
         assert "Left out: 2 of other policies or features, 1 without a reaction." in out
+        assert "Origin of the candidates: 1200 ahead." in out
+
+    def test_origin(self, run: Run, connection: psycopg.Connection[Any], logged: list[LoggedDecision]) -> None:
+        """--origin evaluates the decisions whose candidates were made so, and counts the others."""
+        insert(
+            connection, [*rows(logged[:300]), *rows(logged[300:400], origin="rules"), *rows(logged[:9], origin=None)]
+        )
+        _, out, _ = run()
+        assert "Origin of the candidates: 300 ahead, 100 rules, 9 unknown." in out
+        _, out, _ = run("--origin", "rules", "--origin", "unknown")
+        assert out.startswith("109 decisions")
+        assert "0 without a reaction, 300 with candidates of another origin." in out
 
     def test_learning_policies_are_better(self, logged: list[LoggedDecision]) -> None:
         """On a log of random choices, policies that learn are better than a uniform one."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
-from analysts import log_llm_call, log_tip, open_world_session, write_step_runs
+from analysts import log_llm_call, log_set, log_tip, open_world_session, write_step_runs
 from world import NOON, World
 
 from assets.analysis.session import Session
@@ -126,6 +127,23 @@ def test_llm_cost(ask: Ask, world: World, account: Any) -> None:
         (date(2026, 11, 21), None, None, 1, 1, 1200, 5.0, None, 0, 0),
         (date(2026, 11, 22), 1, 1, None, None, None, None, None, None, None),
         (date(2026, 11, 23), 2, 2, 3, 4, 3400, pytest.approx(0.04), pytest.approx(0.02), 1, 1),
+    ]
+
+
+def test_llm_sets(ask: Ask, world: World, account: Any) -> None:
+    """A set counts as shown if a tip was chosen from it or from a set that kept its tips; by origin, with costs."""
+    world.add("ann", account())
+    shown, kept, unused = uuid4(), uuid4(), uuid4()
+    log_set(world, "ann", NOON - DAY, shown, origin="ahead")
+    log_set(world, "ann", NOON, kept, author="kept", origin="kept", kept_from=shown)
+    log_set(world, "ann", NOON, unused, origin="ahead")
+    log_tip(world, "ann", NOON, candidate_set_id=kept, origin="kept", set_age_s=5.0)
+    for set_id, cost in ((shown, 0.01), (unused, 0.02), (None, 0.04)):
+        log_llm_call(world, "ann", NOON, candidate_set_id=set_id, cost_usd=cost, place="ahead", cached_tokens=500)
+    log_llm_call(world, "ann", NOON, cost_usd=1.0, place="request")
+    assert ask("llm_sets") == [
+        (date(2026, 11, 23), "ahead", 3, 2, 1, 1, pytest.approx(0.07), pytest.approx(0.02), 0.5),
+        (date(2026, 11, 23), "waited", 1, 1, 0, 1, 1.0, 1.0, None),
     ]
 
 
