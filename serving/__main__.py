@@ -42,7 +42,10 @@ from serving.startup import NotReady, check_database
 from serving.store import open_store
 from tips.bandit import ThompsonPolicy
 from tips.features import FEATURES_VERSION
-from tips.generator import CandidateGenerator, LLMError, LLMGenerator
+from tips.generator import CandidateGenerator, LLMGenerator
+from tips.gguf import opened_model
+from tips.models import LLMError
+from tips.prompt import MARK_LABEL
 
 POLICY = f"thompson-{FEATURES_VERSION}"
 
@@ -123,10 +126,10 @@ async def open_app(
 
     Raises NotReady, CredentialsError or LLMError; OSError or an error of asyncpg if Postgres cannot be reached.
     """
-    generator = _generator(settings)
     writings = writings or Writings(max_started=settings.llm_concurrency)
     timeout_s, metrics = settings.request_budget, Metrics()
     async with AsyncExitStack() as stack:
+        generator = _generator(settings, cipher, stack)
         store = await stack.enter_async_context(
             open_store(
                 url,
@@ -204,10 +207,18 @@ async def open_app(
         yield build_app(recommender, learner, auth, metrics, readiness, undelivered, limits)
 
 
-def _generator(settings: ServingSettings) -> CandidateGenerator | None:
+def _generator(
+    settings: ServingSettings, cipher: CredentialCipher, stack: AsyncExitStack
+) -> CandidateGenerator | None:
+    """The LLM of the settings, if any; a process of its own ends with the stack."""
     if settings.llm_model is None:
         return None
-    return LLMGenerator(settings.llm_model, timeout_s=settings.llm_timeout)
+    return LLMGenerator(
+        stack.enter_context(opened_model(settings.llm_model)),
+        timeout_s=settings.llm_timeout,
+        mark_secret=cipher.derived_secret(MARK_LABEL),
+        output=settings.llm_output,
+    )
 
 
 def _new_seed() -> int:

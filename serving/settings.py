@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ByteSize, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
@@ -61,7 +61,13 @@ class ServingSettings(SharedSettings):
     llm_model: str | None = Field(
         None,
         description="provider:model of pydantic-ai, such as openai:gpt-5-mini, anthropic:claude-haiku-4-5,"
-        " ollama:qwen3 or openai-chat:NAME for any compatible server; if not set, candidates are rule-based.",
+        " ollama:qwen3, openai-chat:NAME for any compatible server, or gguf:PATH for a file with a model; if not set,"
+        " candidates are rule-based.",
+    )
+    llm_output: Literal["auto", "native", "tool"] = Field(
+        "auto",
+        description="How the LLM is asked for JSON: native (a JSON schema), tool (a tool call), or auto: native if"
+        " the provider has it.",
     )
     llm_timeout: float = Field(
         6.0, gt=0, le=600, description="Seconds that the LLM may take, its one repair included."

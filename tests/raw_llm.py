@@ -79,13 +79,13 @@ def whole(body: bytes | str, head: bytes = HEAD) -> Answer:
     return answer
 
 
-def completion(candidates: Any, usage: Any = None, n_calls: int = 1) -> str:
-    """A response of the chat completions API. usage: as JSON."""
-    arguments = candidates if isinstance(candidates, str) else json.dumps({"candidates": candidates})
-    function = {"name": "final_result", "arguments": arguments}
+def completion(candidates: Any, usage: Any = None, n_calls: int = 0) -> str:
+    """A response of the chat completions API. usage: as JSON. n_calls: of a tool, in place of a text."""
+    answer = candidates if isinstance(candidates, str) else json.dumps({"candidates": candidates})
+    function = {"name": "final_result", "arguments": answer}
     calls = [{"id": f"c{n}", "type": "function", "function": function} for n in range(n_calls)]
-    message = {"role": "assistant", "content": None, "tool_calls": calls}
-    choice = {"index": 0, "finish_reason": "tool_calls", "message": message}
+    message = {"role": "assistant", "content": answer} if not calls else {"role": "assistant", "tool_calls": calls}
+    choice = {"index": 0, "finish_reason": "tool_calls" if calls else "stop", "message": message}
     body = json.dumps({"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]})
     figures = usage or '{"prompt_tokens": 900, "completion_tokens": 90, "total_tokens": 990}'
     return f'{body[:-1]}, "usage": {figures}}}'

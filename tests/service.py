@@ -288,11 +288,16 @@ def is_problem(response: ServiceResponse, status: int, detail: str) -> bool:
     return response.status == status and detail in response.body["detail"]
 
 
-def tip_about(task_id: str, kind: str = "focus", *, only_today: bool = False) -> dict[str, Any]:
-    """An LLM's candidate about one task."""
-    body = "Ten minutes without interruption are enough to begin with."
-    title = f"Take up number {task_id[1:]}"
-    return {"kind": kind, "title": title, "body": body, "task_ids": [task_id], "only_today": only_today}
+def tip_about(
+    task_id: str, kind: str = "focus", *, only_today: bool = False, reference: str | None = None
+) -> dict[str, Any]:
+    """An LLM's candidate about one task.
+
+    reference: the name of the task in the prompt; None if all tasks t0, t1, ... before it are in the prompt, too.
+    """
+    number = int(task_id[1:])
+    body = ["Ten minutes for ", {"task": reference or f"t{number + 1}"}, " are enough to begin with."]
+    return {"kind": kind, "title": f"Take up number {number}", "body": body, "only_today": only_today}
 
 
 def answering(*candidates: Mapping[str, Any]) -> AnswerFunction:

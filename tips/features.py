@@ -106,10 +106,10 @@ def _past_rewards(key: str | None, tallies: Mapping[str, Mapping[str, int]]) -> 
 
 
 def _text_features(tip: Tip) -> tuple[float, ...]:
-    text = f"{tip.title} {tip.body}"
+    text = f"{tip.title} {tip.wording}"
     return (
         len(tip.title) / MAX_TITLE_CHARS,
-        len(tip.body) / MAX_BODY_CHARS,
+        len(tip.wording) / MAX_BODY_CHARS,
         float("?" in text),
         float(any(each.isdigit() for each in text)),
         *_word_sums(text),

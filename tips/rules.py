@@ -1,85 +1,139 @@
-"""Candidates written by rules: from counts, buckets and themes, without an LLM. Pure."""
+"""Candidates written by rules: from counts, buckets and themes, in the user's language, without an LLM. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from string import Formatter
 
 from contexts.assembly.model import TaskView, ThemeView, UserContext, tasks_shown
-from contexts.text import counted
-from tips.candidates import MAX_TASKS, QUICK_TASK_MINUTES, Tip
+from tips.candidates import MAX_TASKS, QUICK_TASK_MINUTES, Kind, Segment, TaskReference, Tip, with_named_tasks
+from tips.languages import translations
+
+_MAX_SITTING_MINUTES = 60
+"""A longer task is begun, not finished, in one go."""
 
 
 def rule_based_tips(context: UserContext) -> list[Tip]:
-    """Candidates written by rules: at least one, at most one of each kind, without any text of the user."""
+    """Candidates written by rules: at least one, at most one of each kind, each about tasks that it names.
+
+    Their words come from the catalog of the user's language, and no title of a task is in them.
+    """
     return list(_matching_rules(context)) or [_nothing_urgent(context)]
 
 
 def _matching_rules(context: UserContext) -> Iterator[Tip]:
-    counts, tasks = context.counts, context.tasks
-    if overdue := tasks.get("overdue"):
-        yield Tip(
-            kind="overdue",
-            title=f"{counted(counts.overdue, 'task')} {'is' if counts.overdue == 1 else 'are'} overdue",
-            body="Finish the first of them now, or give each a date that you can keep.",
-            task_ids=_ids(overdue),
-        )
-    if task := _most_urgent(context):
-        yield Tip(
-            kind="focus",
-            title="One task matters most now",
-            body="Start with it before anything else: half an hour without interruption will show how far it goes.",
-            task_ids=(task.id,),
-        )
-    if task := _first_quick_task(context):
-        yield Tip(
-            kind="quick_win",
-            title="A quick win",
-            body=f"This one takes {counted(task.minutes or 0, 'minute')}: do it now and it is off your mind.",
-            task_ids=(task.id,),
-        )
-    if (undated := tasks.get("someday")) and counts.someday > 1:
-        yield Tip(
-            kind="plan",
-            title=f"{counts.someday} tasks without a date",
-            body="Choose the one that matters and give it a day; let go of one that does not.",
-            task_ids=_ids(undated[:3]),
-        )
-    if theme := _largest_theme(context):
-        yield Tip(
-            kind="theme",
-            title=f"{theme.n_tasks} tasks belong together",
-            body="Take them in one go: what is alike is done faster in a row.",
-            task_ids=theme.task_ids[:MAX_TASKS],
-            theme=theme.id,
-        )
+    rules = (_about_overdue, _about_most_urgent, _about_quick_task, _about_undated, _about_theme)
+    yield from (tip for rule in rules if (tip := rule(context)))
+
+
+def _about_overdue(context: UserContext) -> Tip | None:
+    overdue, n, say = context.tasks.get("overdue", ()), context.counts.overdue, translations(context.profile.language)
+    if not overdue:
+        return None
+    title = say.ngettext("{n} task is overdue", "{n} tasks are overdue", n)
+    body = say.gettext("Start with {task}: do it now, or move it to a day that suits it better.")
+    return _tip("overdue", title, body, overdue, n=n, task=overdue[0])
+
+
+def _about_most_urgent(context: UserContext) -> Tip | None:
+    soon = [view for bucket in ("today", "overdue", "this_week") for view in context.tasks.get(bucket, ())]
+    if not soon:
+        return None
+    say, task = translations(context.profile.language), min(soon, key=lambda view: view.priority)
+    is_today = task in context.tasks.get("today", ())
+    title = say.gettext("Most important today") if is_today else say.gettext("The task that matters most")
+    if not task.minutes or task.minutes > _MAX_SITTING_MINUTES:
+        body = say.gettext("Give {task} the next half hour, without interruptions: a start is enough.")
+        return _tip("focus", title, body, [task], task=task)
+    body = say.ngettext(
+        "Take {n} minute for {task} now, before anything else comes up.",
+        "Take {n} minutes for {task} now, before anything else comes up.",
+        task.minutes,
+    )
+    return _tip("focus", title, body, [task], n=task.minutes, task=task)
+
+
+def _about_quick_task(context: UserContext) -> Tip | None:
+    views = (view for _, view in tasks_shown(context).values())
+    task = next((view for view in views if view.minutes and view.minutes <= QUICK_TASK_MINUTES), None)
+    if task is None or task.minutes is None:
+        return None
+    say = translations(context.profile.language)
+    title = say.ngettext("A quick win: {n} minute", "A quick win: {n} minutes", task.minutes)
+    body = say.gettext("{task} will not take longer than that. Do it now and cross it off.")
+    return _tip("quick_win", title, body, [task], n=task.minutes, task=task)
+
+
+def _about_undated(context: UserContext) -> Tip | None:
+    undated, n, say = context.tasks.get("someday", ()), context.counts.someday, translations(context.profile.language)
+    if not undated or n < 2:
+        return None
+    title = say.ngettext("{n} task without a date", "{n} tasks without a date", n)
+    body = say.gettext("Give {task} a day this week, or drop it if it no longer matters.")
+    return _tip("plan", title, body, undated[:3], n=n, task=undated[0])
+
+
+def _about_theme(context: UserContext) -> Tip | None:
+    theme = _largest_theme(context)
+    if theme is None:
+        return None
+    shown, say = tasks_shown(context), translations(context.profile.language)
+    title = say.ngettext("{n} task goes with others", "{n} tasks belong together", theme.n_tasks)
+    body = say.gettext("Do {first} and {second} one right after the other: similar tasks go faster together.")
+    views = [shown[task_id][1] for task_id in theme.task_ids]
+    return _tip("theme", title, body, views, theme=theme.id, n=theme.n_tasks, first=views[0], second=views[1])
 
 
 def _nothing_urgent(context: UserContext) -> Tip:
     """The tip for a list without an urgent task, a quick task or a theme."""
-    if not context.counts.open:
-        return Tip(kind="plan", title="Your list is clear", body="Write down the next thing that comes to your mind.")
+    say, views = translations(context.profile.language), [view for _, view in tasks_shown(context).values()]
+    if not context.counts.open or not views:
+        title, body = say.gettext("Your list is clear"), "Write down the next thing that you want to get done."
+        return _tip("plan", title, say.gettext(body), [])
+    title, body = say.gettext("A step ahead"), "Nothing is pressing right now, so make a start on {task}."
+    return _tip("plan", title, say.gettext(body), views, task=views[0])
+
+
+def _tip(
+    kind: Kind, title: str, body: str, views: Sequence[TaskView], theme: str | None = None, **values: int | TaskView
+) -> Tip:
+    """A tip about tasks, from a title and a body with placeholders for `values`."""
+    segments = _filled(body, values)
     return Tip(
-        kind="plan",
-        title="A step ahead",
-        body="Choose one task of your list and begin it while there is time.",
-        task_ids=_ids([view for _, view in tasks_shown(context).values()]),
+        kind=kind,
+        title="".join(each for each in _filled(title, values) if isinstance(each, str)),
+        body=segments,
+        task_ids=with_named_tasks(segments, [view.id for view in views[:MAX_TASKS]]),
+        theme=theme,
     )
 
 
-def _most_urgent(context: UserContext) -> TaskView | None:
-    soon = [view for bucket in ("today", "overdue", "this_week") for view in context.tasks.get(bucket, ())]
-    return min(soon, key=lambda view: view.priority, default=None)
+def _filled(template: str, values: Mapping[str, int | TaskView]) -> tuple[Segment, ...]:
+    """The segments of a template whose placeholders are numbers or tasks; only the template is read for these."""
+    segments: list[Segment] = []
+    for text, name, _, _ in Formatter().parse(template):
+        segments.append(text)
+        if name is not None:
+            value = values[name]
+            segments.append(TaskReference(task=value.id) if isinstance(value, TaskView) else str(value))
+    return tuple(_joined(segments))
 
 
-def _first_quick_task(context: UserContext) -> TaskView | None:
-    views = (view for _, view in tasks_shown(context).values())
-    return next((view for view in views if view.minutes and view.minutes <= QUICK_TASK_MINUTES), None)
+def _joined(segments: Sequence[Segment]) -> Iterator[Segment]:
+    """The segments with texts that follow each other as one."""
+    text = ""
+    for each in segments:
+        if isinstance(each, str):
+            text += each
+            continue
+        if text:
+            yield text
+        yield each
+        text = ""
+    if text:
+        yield text
 
 
 def _largest_theme(context: UserContext) -> ThemeView | None:
     shown = [theme for theme in context.themes if len(theme.task_ids) > 1]
     return max(shown, key=lambda theme: theme.n_tasks, default=None)
-
-
-def _ids(views: Sequence[TaskView]) -> tuple[str, ...]:
-    return tuple(view.id for view in views[:MAX_TASKS])

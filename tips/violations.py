@@ -10,6 +10,7 @@ from contexts.assembly.model import UserContext, tasks_shown
 from tips.addresses import has_links_or_markup
 from tips.candidates import GENERIC, KINDS, Tip
 from tips.own_texts import without_texts_of_others
+from tips.references import names_reference
 from tips.texts import plain_words, visible_text, word_length
 
 _COPIED_WORDS = 4
@@ -31,16 +32,31 @@ def violations(tip: Tip, context: UserContext) -> list[str]:
         reasons.append(f"task_ids {unknown} are not in the context")
     if tip.theme is not None and tip.theme not in themes:
         reasons.append("theme is no id of a theme of the context")
-    for name, text in (("title", tip.title), ("body", tip.body)):
-        if text != visible_text(text):
-            reasons.append(f"{name} holds invisible characters")
-        if has_links_or_markup(text):
-            reasons.append(f"{name} holds a link, an address, a number to call or markup; plain words only")
-        if not plain_words(text):
-            reasons.append(f"{name} holds no word")
-        elif copies_context(text, context):
-            reasons.append(f"{name} copies words of the context; say it in your own words")
-    return reasons
+    if len(set(tip.named_tasks)) < len(tip.named_tasks):
+        reasons.append("body names a task twice")
+    return [
+        *reasons,
+        *_text_violations("title", (tip.title,), context),
+        *_text_violations("body", tip.texts, context),
+    ]
+
+
+def _text_violations(name: str, texts: Sequence[str], context: UserContext) -> Iterator[str]:
+    """The violations of the texts of a field, each reason once.
+
+    The texts are checked one by one and in a row: no task between them hides what they say together.
+    """
+    in_a_row = " ".join(" ".join(texts).split())
+    if any(text.strip() != visible_text(text) for text in texts):
+        yield f"{name} holds invisible characters"
+    if any(map(has_links_or_markup, {*texts, in_a_row})):
+        yield f"{name} holds a link, an address, a number to call or markup; plain words only"
+    if any(map(names_reference, texts)):
+        yield f"{name} holds a reference to a task or theme inside a text; only a part of its own names a task"
+    if not plain_words(in_a_row):
+        yield f"{name} holds no word"
+    elif any(copies_context(text, context) for text in {in_a_row, ". ".join(texts)}):
+        yield f"{name} copies words of the context; say it in your own words"
 
 
 def copies_context(text: str, context: UserContext) -> bool:

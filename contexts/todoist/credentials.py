@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from json import dumps, loads
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -29,6 +31,7 @@ class CredentialCipher:
 
     def __init__(self, keys: Sequence[str]) -> None:
         """Raise CredentialsError if there is no key, or a value that is not a Fernet key."""
+        self._first_key = keys[0].encode() if keys else b""
         try:
             self._fernet = MultiFernet([Fernet(key) for key in keys])
         except ValueError:
@@ -55,6 +58,10 @@ class CredentialCipher:
         if owner != user_id:
             raise CredentialsError(f"the credentials stored for {user_id} belong to a different user")
         return Credentials(access_token, refresh_token)
+
+    def derived_secret(self, label: str) -> bytes:
+        """A secret for another purpose, made of the first key: equal in all processes with the same keys."""
+        return hmac.new(self._first_key, label.encode(), sha256).digest()
 
     def rotate(self, sealed: str) -> str:
         """Encrypt sealed credentials again, with the first key; raise CredentialsError if no key fits."""

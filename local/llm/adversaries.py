@@ -81,7 +81,7 @@ def adversary(name: str) -> AnswerFunction:
         texts = sorted(dict(user_texts(context_in(request.prompt))).items(), key=_length)
         titles = cycle(_TITLES)
         tips = [
-            Candidate("plan", f"{next(titles)} {number}", reword(text)[: schema.max_body_chars], task_ids)
+            Candidate("plan", f"{next(titles)} {number}", schema.body_around(reword(text), task_ids), task_ids)
             for number, (text, task_ids) in enumerate(texts[: schema.allowed_count(len(texts))], 1)
         ]
         nothing = Candidate("plan", "Nothing to carry", "There was no text of anybody.")

@@ -1,8 +1,10 @@
 """The structure of an answer, read from the JSON schema of a request."""
 
+import json
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 Schema = Mapping[str, Any]
@@ -11,6 +13,19 @@ N_CANDIDATES = 5
 """Candidates in an answer if the schema allows that number."""
 MAX_TITLE_CHARS = 60
 MAX_BODY_CHARS = 200
+_MAX_PARTS = 4
+"""Texts of a body that is written around a task."""
+
+
+@dataclass(frozen=True)
+class NamedTask:
+    """A task in a body, by its id in the prompt."""
+
+    task: str
+
+
+Body = str | tuple[str | NamedTask, ...]
+"""The sentences of a tip: one text, or texts and tasks in order."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +38,7 @@ class Candidate:
 
     kind: str
     title: str
-    body: str
+    body: Body
     task_ids: tuple[str, ...] = ()
     theme: str | None = None
     only_today: bool = True
@@ -36,6 +51,7 @@ class AnswerSchema:
     key: of the list in the answer; None if the answer is the list itself.
     fields: schema of each field of a candidate; empty if any field is allowed.
     kinds: allowed kinds; empty if any kind is allowed.
+    names_tasks: whether a body is a list in which tasks may stand between texts.
     min_candidates, max_candidates: allowed length of the list; a maximum of None means no limit.
     other_values: values of the answer's other keys.
     """
@@ -43,6 +59,7 @@ class AnswerSchema:
     key: str | None = "candidates"
     fields: Mapping[str, Schema] = field(default_factory=dict)
     kinds: tuple[str, ...] = ()
+    names_tasks: bool = False
     max_title_chars: int = MAX_TITLE_CHARS
     max_body_chars: int = MAX_BODY_CHARS
     min_candidates: int = 0
@@ -54,16 +71,40 @@ class AnswerSchema:
         limited = preferred if self.max_candidates is None else min(preferred, self.max_candidates)
         return max(self.min_candidates, limited)
 
+    def body_around(self, text: str, task_ids: Sequence[str]) -> Body:
+        """The whole of a text as a body: in parts that the schema allows, with a task inside if it may name one."""
+        if not self.names_tasks:
+            return text[: self.max_body_chars]
+        parts: Sequence[str] = textwrap.wrap(text, self.max_body_chars)[:_MAX_PARTS]
+        if len(parts) == 1 and " " in text:
+            middle = text.index(" ", len(text) // 2) if " " in text[len(text) // 2 :] else text.rindex(" ")
+            parts = [text[:middle], text[middle + 1 :]]
+        return (*parts[:1], *(NamedTask(task_id) for task_id in task_ids[:1]), *parts[1:])
+
     def answer_with(self, candidates: Sequence[Candidate]) -> Any:
         """An answer with these candidates, as JSON data."""
         rows = [self._row(candidate) for candidate in candidates]
         return rows if self.key is None else {**self.other_values, self.key: rows}
 
     def _row(self, candidate: Candidate) -> dict[str, Any]:
-        values = {**asdict(candidate), "task_ids": list(candidate.task_ids)}
+        values = {
+            "kind": candidate.kind,
+            "title": candidate.title,
+            "body": self._body(candidate.body),
+            "task_ids": list(candidate.task_ids),
+            "tasks": list(candidate.task_ids),
+            "theme": candidate.theme,
+            "only_today": candidate.only_today,
+        }
         if not self.fields:
-            return values
+            return {name: value for name, value in values.items() if name != "tasks"}
         return {name: _value(schema, values.get(name)) for name, schema in self.fields.items()}
+
+    def _body(self, body: Body) -> Any:
+        parts = (body,) if isinstance(body, str) else body
+        if self.names_tasks or _is_list(self.fields.get("body", {})):
+            return [part if isinstance(part, str) else {"task": part.task} for part in parts]
+        return "".join(part for part in parts if isinstance(part, str))
 
 
 def read_answer_schema(schema: Schema) -> AnswerSchema:
@@ -85,12 +126,14 @@ def read_answer_schema(schema: Schema) -> AnswerSchema:
 def _answer_schema(key: str | None, array: Schema, root: Schema, other_values: Mapping[str, Any]) -> AnswerSchema:
     candidate = _resolved(array["items"], root)
     fields = {name: _resolved(value, root) for name, value in candidate["properties"].items()}
+    body = fields.get("body", {})
     return AnswerSchema(
         key=key,
         fields=fields,
         kinds=_choices(fields.get("kind", {})),
+        names_tasks=_is_list(body) and "task" in json.dumps(body["items"]),
         max_title_chars=min(MAX_TITLE_CHARS, _limit(fields.get("title", {}), "maxLength") or MAX_TITLE_CHARS),
-        max_body_chars=min(MAX_BODY_CHARS, _limit(fields.get("body", {}), "maxLength") or MAX_BODY_CHARS),
+        max_body_chars=min(MAX_BODY_CHARS, _limit(body, "maxLength") or _limit_of_texts(body) or MAX_BODY_CHARS),
         min_candidates=_limit(array, "minItems") or 0,
         max_candidates=_limit(array, "maxItems"),
         other_values=other_values,
@@ -99,6 +142,17 @@ def _answer_schema(key: str | None, array: Schema, root: Schema, other_values: M
 
 def _is_list_of_candidates(schema: Schema, root: Schema) -> bool:
     return "items" in schema and "title" in _resolved(schema["items"], root).get("properties", {})
+
+
+def _is_list(schema: Schema) -> bool:
+    return schema.get("type") == "array" and "items" in schema
+
+
+def _limit_of_texts(schema: Schema) -> int | None:
+    """The limit of each text in a list of parts."""
+    parts = schema.get("items", {})
+    limits = [_limit(part, "maxLength") for part in parts.get("anyOf", [parts]) if part.get("type") == "string"]
+    return next((limit for limit in limits if limit), None)
 
 
 def _resolved(schema: Schema, root: Schema) -> Schema:

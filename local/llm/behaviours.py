@@ -7,7 +7,7 @@ from enum import StrEnum
 from random import Random
 from typing import Any
 
-from local.llm.answer_schema import AnswerSchema, Candidate, read_answer_schema
+from local.llm.answer_schema import AnswerSchema, Candidate, NamedTask, read_answer_schema
 from local.llm.context import Context, context_in
 from local.llm.faithful_author import faithful_tips, truncated
 from local.llm.injected_author import injected_tips
@@ -87,10 +87,17 @@ def _candidates(behaviour: Behaviour, context: Context, schema: AnswerSchema, se
 
 
 def _with_wrong_ids(candidate: Candidate, rng: Random) -> Candidate:
-    """The candidate with all task ids replaced, and one added if it has none."""
-    task_ids = tuple(f"6{rng.getrandbits(60):015x}" for _ in candidate.task_ids or [""])
-    return replace(candidate, task_ids=task_ids)
+    """The candidate with all task ids replaced, also in its body, and one added if it has none."""
+    wrong = {task_id: f"6{rng.getrandbits(60):015x}" for task_id in candidate.task_ids or ("",)}
+    body = candidate.body
+    if not isinstance(body, str):
+        body = tuple(NamedTask(wrong[part.task]) if isinstance(part, NamedTask) else part for part in body)
+    return replace(candidate, body=body, task_ids=tuple(wrong.values()))
 
 
 def _with_link(candidate: Candidate, link: str, max_chars: int) -> Candidate:
-    return replace(candidate, body=f"{truncated(candidate.body, max_chars - len(link) - 1)} {link}")
+    *parts, last = (candidate.body,) if isinstance(candidate.body, str) else candidate.body
+    if isinstance(last, NamedTask):
+        parts, last = [*parts, last], ""
+    text = f"{truncated(last, max_chars - len(link) - 1)} {link}"
+    return replace(candidate, body=(*parts, text) if parts else text)

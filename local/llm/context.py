@@ -24,6 +24,7 @@ class Context:
     tasks: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
     themes: tuple[dict[str, Any], ...] = ()
     reactions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    language: str = "en"
 
     @property
     def shown_tasks(self) -> list[dict[str, Any]]:
@@ -51,6 +52,7 @@ def context_in(prompt: str) -> Context:
         tasks=largest["tasks"],
         themes=tuple(largest.get("themes", ())),
         reactions=largest.get("reactions", {}),
+        language=str(largest.get("profile", {}).get("language", "en")),
     )
 
 

@@ -2,15 +2,16 @@
 
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import cycle, islice
 from pathlib import Path
 from random import Random
+from string import Formatter
 from typing import Any
 
-from local.llm.answer_schema import N_CANDIDATES, AnswerSchema, Candidate
+from local.llm.answer_schema import N_CANDIDATES, AnswerSchema, Body, Candidate, NamedTask
 from local.llm.context import Context
 
 _DAY_WORDS = re.compile(r"\b(?:today|tonight|tomorrow)\b", re.IGNORECASE)
@@ -31,10 +32,13 @@ class Subject:
 
 def faithful_tips(context: Context, schema: AnswerSchema, rng: Random) -> list[Candidate]:
     """Valid tips about a context; the same for the same context, schema and seed."""
-    subjects = _allowed_subjects(context, schema)
-    phrases = {key: cycle(_shuffled_phrases(key, rng)) for key in _phrases()}
-    chosen = islice(cycle(subjects), schema.allowed_count(N_CANDIDATES))
-    return [_candidate(subject, next(phrases[_phrases_key(subject)]), schema) for subject in chosen]
+    subjects, language = _allowed_subjects(context, schema), _language(context)
+    phrases = {subject: cycle(_shuffled_phrases(language, subject, rng)) for subject in dict.fromkeys(subjects)}
+    taken: set[str] = set()
+    return [
+        _candidate(subject, _next_phrase(phrases[subject], taken), schema, _phrases()[language]["a_task"])
+        for subject in islice(cycle(subjects), schema.allowed_count(N_CANDIDATES))
+    ]
 
 
 def truncated(text: str, max_chars: int) -> str:
@@ -42,13 +46,29 @@ def truncated(text: str, max_chars: int) -> str:
     return text if len(text) <= max_chars else text[: max_chars - 1].rstrip() + "…"
 
 
-def _candidate(subject: Subject, phrase: tuple[str, str], schema: AnswerSchema) -> Candidate:
-    words = _phrases()[_phrases_key(subject)]
-    what = words["one"] if subject.n == 1 else words["many"]
-    title, body = (text.format(what=what, What=what[:1].upper() + what[1:]) for text in phrase)
-    title, body = truncated(title, schema.max_title_chars), truncated(body, schema.max_body_chars)
-    only_today = bool(_DAY_WORDS.search(f"{title} {body}"))
+def _candidate(subject: Subject, phrase: tuple[str, str], schema: AnswerSchema, a_task: str) -> Candidate:
+    title, body = truncated(phrase[0], schema.max_title_chars), _body(phrase[1], subject, schema, a_task)
+    only_today = bool(_DAY_WORDS.search(f"{title} {phrase[1]}"))
     return Candidate(subject.kind, title, body, subject.task_ids, subject.theme, only_today)
+
+
+def _body(template: str, subject: Subject, schema: AnswerSchema, a_task: str) -> Body:
+    """The body of a phrase, with the tasks of its subject in place of {task} and {other}."""
+    if not schema.names_tasks:
+        return truncated(template.replace("{task}", a_task).replace("{other}", a_task), schema.max_body_chars)
+    tasks = dict(zip(("task", "other"), subject.task_ids, strict=False))
+    parts = list[str | NamedTask]()
+    for text, name, _, _ in Formatter().parse(template):
+        parts += [truncated(text, schema.max_body_chars)] if text else []
+        parts += [NamedTask(tasks[name])] if name else []
+    return tuple(parts)
+
+
+def _next_phrase(phrases: Iterator[tuple[str, str]], taken: set[str]) -> tuple[str, str]:
+    """The next phrase whose title is not taken, among as many as there are at most; then it is taken."""
+    phrase = next((each for each in islice(phrases, N_CANDIDATES) if each[0] not in taken), None) or next(phrases)
+    taken.add(phrase[0])
+    return phrase
 
 
 def _allowed_subjects(context: Context, schema: AnswerSchema) -> Sequence[Subject]:
@@ -84,16 +104,22 @@ def _effort(task: dict[str, Any]) -> tuple[int, int, str]:
     return task.get("minutes", 30), len(task.get("title", "")), task["id"]
 
 
-def _phrases_key(subject: Subject) -> str:
-    return subject.kind if subject.n and subject.kind in _phrases() else "start"
+def _language(context: Context) -> str:
+    primary = context.language.replace("_", "-").partition("-")[0].casefold()
+    return primary if primary in _phrases() else "en"
 
 
-def _shuffled_phrases(key: str, rng: Random) -> list[tuple[str, str]]:
-    phrases = [(title, body) for title, body in _phrases()[key]["phrases"]]
+def _shuffled_phrases(language: str, subject: Subject, rng: Random) -> list[tuple[str, str]]:
+    """The phrases for a subject that names no more tasks than it has."""
+    of_language: Mapping[str, Any] = _phrases()[language]
+    key = subject.kind if subject.n and subject.task_ids and subject.kind in of_language else "start"
+    phrases = [(title, body) for title, body in of_language[key]]
+    fitting = [each for each in phrases if len(subject.task_ids) > 1 or "{other}" not in each[1]]
+    phrases = fitting or [(title, body) for title, body in of_language["start"]]
     rng.shuffle(phrases)
     return phrases
 
 
 @cache
 def _phrases() -> dict[str, dict[str, Any]]:
-    return tomllib.loads((Path(__file__).parent / "phrases.toml").read_text())
+    return tomllib.loads((Path(__file__).parent / "phrases.toml").read_text("utf-8"))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import cycle, islice
 
-from local.llm.answer_schema import AnswerSchema, Candidate
+from local.llm.answer_schema import AnswerSchema, Body, Candidate
 from local.llm.context import Context, user_texts
 from local.llm.faithful_author import truncated
 
@@ -55,11 +55,14 @@ def injected_tips(context: Context, schema: AnswerSchema) -> list[Candidate]:
     # If the schema requires more tips than there are parts, the parts repeat.
     n_tips = schema.allowed_count(min(len(parts), MAX_TIPS))
     return [
-        Candidate(
-            next(kinds), truncated(title, schema.max_title_chars), truncated(body, schema.max_body_chars), task_ids
-        )
+        Candidate(next(kinds), truncated(title, schema.max_title_chars), _body(body, task_ids, schema), task_ids)
         for title, body, task_ids in islice(cycle(parts), n_tips)
     ]
+
+
+def _body(text: str, task_ids: tuple[str, ...], schema: AnswerSchema) -> Body:
+    """The text as a body; where a body may name tasks, in parts around one of them."""
+    return schema.body_around(text, task_ids) if schema.names_tasks else truncated(text, schema.max_body_chars)
 
 
 def _injection_score(instruction: Instruction) -> int:

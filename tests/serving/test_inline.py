@@ -12,14 +12,13 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from service import Service, ServiceHarness
+from service import Service, ServiceHarness, answering, tip_about
 from world import NOON
 
 from contexts.assembly.explain import DecisionTrace, TipOrigin, compare, context_versions, trace
 from contexts.assembly.history import ContextVersion, History
 from contexts.postgres.sql import connect
 from contexts.todoist.credentials import CredentialCipher, Credentials, new_key
-from local.llm import AnswerFunction
 from local.todoist import Fault, LocalTodoist
 
 Connection = psycopg.Connection[Any]
@@ -354,21 +353,12 @@ class TestHistory:
         assert kept_contexts(harness) == []
 
 
-def answering_about(*task_ids: str) -> AnswerFunction:
-    """An LLM that writes a tip about each of these tasks."""
-    tips = [
-        {"kind": "focus", "title": f"Take up {task_id}", "body": "Ten minutes are enough.", "task_ids": [task_id]}
-        for task_id in task_ids
-    ]
-    return lambda _: {"candidates": [{**tip, "only_today": False} for tip in tips]}
-
-
 class TestTrace:
     @pytest.fixture
     def history(self, harness: ServiceHarness, account: Any, tmp_path: Path) -> History:
         """The history of a user with four tasks, with the pipeline's context in it; the LLM has a tip about each."""
         harness.add_with_context("ann", account("call bob", "buy milk", "mend the roof", "water the plants"))
-        harness.llm.behaviour = answering_about("t0", "t1", "t2", "t3")
+        harness.llm.behaviour = answering(*(tip_about(f"t{number}") for number in range(4)))
         row = harness.world.stored()["ann"]
         history = History(str(tmp_path / "history"), harness.connection, lambda _: 0)
         history.append(

@@ -46,7 +46,7 @@ class TestStored:
         assert body["age_seconds"] == pytest.approx(7200, abs=0.01)
         assert body["context_hash"] == harness.world.stored()["ann"]["context_hash"]
         assert body["policy_version"] == "thompson-f1@0"
-        assert set(body["tip"]) == {"kind", "title", "body", "tasks", "theme"}
+        assert set(body["tip"]) == {"kind", "title", "body", "segments", "tasks", "theme"}
         assert task_ids([body["tip"]]) <= {"t0", "t1", "t2", "t3"}
 
     def test_up_to_the_sla(self, harness: ServiceHarness, service: Service, account: Any) -> None:

@@ -156,7 +156,9 @@ class TestCandidates:
         service.tip()
         harness.connection.execute("""UPDATE candidate_sets SET tips[2] = '{"kind": "nap"}'""")
         answers = [service.tip() for _ in range(12)]
-        assert all(set(each.body["tip"]) == {"kind", "title", "body", "tasks", "theme"} for each in answers)
+        assert all(
+            set(each.body["tip"]) == {"kind", "title", "body", "segments", "tasks", "theme"} for each in answers
+        )
 
     def test_subject_hashes(self, harness: ServiceHarness, service: Service) -> None:
         """A set with too few subject hashes is not kept after a change of the context."""
@@ -167,16 +169,22 @@ class TestCandidates:
         assert service.tip().origin[0] == "inline"
         assert service.metric("unreadable_rows_total", table="candidate_sets") == 1
 
-    def test_of_an_earlier_version(self, harness: ServiceHarness, service: Service) -> None:
-        """Tips that name their tasks by ids alone are kept: they get the tasks, without a call of the LLM."""
+    @pytest.mark.parametrize(
+        "former",
+        [
+            "t::JSONB - 'tasks' - 'segments' || jsonb_build_object('task_ids',"
+            " jsonb_path_query_array(t::JSONB, '$.tasks[*].id'))",
+            "t::JSONB - 'segments' || jsonb_build_object('tasks', (SELECT jsonb_agg(task - 'by_others')"
+            " FROM jsonb_array_elements(t::JSONB -> 'tasks') AS task))",
+        ],
+        ids=["ids alone", "no segments"],
+    )
+    def test_of_an_earlier_version(self, harness: ServiceHarness, service: Service, former: str) -> None:
+        """Tips as earlier versions stored them are kept: they get their tasks, without a call of the LLM."""
         harness.llm.behaviour = answering(tip_about("t0"), tip_about("t1"), tip_about("t2"))
         service.tip()
-        former = (
-            "(SELECT array_agg((t::JSONB - 'tasks' || jsonb_build_object('task_ids',"
-            " jsonb_path_query_array(t::JSONB, '$.tasks[*].id')))::TEXT ORDER BY n)"
-            " FROM unnest(tips) WITH ORDINALITY AS u (t, n))"
-        )
-        harness.connection.execute(f"UPDATE candidate_sets SET tips = {former}")
+        tips = f"(SELECT array_agg(({former})::TEXT ORDER BY n) FROM unnest(tips) WITH ORDINALITY AS u (t, n))"
+        harness.connection.execute(f"UPDATE candidate_sets SET tips = {tips}")
         answer = service.tip()
         assert answer.origin == ("stored", "skipped")
         assert [task["title"] for task in answer.body["tip"]["tasks"]] != []

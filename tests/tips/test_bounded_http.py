@@ -24,10 +24,10 @@ from raw_llm import (
 )
 from strategies import context
 
+from tips.answers import N_CANDIDATES
 from tips.bounded_http import MAX_ANSWER_BYTES
 from tips.candidates import MAX_TITLE_CHARS
 from tips.generator import Generation, LLMGenerator
-from tips.prompt import N_CANDIDATES
 
 TODAY = date(2026, 11, 23)
 ABOUT = context("Renew the passport", "Call the plumber", "Water the plants")
@@ -38,7 +38,7 @@ MAX_STALL_S = 1.0
 SOCKET_BYTES = 16 * 2**20
 """Bytes that a server can send into the buffers of a connection whose client reads no more."""
 
-GOOD = {"kind": "focus", "title": "One thing first", "body": "Begin with what matters most.", "task_ids": ["t2"]}
+GOOD = {"kind": "focus", "title": "One thing first", "body": ["Begin with ", {"task": "t2"}, " before mail."]}
 ALSO_GOOD = {"kind": "plan", "title": "A look ahead", "body": "Keep an hour of the week free."}
 
 
@@ -118,17 +118,18 @@ def test_redirects(server: RawServer) -> None:
     assert (outcome_of(made), server.n_requests) == ("failed", 1)
 
 
-MANY = [{**GOOD, "title": f"Number {n}", "task_ids": []} for n in range(100_000)]
+MANY = [{**GOOD, "title": f"Number {n}"} for n in range(100_000)]
 DEEP = '{"candidates": ' + "[" * 30_000
 ODD_BODIES: Mapping[str, str | bytes] = {
     "100,000 candidates": completion(MANY),
-    "600 candidates": completion(MANY[:500]),
+    "500 candidates": completion(MANY[:500]),
     "nested JSON": "[" * 60_000,
     "nested arguments": completion(DEEP),
     "nested usage": '{"choices": [], "usage": ' + '{"a": ' * 9_000 + "1" + "}" * 9_001,
     "300 calls": completion([{"title": "x"}], n_calls=300),
     "long text": completion([{**GOOD, "title": "x " * 30_000}]),
-    "many ids": completion([{**GOOD, "task_ids": ["t0"] * 9_000}]),
+    "many tasks": completion([{**GOOD, "tasks": ["t1"] * 9_000}]),
+    "many parts": completion([{**GOOD, "body": [{"task": "t1"}] * 3_000}]),
     "a digit's number": '{"choices": ' + "9" * 60_000 + "}",
     "half a letter": b'{"choices": "\xff\xfe"}',
     "backslashes": "\\" * MAX_ANSWER_BYTES,
@@ -166,7 +167,7 @@ def test_largest_answer(server: RawServer) -> None:
 
 def test_more_than_requested(server: RawServer) -> None:
     """Of 300 candidates the first good ones are taken, without a second paid request."""
-    server.answer = whole(completion([{**GOOD, "task_ids": ["t9"]}, *MANY[:299]]))
+    server.answer = whole(completion([{**GOOD, "tasks": ["t9"]}, *MANY[:299]]))
     [made], _ = generated(timeout_s=10)
     assert [tip.title for tip in made.tips] == [f"Number {n}" for n in range(N_CANDIDATES)]
     assert (outcome_of(made), server.n_requests) == ("answered", 1)
@@ -180,8 +181,12 @@ BAD_CANDIDATES = {
     "unknown kind": {**GOOD, "kind": "sermon"},
     "long title": {**GOOD, "title": "x " * MAX_TITLE_CHARS},
     "title of a number": {**GOOD, "title": 7},
-    "task_ids of a text": {**GOOD, "task_ids": "t2"},
-    "task_ids of numbers": {**GOOD, "task_ids": [2]},
+    "tasks of a text": {**GOOD, "tasks": "t2"},
+    "tasks of numbers": {**GOOD, "tasks": [2]},
+    "an unknown task": {**GOOD, "body": ["Begin ", {"task": "t9"}]},
+    "a part of two": {**GOOD, "body": ["Begin ", {"task": "t1", "text": "x"}]},
+    "a task alone": {**GOOD, "body": [{"task": "t1"}]},
+    "no part": {**GOOD, "body": []},
     "half a letter": {**GOOD, "title": "\ud800"},
     "nested": {**GOOD, "title": [[[[]]]]},
     "a link": {**GOOD, "body": "See www.evil.example"},
@@ -226,14 +231,15 @@ def test_absurd_usage(server: RawServer, name: str, model: str) -> None:
     assert (outcome_of(made), len(made.tips), server.n_requests) == ("answered", 2, 1)
     assert made.usage is not None
     assert (made.usage.input_tokens, made.usage.output_tokens, made.usage.cost_usd) == (None, None, None)
+    assert made.usage.cached_tokens is None
 
 
 @pytest.mark.parametrize("tokens", ["-1", "2147483648", "1.5", '"x"', "NaN", "null"])
 def test_absurd_usage_of_anthropic(server: RawServer, tokens: str) -> None:
     """The same holds for Anthropic's API."""
-    tips = {"type": "tool_use", "id": "t", "name": "final_result", "input": {"candidates": [GOOD, ALSO_GOOD]}}
+    tips = {"type": "text", "text": json.dumps({"candidates": [GOOD, ALSO_GOOD]})}
     message = {"id": "m", "type": "message", "role": "assistant", "model": "claude-haiku-4-5", "content": [tips]}
-    body = json.dumps({**message, "stop_reason": "tool_use"})
+    body = json.dumps({**message, "stop_reason": "end_turn"})
     server.answer = whole(f'{body[:-1]}, "usage": {{"input_tokens": {tokens}, "output_tokens": 1}}}}')
     [made], _ = generated("anthropic:claude-haiku-4-5", timeout_s=10)
     assert (outcome_of(made), len(made.tips)) == ("answered", 2)
@@ -252,7 +258,7 @@ def test_absurd_sum(server: RawServer) -> None:
 
 def test_wild_answers_open_no_circuit_for_good_ones(server: RawServer) -> None:
     """Answers without sense are the model's, so the next one is requested and used."""
-    answers = iter([whole(ODD_BODIES["300 calls"])] * 6)
+    answers = iter([whole(ODD_BODIES["300 calls"])] * 12)
     good = whole(completion([GOOD, ALSO_GOOD]))
     server.answer = lambda send: next(answers, good)(send)
     made, _ = generated(timeout_s=10, n_times=7)

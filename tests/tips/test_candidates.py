@@ -8,14 +8,14 @@ import pytest
 from pydantic import ValidationError
 from tip_examples import tip
 
-from tips.candidates import Tip
+from tips.candidates import TaskReference, Tip
 
 
 class TestTip:
     def test_on_one_line(self) -> None:
         """Line breaks and the narrow spaces of French become blanks: the text is corrected, not refused."""
         made = tip("  Prêt\u202f? ", "First this.\nThen\u00a0that.\u2028")
-        assert (made.title, made.body) == ("Prêt ?", "First this. Then that.")
+        assert (made.title, made.body) == ("Prêt ?", ("First this. Then that.",))
 
     @pytest.mark.parametrize(
         "wrong",
@@ -25,6 +25,11 @@ class TestTip:
             {"title": "x" * 81},
             {"body": ""},
             {"body": "x" * 281},
+            {"body": ["x" * 141, TaskReference(task="t1"), "x" * 140], "task_ids": ("t1",)},
+            {"body": [TaskReference(task="t1")], "task_ids": ("t1",)},
+            {"body": ["Begin ", TaskReference(task="t1")], "task_ids": ("t2",)},
+            {"body": ["x"] * 8},
+            {"body": 7},
             {"task_ids": tuple("abcdef")},
             {"kind": "advert"},
             {"link": "x"},
@@ -36,7 +41,13 @@ class TestTip:
         with pytest.raises(ValidationError):
             tip(**wrong)
 
+    def test_segments(self) -> None:
+        """Between a text and a task one blank stays as it is; the ends of the body are trimmed."""
+        made = tip(body=["  Pay\n", TaskReference(task="t1"), "  first. "], task_ids=("t1",))
+        assert made.body == ("Pay ", TaskReference(task="t1"), " first.")
+        assert (made.named_tasks, made.texts, made.wording) == (("t1",), ("Pay ", " first."), "Pay first.")
+
     def test_stored(self) -> None:
         """A tip survives a round trip through JSON."""
-        made = tip(task_ids=("t1", "t0"), theme="h0")
+        made = tip(body=["Begin ", TaskReference(task="t1"), "."], task_ids=("t1", "t0"), theme="h0")
         assert Tip.model_validate_json(made.model_dump_json()) == made

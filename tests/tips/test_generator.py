@@ -26,9 +26,11 @@ from local.llm.answer_schema import read_answer_schema
 from local.llm.context import context_in
 from local.llm.injected_author import injected_tips
 from local.server import running_server
+from tips.answers import N_CANDIDATES, answer_schema
 from tips.candidates import KINDS, Tip
-from tips.generator import Candidates, Generation, LLMError, LLMGenerator
-from tips.prompt import INSTRUCTIONS, N_CANDIDATES
+from tips.generator import Generation, LLMGenerator
+from tips.models import LLMError
+from tips.prompt import INSTRUCTIONS
 from tips.texts import plain_words
 from tips.violations import violations
 
@@ -43,8 +45,8 @@ SHORT_TIMEOUT_S = 0.5
 """A timeout for tests that wait for its end."""
 
 NOTHING = Generation((), None)
-GOOD = {"kind": "focus", "title": "One thing first", "body": "Begin with what matters most.", "task_ids": ["t2"]}
-ALSO_GOOD = {"kind": "plan", "title": "A look ahead", "body": "Keep an hour of the week free."}
+GOOD = {"kind": "focus", "title": "One thing first", "body": ["Begin with ", {"task": "t2"}, " before mail."]}
+ALSO_GOOD = {"kind": "plan", "title": "A look ahead", "body": ["Keep an hour for ", {"task": "t3"}, "."], "tasks": []}
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +108,7 @@ class TestGenerate:
         assert (made.usage.outcome, made.usage.n_requests, len(local.calls)) == ("answered", 1, 1)
 
     def test_prompt(self, local: LocalLLM) -> None:
-        """The instructions come first, then the user's data under a new mark for each call, then the date."""
+        """The instructions come first, then the user's data under a mark of its own, then the date."""
         written(), written(context("Water the plants"))
         one, other = (call.prompt for call in local.calls)
         assert one.startswith(INSTRUCTIONS) and other.startswith(INSTRUCTIONS)
@@ -114,6 +116,36 @@ class TestGenerate:
         assert first[0] != second[0]
         assert "passport" in first[1] and "plants" in second[1]
         assert first[-1] == second[-1] == "Today is Monday, 2026-11-23."
+
+    def test_same_bytes(self, local: LocalLLM) -> None:
+        """Processes with one secret send the same prompt for the same context; another secret makes another mark."""
+        for secret in (b"x" * 32, b"x" * 32, b"y" * 32):
+            in_turn(LLMGenerator("openai-chat:local", mark_secret=secret), [KNOWN])
+        one, again, other = (call.prompt for call in local.calls)
+        assert one == again != other
+
+    @pytest.mark.parametrize(("output", "is_native"), [("auto", True), ("native", True), ("tool", False)])
+    def test_output(self, local: LocalLLM, output: Any, is_native: bool) -> None:
+        """A model is asked by a JSON schema if its provider has them, by a tool call if that is set."""
+        asked: list[Mapping[str, Any]] = []
+
+        def saying(request: Mapping[str, Any]) -> Mapping[str, Any]:
+            asked.append(request)
+            return {"candidates": [GOOD, ALSO_GOOD]}
+
+        local.next(saying)
+        [made] = in_turn(LLMGenerator("openai-chat:local", output=output), [KNOWN])
+        assert are_good(made.tips)
+        [request] = asked
+        assert ("response_format" in request, "tools" in request) == (is_native, not is_native)
+        form = (
+            request["response_format"]["json_schema"]["schema"]
+            if is_native
+            else request["tools"][0]["function"]["parameters"]
+        )
+        fields = form["properties"]["candidates"]["items"]["properties"]
+        assert fields["tasks"]["items"]["enum"] == ["t1", "t2", "t3"]
+        assert fields["title"]["maxLength"] == 60
 
     def test_too_many(self, local: LocalLLM) -> None:
         """No more candidates are kept than requested; two with the same title are one."""
@@ -123,7 +155,7 @@ class TestGenerate:
 
     def test_two_of_many_are_enough(self, local: LocalLLM) -> None:
         """With two good candidates the bad ones are left out without another request."""
-        local.next(answering({**GOOD, "task_ids": ["t9"]}, GOOD, {**GOOD, "body": "x" * 300}, ALSO_GOOD))
+        local.next(answering({**GOOD, "tasks": ["t9"]}, GOOD, {**GOOD, "body": "x" * 300}, ALSO_GOOD))
         made = written()
         assert [tip.title for tip in made.tips] == [GOOD["title"], ALSO_GOOD["title"]]
         assert len(local.calls) == 1
@@ -136,12 +168,12 @@ class TestGenerate:
             asked.append(request)
             return {"candidates": [ALSO_GOOD]}
 
-        local.next(answering(GOOD, {**GOOD, "task_ids": ["t9"]}, {**GOOD, "title": "Call the plumber now"}), saying)
+        local.next(answering(GOOD, {**GOOD, "tasks": ["t9"]}, {**GOOD, "title": "Call the plumber now"}), saying)
         made = written()
         assert [tip.title for tip in made.tips] == [GOOD["title"], ALSO_GOOD["title"]]
         assert made.usage is not None and made.usage.outcome == "repaired"
         complaint = json.dumps(asked[0]["messages"][-1])
-        assert "candidate 2: task_ids ['t9'] are not in the context" in complaint
+        assert "candidate 2: tasks ['t9'] are not in the context" in complaint
         assert "candidate 3: title copies words" in complaint
 
     @pytest.mark.parametrize("bad", [Behaviour.GARBAGE, Behaviour.EMPTY, Behaviour.WRONG_IDS, Behaviour.LINKS])
@@ -317,9 +349,13 @@ def message(**fields: Any) -> dict[str, Any]:
     return {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
 
 
-def call(arguments: Any, name: str = "final_result") -> dict[str, Any]:
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments)
-    return message(tool_calls=[{"id": "c", "type": "function", "function": {"name": name, "arguments": text}}])
+def saying(answer: Any) -> dict[str, Any]:
+    return message(content=answer if isinstance(answer, str) else json.dumps(answer))
+
+
+def call(arguments: Any, name: str) -> dict[str, Any]:
+    function = {"name": name, "arguments": json.dumps(arguments)}
+    return message(tool_calls=[{"id": "c", "type": "function", "function": function}])
 
 
 BOTH = {"candidates": [GOOD, ALSO_GOOD]}
@@ -338,12 +374,12 @@ ODD_RESPONSES: dict[str, Callable[[], Response]] = {
     "a text": lambda: JSONResponse(message(content="Hello!")),
     "no word": lambda: JSONResponse(message()),
     "another tool": lambda: JSONResponse(call({}, "look_up")),
-    "a list of tips": lambda: JSONResponse(call([GOOD])),
-    "depth": lambda: JSONResponse(call("[" * 100_000)),
+    "a list of tips": lambda: JSONResponse(saying([GOOD])),
+    "depth": lambda: JSONResponse(saying("[" * 100_000)),
     "half a letter": lambda: JSONResponse(
-        call('{"candidates": [{"kind": "plan", "title": "\\ud800", "body": "x"}]}')
+        saying('{"candidates": [{"kind": "plan", "title": "\\ud800", "body": "x"}]}')
     ),
-    "negative tokens": lambda: JSONResponse({**call(BOTH), "usage": {"prompt_tokens": -5}}),
+    "negative tokens": lambda: JSONResponse({**saying(BOTH), "usage": {"prompt_tokens": -5}}),
 }
 
 
@@ -355,7 +391,7 @@ def odd() -> Iterator[tuple[list[Response], list[Request], str]]:
 
     async def answer(request: Request) -> Response:
         requests.append(request)
-        return queue.pop(0) if queue else JSONResponse(call(BOTH))
+        return queue.pop(0) if queue else JSONResponse(saying(BOTH))
 
     with running_server(Starlette(routes=[Route("/{path:path}", answer, methods=["GET", "POST"])]), 0) as url:
         yield queue, requests, url
@@ -399,20 +435,21 @@ class TestOddServers:
 
     def test_anthropic(self, after: Callable[..., tuple[Generation, int]]) -> None:
         """Anthropic's API works too: candidates, tokens and their cost."""
-        tips = {"type": "tool_use", "id": "t", "name": "final_result", "input": BOTH}
+        tips = {"type": "text", "text": json.dumps(BOTH)}
         answer = {
             "id": "m",
             "type": "message",
             "role": "assistant",
             "model": "claude-haiku-4-5",
             "content": [tips],
-            "stop_reason": "tool_use",
-            "usage": {"input_tokens": 900, "output_tokens": 300},
+            "stop_reason": "end_turn",
+            "usage": {"input_tokens": 900, "output_tokens": 300, "cache_read_input_tokens": 600},
         }
         made, n_requests = after(JSONResponse(answer), model="anthropic:claude-haiku-4-5")
         assert are_good(made.tips)
         assert made.usage is not None
-        assert (made.usage.model, made.usage.input_tokens, n_requests) == ("anthropic:claude-haiku-4-5", 900, 1)
+        assert (made.usage.model, made.usage.input_tokens, n_requests) == ("anthropic:claude-haiku-4-5", 1500, 1)
+        assert made.usage.cached_tokens == 600
         assert made.usage.cost_usd == pytest.approx(0.0024, rel=0.5)
 
     @pytest.mark.parametrize("status", [429, 500, 529])
@@ -501,7 +538,7 @@ def obeying(about: UserContext) -> AnswerFunction:
     known = context_in(context_json(about))
 
     def saying(request: Mapping[str, Any]) -> Mapping[str, Any]:
-        form = read_answer_schema(request["tools"][0]["function"]["parameters"])
+        form = read_answer_schema(request["response_format"]["json_schema"]["schema"])
         filled: Mapping[str, Any] = form.answer_with(injected_tips(known, form))
         return filled
 
@@ -510,7 +547,7 @@ def obeying(about: UserContext) -> AnswerFunction:
 
 def hostile_parts(tips: Sequence[Tip], title: str) -> list[str]:
     """The texts of tips with a part of a hostile title: its payload, an address, markup, four words in a row."""
-    texts = [text for tip in tips for text in (tip.title, tip.body)]
+    texts = [text for tip in tips for text in (tip.title, tip.wording)]
     own = plain_words(title)
     runs = [" ".join(own[at : at + 4]) for at in range(max(1, len(own) - 3))] if len(own) > 2 else []
     return [
@@ -553,9 +590,11 @@ class TestInjection:
     @pytest.mark.parametrize("title", [INJECTIONS["classic"], QUIET_INJECTIONS["say"], QUIET_INJECTIONS["Japanese"]])
     def test_suite_can_fail(self, title: str) -> None:
         """The obeying model does repeat the instructions of titles: its unchecked answers contain them."""
-        schema = read_answer_schema(Candidates.model_json_schema())
-        said = injected_tips(context_in(context_json(hostile(title)[0])), schema)
-        assert hostile_parts([Tip(kind="focus", title=each.title, body=each.body) for each in said], title)
+        about = hostile(title)[0]
+        said = injected_tips(context_in(context_json(about)), read_answer_schema(answer_schema(about)))
+        bodies = [[part for part in each.body if isinstance(part, str)] for each in said]
+        texts = [Tip(kind="focus", title=each.title, body=body) for each, body in zip(said, bodies, strict=True)]
+        assert hostile_parts(texts, title)
 
     def test_after_an_attack(self, local: LocalLLM) -> None:
         """After an attack the good answer to the repair is used."""

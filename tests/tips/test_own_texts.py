@@ -13,7 +13,7 @@ from strategies import context, contexts
 from world import NOON
 
 from contexts.assembly.assemble import Budget, assemble
-from contexts.assembly.model import Signals, Task, TaskView, Theme, ThemeView, UserContext
+from contexts.assembly.model import Signals, Task, TaskView, Theme, ThemeView, UserContext, tasks_shown
 from contexts.todoist.mirror import Mirror, fold, open_tasks
 from tips.own_texts import without_texts_of_others
 from tips.prompt import prompt
@@ -52,20 +52,20 @@ class TestTasks:
         """The prompt holds only id, bucket and priority of a task that somebody else may have added."""
         view = filled(TaskView, id="t9", priority="p1", by_others=True, minutes=5, recurring=True)
         about = one_task(view)
-        assert prompt_data(about)["tasks"] == {"today": [{"id": "t9", "priority": "p1", "by_others": True}]}
+        assert prompt_data(about)["tasks"] == {"today": [{"id": "t1", "priority": "p1", "by_others": True}]}
         assert "canary" not in prompt_of(about)
 
     def test_in_a_shared_project(self) -> None:
         """A task that the user added to a shared project is told without the names that others may have given."""
         task = Task("t9", "Call the plumber", project="canary", section="canary", labels=("canary",), is_shared=True)
         about = context(task)
-        assert prompt_data(about)["tasks"] == {"someday": [{"id": "t9", "title": "Call the plumber"}]}
+        assert prompt_data(about)["tasks"] == {"someday": [{"id": "t1", "title": "Call the plumber"}]}
         assert about.tasks["someday"][0].project == "canary"
 
     def test_parent_by_others(self) -> None:
         """The title of a parent task is left out if somebody else may have added it; the names of places stay."""
         about = context(Task("t9", "Call", project="House", parent="canary", is_parent_by_others=True))
-        assert prompt_data(about)["tasks"] == {"someday": [{"id": "t9", "title": "Call", "project": "House"}]}
+        assert prompt_data(about)["tasks"] == {"someday": [{"id": "t1", "title": "Call", "project": "House"}]}
 
     def test_own(self) -> None:
         """A context with texts of the user only is told as it is."""
@@ -89,7 +89,7 @@ class TestThemes:
         """Of a theme that others may have worded, the prompt holds id, size and tasks, whatever fields it has."""
         theme = filled(ThemeView, id="h", n_tasks=3, task_ids=("t0",), by_others=True)
         about = context("x").model_copy(update={"themes": (theme,)})
-        assert prompt_data(about)["themes"] == [{"id": "h", "n_tasks": 3, "task_ids": ["t0"]}]
+        assert prompt_data(about)["themes"] == [{"id": "theme1", "n_tasks": 3, "task_ids": ["t1"]}]
 
     def test_assembled(self) -> None:
         """The assembler hands on the mark of a theme, also if the task that it came from has been completed since."""
@@ -108,7 +108,8 @@ class TestThemes:
 def test_every_task_is_told(about: UserContext) -> None:
     """Every task of any context is in the prompt with its bucket, whoever added it."""
     told = prompt_data(about)["tasks"]
-    assert {bucket: [view["id"] for view in views] for bucket, views in told.items()} == {
+    ids = list(tasks_shown(about))
+    assert {bucket: [ids[int(view["id"][1:]) - 1] for view in views] for bucket, views in told.items()} == {
         bucket: [view.id for view in views] for bucket, views in about.tasks.items()
     }
 

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from strategies import context, contexts
 from tip_examples import context_json
 
-from contexts.assembly.model import Reactions, Task, Theme, UserContext
+from contexts.assembly.model import Reactions, Task, Theme, UserContext, tasks_shown
+from tips.answers import read_answer
 from tips.injection import WITHHELD
-from tips.prompt import INSTRUCTIONS, prompt
+from tips.prompt import INSTRUCTIONS, WORKED_EXAMPLES, data_mark, prompt
 
 TODAY = date(2026, 11, 23)
 MARK = "7f3a9c"
@@ -37,18 +38,46 @@ def prompt_data(about: UserContext) -> Any:
     return json.loads(prompt(about, TODAY, MARK).splitlines()[1])
 
 
+def context_of_example(example: Any) -> UserContext:
+    """The context of a worked example: its tasks in their buckets, and its themes."""
+    days = {"overdue": "2026-11-20", "today": "2026-11-23", "this_week": "2026-11-25", "later": "2026-12-23"}
+    tasks = [Task(name, title, due_date=days.get(bucket)) for name, (bucket, title) in example["tasks"].items()]
+    return context(*tasks, themes=example.get("themes", {}), language=example["language"])
+
+
 class TestPrompt:
     def test_same_instructions_for_all(self) -> None:
-        """The instructions contain nothing about a user or a day: no date, no mark, no placeholder."""
-        assert INSTRUCTIONS.isascii()
-        assert not [each for each in ("{", "}", "2026", MARK) if each in INSTRUCTIONS]
+        """The instructions contain nothing about a user or a day: no date, no mark, no id of a task."""
+        assert not [each for each in ("2026", MARK, *IDS, "<data") if each in INSTRUCTIONS]
+
+    def test_long_enough_for_a_cache(self) -> None:
+        """The instructions alone have more than the 1,024 tokens from which a provider caches a prefix.
+
+        4.5 ASCII characters per token, and two of others, are more than the tokenizers of any provider take.
+        """
+        n_ascii = sum(each.isascii() for each in INSTRUCTIONS)
+        assert n_ascii / 4.5 + (len(INSTRUCTIONS) - n_ascii) / 2 > 1024
+
+    @pytest.mark.parametrize("example", WORKED_EXAMPLES, ids=lambda example: example["language"])
+    def test_examples(self, example: Any) -> None:
+        """Each worked example is an answer that would be accepted for its tasks, and names one of them."""
+        known = context_of_example(example)
+        candidates = {"candidates": [json.loads(example["tip"])]}
+        [made], complaints = read_answer(candidates, known)
+        assert complaints == []
+        assert made.named_tasks
 
     def test_data_between_two_lines(self) -> None:
         """The context is one line of JSON between two lines with the mark; the date follows."""
         opening, data, closing, last = prompt(KNOWN, TODAY, MARK).split("\n")
         assert (opening, closing) == (f"<data {MARK}>", f"</data {MARK}>")
         assert last == "Today is Monday, 2026-11-23."
-        assert data == context_json(KNOWN).replace(',"version":2', "")
+        expected = context_json(KNOWN).replace(',"version":2', "").replace(THEME, "theme1")
+        assert data == expected.replace(IDS[1], "t1").replace(IDS[0], "t2")
+
+    def test_no_ids(self) -> None:
+        """Tasks and themes have short names in place of their ids."""
+        assert not [each for each in (*IDS, THEME) if each in prompt(KNOWN, TODAY, MARK)]
 
     def test_date_is_last(self) -> None:
         """On different days everything before the last line is equal, for the provider's cache."""
@@ -71,17 +100,17 @@ class TestPrompt:
         assert not [each for each in data if category(each)[0] == "C" and each not in "\u200c\u200d"]
         document = json.loads(data)
         assert document["counts"] == json.loads(context_json(about))["counts"]
-        ids = [view.id for views in about.tasks.values() for view in views]
-        assert sorted(view["id"] for views in document["tasks"].values() for view in views) == sorted(ids)
+        names = {view["id"] for views in document["tasks"].values() for view in views}
+        assert names == {f"t{number}" for number in range(1, len(tasks_shown(about)) + 1)}
 
     def test_trusted_fields(self) -> None:
         """Ids, dates, priorities, minutes and the time zone are not sanitized."""
         shown = prompt_data(KNOWN)
         [[first], [second]] = shown["tasks"]["this_week"], shown["tasks"]["today"]
-        assert (first["id"], first["priority"], first["due"]) == (IDS[0], "p1", "2026-11-24")
+        assert (first["id"], first["priority"], first["due"]) == ("t2", "p1", "2026-11-24")
         assert (second["due"], second["minutes"]) == ("2026-11-23T17:00:00+01:00", 10)
-        assert (shown["themes"][0]["id"], shown["themes"][0]["task_ids"]) == (THEME, list(IDS))
-        assert shown["reactions"] == {"by_kind": {"quick_win": {"done": 1}}, "by_theme": {THEME: {"done": 1}}}
+        assert (shown["themes"][0]["id"], shown["themes"][0]["task_ids"]) == ("theme1", ["t2", "t1"])
+        assert shown["reactions"] == {"by_kind": {"quick_win": {"done": 1}}, "by_theme": {"theme1": {"done": 1}}}
         assert shown["profile"] == {"language": "en", "timezone": "Europe/Berlin"}
 
     @pytest.mark.parametrize(
@@ -104,3 +133,16 @@ class TestPrompt:
         shown = prompt(about, TODAY, MARK)
         assert WITHHELD in shown
         assert "PWNED" not in shown
+
+
+class TestDataMark:
+    def test_equal(self) -> None:
+        """Equal contexts have equal marks, so that prompts made at different times have the same bytes."""
+        again = UserContext.model_validate_json(KNOWN.model_dump_json())
+        assert data_mark(b"secret", KNOWN) == data_mark(b"secret", again)
+        assert len(data_mark(b"secret", KNOWN)) == 16
+
+    def test_secret(self) -> None:
+        """Another secret or another context has another mark."""
+        marks = {data_mark(secret, about) for secret in (b"a", b"b") for about in (KNOWN, context("x"))}
+        assert len(marks) == 4

@@ -48,13 +48,20 @@ class TestRuleBasedTips:
         assert about.pop("theme") == ("quick", "x")
         assert about == {"overdue": ("late",), "focus": ("urgent",), "quick_win": ("quick",), "plan": ("x", "y")}
         assert made["theme"].theme == "h0"
-        assert "5 minutes" in made["quick_win"].body
+        assert "5 minutes" in made["quick_win"].title
+        assert {kind: each.named_tasks for kind, each in made.items()} == {
+            "overdue": ("late",),
+            "focus": ("urgent",),
+            "quick_win": ("quick",),
+            "plan": ("x",),
+            "theme": ("quick", "x"),
+        }
 
     def test_singular(self) -> None:
         """One task and one minute are in the singular."""
         [overdue, _, quick] = rule_based_tips(context(Task("t", "a", due_date="2026-11-20", duration_minutes=1)))
         assert overdue.title == "1 task is overdue"
-        assert "1 minute:" in quick.body
+        assert quick.title == "A quick win: 1 minute"
 
     def test_more_than_is_shown(self) -> None:
         """The number counts all overdue tasks; at most five are named."""

@@ -25,7 +25,9 @@ def context(*views: TaskView) -> UserContext:
 
 
 CONTEXT = context(
-    TaskView(id="t0", title="call <b>bob</b>", priority="p1", due="2026-11-29T09:00:00+01:00", also=("t7",)),
+    TaskView(
+        id="t0", title="call <b>bob</b>", priority="p1", due="2026-11-29T09:00:00+01:00", also=("t7",), by_others=True
+    ),
     TaskView(id="t1", title="buy milk"),
 )
 
@@ -41,6 +43,7 @@ class TestWithTasks:
                 "due": None,
                 "priority": "p4",
                 "url": "https://app.todoist.com/app/task/t1",
+                "by_others": False,
             },
             {
                 "id": "t0",
@@ -48,9 +51,10 @@ class TestWithTasks:
                 "due": "2026-11-29T09:00:00+01:00",
                 "priority": "p1",
                 "url": "https://app.todoist.com/app/task/t0",
+                "by_others": True,
             },
         ]
-        assert (served.kind, served.title, served.body, served.theme) == ("focus", TIP.title, TIP.body, "h1")
+        assert (served.kind, served.title, served.body, served.theme) == ("focus", TIP.title, "Begin with it.", "h1")
 
     def test_generic(self) -> None:
         """The generic tip has no tasks."""

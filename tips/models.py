@@ -1,0 +1,87 @@
+"""The model of an LLM, by its name: its client, how it is asked for JSON, and what a provider may cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, cast
+from urllib.parse import urlsplit
+
+from pydantic_ai import NativeOutput, StructuredDict, ToolOutput
+from pydantic_ai.exceptions import UserError
+from pydantic_ai.models import Model, infer_model
+from pydantic_ai.providers import Provider, infer_provider_class
+from pydantic_ai.settings import ModelSettings
+
+from tips.bounded_http import bounded_client
+
+OutputMode = Literal["auto", "native", "tool"]
+"""How a model is asked for JSON: by its provider's native JSON schema, or as the arguments of a tool call.
+
+auto: native if the provider has it for this model.
+"""
+
+_MAX_OUTPUT_TOKENS = 1500
+
+_OPENAI_HOST = "api.openai.com"
+
+_MODEL_HELP = (
+    "Write openai:NAME, anthropic:NAME, ollama:NAME, gguf:PATH, or openai-chat:NAME for any compatible server, and"
+    " set the provider's own variables: OPENAI_API_KEY, OPENAI_BASE_URL, ANTHROPIC_API_KEY, OLLAMA_BASE_URL."
+)
+
+
+class LLMError(Exception):
+    """The LLM named by LLM_MODEL cannot be used; the message says why."""
+
+
+def without_retries(model: str | Model) -> Model:
+    """The model, with a client that does not retry: retries at two levels would exceed every deadline.
+
+    Raises LLMError if there is no such model or its key is not set.
+    """
+    if isinstance(model, str) and not all(part.strip() for part in model.partition(":")[::2]):
+        raise LLMError(f"LLM_MODEL={model}: expected provider:model. {_MODEL_HELP}")
+    try:
+        inferred = infer_model(model, _bounded_provider)
+    except (UserError, ImportError, ValueError, TypeError) as error:
+        raise LLMError(f"LLM_MODEL={model}: {str(error).split('. ')[0].rstrip('.')}. {_MODEL_HELP}") from None
+    client: Any = getattr(inferred, "client", None)
+    if hasattr(client, "max_retries"):
+        client.max_retries = 0
+    return inferred
+
+
+def output_type(model: Model, mode: OutputMode, schema: Mapping[str, Any]) -> Any:
+    """The output type of an agent whose answers have a JSON schema, as an object."""
+    answer = StructuredDict(dict(schema), name="tips", description="The tips for this person.")
+    # OpenAI enforces a schema only in its strict form, without lengths; others enforce lengths, and need them.
+    strict = True if _is_openai(model) else None
+    if is_native(model, mode):
+        return NativeOutput(answer, name="tips", strict=strict)
+    return ToolOutput(answer, name="final_result", strict=strict)
+
+
+def is_native(model: Model, mode: OutputMode) -> bool:
+    """Whether a model is asked by a native JSON schema in this mode."""
+    return mode == "native" or (mode == "auto" and bool(model.profile.get("supports_json_schema_output")))
+
+
+def model_settings(model: Model, cache_key: str) -> ModelSettings:
+    """The settings of a request: its largest answer, and what the provider may keep for other requests.
+
+    cache_key: equal for requests with equal beginnings.
+    """
+    settings: dict[str, Any] = {"max_tokens": _MAX_OUTPUT_TOKENS, "cache": {"messages": False}}
+    if _is_openai(model):  # other servers with the same API may refuse what they do not know
+        settings["openai_prompt_cache_key"] = cache_key
+    return cast(ModelSettings, settings)
+
+
+def _is_openai(model: Model) -> bool:
+    return urlsplit(model.base_url or "").hostname == _OPENAI_HOST
+
+
+def _bounded_provider(name: str) -> Provider[Any]:
+    """A provider with our own HTTP client; raises TypeError if the provider takes none."""
+    provider_class: Callable[..., Provider[Any]] = infer_provider_class(name)
+    return provider_class(http_client=bounded_client())
