@@ -24,6 +24,7 @@ from contexts.postgres.sql import connect
 from contexts.todoist.credentials import CredentialCipher
 from contexts.todoist.mirror import Mirror, fold, open_tasks
 from local.llm import AnswerFunction, LocalLLM
+from local.llm.context import context_in
 from local.todoist import LocalTodoist
 from serving.__main__ import POLICY, open_app
 from serving.settings import ServingSettings
@@ -288,21 +289,42 @@ def is_problem(response: ServiceResponse, status: int, detail: str) -> bool:
     return response.status == status and detail in response.body["detail"]
 
 
+_LAST_TASK = 3
+"""The number of the last task of most users of these tests."""
+
+
 def tip_about(
     task_id: str, kind: str = "focus", *, only_today: bool = False, reference: str | None = None
 ) -> dict[str, Any]:
     """An LLM's candidate about one task.
 
-    reference: the name of the task in the prompt; None if all tasks t0, t1, ... before it are in the prompt, too.
+    reference: the name of the task in the prompt; None if all tasks t0, t1, ... before it, or else all tasks after it
+    up to t3, are in the prompt, too.
     """
     number = int(task_id[1:])
-    body = ["Ten minutes for ", {"task": reference or f"t{number + 1}"}, " are enough to begin with."]
+    body = ["Ten minutes for ", {"task": reference or number}, " are enough to begin with."]
     return {"kind": kind, "title": f"Take up number {number}", "body": body, "only_today": only_today}
 
 
 def answering(*candidates: Mapping[str, Any]) -> AnswerFunction:
     """An LLM that always writes these candidates."""
-    return lambda _: {"candidates": list(candidates)}
+
+    def answer(request: Mapping[str, Any]) -> Mapping[str, Any]:
+        n_tasks = len(context_in(" ".join(str(message["content"]) for message in request["messages"])).task_ids)
+        return {
+            "candidates": [{**each, "body": [_named(part, n_tasks) for part in each["body"]]} for each in candidates]
+        }
+
+    return answer
+
+
+def _named(part: Any, n_tasks: int) -> Any:
+    """A part of a body whose task has the name that it has in a prompt with so many tasks."""
+    if isinstance(part, str) or isinstance(part["task"], str):
+        return part
+    number = part["task"]
+    place = number if number < n_tasks else n_tasks - 1 - (_LAST_TASK - number)
+    return {"task": f"t{place + 1}"}
 
 
 def task_ids(tips: list[dict[str, Any]]) -> set[str]:

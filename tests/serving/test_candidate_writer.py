@@ -110,7 +110,7 @@ class TestBehind:
             night = Thread(target=harness.world.night, args=[NOON + 8 * HOURS])  # it needs a loop of its own
             night.start()
             night.join()
-            return about(3, 8, 9)(body)
+            return answering(*(tip_about(f"t{n}", reference=f"t{at}") for at, n in enumerate((3, 8, 9), 1)))(body)
 
         service = harness.open(llm_timeout=20)
         news = [{"id": f"t{n}", "content": f"sew {n}", "added_by_uid": "1"} for n in (8, 9)]
