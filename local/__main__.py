@@ -26,6 +26,7 @@ from local.clock import utc_now
 from local.context_store import ContextStoreInUse, LocalContextStore, running_context_store
 from local.nights import NightFigures, print_nights, run_night, save_nights
 from local.paths import ROOT, display_path
+from local.played_requests import play_requests
 from local.postgres import create_database
 from local.scenario import Scenario, ScenarioError, scenario_from_environment
 from local.service import ServiceError, running_service
@@ -60,11 +61,16 @@ def main() -> int:
 
 def _run(stack: ExitStack, scenario: Scenario, folder: Path, *, once: bool) -> int:
     store = stack.enter_context(running_context_store(scenario, folder, print_line))
-    variables = services.run_settings(scenario, folder)
+    llm_variables, sentence = stack.enter_context(tip_requests.llm_environment(os.environ))
+    variables = {**services.run_settings(scenario, folder), **llm_variables}
     os.environ.update(variables)
     settings = read_settings(Settings)
     services.write_environment(folder / "environment", {**variables, **store.environment})
     print_line(f"Embedding model: {settings.embedding_model} on {settings.embedding_device}")
+    print_line(sentence)
+    if scenario.asks_daily:
+        n_played = play_requests(store.connection, [user.user_id for user in scenario.users], utc_now())
+        print_line(f"Played {n_played} requests of the last two weeks: everybody usually asks in an hour")
     runtime = Runtime.connect(settings, CredentialCipher([store.key]), store.connection, scenario.todoist_url)
     airflow = _start_airflow(stack, store, folder)
     nights = _run_nights(airflow, runtime, store, folder)
@@ -117,13 +123,11 @@ def _run_nights(airflow: Airflow, runtime: Runtime, store: LocalContextStore, fo
 
 def _give_tips(stack: ExitStack, store: LocalContextStore, folder: Path, user_id: str, *, once: bool) -> None:
     """Start the service and request tips; the service runs until the stack is closed."""
-    llm_variables, sentence = stack.enter_context(tip_requests.llm_environment(os.environ))
     console.print()
-    print_line(f"Starting the service. {sentence}")
-    environment = {**store.environment, **llm_variables}
-    service = stack.enter_context(running_service(environment, folder / "service.log"))
+    print_line("Starting the service")
+    service = stack.enter_context(running_service(store.environment, folder / "service.log"))
     requests = tip_requests.send_tip_requests(
-        service, tip_requests.without_todoist(environment), user_id, store.connection
+        service, tip_requests.without_todoist(store.environment), user_id, store.connection
     )
     tip_requests.print_tip_requests(requests, console)
     tip_requests.save_tip_requests(requests, folder / "tips.json")

@@ -35,6 +35,7 @@ class NightFigures:
     users_carried: int
     rows_written: int
     rows_refreshed: int
+    tips_written: int
     dag_runs: int
     asset_events: int
     seconds: dict[str, float]
@@ -86,6 +87,7 @@ def figures(
         users_carried=n_users - n_clustered,
         rows_written=counts.get("rows_written", 0),
         rows_refreshed=counts.get("rows_refreshed", 0),
+        tips_written=counts.get("tips_written", 0),
         dag_runs=len(ended),
         asset_events=n_events,
         seconds=seconds,
@@ -121,6 +123,7 @@ def _table_rows(nights: list[NightFigures]) -> list[tuple[str, list[Any]]]:
         ("users carried over", [night.users_carried for night in nights]),
         ("context_store rows written", [night.rows_written for night in nights]),
         ("context_store rows only refreshed", [night.rows_refreshed for night in nights]),
+        ("sets of tips written ahead", [night.tips_written for night in nights]),
         ("DAG runs", [night.dag_runs for night in nights]),
         ("asset events", [night.asset_events for night in nights]),
     ]

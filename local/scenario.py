@@ -49,6 +49,7 @@ class Scenario:
 
     change: applies the changes before a night (numbered from 1) and returns a sentence about them.
     description: the users in a few words.
+    asks_daily: whether the users are played: they have asked for tips before.
     """
 
     users: tuple[ScenarioUser, ...]
@@ -56,6 +57,7 @@ class Scenario:
     n_nights: int
     change: Callable[[int], str]
     description: str
+    asks_daily: bool = True
 
 
 @contextmanager
@@ -98,6 +100,7 @@ def _own_account(token: str, todoist_url: str) -> Scenario:
         n_nights=_N_NIGHTS,
         change=lambda _: "no changes are made to your account",
         description=f"your own account at {todoist_url}",
+        asks_daily=False,
     )
 
 
