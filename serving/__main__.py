@@ -171,6 +171,7 @@ async def open_app(
                 store, locks, generator, metrics, clock, uuid4, timeout_s=settings.llm_timeout, writings=writings
             )
             stack.push_async_callback(writings.cancel)
+            metrics.watch_queues({"writings": lambda: writings.n_running})
         recommender = Recommender(
             store=store,
             locks=locks,

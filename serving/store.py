@@ -26,7 +26,7 @@ from serving.metrics import Metrics
 from serving.pools import create_pool
 from serving.row_formats import Report, Unreadable, check_candidates, counted_in
 from tips.generator import LLMUsage
-from tips.sets import CandidateOrigin, CandidateSet
+from tips.sets import CandidateOrigin, CandidateSet, next_midnight
 
 ContextSource = Literal["stored", "inline", "stale", "none"]
 LLMStatus = Literal["called", "skipped", "fallback"]
@@ -42,6 +42,9 @@ _WRITE_DECISION: str = _SQL.write_decision.sql
 
 _STATEMENT_WAITING_SHARE = 1 / 8
 """Share of the time limit of a statement that a read or a decision may wait before it begins."""
+
+_SHORTEST_DAY = timedelta(hours=22)
+"""Candidates that expire sooner than this are not for the next day, which ends later, also if a clock is changed."""
 
 _DECISION_COLUMNS = (
     "decision_id", "user_id", "decided_at", "tip_kind", "theme", "context_hash", "candidate_set_id", "source", "llm",
@@ -86,11 +89,15 @@ class UserState:
         return self.materialized_at is not None and is_fresh(self.materialized_at, self.valid_until, now, sla)
 
     def current_candidates(self, now: datetime) -> CandidateSet | None:
-        """The last candidates, if they were made for the stored context and are not yet due for replacement."""
+        """The last candidates, if they were made for the stored context and this day, and are not yet to be replaced.
+
+        The pipeline can have written them in the evening for the next day: then they expire after this midnight.
+        """
         last = self.last_candidates
         if last is None or last.context_hash != self.context_hash or now >= min(last.expires_at, last.renew_at):
             return None
-        return last
+        is_close = last.expires_at - now < _SHORTEST_DAY
+        return last if is_close or last.expires_at <= next_midnight(self.zone, now)[0] else None
 
     def without_context(self) -> UserState:
         """The same user without a context and candidates."""

@@ -323,3 +323,25 @@ class TestBound:
         assert service.tip(users[1]).body["llm"] == "called"
         harness.clock.forward(minutes=4)
         assert service.tip(users[0]).body["llm"] == "fallback"
+
+
+class TestWrittenAhead:
+    @pytest.mark.usefixtures("ann")
+    def test_for_the_next_day(self, harness: ServiceHarness, service: Service) -> None:
+        """Of a set that was written in the evening for the next day, only tips for any day are used today."""
+        harness.llm.behaviour = answering(
+            tip_about("t0"),
+            tip_about("t1"),
+            tip_about("t2", only_today=True),
+            tip_about("t3", "plan", only_today=True),
+        )
+        service.tip()
+        harness.connection.execute(
+            "UPDATE candidate_sets SET expires_at = expires_at + INTERVAL '1 day', renew_at = renew_at + INTERVAL"
+            " '1 day', subject_hashes[3] = 'of tomorrow', subject_hashes[4] = 'of tomorrow'"
+        )
+        assert service.tip().origin == ("stored", "skipped")
+        assert {"t0", "t1"} <= task_ids(harness.candidates())
+        titles = {tip["title"] for tip in harness.candidates()}
+        assert not titles & {"Take up number 2", "Take up number 3"}
+        assert len(harness.llm.calls) == 1
