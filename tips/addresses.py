@@ -21,7 +21,13 @@ _ADDRESS = re.compile(
 )
 """A URL scheme, two words with a dot between them, an IP address, and common disguises of these."""
 
-_PHONE_OR_CODE = re.compile(r"(?:\d[\s()+./·•_~*=:;'’\-–—−]{0,3}){6,}\d|(?:\d\s?,\s?){6,}\d\b|\b(?=\w*\d)\w{16,}")
+_SPACED_LETTER = r"[^\W\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]"
+"""A letter or digit, but none of a script without blanks, whose sentences are no codes."""
+
+_PHONE_OR_CODE = re.compile(
+    r"(?:\d[\s()+./·•_~*=:;'’\-–—−]{0,3}){6,}\d|(?:\d\s?,\s?){6,}\d\b"
+    rf"|(?<!{_SPACED_LETTER})(?={_SPACED_LETTER}*\d){_SPACED_LETTER}{{16,}}"
+)
 """A telephone number (seven digits with only separators between them) or a code (a long word with a digit)."""
 
 _DATE = r"(?:19|20)\d\d[-/.]\d\d?[-/.]\d\d?|\d\d?[-/.]\d\d?[-/.](?:19|20)\d\d|(?:19|20)\d\d[-/–](?:19|20)?\d\d"

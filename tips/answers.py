@@ -57,7 +57,7 @@ def answer_schema(context: UserContext) -> dict[str, Any]:
         "theme": _theme_schema(references),
         "only_today": {"type": "boolean", "description": "whether its words hold on this day only"},
     }
-    candidates = {"type": "array", "items": _object(candidate), "minItems": 1, "maxItems": N_CANDIDATES}
+    candidates = {"type": "array", "items": _object(candidate), "minItems": N_CANDIDATES, "maxItems": N_CANDIDATES}
     return _object({"candidates": candidates})
 
 

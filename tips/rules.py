@@ -32,16 +32,15 @@ def _about_overdue(context: UserContext) -> Tip | None:
         return None
     title = say.ngettext("{n} task is overdue", "{n} tasks are overdue", n)
     body = say.gettext("Start with {task}: do it now, or move it to a day that suits it better.")
-    return _tip("overdue", title, body, overdue, n=n, task=overdue[0])
+    return _tip("overdue", title, body, overdue, n=n, task=_first_own(overdue))
 
 
 def _about_most_urgent(context: UserContext) -> Tip | None:
-    soon = [view for bucket in ("today", "overdue", "this_week") for view in context.tasks.get(bucket, ())]
-    if not soon:
+    task = _most_urgent(context)
+    if task is None:
         return None
-    say, task = translations(context.profile.language), min(soon, key=lambda view: view.priority)
-    is_today = task in context.tasks.get("today", ())
-    title = say.gettext("Most important today") if is_today else say.gettext("The task that matters most")
+    say, title = translations(context.profile.language), "Time well spent"
+    title = say.gettext("Most important today") if task in context.tasks.get("today", ()) else say.gettext(title)
     if not task.minutes or task.minutes > _MAX_SITTING_MINUTES:
         body = say.gettext("Give {task} the next half hour, without interruptions: a start is enough.")
         return _tip("focus", title, body, [task], task=task)
@@ -70,7 +69,7 @@ def _about_undated(context: UserContext) -> Tip | None:
         return None
     title = say.ngettext("{n} task without a date", "{n} tasks without a date", n)
     body = say.gettext("Give {task} a day this week, or drop it if it no longer matters.")
-    return _tip("plan", title, body, undated[:3], n=n, task=undated[0])
+    return _tip("plan", title, body, undated[:3], n=n, task=_first_own(undated[:3]))
 
 
 def _about_theme(context: UserContext) -> Tip | None:
@@ -132,6 +131,20 @@ def _joined(segments: Sequence[Segment]) -> Iterator[Segment]:
         text = ""
     if text:
         yield text
+
+
+def _most_urgent(context: UserContext) -> TaskView | None:
+    """The most urgent task of the week or earlier, if possible not the one of the tip about overdue tasks."""
+    overdue = context.tasks.get("overdue", ())
+    soon = [*context.tasks.get("today", ()), *overdue, *context.tasks.get("this_week", ())]
+    others = [view for view in soon if not overdue or view is not _first_own(overdue)]
+    return min(others or soon, key=lambda view: view.priority, default=None)
+
+
+def _first_own(views: Sequence[TaskView]) -> TaskView:
+    """The first task, or one of the same priority whose title the user wrote, so that every text can name it."""
+    own = (view for view in views if not view.by_others and view.priority == views[0].priority)
+    return next(own, views[0])
 
 
 def _largest_theme(context: UserContext) -> ThemeView | None:

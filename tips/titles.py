@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from contexts.assembly.model import TaskView
-from contexts.text import truncate
+from contexts.text import plain, truncate
 from tips.languages import ENGLISH, LANGUAGES, primary_language, quotation_marks, translations
-from tips.texts import visible_text
 
 MAX_QUOTED_CHARS = 60
 """The maximum length of a title in a sentence; a longer one ends with an ellipsis."""
@@ -18,7 +17,7 @@ _UNTITLED = "…"
 
 def quoted_title(view: TaskView, language: str) -> str:
     """The title of a task as a sentence in a language quotes it."""
-    title = truncate(visible_text(view.title), MAX_QUOTED_CHARS) or _UNTITLED
+    title = truncate(plain(view.title), MAX_QUOTED_CHARS) or _UNTITLED
     return _quoted(title, language)
 
 

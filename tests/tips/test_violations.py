@@ -14,7 +14,7 @@ from contexts.assembly.model import Task, Theme, UserContext
 from local.llm.answer_schema import AnswerSchema
 from local.llm.context import context_in
 from local.llm.faithful_author import faithful_tips
-from tips.candidates import GENERIC_TIP, KINDS, Tip
+from tips.candidates import GENERIC_TIP, KINDS, TaskReference, Tip
 from tips.violations import copies_context, violations
 
 
@@ -54,6 +54,26 @@ class TestViolations:
         assert violation.startswith(where)
         assert word in violation
         assert text not in violation
+
+    def test_references(self) -> None:
+        """A name of a task inside a text, and a task that is named twice, are violations."""
+        assert "reference" in violations(tip("Begin t2 now"), KNOWN)[0]
+        twice = ("First ", TaskReference(task="t1"), ", then once more ", TaskReference(task="t1"))
+        assert violations(tip(body=twice, task_ids=("t1",)), KNOWN) == ["body names a task twice"]
+
+    @pytest.mark.parametrize(
+        ("parts", "word"),
+        [
+            (("Please renew ", " the passport soon"), "copies"),
+            (("Open evil", " .example soon"), "link"),
+            (("Ring 0800 123 ", " 4567 soon"), "number"),
+        ],
+    )
+    def test_around_a_task(self, parts: tuple[str, str], word: str) -> None:
+        """What the texts say together is checked, too: no task between them hides it."""
+        [violation] = violations(tip(body=(parts[0], TaskReference(task="t1"), parts[1]), task_ids=("t1",)), KNOWN)
+        assert violation.startswith("body")
+        assert word in violation
 
     def test_all_at_once(self) -> None:
         """All violations of a tip are reported together."""
