@@ -164,7 +164,7 @@ class CandidateWriter:
     ) -> None:
         self.metrics.llm_calls.labels(usage.outcome).inc()
         self.metrics.llm_tokens.labels("input").inc(usage.input_tokens or 0)
-        self.metrics.llm_tokens.labels("cached").inc(getattr(usage, "cached_tokens", None) or 0)
+        self.metrics.llm_tokens.labels("cached").inc(usage.cached_tokens or 0)
         self.metrics.llm_tokens.labels("output").inc(usage.output_tokens or 0)
         self.metrics.llm_cost.inc(usage.cost_usd or 0.0)
         await self.store.write_llm_call(user.user_id, set_id, usage, called_at, place)

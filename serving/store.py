@@ -310,7 +310,7 @@ class Store:
             outcome=usage.outcome,
             n_requests=usage.n_requests,
             input_tokens=usage.input_tokens,
-            cached_tokens=getattr(usage, "cached_tokens", None),
+            cached_tokens=usage.cached_tokens,
             output_tokens=usage.output_tokens,
             cost_usd=usage.cost_usd,
             seconds=usage.seconds,

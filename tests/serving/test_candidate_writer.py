@@ -196,6 +196,17 @@ class TestFirstWait:
         assert origins(harness) == ["rules", "behind"]
         assert harness.calls() == (0, 1)
 
+    @pytest.mark.usefixtures("known")
+    def test_setting(self, harness: ServiceHarness) -> None:
+        """With LLM_WAIT a request waits so long for the LLM; after that the call goes on, and its tips are stored."""
+        service = harness.open(llm_wait=0.3)
+        harness.llm.behaviour, harness.llm.seconds = answering(tip_about("t3"), tip_about("t3", "plan")), 0.7
+        first = service.tip()
+        assert first.origin == ("inline", "fallback")
+        assert 0.3 <= first.seconds < 0.65
+        harness.until(lambda: n_sets(harness, "behind"))
+        assert service.tip().origin == ("stored", "skipped")
+
     @pytest.mark.usefixtures("ann")
     def test_no_wait(self, harness: ServiceHarness) -> None:
         """With LLM_FIRST_WAIT=0 not even the first request waits."""

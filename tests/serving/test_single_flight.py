@@ -168,13 +168,14 @@ class TestSingleFlight:
 
     @in_a_loop
     async def test_max_started(self) -> None:
-        """No task is started beyond the bound; callers that wait are not bound by it."""
+        """No task is started beyond the bound, and `start` says so; callers that wait are not bound by it."""
         single_flight, works = SingleFlight[str](max_started=2), [Work() for _ in range(4)]
-        for n, work in enumerate(works[:3]):
-            single_flight.start(n, work)
+        assert [single_flight.start(n, work) for n, work in enumerate(works[:3])] == [True, True, False]
+        assert single_flight.start(0, works[0])
         waiting = asyncio.create_task(single_flight.join(3, works[3]))
         await settled()
         assert [work.started for work in works] == [1, 1, 0, 1]
+        assert [single_flight.n_callers(n) for n in range(4)] == [0, 0, 0, 1]
         for work in works:
             work.succeed()
         assert await waiting == "there"
