@@ -98,7 +98,7 @@ class Runtime:
                 n_threads=n_threads,
             ),
             vector_cache=VectorCache(connection),
-            tip_writer=tip_writer(settings, connection),
+            tip_writer=tip_writer(settings, connection, cipher),
             lock=lambda asset, shard: _shard_lock(connection, asset, shard),
         )
 
@@ -121,8 +121,13 @@ class Runtime:
         }
 
 
-def tip_writer(settings: Settings, connection: psycopg.Connection[Any]) -> TipWriter:
-    """Return the writer of tips ahead of requests. Nothing is written without LLM_MODEL, or with TIPS_AHEAD=off."""
+def tip_writer(
+    settings: Settings, connection: psycopg.Connection[Any], cipher: CredentialCipher | None = None
+) -> TipWriter:
+    """Return the writer of tips ahead of requests. Nothing is written without LLM_MODEL, or with TIPS_AHEAD=off.
+
+    cipher: makes the mark in prompts, as in the service; None if nothing is written.
+    """
     return TipWriter(
         connection,
         AheadSettings(
@@ -133,7 +138,7 @@ def tip_writer(settings: Settings, connection: psycopg.Connection[Any]) -> TipWr
             concurrency=settings.tips_ahead_concurrency,
             timeout_s=settings.tips_ahead_timeout,
         ),
-        partial(_new_generator, settings) if settings.writes_tips else None,
+        partial(_new_generator, settings, cipher) if settings.writes_tips else None,
         clock=partial(datetime.now, UTC),
         new_id=uuid4,
     )
@@ -143,15 +148,24 @@ _PRICES = {"off": 1.0, "now": 1.0, "flex": 0.5}
 """The price of a call by TIPS_AHEAD, in prices of a usual one."""
 
 
-def _new_generator(settings: Settings) -> CandidateGenerator:
+def _new_generator(settings: Settings, cipher: CredentialCipher | None) -> CandidateGenerator:
     """Return a generator; raise AssetError if there is no such model.
 
     Only runs that write tips import pydantic-ai.
     """
-    from tips.generator import LLMError, LLMGenerator
+    from tips.generator import LLMGenerator
+    from tips.gguf import lasting_model
+    from tips.models import LLMError
+    from tips.prompt import MARK_LABEL
 
     try:
-        return LLMGenerator(settings.llm_model or "", timeout_s=settings.tips_ahead_timeout)
+        return LLMGenerator(
+            lasting_model(settings.llm_model or ""),
+            timeout_s=settings.tips_ahead_timeout,
+            mark_secret=cipher.derived_secret(MARK_LABEL) if cipher else None,
+            output=settings.llm_output,
+            is_flex=settings.tips_ahead == "flex",
+        )
     except LLMError as error:
         raise AssetError(str(error)) from None
 

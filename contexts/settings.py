@@ -135,6 +135,7 @@ class Settings(SharedSettings):
     llm_model: str | None = Field(
         None, description="provider:model of pydantic-ai, as for the service; if not set, no tips are written ahead."
     )
+    llm_output: Literal["auto", "native", "tool"] = Field("auto", description="As for the service.")
     tips_ahead: Literal["off", "now", "flex"] = Field(
         "now",
         description="How tips are written for users who will probably ask: off, now, or flex (OpenAI's and Gemini's"

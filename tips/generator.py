@@ -18,6 +18,7 @@ from pydantic_ai import Agent, ModelRetry, RunContext, capture_run_messages
 from pydantic_ai.exceptions import ContentFilterError, UnexpectedModelBehavior, UsageLimitExceeded
 from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.models import Model
+from pydantic_ai.settings import ModelSettings
 from pydantic_ai.usage import RunUsage, UsageLimits
 
 from contexts.assembly.model import UserContext
@@ -103,6 +104,7 @@ class LLMGenerator:
         timeout_s: float = 6.0,
         mark_secret: bytes | None = None,
         output: OutputMode = "auto",
+        is_flex: bool = False,
     ) -> None:
         """Raises LLMError if there is no such model or its key is not set.
 
@@ -110,11 +112,13 @@ class LLMGenerator:
         timeout_s: upper bound for one call, its repair included.
         mark_secret: makes the mark around a prompt's data; the same one in all processes makes the same prompts.
         None: a random one.
+        is_flex: whether calls may be slow, at a lower price, where the provider has such a tier.
         """
         self._model = without_retries(model)
         self._timeout_s = timeout_s
         self._mark_secret = mark_secret or secrets.token_bytes(32)
         self._output = output
+        self._is_flex = is_flex
         self._circuit = Circuit(_is_down)
 
     @property
@@ -134,7 +138,7 @@ class LLMGenerator:
             # One user's context can be what the model fails at, so the circuit tells contexts apart.
             with self._circuit.call(_digest(context)), capture_run_messages() as messages:
                 async with asyncio.timeout(min(timeout_s, self._timeout_s)):
-                    agent = _agent(self._model, self._output, context)
+                    agent = self._agent(context)
                     await agent.run(user_prompt, deps=call, usage=usage, usage_limits=_ONE_REPAIR)
             outcome = "invalid" if not call.good else "answered" if usage.requests == 1 else "repaired"
         except CircuitOpen:
@@ -151,6 +155,12 @@ class LLMGenerator:
         seconds = time.monotonic() - started_at
         return Generation(call.good[:N_CANDIDATES], _usage(self.name, outcome, usage, messages, seconds))
 
+    def _agent(self, context: UserContext) -> Agent[_CallState, dict[str, Any]]:
+        """An agent whose answers have the schema of this context."""
+        schema = answer_schema(context)
+        settings = model_settings(self._model, f"tips-{_digest_of(schema)}", is_flex=self._is_flex)
+        return _agent(self._model, output_type(self._model, self._output, schema), settings)
+
 
 def _is_down(error: Exception) -> bool:
     """Whether an error means that the model's server is down; a bad answer is an answer."""
@@ -161,16 +171,14 @@ def _digest(context: UserContext) -> str:
     return sha256(context.model_dump_json().encode()).hexdigest()
 
 
-def _agent(model: Model, mode: OutputMode, context: UserContext) -> Agent[_CallState, dict[str, Any]]:
-    """An agent whose answers have the schema of this context."""
-    schema = answer_schema(context)
+def _agent(model: Model, output: Any, settings: ModelSettings) -> Agent[_CallState, dict[str, Any]]:
     agent: Agent[_CallState, dict[str, Any]] = Agent(
         model,
-        output_type=output_type(model, mode, schema),
+        output_type=output,
         instructions=INSTRUCTIONS,
         deps_type=_CallState,
         retries=1,
-        model_settings=model_settings(model, f"tips-{_digest_of(schema)}"),
+        model_settings=settings,
         name="tips",
     )
 
@@ -194,7 +202,10 @@ def _digest_of(schema: dict[str, Any]) -> str:
 
 
 def _distinct(tips: Sequence[GeneratedTip]) -> tuple[GeneratedTip, ...]:
-    return tuple({(tip.kind, tip.title): tip for tip in tips}.values())
+    """The tips of which no other of the same kind has the same title or the same body."""
+    by_title = {(tip.kind, tip.title): tip for tip in reversed(tips)}
+    by_body = {(tip.kind, tip.body): tip for tip in by_title.values()}
+    return tuple(reversed(by_body.values()))
 
 
 def _usage(

@@ -6,11 +6,14 @@ on the loopback interface until its input ends.
 
 from __future__ import annotations
 
+import atexit
 import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -39,20 +42,46 @@ def opened_model(name: str) -> Iterator[str | Model]:
     if not name.startswith(_PREFIX):
         yield name
         return
-    path = Path(name.removeprefix(_PREFIX))
+    with _running_server(_checked_path(name)) as server:
+        yield server.model()
+
+
+def lasting_model(name: str) -> str | Model:
+    """The same, served until this process ends: a new client of the one server for each event loop."""
+    return _lasting_server(name).model() if name.startswith(_PREFIX) else name
+
+
+@dataclass(frozen=True)
+class _Server:
+    path: Path
+    address: str
+    key: str
+
+    def model(self) -> Model:
+        provider = OpenAIProvider(base_url=f"{self.address}/v1", api_key=self.key, http_client=bounded_client())
+        return OpenAIChatModel(self.path.stem, provider=provider)
+
+
+@cache
+def _lasting_server(name: str) -> _Server:
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(_running_server(_checked_path(name)))
+
+
+def _checked_path(name: str) -> Path:
+    path = Path(name.removeprefix(_PREFIX)).resolve()
     if not path.is_file():
         raise LLMError(f"LLM_MODEL={name}: there is no such file")
     if find_spec("xllamacpp") is None:
         raise LLMError(f"LLM_MODEL={name}: xllamacpp is not installed. Install it: pip install xllamacpp")
-    key = secrets.token_urlsafe(32)
-    with _running_server(path, key) as address:
-        provider = OpenAIProvider(base_url=f"{address}/v1", api_key=key, http_client=bounded_client())
-        yield OpenAIChatModel(path.stem, provider=provider)
+    return path
 
 
 @contextmanager
-def _running_server(path: Path, key: str) -> Iterator[str]:
-    """The address of a server for a file, in a child process that ends with the block."""
+def _running_server(path: Path) -> Iterator[_Server]:
+    """A server for a file, in a child process that ends with the block."""
+    key = secrets.token_urlsafe(32)
     process = subprocess.Popen(  # noqa: S603 - no shell, and the path is an argument
         [sys.executable, "-m", "tips.gguf", str(path)],
         stdin=subprocess.PIPE,
@@ -68,7 +97,7 @@ def _running_server(path: Path, key: str) -> Iterator[str]:
         process.stdin.flush()
         if not (address := process.stdout.readline().strip()):
             raise LLMError(f"LLM_MODEL={_PREFIX}{path}: llama.cpp cannot load this file")
-        yield address
+        yield _Server(path, address, key)
     finally:
         process.stdin.close()
         process.stdout.close()

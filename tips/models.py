@@ -66,14 +66,17 @@ def is_native(model: Model, mode: OutputMode) -> bool:
     return mode == "native" or (mode == "auto" and bool(model.profile.get("supports_json_schema_output")))
 
 
-def model_settings(model: Model, cache_key: str) -> ModelSettings:
+def model_settings(model: Model, cache_key: str, *, is_flex: bool = False) -> ModelSettings:
     """The settings of a request: its largest answer, and what the provider may keep for other requests.
 
     cache_key: equal for requests with equal beginnings.
+    is_flex: whether the answer may come late, at a lower price.
     """
     settings: dict[str, Any] = {"max_tokens": _MAX_OUTPUT_TOKENS, "cache": {"messages": False}}
     if _is_openai(model):  # other servers with the same API may refuse what they do not know
         settings["openai_prompt_cache_key"] = cache_key
+    if is_flex:
+        settings["service_tier"] = "flex"
     return cast(ModelSettings, settings)
 
 

@@ -118,7 +118,7 @@ def test_redirects(server: RawServer) -> None:
     assert (outcome_of(made), server.n_requests) == ("failed", 1)
 
 
-MANY = [{**GOOD, "title": f"Number {n}"} for n in range(100_000)]
+MANY = [{**GOOD, "title": f"Number {n}", "body": [f"Step {n}"]} for n in range(100_000)]
 DEEP = '{"candidates": ' + "[" * 30_000
 ODD_BODIES: Mapping[str, str | bytes] = {
     "100,000 candidates": completion(MANY),

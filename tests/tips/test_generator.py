@@ -148,8 +148,15 @@ class TestGenerate:
         assert fields["title"]["maxLength"] == 60
 
     def test_too_many(self, local: LocalLLM) -> None:
-        """No more candidates are kept than requested; two with the same title are one."""
-        local.next(answering(GOOD, GOOD, *({**GOOD, "title": f"Number {n}"} for n in range(8))))
+        """No more candidates are kept than requested; two with the same title or body are one."""
+        local.next(
+            answering(
+                GOOD,
+                GOOD,
+                {**GOOD, "title": "The same again"},
+                *({**GOOD, "title": f"Number {n}", "body": [f"Step {n}"]} for n in range(8)),
+            )
+        )
         made = written()
         assert [tip.title for tip in made.tips] == [GOOD["title"], "Number 0", "Number 1", "Number 2", "Number 3"]
 

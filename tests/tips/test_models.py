@@ -46,6 +46,13 @@ def test_strict(monkeypatch: pytest.MonkeyPatch) -> None:
     assert output_type(without_retries("openai-chat:local"), "auto", SCHEMA).strict is None
 
 
+def test_flex() -> None:
+    """A call that may be late asks for the cheaper tier, any other for none."""
+    made = without_retries("openai:gpt-5-mini")
+    assert model_settings(made, "tips-1", is_flex=True).get("service_tier") == "flex"
+    assert "service_tier" not in model_settings(made, "tips-1")
+
+
 def test_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """A provider may cache the instructions, not the user's data; OpenAI gets a key for equal beginnings."""
     settings: Any = model_settings(without_retries("openai:gpt-5-mini"), "tips-1")
