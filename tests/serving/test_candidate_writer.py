@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
 from threading import Thread
@@ -15,7 +16,14 @@ from contexts.postgres.sql import connect
 from contexts.todoist.credentials import Credentials
 from local.llm import Behaviour
 
-DAYS = timedelta(days=1)
+INSERT_WRITTEN = """
+INSERT INTO candidate_sets (candidate_set_id, user_id, context_hash, author, origin, made_at, expires_at, renew_at,
+                            tips, subject_hashes, kinds, themes, features, connection_number)
+SELECT gen_random_uuid(), user_id, context_hash, 'llm', %s, %s, expires_at, renew_at, tips, subject_hashes, kinds,
+       themes, features, connection_number
+FROM candidate_sets ORDER BY made_at DESC LIMIT 1
+"""
+"""Store the newest set as one that the LLM wrote at an instant."""
 
 
 def about(*numbers: int, **more: Any) -> Any:
@@ -93,14 +101,37 @@ class TestBehind:
         with connect(harness.database_url) as other:
             other.execute("SELECT pg_advisory_lock(7402, hashtext(%s))", [f"write ann {number}"])
             service.tip()
-            harness.connection.execute(
-                "INSERT INTO candidate_sets SELECT gen_random_uuid(), user_id, context_hash, 'llm', %s, expires_at,"
-                " renew_at, tips, subject_hashes, kinds, themes, features, connection_number, 'behind'"
-                " FROM candidate_sets ORDER BY made_at DESC LIMIT 1",
-                [harness.clock() + timedelta(seconds=1)],
-            )
+            harness.connection.execute(INSERT_WRITTEN, ["behind", harness.clock() + timedelta(seconds=1)])
         written(harness, service, 1, "written_elsewhere")
         assert len(harness.llm.calls) == 1
+
+    def test_newest_stays(self, harness: ServiceHarness, service: Service) -> None:
+        """A set of the LLM that is stored while a request puts rules beside valid tips stays the newest one."""
+        waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'candidate_sets'::REGCLASS"
+
+        async def write_ahead() -> None:
+            with connect(harness.database_url) as other, other.transaction():
+                other.execute("LOCK TABLE candidate_sets IN EXCLUSIVE MODE")
+                request = asyncio.create_task(service.tip_async())
+                async with asyncio.timeout(5):
+                    while not harness.one(waits):
+                        await asyncio.sleep(0.01)
+                other.execute(INSERT_WRITTEN, ["ahead", harness.clock()])
+            await request
+
+        harness.llm.behaviour = Behaviour.SERVER_ERROR
+        harness.run(write_ahead())
+        newest = "SELECT origin FROM candidate_sets ORDER BY made_at DESC"
+        assert [origin for (origin,) in harness.rows(newest)] == ["ahead", "kept", "waited"]
+
+    def test_database_gone(self, harness: ServiceHarness, service: Service) -> None:
+        """If the database is gone when the LLM has written, the set is lost, and the service goes on."""
+        harness.llm.seconds = 0.5
+        service.tip()
+        harness.until(lambda: len(harness.llm.calls) == 2)
+        with harness.without_database():
+            written(harness, service, 1, "failed")
+        assert service.tip().status == 200
 
     def test_changed_meanwhile(self, harness: ServiceHarness) -> None:
         """Of a set that was written for an earlier context only the tips that are still valid are used."""
