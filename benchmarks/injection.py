@@ -46,7 +46,7 @@ async def reached(llm: LocalLLM, texts: Sequence[HostileText], *, is_by_others: 
         )
         if carries(llm.calls[-1].prompt.replace(INSTRUCTIONS, ""), hostile.text):
             in_prompt.append(hostile)
-        if any(carries(f"{tip.title} {tip.body}", hostile.text) for tip in generation.tips):
+        if any(carries(f"{tip.title} {tip.wording}", hostile.text) for tip in generation.tips):
             in_tip.append(hostile)
     return Reached(tuple(in_prompt), tuple(in_tip))
 

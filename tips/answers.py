@@ -37,10 +37,13 @@ _TATWEEL = "\u0640"
 """The letter that joins an Arabic prefix to the word after it."""
 
 
-def answer_schema(context: UserContext) -> dict[str, Any]:
+def answer_schema(context: UserContext, *, is_fixed: bool = False) -> dict[str, Any]:
     """The JSON schema of an answer about a context: lengths, numbers, and the short names of its tasks and themes.
 
     Contexts with as many tasks and themes have the same schema, so that a provider compiles and caches few of them.
+
+    is_fixed: whether each body is a text, a task and a text: not every provider can enforce an order, but a small
+    model names no task unless it must.
     """
     references = references_of(context)
     candidate = {
@@ -49,9 +52,7 @@ def answer_schema(context: UserContext) -> dict[str, Any]:
         "body": {
             "type": "array",
             "description": "the sentences in parts: texts, and tasks by reference",
-            "items": _segment_schema(references),
-            "minItems": 1,
-            "maxItems": _ASKED_SEGMENTS,
+            **_parts_schema(references, is_fixed=is_fixed),
         },
         "tasks": _tasks_schema(references),
         "theme": _theme_schema(references),
@@ -183,11 +184,14 @@ def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _segment_schema(references: References) -> dict[str, Any]:
+def _parts_schema(references: References, *, is_fixed: bool) -> dict[str, Any]:
     text = {"type": "string", "minLength": 1, "maxLength": _ASKED_TEXT_CHARS}
     if not references.tasks:
-        return text
-    return {"anyOf": [text, _object({"task": {"type": "string", "enum": list(references.tasks)}})]}
+        return {"items": text, "minItems": 1, "maxItems": _ASKED_SEGMENTS}
+    task = _object({"task": {"type": "string", "enum": list(references.tasks)}})
+    if is_fixed:
+        return {"prefixItems": [text, task, text], "minItems": 3, "maxItems": 3}
+    return {"items": {"anyOf": [text, task]}, "minItems": 1, "maxItems": _ASKED_SEGMENTS}
 
 
 def _tasks_schema(references: References) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from contexts.circuit import Circuit, CircuitOpen
 from tips.answers import N_CANDIDATES, answer_schema, read_answer
 from tips.bounded_http import MAX_INT4
 from tips.candidates import GeneratedTip
-from tips.models import OutputMode, model_settings, output_type, without_retries
+from tips.models import LlamaCppModel, OutputMode, model_settings, output_type, without_retries
 from tips.prompt import INSTRUCTIONS, data_mark, prompt
 
 log = logging.getLogger(__name__)
@@ -157,7 +157,7 @@ class LLMGenerator:
 
     def _agent(self, context: UserContext) -> Agent[_CallState, dict[str, Any]]:
         """An agent whose answers have the schema of this context."""
-        schema = answer_schema(context)
+        schema = answer_schema(context, is_fixed=isinstance(self._model, LlamaCppModel))
         settings = model_settings(self._model, f"tips-{_digest_of(schema)}", is_flex=self._is_flex)
         return _agent(self._model, output_type(self._model, self._output, schema), settings)
 

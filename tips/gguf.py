@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from pydantic_ai.models import Model
-from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
 from tips.bounded_http import bounded_client
-from tips.models import LLMError
+from tips.models import LlamaCppModel, LLMError
 
 _PREFIX = "gguf:"
 
@@ -59,7 +58,7 @@ class _Server:
 
     def model(self) -> Model:
         provider = OpenAIProvider(base_url=f"{self.address}/v1", api_key=self.key, http_client=bounded_client())
-        return OpenAIChatModel(self.path.stem, provider=provider)
+        return LlamaCppModel(self.path.stem, provider=provider)
 
 
 @cache

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic_ai import NativeOutput, StructuredDict, ToolOutput
 from pydantic_ai.exceptions import UserError
 from pydantic_ai.models import Model, infer_model
+from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers import Provider, infer_provider_class
 from pydantic_ai.settings import ModelSettings
 
@@ -28,6 +29,15 @@ _MODEL_HELP = (
     "Write openai:NAME, anthropic:NAME, ollama:NAME, gguf:PATH, or openai-chat:NAME for any compatible server, and"
     " set the provider's own variables: OPENAI_API_KEY, OPENAI_BASE_URL, ANTHROPIC_API_KEY, OLLAMA_BASE_URL."
 )
+
+
+class LlamaCppModel(OpenAIChatModel):
+    """A model in llama.cpp's server, which enforces every part of a JSON schema."""
+
+    @property
+    def system(self) -> str:
+        """The name of the provider, as in LLM_MODEL."""
+        return "gguf"
 
 
 class LLMError(Exception):

@@ -81,6 +81,14 @@ class TestAnswerSchema:
         assert not validator.is_valid({"candidates": [GOOD] * (N_CANDIDATES + 1)})
         assert not validator.is_valid({"candidates": [GOOD] * (N_CANDIDATES - 1)})
 
+    def test_fixed(self) -> None:
+        """In its fixed form a body is a text, a task and a text, so that it names a task; without tasks, texts."""
+        validator = Draft202012Validator(answer_schema(KNOWN, is_fixed=True))
+        bodies = {"named": GOOD["body"], "texts": ["Begin ", "it ", "now."], "short": ["Begin ", {"task": "t1"}]}
+        answers = {name: {"candidates": [{**GOOD, "body": body}] * N_CANDIDATES} for name, body in bodies.items()}
+        assert [name for name, answer in answers.items() if validator.is_valid(answer)] == ["named"]
+        assert answer_schema(context(), is_fixed=True) == answer_schema(context())
+
     def test_nothing_to_name(self) -> None:
         """Without tasks and themes a body is texts alone."""
         assert self.is_valid(context(), body=["Begin."], tasks=[])
