@@ -64,18 +64,18 @@ SELECT coalesce(max(started_at), '2000-01-01 00:00+00') FROM step_runs WHERE ste
 
 -- name: add_request_days!
 -- Rebuild the request path's rows of the days from :since on, from logged decisions and calls of the LLM. Saved work:
--- a Todoist call for each answer from a stored row, and a call of the LLM for each answer without one, at that day's
--- tokens per call (or those of the last thirty days).
+-- a Todoist call for each answer from a stored row, and the calls of the LLM that are fewer than the answers, at that
+-- day's tokens per call (or those of the last thirty days). Calls ahead of requests and behind answers count, too.
 INSERT INTO step_runs (run_id, step, started_at, finished_at, n_users, done, saved, seconds)
 SELECT to_char(day, 'YYYY-MM-DD'), 'serving', day AT TIME ZONE 'UTC', :now, n_users,
        jsonb_build_object('tips', n_tips, 'todoist_calls', n_inline, 'llm_calls', n_calls, 'llm_tokens', n_tokens),
-       jsonb_build_object('todoist_calls', n_stored, 'llm_calls', n_skipped,
-                          'llm_tokens', round(n_skipped * coalesce(n_tokens / nullif(n_calls, 0), usual, 0))),
+       jsonb_build_object('todoist_calls', n_stored, 'llm_calls', n_saved,
+                          'llm_tokens', round(n_saved * coalesce(n_tokens / nullif(n_calls, 0), usual, 0))),
        jsonb_build_object('llm_calls', llm_seconds)
 FROM (
     SELECT date_trunc('day', decided_at AT TIME ZONE 'UTC') AS day, count(DISTINCT user_id) AS n_users,
            count(*) AS n_tips, count(*) FILTER (WHERE source = 'inline') AS n_inline,
-           count(*) FILTER (WHERE source = 'stored') AS n_stored, count(*) FILTER (WHERE llm = 'skipped') AS n_skipped
+           count(*) FILTER (WHERE source = 'stored') AS n_stored
     FROM decisions WHERE decided_at >= :since GROUP BY 1
 ) d
 LEFT JOIN (
@@ -87,6 +87,7 @@ CROSS JOIN (
     SELECT sum(input_tokens + output_tokens) / nullif(sum(n_requests), 0) AS usual
     FROM llm_calls WHERE called_at >= :since::TIMESTAMPTZ - INTERVAL '30 days' AND input_tokens IS NOT NULL
 ) u
+CROSS JOIN LATERAL (SELECT greatest(0, n_tips - coalesce(n_calls, 0)) AS n_saved) s
 ON CONFLICT (run_id, step) DO UPDATE
 SET finished_at = excluded.finished_at, n_users = excluded.n_users, done = excluded.done, saved = excluded.saved,
     seconds = excluded.seconds;
