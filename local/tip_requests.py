@@ -136,5 +136,5 @@ def _send(service: Service, case: str, user_id: str) -> tuple[TipRequest, str]:
         llm=answer["llm"],
         todoist_calls=increase("todoist_calls"),
         llm_calls=increase("llm_calls"),
-        tip=f"[{answer['tip']['kind']}] {answer['tip']['title']}",
+        tip=f"[{answer['tip']['kind']}] {answer['tip']['title']}: {answer['tip']['body']}",
     ), answer["decision_id"]

@@ -34,9 +34,7 @@ _MAX_SENT_BYTES = 16 * 2**20
 _REDIRECT = b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /v1/chat/completions\r\n"
 _OWN = ("Renew the passport", "Sort the photographs", "Feed the hamster")
 
-GOOD = [
-    {"kind": "focus", "title": f"Number {number}", "body": "Begin with what matters most."} for number in range(600)
-]
+GOOD = [{"kind": "focus", "title": f"Number {number}", "body": f"Begin with step {number}."} for number in range(600)]
 
 
 def _start(trial: ServiceTrial, url: str) -> RunningService:
