@@ -16,7 +16,10 @@ from assets.definitions import GRAPH
 from contexts.settings import Settings
 from local import postgres
 from local.checkpoint import save_tiny_nomic
+from local.clock import utc_now
+from local.llm import LocalLLM, running_llm
 from local.paths import ROOT
+from local.played_requests import play_requests
 
 PARSE = """
 import json, sys
@@ -169,12 +172,23 @@ def environment(world: World, database_url: str, server: str, tmp_path: Path) ->
 
 
 def test_each_dag_runs(world: World, account: Any, environment: dict[str, str]) -> None:
-    """All five DAGs, run in order, bring a user from Todoist to context_store over Airflow's connections."""
+    """All five DAGs, run in order, bring a user from Todoist to context_store and to tips written ahead."""
     world.add("ann", account("call the dentist", "buy milk"))
-    runs = python(RUN, str(ROOT / "airflow" / "dags"), *GRAPH.steps, environment=environment)
+    play_requests(world.connection, ["ann"], utc_now())
+    with running_llm(LocalLLM()) as url:
+        llm = {
+            "LLM_MODEL": "openai-chat:local",
+            "OPENAI_BASE_URL": f"{url}/v1",
+            "OPENAI_API_KEY": "none",
+            "MATERIALIZE_SCHEDULE": f"0 {(utc_now().hour + 12) % 24} * * *",
+        }
+        runs = python(RUN, str(ROOT / "airflow" / "dags"), *GRAPH.steps, environment=environment | llm)
     assert {dag_id: state for dag_id, state, _ in runs} == dict.fromkeys(GRAPH.steps, "success")
     assert runs[0][2]["publish_todoist_tasks[-1]"] == "success"
     assert "call the dentist" in world.stored()["ann"]["context_json"]
+    [(origin, tips)] = world.connection.execute("SELECT origin, tips FROM candidate_sets").fetchall()
+    assert origin == "ahead"
+    assert any("call the dentist" in tip or "buy milk" in tip for tip in tips)
     again = python(RUN, str(ROOT / "airflow" / "dags"), "embed_tasks", environment=environment)
     assert again[0][1] == "success"
     assert again[0][2]["publish_task_embeddings[-1]"] == "skipped"
