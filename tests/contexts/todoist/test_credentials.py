@@ -114,3 +114,15 @@ def test_credentials_are_not_shown() -> None:
 
 def trace(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
+
+
+def test_derived_secret() -> None:
+    """A derived secret is that of the first key and the label: equal in every process, and not the key."""
+    keys = [new_key(), new_key()]
+    secret = CredentialCipher(keys).derived_secret("a")
+    assert secret == CredentialCipher(keys[:1]).derived_secret("a")
+    assert (
+        len({secret, CredentialCipher(keys).derived_secret("b"), CredentialCipher(keys[1:]).derived_secret("a")}) == 3
+    )
+    assert len(secret) == 32
+    assert keys[0].encode() not in secret
