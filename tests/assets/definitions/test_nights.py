@@ -1,4 +1,4 @@
-"""Nights over the six assets in one process: real Postgres, real HTTP, real Parquet."""
+"""Nights over the seven assets in one process: real Postgres, real HTTP, real Parquet."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_removed_user_disappears(world: World, account: Any) -> None:
     world.accounts.remove("bob")
     world.night(NOON + timedelta(hours=4))
     users = {asset.name: {row["user_id"] for row in world.rows(asset.name)} for asset in GRAPH}
-    assert users == {asset.name: {"ann"} for asset in GRAPH} | {"tip_reactions": set()}
+    assert users == {asset.name: {"ann"} for asset in GRAPH} | {"tip_reactions": set(), "tip_candidates": set()}
     assert set(world.stored()) == {"ann"}
 
 

@@ -174,6 +174,18 @@ def test_replaced_account(world: World, account: Any, scribe: Scribe) -> None:
     assert counts(world.night(NOON + timedelta(minutes=10)))["tips_written"] == 1
 
 
+def test_removed_user(world: World, account: Any, scribe: Scribe) -> None:
+    """A removed user's row disappears with the next night, also without any demand."""
+    for user in ("ann", "bob"):
+        world.add(user, account("call the dentist"))
+        ask_daily(world, user, NOON + HOUR)
+    world.night(NOON)
+    world.accounts.remove("bob")
+    world.new_generator = None
+    world.night(NOON + 4 * HOUR)
+    assert [row["user_id"] for row in world.rows("tip_candidates")] == ["ann"]
+
+
 def test_users_of_no_account(world: World, account: Any, scribe: Scribe) -> None:
     """No text of an inactive or refused user goes to the LLM."""
     for user in ("ann", "bob"):
