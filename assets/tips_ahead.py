@@ -185,7 +185,7 @@ class TipWriter:
                 user_id=request.user_id,
                 candidate_set_id=set_id,
                 place="ahead",
-                **{"cached_tokens": None, **vars(generation.usage)},
+                **vars(generation.usage),
             )
         if set_id is not None:
             return WORK

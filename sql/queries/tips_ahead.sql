@@ -13,10 +13,11 @@ WITH everybody AS (
     FROM generate_series(1, 7) AS day
     JOIN decisions d ON d.decided_at >= :now::TIMESTAMPTZ - day * INTERVAL '1 day'
                     AND d.decided_at < :next_run_at::TIMESTAMPTZ - day * INTERVAL '1 day' AND d.delivered
+    JOIN users u USING (user_id) JOIN todoist_accounts a USING (user_id) WHERE u.active AND a.connected
 ), prior AS (
     SELECT least(1.0, n_requests / (7.0 * greatest(n_users, 1))) AS share FROM everybody, asked
 )
-SELECT user_id, probability, likely_at
+SELECT user_id, probability, coalesce(likely_at, :now) AS likely_at
 FROM users u JOIN todoist_accounts a USING (user_id) CROSS JOIN prior
 CROSS JOIN LATERAL (
     SELECT ceil(least(:n_days::FLOAT, extract(EPOCH FROM :now::TIMESTAMPTZ - u.created_at) / 86400))::INTEGER AS n_days

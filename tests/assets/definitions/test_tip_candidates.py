@@ -199,6 +199,19 @@ def test_users_of_no_account(world: World, account: Any, scribe: Scribe) -> None
     assert world.runtime.tip_writer.demand(NOON, NOON + 4 * HOUR, shard=None, n_shards=2) == {}
 
 
+def test_somebody_who_never_asked(world: World, account: Any, scribe: Scribe) -> None:
+    """A user without a request is expected at once, if enough others usually ask at this time of day."""
+    world.ahead = AheadSettings(price=0.5)
+    for user in ("ann", "bob", "cem", "new"):
+        world.add(user, account("call the dentist"))
+    for user in ("ann", "bob", "cem"):
+        ask_daily(world, user, NOON + HOUR)
+    world.connection.execute("UPDATE users SET created_at = %s WHERE user_id = 'new'", (NOON - HOUR,))
+    assert world.runtime.tip_writer.demand(NOON, NOON + 2 * HOUR, shard=None, n_shards=2)["new"] == NOON
+    assert counts(world.night(NOON)) == {"tips_written": 4}
+    assert [origin for _, origin, _ in sets_of(world, "new")] == ["ahead"]
+
+
 def test_without_an_llm(world: World, account: Any) -> None:
     """Without LLM_MODEL the step plans nothing, whoever will ask."""
     world.add("ann", account("call the dentist"))
@@ -245,6 +258,16 @@ class TestProbability:
             ask_daily(world, user, NOON + HOUR)
         world.connection.execute("UPDATE users SET created_at = %s WHERE user_id = 'new'", (NOON - HOUR,))
         assert 0.3 < self.probability(world, "new") < 0.8
+
+    def test_users_who_left(self, world: World, account: Any, scribe: Scribe) -> None:
+        """The requests of users who are inactive by now do not count for somebody new."""
+        for user in ("ann", "new"):
+            world.add(user, account())
+        ask_daily(world, "ann", NOON + HOUR)
+        world.connection.execute("UPDATE users SET created_at = %s WHERE user_id = 'new'", (NOON - HOUR,))
+        assert self.probability(world, "new") > 0.2
+        world.accounts.set_active("ann", active=False)
+        assert self.probability(world, "new") == 0
 
     def test_local_time(self, world: World, account: Any, scribe: Scribe) -> None:
         """The time of the request is that of the user's own day, also across a change of summer time."""
