@@ -143,7 +143,7 @@ def _is_task(segments: Sequence[Segment], at: int) -> bool:
 
 
 def _with_blanks(segments: Sequence[Segment], language: str) -> tuple[Segment, ...]:
-    """The segments with a blank between a task and the word beside it, in languages that have blanks."""
+    """The segments with a blank between a task or text and the word beside it, in languages that have blanks."""
     if language in UNSPACED:
         return tuple(segments)
     return tuple(_spaced(segments))
@@ -156,7 +156,9 @@ def _spaced(segments: Sequence[Segment]) -> Iterator[Segment]:
                 yield " "
             yield segment
             continue
-        if _is_task(segments, at - 1) and segment[:1].isalnum():
+        before = segments[at - 1] if at else " "
+        is_after_word = isinstance(before, TaskReference) or _needs_blank_after(before[-1:])
+        if is_after_word and segment[:1].isalnum():
             segment = f" {segment}"
         if _is_task(segments, at + 1) and _needs_blank_after(segment[-1:]):
             segment = f"{segment} "

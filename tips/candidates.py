@@ -40,12 +40,21 @@ def _on_one_line(text: object) -> object:
 
 
 def _segments(body: Any) -> Any:
-    """The segments of a body, with every run of whitespace as a single blank; a body of one text is that text."""
+    """The segments of a body, with every run of whitespace as a single blank; a body of one text is that text.
+
+    Texts that follow each other become one, so that checks of a text see what a reader sees.
+    """
     if isinstance(body, str):
         body = [body]
     if not isinstance(body, list | tuple):
         return body
-    cleaned = [_WHITESPACE.sub(" ", each) if isinstance(each, str) else each for each in body]
+    joined: list[Any] = []
+    for each in body:
+        if isinstance(each, str) and joined and isinstance(joined[-1], str):
+            joined[-1] += each
+        else:
+            joined.append(each)
+    cleaned = [_WHITESPACE.sub(" ", each) if isinstance(each, str) else each for each in joined]
     if cleaned and isinstance(cleaned[0], str):
         cleaned[0] = cleaned[0].lstrip()
     if cleaned and isinstance(cleaned[-1], str):
@@ -66,7 +75,7 @@ SingleLine = Annotated[str, BeforeValidator(_on_one_line)]
 """A text in which every run of whitespace is a single blank."""
 
 Body = Annotated[tuple[Segment, ...], BeforeValidator(_segments), AfterValidator(_bounded)]
-"""The sentences of a tip; a text alone is a body of one segment."""
+"""The sentences of a tip: no two texts follow each other, and a text alone is a body of one segment."""
 
 
 class Tip(BaseModel):

@@ -115,22 +115,7 @@ def _filled(template: str, values: Mapping[str, int | TaskView]) -> tuple[Segmen
         if name is not None:
             value = values[name]
             segments.append(TaskReference(task=value.id) if isinstance(value, TaskView) else str(value))
-    return tuple(_joined(segments))
-
-
-def _joined(segments: Sequence[Segment]) -> Iterator[Segment]:
-    """The segments with texts that follow each other as one."""
-    text = ""
-    for each in segments:
-        if isinstance(each, str):
-            text += each
-            continue
-        if text:
-            yield text
-        yield each
-        text = ""
-    if text:
-        yield text
+    return tuple(segments)
 
 
 def _most_urgent(context: UserContext) -> TaskView | None:

@@ -132,18 +132,17 @@ class TestReadAnswer:
             ({"body": [{"task": "t1"}]}, "1 to 280 characters"),
             ({"body": ["x " * 150]}, "1 to 280 characters"),
             ({"body": ["Just ", {"task": "t2"}, " call the", {"task": "t3"}, " plumber"]}, "body copies words"),
-            ({"body": ["See evil", {"task": "t2"}, " . example"]}, None),
+            ({"body": ["Begin with t", "2 now."]}, "reference to a task or theme inside a text"),
+            ({"body": ["Now go to example", ".com"]}, "a link"),
+            ({"body": ["See evil", {"task": "t2"}, " . example"]}, "a link"),
         ],
         ids=str,
     )
-    def test_complaints(self, wrong: dict[str, Any], complaint: str | None) -> None:
+    def test_complaints(self, wrong: dict[str, Any], complaint: str) -> None:
         """A candidate that breaks a rule is left out, with the reason."""
         good, complaints = read(**wrong)
-        if complaint is None:
-            assert len(good) + len(complaints) == 1
-        else:
-            assert (good, len(complaints)) == ([], 1)
-            assert complaint in complaints[0]
+        assert (good, len(complaints)) == ([], 1)
+        assert complaint in complaints[0]
 
     def test_one_bad(self) -> None:
         """A bad candidate costs none of the others."""
@@ -161,6 +160,11 @@ class TestParts:
         assert body("One", 1, 2) == ("One ", task(1), " ", task(2))
         assert body("Commencez par l’", 1, " !", language="fr") == ("Commencez par l’", task(1), " !")
         assert body("ابدأ بـ", 1, " الآن", language="ar") == ("ابدأ بـ", task(1), " الآن")
+
+    def test_texts_alone(self) -> None:
+        """Between two texts without a task a missing blank is added after a word or a sentence."""
+        assert body("Begin now.", "Stop at", "noon.") == ("Begin now. Stop at noon.",)
+        assert body("Videz l’", "évier, ", 1, language="fr") == ("Videz l’évier, ", task(1))
 
     def test_without_blanks(self) -> None:
         """A language without blanks between words gets none."""

@@ -28,7 +28,7 @@ class TestTip:
             {"body": ["x" * 141, TaskReference(task="t1"), "x" * 140], "task_ids": ("t1",)},
             {"body": [TaskReference(task="t1")], "task_ids": ("t1",)},
             {"body": ["Begin ", TaskReference(task="t1")], "task_ids": ("t2",)},
-            {"body": ["x"] * 8},
+            {"body": ["x", TaskReference(task="t1")] * 4, "task_ids": ("t1",)},
             {"body": 7},
             {"task_ids": tuple("abcdef")},
             {"kind": "advert"},
@@ -46,6 +46,11 @@ class TestTip:
         made = tip(body=["  Pay\n", TaskReference(task="t1"), "  first. "], task_ids=("t1",))
         assert made.body == ("Pay ", TaskReference(task="t1"), " first.")
         assert (made.named_tasks, made.texts, made.wording) == (("t1",), ("Pay ", " first."), "Pay first.")
+
+    def test_adjacent_texts(self) -> None:
+        """Texts that follow each other are one text."""
+        made = tip(body=["Pay ", " it", ", ", TaskReference(task="t1"), "", " to", "day."], task_ids=("t1",))
+        assert made.body == ("Pay it, ", TaskReference(task="t1"), " today.")
 
     def test_stored(self) -> None:
         """A tip survives a round trip through JSON."""
