@@ -29,7 +29,7 @@ _console = Console(highlight=False)
 def main() -> int:
     """Simulate the week three times, print the table, write `.local/week.json` and `.local/week.png`."""
     options = _options()
-    if options.rules:
+    if options.rules is not None:
         return _compare_rules(options)
     shutil.rmtree(_FOLDER, ignore_errors=True)
     _FOLDER.mkdir(parents=True)
@@ -71,7 +71,9 @@ def _compare_rules(options: Namespace) -> int:
         workload = generate_workload(options.users, options.days, seed=options.seed, world=world)
         _print_line(f"{world.name}: {workload.n_requests} requests, {len(workload.joins)} users join")
         results[world.name] = [
-            asyncio.run(_simulate_rule(workload, rule)) for rule in RULES if rule.name in options.rules
+            asyncio.run(_simulate_rule(workload, rule))
+            for rule in RULES
+            if not options.rules or rule.name in options.rules
         ]
         print_rules(world.name, results[world.name], _console)
     save_rules(results, LOCAL_FOLDER / "week-rules.json")
@@ -98,7 +100,10 @@ def _options() -> Namespace:
     parser.add_argument("--timed-days", type=int, default=1, help="days on which on-demand answers are timed")
     names = [rule.name for rule in RULES]
     parser.add_argument(
-        "--rules", nargs="*", choices=names, help=f"compare rules of calling the LLM: {', '.join(names)}"
+        "--rules",
+        nargs="*",
+        choices=names,
+        help=f"compare rules of calling the LLM, all if none is named: {', '.join(names)}",
     )
     parser.add_argument("--world", choices=["steady", "harder", "both"], default="both", help="for --rules")
     return parser.parse_args()

@@ -24,7 +24,7 @@ _IRREGULAR_SHARE = 1 / 6
 """Share of the active users without habits."""
 
 _FEW_DAYS = (1, 3)
-"""Fewest and most days a week of a user who asks on few days, drawn anew for each week."""
+"""Fewest and most days a week of a user who asks on few days, drawn for each week."""
 
 _SKIP_RATE = 0.1
 _JITTER_MINUTES = 10.0
