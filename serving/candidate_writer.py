@@ -1,4 +1,4 @@
-"""Sets of candidates that the LLM writes in the background: a request waits for one only if and while it wants to."""
+"""Sets of candidates that the LLM writes in the background; a request may wait for one, for a limited time."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class CandidateWriter:
     def start(self, user: UserState, origin: WrittenOrigin) -> bool:
         """Begin a writing for the user's account unless one is under way; False if too many others are.
 
-        origin: of the set if no request waits for it when it is stored.
+        origin: of the set; "behind" becomes "waited" if a request waits for it when it is stored.
         """
         is_started = self.writings.start(user.account_key, lambda: self._write(user, origin))
         if not is_started:
@@ -83,7 +83,7 @@ class CandidateWriter:
         return is_started
 
     async def retry_soon(self, user: UserState) -> None:
-        """Let the LLM be called soon again for a user for whom it was not called, as had been expected."""
+        """Let the next call for a user come soon, because the expected one did not take place."""
         now = self.clock()
         await self.store.renew_sooner(user, now + NOT_CALLED_RETRY_AFTER, latest=now + RETRY_AFTER)
 
@@ -116,7 +116,8 @@ class CandidateWriter:
         if user is None or user.account_key != asked.account_key:
             return "outdated", _NOT_CALLED
         last, before = user.last_candidates, asked.last_candidates
-        if last is not None and last.author == "llm" and (before is None or last.set_id != before.set_id):
+        written_as = last.written_as if last else None
+        if written_as is not None and (before is None or written_as != before.written_as):
             return "written_elsewhere", Writing(last, is_called=True)
         stored = await self.store.read_context(user)
         context = self._parsed(stored) if stored else None

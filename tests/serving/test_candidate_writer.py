@@ -25,6 +25,15 @@ FROM candidate_sets ORDER BY made_at DESC LIMIT 1
 """
 """Store the newest set as one that the LLM wrote at an instant."""
 
+INSERT_KEPT = """
+INSERT INTO candidate_sets (candidate_set_id, user_id, context_hash, author, origin, kept_from, made_at, expires_at,
+                            renew_at, tips, subject_hashes, kinds, themes, features, connection_number)
+SELECT gen_random_uuid(), user_id, context_hash, 'kept', 'kept', candidate_set_id, %s, expires_at, renew_at, tips,
+       subject_hashes, kinds, themes, features, connection_number
+FROM candidate_sets ORDER BY made_at DESC LIMIT 1
+"""
+"""Store the tips of the newest set as kept at an instant."""
+
 
 def about(*numbers: int, **more: Any) -> Any:
     """An LLM that writes a tip about each of these tasks of ann."""
@@ -95,13 +104,19 @@ class TestBehind:
         assert harness.calls() == (1, 2)
         assert n_sets(harness, "behind") == 1
 
-    def test_written_by_another_process(self, harness: ServiceHarness, service: Service) -> None:
-        """A process that waited until another one had written a set does not call the LLM."""
+    @pytest.mark.parametrize("is_kept", [False, True])
+    def test_written_by_another_process(self, harness: ServiceHarness, service: Service, is_kept: bool) -> None:
+        """A process that waited until another one had written a set does not call the LLM.
+
+        Nor does it if a further request has kept tips of that set meanwhile.
+        """
         number = harness.one("SELECT connection_number FROM todoist_accounts")
         with connect(harness.database_url) as other:
             other.execute("SELECT pg_advisory_lock(7402, hashtext(%s))", [f"write ann {number}"])
             service.tip()
             harness.connection.execute(INSERT_WRITTEN, ["behind", harness.clock() + timedelta(seconds=1)])
+            if is_kept:
+                harness.connection.execute(INSERT_KEPT, [harness.clock() + timedelta(seconds=2)])
         written(harness, service, 1, "written_elsewhere")
         assert len(harness.llm.calls) == 1
 
