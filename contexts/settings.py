@@ -55,6 +55,12 @@ class SharedSettings(BaseSettings):
     reaction_days: int = Field(
         90, ge=1, le=MAX_DAYS, description="Number of days of reactions to tips that are read."
     )
+    tips_ahead: Literal["off", "now", "flex"] = Field(
+        "now",
+        description="How the LLM writes tips for users who will probably ask, and for new users: off, now, or flex"
+        " (OpenAI's and Gemini's service tier at half price, slower; not for new users). Unless it is off, contexts"
+        " leave for the provider for users who may never ask.",
+    )
     todoist_api_url: str = Field(
         TODOIST_API_URL, pattern="^https?://", description="URL of Todoist's API, or of a stand-in for it."
     )
@@ -136,11 +142,6 @@ class Settings(SharedSettings):
         None, description="provider:model of pydantic-ai, as for the service; if not set, no tips are written ahead."
     )
     llm_output: Literal["auto", "native", "tool"] = Field("auto", description="As for the service.")
-    tips_ahead: Literal["off", "now", "flex"] = Field(
-        "now",
-        description="How tips are written for users who will probably ask: off, now, or flex (OpenAI's and Gemini's"
-        " service tier at half price, slower). Contexts then leave for the provider for users who may never ask.",
-    )
     tips_ahead_value: float = Field(
         2.0,
         ge=0,

@@ -177,7 +177,11 @@ async def open_app(
             locks=locks,
             inline=inline,
             candidate_source=CandidateSource(
-                store, writer, LLMWaits(settings.llm_wait, settings.llm_first_wait), new_id=uuid4
+                store,
+                writer,
+                LLMWaits(settings.llm_wait, settings.llm_first_wait),
+                new_id=uuid4,
+                writes_ahead=settings.tips_ahead != "off",
             ),
             decider=Decider(store, learner, ThompsonPolicy(POLICY), new_id=uuid4, new_seed=_new_seed),
             timing=Timing(

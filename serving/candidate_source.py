@@ -41,12 +41,14 @@ class CandidateSource:
     """Finds or makes the candidates of a request, and has the LLM write new ones.
 
     writer: None if all candidates are rule-based.
+    writes_ahead: whether the LLM writes for a new user before the first request.
     """
 
     store: Store
     writer: CandidateWriter | None
     waits: LLMWaits
     new_id: Callable[[], UUID]
+    writes_ahead: bool = True
 
     async def find(
         self,
@@ -61,7 +63,8 @@ class CandidateSource:
 
         1. The last set, if it was made for this context, is not due for replacement, and can be served as it is.
         2. Before `renew_at` of the last set: its tips that are still valid, if there are at least `MIN_VALID_TIPS`.
-        3. Rule-based tips alone, if there is no LLM.
+        3. Rule-based tips alone, if there is no LLM; for a new user also if it writes nothing ahead of requests, and
+           then the first request looks for others.
         4. New tips of the LLM, if it writes at least one without violations while the request waits, see `LLMWaits`.
         5. The tips of the last set that are still valid, however few. Unless the LLM failed, it goes on writing, and
            later requests find its tips.
@@ -72,7 +75,7 @@ class CandidateSource:
         llm_deadline: event loop time at which the request waits no longer; None: the LLM is not called.
         before_wait: is called before the request waits; from then on it is worth finishing, because it keeps the
         account from being asked about again too soon.
-        origin: of the LLM's set if no request waits for it.
+        origin: of the LLM's set; "behind" becomes "waited" if a request waits for it when it is stored.
         """
         current = user.current_candidates(now)
         if current is not None and all(map(is_served_tip, current.tips)):
@@ -83,6 +86,8 @@ class CandidateSource:
             return await self._store_valid(user, context, valid, now, last.renew_at), "skipped"
         if self.writer is None:
             return await self._store_valid(user, context, [], now, midnight), "fallback"
+        if origin == "ahead" and not self.writes_ahead:
+            return await self._store_valid(user, context, valid, now, now), "fallback"
         if llm_deadline is None:
             return await self._store_valid(user, context, valid, now, now + NOT_CALLED_RETRY_AFTER), "fallback"
         wait_s = await self._wait_s(user, llm_deadline)

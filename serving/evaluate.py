@@ -247,7 +247,7 @@ def _parser() -> argparse.ArgumentParser:
         "--origin",
         action="append",
         choices=ORIGINS,
-        help="evaluate decisions whose candidates were made so; may be repeated (default: all)",
+        help="evaluate decisions with candidates of this origin; may be repeated (default: all)",
     )
     parser.add_argument(
         "--days",

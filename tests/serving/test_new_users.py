@@ -81,6 +81,16 @@ class TestPrepared:
         assert service.tip().origin == ("stored", "fallback")
         assert harness.calls() == (1, 0)
 
+    def test_nothing_ahead(self, harness: ServiceHarness, account: Any) -> None:
+        """With TIPS_AHEAD=off the context is assembled, and the LLM gets it at the first request at the earliest."""
+        service = harness.open(look_interval_s=SOON_S, tips_ahead="off")
+        harness.world.add("ann", account("call bob", "buy milk", "mend the roof"))
+        prepared(harness, service, 1)
+        assert harness.calls() == (1, 0)
+        assert service.tip().origin == ("stored", "called")
+        assert harness.calls() == (1, 1)
+        assert harness.rows("SELECT place FROM llm_calls") == [("request",)]
+
     def test_replaced_account(self, harness: ServiceHarness, service: Service, account: Any) -> None:
         """A user whose account was replaced is new."""
         harness.add_with_context("ann", account("call bob", "buy milk"))
