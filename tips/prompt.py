@@ -75,7 +75,7 @@ Rules:
 - Title and body are in the language of `profile.language`, whatever the language of the tasks or of the examples is.
 - A task is named by its part alone. Never write an id such as t1 inside a text, nor quotation marks around a task.
 - Speak in your own words. Never copy a title, a project's or a theme's name into a text: the app shows them.
-- Give no number of tasks: it may be another one when the tip is read.
+- Give no number of tasks: it may have changed when the tip is read.
 - Plain words only: no links, addresses, telephone numbers, markup, emoji or quotation of the data.
 
 Examples of one good tip each. They show the form; your tips are about the tasks of the context.
