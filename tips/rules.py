@@ -79,7 +79,7 @@ def _about_theme(context: UserContext) -> Tip | None:
     shown, say = tasks_shown(context), translations(context.profile.language)
     title = say.ngettext("{n} task goes with others", "{n} tasks belong together", theme.n_tasks)
     body = say.gettext("Do {first} and {second} one right after the other: similar tasks go faster together.")
-    views = [shown[task_id][1] for task_id in theme.task_ids]
+    views = sorted((shown[task_id][1] for task_id in theme.task_ids), key=lambda view: view.by_others)
     return _tip("theme", title, body, views, theme=theme.id, n=theme.n_tasks, first=views[0], second=views[1])
 
 

@@ -261,7 +261,7 @@ def _texts(service: RunningService, user: str) -> list[str]:
 
 def _require_sources(replies: list[Reply], *sources: str) -> None:
     found = Counter(reply.json.get("source") or reply.status for reply in replies)
-    require(set(found) <= set(sources), f"instead of {' or '.join(sources)} tips: {dict(found)}")
+    require(bool(found) and set(found) <= set(sources), f"instead of {' or '.join(sources)} tips: {dict(found)}")
 
 
 def _require_without(texts: list[str], replies: list[Reply]) -> None:

@@ -78,6 +78,13 @@ class TestRuleBasedTips:
         assert "theme" in {each.kind for each in rule_based_tips(known)}
         assert "theme" not in {each.kind for each in rule_based_tips(hidden)}
 
+    def test_own_tasks_of_a_theme(self) -> None:
+        """Of a theme the tasks that the user wrote are named first: a plain text has one phrase for all others."""
+        tasks = (Task("a", "x", is_by_others=True), Task("b", "y", is_by_others=True), Task("c", "z"), Task("d", "w"))
+        [theme] = [each for each in rule_based_tips(context(*tasks, themes={"x": list("abcd")})) if each.theme]
+        assert theme.named_tasks == ("c", "d")
+        assert theme.task_ids == ("c", "d", "a", "b")
+
     def test_empty_list(self) -> None:
         """A user without tasks is told that the list is clear."""
         [made] = rule_based_tips(context())
