@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -179,10 +180,13 @@ class TestProcess:
         assert "Traceback" not in log
 
     def test_ended_behind_an_answer(
-        self, harness: ServiceHarness, ann: None, environment: dict[str, str], tmp_path: Path
+        self, harness: ServiceHarness, account: Any, environment: dict[str, str], tmp_path: Path
     ) -> None:
         """A process that is told to end while the LLM writes behind an answer waits for the tips and stores them."""
         harness.llm.seconds = 1.0
+        harness.add_with_context(
+            "ann", account("water the plants", "call bob"), at=datetime.now(UTC)
+        )  # no fetch is due
         with_llm = {"LLM_MODEL": "openai-chat:local", "LLM_FIRST_WAIT": "0", "CREDENTIALS_KEYS": harness.world.key}
         with running_service({**environment, **with_llm}, tmp_path / "log") as service:
             body, _ = service.tip("ann")
