@@ -88,7 +88,7 @@ class StepRunner:
     def forecast(self) -> tuple[Plan, Planner]:
         """Plan all steps one after the other, as of now; reads only footers and Postgres."""
         planner, names = self._planner(), {asset.name for asset in self.selected}
-        request, entries, waits = self._request(planner), list[PlannedShard](), list[Wait]()
+        request, entries, waits = self._request(planner, self.selected), list[PlannedShard](), list[Wait]()
         for step in self.graph.steps:
             if not (members := self.members(step)):
                 continue
@@ -113,7 +113,9 @@ class StepRunner:
             names = ", ".join(asset.name for asset in self.graph.steps[step])
             raise OptionsError(f"'{','.join(self.options.select)}' names no asset of {step}. It has: {names}")
         planner = self._planner()
-        request = self._source_request(planner) if self.graph.is_source_step(step) else self._request(planner)
+        request = (
+            self._source_request(planner) if self.graph.is_source_step(step) else self._request(planner, members)
+        )
         return self._ready(step, planner, members, request), planner
 
     def estimate(self, plan: Plan, planner: Planner, assets: Iterable[Asset]) -> list[AssetEstimate]:
@@ -128,7 +130,7 @@ class StepRunner:
         """
         members, planner = [asset for asset in self.members(step) if asset.name in names], self._planner()
         is_source = self.graph.is_source_step(step)
-        request = self._source_request(planner, shard) if is_source else self._request(planner, shard)
+        request = self._source_request(planner, shard) if is_source else self._request(planner, members, shard)
         yield from self.materialize(self._ready(step, planner, members, request))
 
     def materialize(self, plan: Plan, failures: list[ShardFailure] | None = None) -> Iterator[ShardResult]:
@@ -296,17 +298,18 @@ class StepRunner:
             return request
         return replace(request, observe_shards=request.observe_shards | self._shards_with_removed_users(planner))
 
-    def _request(self, planner: Planner, shard: int | None = None) -> Request:
-        """Return the request of a derived step: all users, observed where a fetch is newer than the stored row.
+    def _request(self, planner: Planner, assets: Sequence[Asset], shard: int | None = None) -> Request:
+        """Return the request of derived assets: all users, observed where a fetch is newer than the stored row.
 
-        Restored rows are older than the last fetch of their user, so they are not published as of that fetch. Tips
-        are demanded for users who will probably ask for one before the next run.
+        Restored rows are older than the last fetch of their user, so they are not published as of that fetch. If
+        an asset works on demand, tips are demanded for users who will probably ask for one before the next run.
         """
         self._check_options()
         fetched = self.runtime.accounts.observed(shard=shard, n_shards=self.runtime.shards.n_shards)
         restored = self._restored_users(planner, shard)
         request = self._build_request({user: at for user, at in fetched.items() if user not in restored}, shard)
-        request = replace(request, demanded=self._demanded(shard))
+        if any(asset.on_demand for asset in assets):
+            request = replace(request, demanded=self._demanded(shard))
         if request.only_shards is not None:
             return request
         return replace(request, observe_shards=self._shards_of(self.runtime.accounts.observed_since_stored(self.now)))

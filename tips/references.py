@@ -9,7 +9,7 @@ from unicodedata import normalize
 
 from contexts.assembly.model import TaskView, ThemeView, UserContext, tasks_shown
 
-_REFERENCE = re.compile(r"(?<![^\W_])(?:t|theme)[ _]?\d+(?![^\W_])", re.IGNORECASE)
+_REFERENCE = re.compile(r"(?<![^\W_])(?:t|theme)[ _-]?\d+(?![^\W_])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

@@ -46,9 +46,11 @@ def test_reactions() -> None:
     assert with_short_names(KNOWN).reactions.by_theme == {"theme1": {"done": 1}}
 
 
-@pytest.mark.parametrize("text", ["Begin t3 now", "t12", "(T3)", "See theme1.", "Theme 2 first", "ｔ３ first", "t_4"])
+@pytest.mark.parametrize(
+    "text", ["Begin t3 now", "t12", "(T3)", "See theme1.", "Theme 2 first", "ｔ３ first", "t_4", "T-3"]
+)
 def test_reference_in_a_text(text: str) -> None:
-    """A short name in a text is found, in any spelling."""
+    """A short name in a text is found, in other spellings, too."""
     assert names_reference(text)
 
 
