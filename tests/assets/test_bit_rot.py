@@ -7,12 +7,14 @@ import os
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from analysts import open_world_session
-from world import World
+from scribe import Scribe, ask_daily
+from world import NOON, World
 
 from assets.definitions import GRAPH
 from assets.engine.errors import AssetError, ShardUnreadable, SnapshotError
@@ -31,6 +33,9 @@ def files(world: World, account: Any) -> list[Path]:
     """The files of a pipeline after its first run: those of every asset, of the history and of step runs."""
     world.add("ann", account("call the dentist", "buy milk", "buy bread", "call the bank"))
     world.add("cem", account())
+    for user in ("ann", "cem"):
+        ask_daily(world, user, NOON + timedelta(hours=1))
+    world.new_generator = Scribe
     world.night()
     return sorted(world.root.rglob("data.parquet"))
 

@@ -132,7 +132,8 @@ def test_a_backfill_over_shards(run_command: RunCommand, world: World) -> None:
     """`--shards` restricts a run to some shards; a later run computes the others."""
     run_command("materialize", "--shards", "0")
     shards = Shards(str(world.root), world.n_shards)
-    assert all([footer.shard for footer in shards.footers(asset)] == [0] for asset in GRAPH)
+    stored = [asset for asset in GRAPH if not asset.on_demand]
+    assert all([footer.shard for footer in shards.footers(asset)] == [0] for asset in stored)
     run_command("materialize", "--shards", "0-1")
     assert set(world.stored()) == {"ann", "cem"}
 

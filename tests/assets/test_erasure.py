@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 import pyarrow.parquet as pq
 import pytest
+from scribe import Scribe, ask_daily
 from world import NOON, World, run_step
 
 from assets.__main__ import main
@@ -41,7 +42,8 @@ def runtime(world: World) -> Runtime:
     world.n_shards = 1
     settings = Settings(n_shards=world.n_shards, data_root=str(world.root))
     runtime = Runtime.connect(settings, CredentialCipher([world.key]), world.connection, world.client.base_url)
-    return replace(runtime, embedder=world.embedder)
+    world.new_generator = Scribe
+    return replace(runtime, embedder=world.embedder, tip_writer=world.runtime.tip_writer)
 
 
 def run_all(runtime: Runtime, now: Any, scope: FetchScope = FetchScope.ALL) -> None:
@@ -55,6 +57,8 @@ def filled_world(runtime: Runtime, world: World, account: Any, tmp_path: Path) -
     """Two users with tasks, contexts, a context by a request, candidates, decisions, reactions and LLM calls."""
     world.add(REMOVED, account(*WORDS))
     world.add(KEPT, account("buy milk", "buy bread"))
+    for user in (REMOVED, KEPT):
+        ask_daily(world, user, NOON + timedelta(hours=1))
     run_all(runtime, NOON)
     for user in (REMOVED, KEPT):
         _add_reaction(world.connection, user)

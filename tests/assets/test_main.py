@@ -54,6 +54,7 @@ def test_graph_lists_steps_and_inputs(capsys: pytest.CaptureFixture[str]) -> Non
         "task_clusters": "task_embeddings, todoist_tasks",
         "user_contexts": "todoist_tasks, task_clusters, tip_reactions",
         "context_store": "user_contexts",
+        "tip_candidates": "context_store, todoist_tasks, task_clusters, tip_reactions",
     }
 
 

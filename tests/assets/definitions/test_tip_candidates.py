@@ -8,37 +8,15 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from scribe import Scribe, ask_daily
 from world import NOON, World
 
 from assets.reports import estimate_table
 from assets.steps import RunOptions, StepRunner
 from assets.tips_ahead import AheadSettings
-from contexts.assembly.model import UserContext, tasks_shown
 from contexts.todoist.credentials import Credentials
-from tips.candidates import GeneratedTip
-from tips.generator import Generation, LLMUsage
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-
-
-class Scribe:
-    """A generator that writes two tips about a user's first task; `is_down` lets it be out of reach."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[UserContext, date]] = []
-        self.is_down = False
-        self.usage = LLMUsage("test:scribe", "answered", 1, 1000, 100, 0.004, 0.5)
-
-    async def generate(self, context: UserContext, today: date, *, timeout_s: float) -> Generation:
-        if self.is_down:
-            return Generation((), None)
-        self.asked.append((context, today))
-        task_ids = tuple(tasks_shown(context))[:1]
-        tips = [
-            GeneratedTip(kind=kind, title=f"Begin {kind}", body="Ten minutes.", task_ids=task_ids, only_today=False)
-            for kind in ("focus", "plan")
-        ]
-        return Generation(tuple(tips), self.usage)
 
 
 @pytest.fixture
@@ -47,16 +25,6 @@ def scribe(world: World) -> Scribe:
     scribe = Scribe()
     world.new_generator, world.clock = (lambda: scribe), (lambda: NOON)
     return scribe
-
-
-def ask_daily(world: World, user: str, at: datetime, n_days: int = 14) -> None:
-    """Let a user, who was added long ago, have asked at the time of day of `at` on each of the last days."""
-    world.connection.execute("UPDATE users SET created_at = %s WHERE user_id = %s", (NOON - 60 * DAY, user))
-    for day in range(1, n_days + 1):
-        world.connection.execute(
-            "INSERT INTO decisions (decision_id, user_id, decided_at) VALUES (%s, %s, %s)",
-            (uuid4(), user, at - day * DAY),
-        )
 
 
 def sets_of(world: World, user: str) -> list[tuple[Any, ...]]:
