@@ -192,7 +192,7 @@ class TipWriter:
         return "tips_failed" if generation.usage else "not_called"
 
     def _store(self, request: TipRequest, generation: Generation) -> UUID | None:
-        """Store a set; None if the account was replaced or removed meanwhile."""
+        """Store a set; None if the account was replaced or removed meanwhile, or Postgres refuses a value of it."""
         candidates = written_set(
             generation.tips,
             request.context,
@@ -203,14 +203,18 @@ class TipWriter:
             now=request.likely_at,
             made_at=self._clock(),
         )
-        is_written = self._serving.write_candidates(
-            self._connection,
-            user_id=request.user_id,
-            connection_number=request.connection_number,
-            clock_difference=CLOCK_DIFFERENCE,
-            candidate_set_id=set_id,
-            **{name: getattr(candidates, name) for name in _SET_COLUMNS},
-        )
+        try:
+            is_written = self._serving.write_candidates(
+                self._connection,
+                user_id=request.user_id,
+                connection_number=request.connection_number,
+                clock_difference=CLOCK_DIFFERENCE,
+                candidate_set_id=set_id,
+                **{name: getattr(candidates, name) for name in _SET_COLUMNS},
+            )
+        except psycopg.DataError as error:  # its message can hold the user's texts
+            log.warning("user %s: tips written ahead are not stored, %s", request.user_id, type(error).__name__)
+            return None
         return set_id if is_written else None
 
     def _calls_left(self) -> int:

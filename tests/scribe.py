@@ -15,11 +15,14 @@ DAY = timedelta(days=1)
 
 
 class Scribe:
-    """A generator that writes two tips about a user's first task; `is_down` lets it be out of reach."""
+    """A generator that writes two tips about a user's first task.
+
+    is_down: it is out of reach. broken_words: in tips for contexts with these words is a NUL, which Postgres refuses.
+    """
 
     def __init__(self) -> None:
         self.asked: list[tuple[UserContext, date]] = []
-        self.is_down = False
+        self.is_down, self.broken_words = False, ""
         self.usage = LLMUsage("test:scribe", "answered", 1, 1000, 100, 0.004, 0.5)
 
     async def generate(self, context: UserContext, today: date, *, timeout_s: float) -> Generation:
@@ -27,8 +30,17 @@ class Scribe:
             return Generation((), None)
         self.asked.append((context, today))
         task_ids = tuple(tasks_shown(context))[:1]
+        is_broken = bool(self.broken_words) and self.broken_words in context.model_dump_json()
+        theme = "\0" if is_broken else None
         tips = [
-            GeneratedTip(kind=kind, title=f"Begin {kind}", body="Ten minutes.", task_ids=task_ids, only_today=False)
+            GeneratedTip(
+                kind=kind,
+                title=f"Begin {kind}",
+                body="Ten minutes.",
+                task_ids=task_ids,
+                only_today=False,
+                theme=theme,
+            )
             for kind in ("focus", "plan")
         ]
         return Generation(tuple(tips), self.usage)

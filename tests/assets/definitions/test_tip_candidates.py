@@ -119,6 +119,17 @@ def test_provider_down(world: World, account: Any, scribe: Scribe) -> None:
     assert counts(world.night(NOON + timedelta(minutes=10)))["tips_written"] == 1
 
 
+def test_unstorable_tips(world: World, account: Any, scribe: Scribe) -> None:
+    """A set that Postgres refuses costs that user's tips only, and its call is recorded."""
+    for user in ("ann", "bob"):
+        world.add(user, account(f"call the dentist of {user}"))
+        ask_daily(world, user, NOON + HOUR)
+    world.n_shards, scribe.broken_words = 1, "of ann"
+    assert counts(world.night(NOON)) == {"tips_written": 1, "tips_failed": 1}
+    assert [row["user_id"] for row in world.rows("tip_candidates")] == ["bob"]
+    assert world.connection.execute("SELECT count(*) FROM llm_calls").fetchone() == (2,)
+
+
 def test_paid_once(world: World, account: Any, scribe: Scribe) -> None:
     """A run that died after the LLM had written a set leaves it stored: the next run adopts it without a call."""
     world.add("ann", account("call the dentist"))
