@@ -133,7 +133,7 @@ class TipWriter:
         counts = Counter({"tips_still_valid": len(requests) - len(needed)})
         if needed:
             counts += asyncio.run(self._write_all(needed, self._new_generator()))
-        return counts
+        return dict(counts)
 
     def sets(self, user_ids: Iterable[str]) -> list[dict[str, Any]]:
         """Return each user's newest set that was written ahead, without its tips."""

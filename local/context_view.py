@@ -18,13 +18,15 @@ _TASKS_PER_BUCKET = 5
 
 
 def print_stored_context(connection: psycopg.Connection[Any], console: Console) -> str | None:
-    """Print the context of one user, if possible with English tasks, and return the user's id.
+    """Print the context of one user, if possible with English tasks and tips written ahead, and return the user's id.
 
     None if no context is stored.
     """
     row = connection.execute(
-        "SELECT user_id, materialized_at, context_json, context_hash FROM context_store"
-        " ORDER BY context_json::JSON -> 'profile' ->> 'language' = 'en' DESC, user_id LIMIT 1"
+        "SELECT user_id, materialized_at, context_json, context_hash FROM context_store c"
+        " ORDER BY context_json::JSON -> 'profile' ->> 'language' = 'en' DESC,"
+        " EXISTS (SELECT FROM candidate_sets s WHERE s.user_id = c.user_id AND s.context_hash = c.context_hash) DESC,"
+        " user_id LIMIT 1"
     ).fetchone()
     if row is None:
         return None

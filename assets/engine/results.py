@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from assets.engine.plan import Reason
@@ -31,7 +31,7 @@ class ShardResult:
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as plain data for JSON."""
-        return asdict(self)
+        return {**vars(self), "counts": dict(self.counts)}  # `asdict` would take a Counter apart
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ShardResult:

@@ -188,6 +188,8 @@ def test_each_dag_runs(world: World, account: Any, environment: dict[str, str]) 
     assert "call the dentist" in world.stored()["ann"]["context_json"]
     [(origin, tips)] = world.connection.execute("SELECT origin, tips FROM candidate_sets").fetchall()
     assert origin == "ahead"
+    counted = "SELECT counts -> 'tips_written' FROM asset_runs WHERE asset = 'tip_candidates'"
+    assert world.connection.execute(counted).fetchone() == (1,)
     assert any("call the dentist" in tip or "buy milk" in tip for tip in tips)
     again = python(RUN, str(ROOT / "airflow" / "dags"), "embed_tasks", environment=environment)
     assert again[0][1] == "success"

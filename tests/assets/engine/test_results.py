@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from toy import ToyPipeline
@@ -46,6 +48,8 @@ def test_a_result_travels_as_json() -> None:
     """A result sent as JSON, as Airflow does, is equal to the original."""
     result = result_of(counts={"calls": 5}, reason="forced", seconds=0.125)
     assert ShardResult.from_json(json.loads(json.dumps(result.to_json()))) == result
+    counter = replace(result, counts=Counter({"calls": 2}))
+    assert ShardResult.from_json(json.loads(json.dumps(counter.to_json()))) == counter
 
 
 def test_the_total_of_no_results_is_zero() -> None:
