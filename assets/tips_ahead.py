@@ -33,6 +33,9 @@ WORK = "tips_written"
 _SHARE_INVALID = 0.2
 """The share of the sets of which fewer than two tips are still valid at the request that they were written for."""
 
+_WORTH_OF_NO_WAIT = 3.0
+"""The worth of a request that does not wait for the LLM, in worths of tips by the LLM instead of by rules."""
+
 _N_DAYS = 21
 _DECAY = 0.9
 _PRIOR_DAYS = 1.0
@@ -59,6 +62,11 @@ class AheadSettings:
     def threshold(self) -> float:
         """The least probability of a request for which a set is worth its price: see docs/tips-ahead.md."""
         return self.price / ((1 - _SHARE_INVALID) * (1 + self.value))
+
+    @property
+    def first_threshold(self) -> float:
+        """The same for a user for whom the LLM never wrote: such a request waits for the LLM."""
+        return self.price / ((1 - _SHARE_INVALID) * (1 + _WORTH_OF_NO_WAIT * self.value))
 
 
 @dataclass(frozen=True)
@@ -107,12 +115,13 @@ class TipWriter:
         """
         if self._new_generator is None:
             return {}
-        probable = self._probable(now, next_run, self._settings.threshold, shard, n_shards)
+        thresholds = self._settings.threshold, self._settings.first_threshold
+        probable = self._probable(now, next_run, thresholds, shard, n_shards)
         return {row["user_id"]: row["likely_at"] for row in probable}
 
     def probabilities(self, now: datetime, next_run: datetime) -> Mapping[str, float]:
         """Return the probability of each user's request before the next run."""
-        return {row["user_id"]: row["probability"] for row in self._probable(now, next_run, 0.0, None, 1)}
+        return {row["user_id"]: row["probability"] for row in self._probable(now, next_run, (0.0, 0.0), None, 1)}
 
     def prices(self, now: datetime) -> Mapping[str, float]:
         """Return the mean price of a set in US dollars by the unit of work; empty if it is unknown."""
@@ -140,12 +149,14 @@ class TipWriter:
         return rows(self._connection, self._sql.sets_ahead, {"user_ids": list(user_ids)})
 
     def _probable(
-        self, now: datetime, next_run: datetime, threshold: float, shard: int | None, n_shards: int
+        self, now: datetime, next_run: datetime, thresholds: tuple[float, float], shard: int | None, n_shards: int
     ) -> list[dict[str, Any]]:
+        """Read the probable requests. thresholds: of users for whom the LLM wrote before, and of all others."""
         values = {
             "now": now,
             "next_run_at": next_run,
-            "threshold": threshold,
+            "threshold": thresholds[0],
+            "first_threshold": thresholds[1],
             "n_days": _N_DAYS,
             "decay": _DECAY,
             "prior_days": _PRIOR_DAYS,

@@ -1,6 +1,7 @@
 -- name: probable_requests
--- Users who will ask for a tip before :next_run_at with a probability of at least :threshold, the probability, and the
--- instant of the request; of one shard of :n_shards, or of all shards if :shard is NULL.
+-- Users who will ask for a tip before :next_run_at with a probability of at least :threshold, or of :first_threshold if
+-- the LLM never wrote for the user; the probability, and the instant of the request. The users of one shard of
+-- :n_shards, or of all shards if :shard is NULL.
 -- The probability is the share of the last :n_days days on which the user asked between these two times of their day.
 -- Recent days weigh more (:decay for each day of age), and the share of all users in the last seven days counts like
 -- :prior_days more days: it stands for users without a history. The instant is that of the earliest of these requests,
@@ -41,7 +42,9 @@ CROSS JOIN LATERAL (
     SELECT (coalesce(own.weight, 0) + :prior_days * prior.share) / (coalesce(days.weight, 0) + :prior_days)
            AS probability
 ) estimate
-WHERE u.active AND a.connected AND a.auth_failures = 0 AND probability >= :threshold
+WHERE u.active AND a.connected AND a.auth_failures = 0 AND probability >= CASE
+      WHEN EXISTS (SELECT FROM candidate_sets s WHERE s.user_id = u.user_id AND s.author = 'llm') THEN :threshold::FLOAT
+      ELSE :first_threshold END
   AND (:shard::INTEGER IS NULL OR mod(u.shard_key, :n_shards) = :shard)
 ORDER BY u.user_id;
 

@@ -224,10 +224,15 @@ class TestProbability:
         assert world.runtime.tip_writer.demand(NOON, NOON + 2 * HOUR, shard=None, n_shards=2) == {"ann": NOON + HOUR}
 
     def test_stopped(self, world: World, account: Any, scribe: Scribe) -> None:
-        """For somebody who asked daily and stopped a week ago nothing is written any more."""
-        world.add("ann", account())
+        """For somebody who asked daily and stopped a week ago a first set is written, but no second one."""
+        world.add("ann", account("call"))
         ask_daily(world, "ann", NOON + HOUR - 7 * DAY)
-        assert 0.1 < self.probability(world, "ann") < AheadSettings().threshold
+        settings, writer = AheadSettings(), world.runtime.tip_writer
+        assert settings.first_threshold < self.probability(world, "ann") < settings.threshold
+        assert "ann" in writer.demand(NOON, NOON + 2 * HOUR, shard=None, n_shards=2)
+        world.night(NOON)
+        assert sets_of(world, "ann")
+        assert "ann" not in writer.demand(NOON, NOON + 2 * HOUR, shard=None, n_shards=2)
 
     def test_new(self, world: World, account: Any, scribe: Scribe) -> None:
         """For somebody new the share of all users counts."""
