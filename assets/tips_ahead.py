@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -19,7 +19,7 @@ from contexts.assembly.model import UserContext
 from contexts.clock import CLOCK_DIFFERENCE, Clock
 from contexts.postgres.sql import queries, rows
 from tips.served import read_tip
-from tips.sets import MIN_VALID_TIPS, next_midnight, written_set
+from tips.sets import MIN_VALID_TIPS, written_set
 from tips.validity import still_valid
 
 if TYPE_CHECKING:
@@ -83,6 +83,11 @@ class TipRequest:
     def zone(self) -> ZoneInfo:
         """The user's time zone."""
         return ZoneInfo(self.context.profile.timezone)
+
+    @property
+    def day(self) -> date:
+        """The user's date at the request."""
+        return self.likely_at.astimezone(self.zone).date()
 
 
 class TipWriter:
@@ -185,9 +190,8 @@ class TipWriter:
 
     async def _write(self, request: TipRequest, generator: CandidateGenerator) -> str:
         """Write a set for one request; returns the outcome as a count's name."""
-        today = request.likely_at.astimezone(request.zone).date()
         called_at = self._clock()
-        generation = await generator.generate(request.context, today, timeout_s=self._settings.timeout_s)
+        generation = await generator.generate(request.context, request.day, timeout_s=self._settings.timeout_s)
         set_id = self._store(request, generation) if generation.tips else None
         if generation.usage is not None:
             self._serving.write_llm_call(
@@ -245,9 +249,8 @@ def _n_valid(last: Mapping[str, Any] | None, request: TipRequest) -> int:
     """Return the number of the LLM's tips in a user's last set that are still valid at a request."""
     if last is None or last["author"] not in ("llm", "kept") or request.likely_at >= last["renew_at"]:
         return 0
-    today = next_midnight(request.zone, request.likely_at)[1]
     try:
         tips = list(map(read_tip, last["tips"]))
-        return len(still_valid(tips, last["subject_hashes"], request.context, today))
+        return len(still_valid(tips, last["subject_hashes"], request.context, request.day))
     except ValueError:  # a row that the service cannot read either: it makes new candidates
         return 0

@@ -55,6 +55,17 @@ class SharedSettings(BaseSettings):
     reaction_days: int = Field(
         90, ge=1, le=MAX_DAYS, description="Number of days of reactions to tips that are read."
     )
+    llm_model: str | None = Field(
+        None,
+        description="provider:model of pydantic-ai, such as openai:gpt-5-mini, anthropic:claude-haiku-4-5,"
+        " ollama:qwen3, openai-chat:NAME for any compatible server, or gguf:PATH for a file with a model; if not set,"
+        " candidates are rule-based, and none are written ahead.",
+    )
+    llm_output: Literal["auto", "native", "tool"] = Field(
+        "auto",
+        description="How the LLM is asked for JSON: native (a JSON schema), tool (a tool call), or auto: native if"
+        " the provider has it.",
+    )
     tips_ahead: Literal["off", "now", "flex"] = Field(
         "now",
         description="How the LLM writes tips for users who will probably ask, and for new users: off, now, or flex"
@@ -138,10 +149,6 @@ class Settings(SharedSettings):
         description="Largest response of Todoist that a run reads, decompressed, such as 128MiB.",
     )
     todoist_concurrency: int = Field(8, ge=1, le=64, description="Maximum concurrent Todoist calls in one task.")
-    llm_model: str | None = Field(
-        None, description="provider:model of pydantic-ai, as for the service; if not set, no tips are written ahead."
-    )
-    llm_output: Literal["auto", "native", "tool"] = Field("auto", description="As for the service.")
     tips_ahead_value: float = Field(
         2.0,
         ge=0,

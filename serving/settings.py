@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import ByteSize, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
@@ -57,17 +57,6 @@ class ServingSettings(SharedSettings):
         timedelta(days=7),
         gt=timedelta(0),
         description="Greatest age of a stale context that is used if Todoist does not answer, such as 168:00:00.",
-    )
-    llm_model: str | None = Field(
-        None,
-        description="provider:model of pydantic-ai, such as openai:gpt-5-mini, anthropic:claude-haiku-4-5,"
-        " ollama:qwen3, openai-chat:NAME for any compatible server, or gguf:PATH for a file with a model; if not set,"
-        " candidates are rule-based.",
-    )
-    llm_output: Literal["auto", "native", "tool"] = Field(
-        "auto",
-        description="How the LLM is asked for JSON: native (a JSON schema), tool (a tool call), or auto: native if"
-        " the provider has it.",
     )
     llm_timeout: float = Field(
         6.0, gt=0, le=600, description="Seconds that the LLM may take, its one repair included."
