@@ -172,7 +172,7 @@ class ServiceHarness:
             yield
             other.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS TRUE")
 
-    async def todoist_called(self, timeout_s: float = 5.0) -> None:
+    async def todoist_called(self, timeout_s: float = 30.0) -> None:
         """Wait for the first call of Todoist."""
         async with asyncio.timeout(timeout_s):
             while not self.todoist.calls:
@@ -207,7 +207,7 @@ class ServiceHarness:
         results: list[Any] = self.run(gather())
         return results
 
-    def until(self, condition: Callable[[], object], timeout_s: float = 5.0) -> None:
+    def until(self, condition: Callable[[], object], timeout_s: float = 30.0) -> None:
         """Run the services until a condition holds, which may be a coroutine; fails after `timeout_s`."""
 
         async def holds() -> object:
