@@ -50,6 +50,7 @@ from contexts.progress import ProgressLogger
 from contexts.settings import DatabaseSettings, Settings, SettingsError, read_settings
 from contexts.text import counted
 from contexts.themes.model_loading import EmbeddingError
+from contexts.todoist.accounts import batch_notice
 from contexts.todoist.client import TodoistError
 from contexts.todoist.credentials import CredentialsError
 from contexts.todoist.refusals import MostRefused, RefusalVerdict
@@ -177,12 +178,15 @@ def explain(user: str | None, decision: str | None, last: int) -> Iterator[str]:
 def erase_user(user: str) -> Iterator[str]:
     """Erase a user from Postgres, the Parquet files and the history."""
     with runtime_from_environment() as runtime:
+        held_until = runtime.accounts.held_at_provider_until(user)
         existed = runtime.accounts.remove(user)
         n_rows, n_versions = _erase_files(runtime, user)
         if not existed and not n_rows and not n_versions:
             raise AssetError(f"there is no trace of a user '{user}'. See: python -m contexts accounts list")
         rows, versions = counted(n_rows, "row"), counted(n_versions, "version")
         yield f"erased {user}: the rows in Postgres, {rows} of assets and {versions} of contexts"
+        if held_until is not None:
+            yield batch_notice(user, held_until)
         n_days = runtime.settings.embedding_cache_days
         yield f"Vectors of the user's earlier texts, which are stored without a user, expire within {n_days} days."
 

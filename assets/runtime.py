@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import psycopg
 
+from assets.batches import TipBatches
 from assets.engine.errors import AssetError
 from assets.engine.hashing import shard_of
 from assets.engine.materialize import Lock
@@ -33,6 +34,7 @@ from contexts.todoist.client import Todoist
 from contexts.todoist.credentials import CredentialCipher
 
 if TYPE_CHECKING:
+    from tips.batches import CandidateBatches
     from tips.generator import CandidateGenerator
 
 LAYOUT_LOCK = "layout"
@@ -141,11 +143,19 @@ def tip_writer(
         partial(_new_generator, settings, cipher) if settings.writes_tips else None,
         clock=partial(datetime.now, UTC),
         new_id=uuid4,
+        batches=TipBatches(
+            connection,
+            partial(_new_batches, settings, cipher),
+            settings,
+            model=settings.llm_model if settings.tips_ahead == "batch" else None,
+            clock=partial(datetime.now, UTC),
+            new_id=uuid4,
+        ),
     )
 
 
-_PRICES = {"off": 1.0, "now": 1.0, "flex": 0.5}
-"""The price of a call by TIPS_AHEAD, in prices of a usual one."""
+_PRICES = {"off": 1.0, "now": 1.0, "flex": 0.5, "batch": 1.0}
+"""The price of a call at once by TIPS_AHEAD, in prices of a usual one."""
 
 
 def _new_generator(settings: Settings, cipher: CredentialCipher | None) -> CandidateGenerator:
@@ -156,18 +166,34 @@ def _new_generator(settings: Settings, cipher: CredentialCipher | None) -> Candi
     from tips.generator import LLMGenerator
     from tips.gguf import lasting_model
     from tips.models import LLMError
-    from tips.prompt import MARK_LABEL
 
     try:
         return LLMGenerator(
             lasting_model(settings.llm_model or ""),
             timeout_s=settings.tips_ahead_timeout,
-            mark_secret=cipher.derived_secret(MARK_LABEL) if cipher else None,
+            mark_secret=_mark_secret(cipher),
             output=settings.llm_output,
             is_flex=settings.tips_ahead == "flex",
         )
     except LLMError as error:
         raise AssetError(str(error)) from None
+
+
+def _new_batches(settings: Settings, cipher: CredentialCipher | None, model: str) -> CandidateBatches:
+    """Return the client of a model's batches; raise AssetError if there is no such model, or it has no batches."""
+    from tips.batches import CandidateBatches
+    from tips.models import LLMError
+
+    try:
+        return CandidateBatches(model, mark_secret=_mark_secret(cipher), output=settings.llm_output)
+    except LLMError as error:
+        raise AssetError(str(error)) from None
+
+
+def _mark_secret(cipher: CredentialCipher | None) -> bytes | None:
+    from tips.prompt import MARK_LABEL
+
+    return cipher.derived_secret(MARK_LABEL) if cipher else None
 
 
 @contextmanager

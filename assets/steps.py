@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
 from assets.calibration import calibrate_model
-from assets.definitions import context_store, task_embeddings
+from assets.definitions import context_store, task_embeddings, tip_candidates
 from assets.engine.asset import Asset, RowDigests, Users
 from assets.engine.errors import OptionsError, ShardFailure
 from assets.engine.graph import Graph
@@ -428,7 +428,7 @@ class StepRunner:
         )
 
     def _housekeeping(self, step: str) -> None:
-        """Calibrate a new model, record the requests, and delete expired vectors and versions of contexts."""
+        """Calibrate a new model, record the requests, clean up batches, delete expired vectors and contexts."""
         runtime, settings = self.runtime, self.runtime.settings
         names = {asset.name for asset in self.graph.steps[step]}
         if task_embeddings.name in names:
@@ -441,6 +441,8 @@ class StepRunner:
             with runtime.lock(HISTORY, 0):  # no rows move to other shards meanwhile
                 runtime.shards.check_layout()
                 runtime.history.expire(self._days_ago(settings.context_history_days), runtime.accounts.existing)
+        if tip_candidates.name in names:
+            runtime.tip_writer.finish_batches()
         try:
             runs = runtime.run_log.step_runs_since(self.now - STEP_RUN_PERIOD)
             runtime.shards.write_table(STEP_RUNS, step_run_table(runs))

@@ -6,24 +6,24 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 import psycopg
 
+from assets.batches import BATCH_PRICE, TipBatches
 from assets.engine.asset import Users
-from contexts.assembly.model import UserContext
-from contexts.clock import CLOCK_DIFFERENCE, Clock
+from assets.tip_sets import TipRequest, TipSets
+from contexts.clock import Clock
 from contexts.postgres.sql import queries, rows
 from tips.served import read_tip
-from tips.sets import MIN_VALID_TIPS, written_set
+from tips.sets import MIN_VALID_TIPS
 from tips.validity import still_valid
 
 if TYPE_CHECKING:
-    from tips.generator import CandidateGenerator, Generation
+    from tips.generator import CandidateGenerator
 
 log = logging.getLogger(__name__)
 
@@ -64,30 +64,14 @@ class AheadSettings:
         return self.price / ((1 - _SHARE_INVALID) * (1 + self.value))
 
     @property
+    def thresholds(self) -> tuple[float, float]:
+        """`threshold` and `first_threshold`."""
+        return self.threshold, self.first_threshold
+
+    @property
     def first_threshold(self) -> float:
         """The same for a user for whom the LLM never wrote: such a request waits for the LLM."""
         return self.price / ((1 - _SHARE_INVALID) * (1 + _WORTH_OF_NO_WAIT * self.value))
-
-
-@dataclass(frozen=True)
-class TipRequest:
-    """A probable request for a tip, with the context as of the day of the request."""
-
-    user_id: str
-    connection_number: int
-    context: UserContext
-    context_hash: str
-    likely_at: datetime
-
-    @property
-    def zone(self) -> ZoneInfo:
-        """The user's time zone."""
-        return ZoneInfo(self.context.profile.timezone)
-
-    @property
-    def day(self) -> date:
-        """The user's date at the request."""
-        return self.likely_at.astimezone(self.zone).date()
 
 
 class TipWriter:
@@ -104,25 +88,36 @@ class TipWriter:
         *,
         clock: Clock,
         new_id: Callable[[], UUID],
+        batches: TipBatches | None = None,
     ) -> None:
-        """new_generator: makes the generator of one event loop; None: nothing is written ahead."""
+        """new_generator: makes the generator of one event loop; None: nothing is written ahead.
+
+        batches: None if the LLM is asked in no batches.
+        """
         self._connection = connection
         self._settings = settings
         self._new_generator = new_generator
         self._clock = clock
-        self._new_id = new_id
-        self._sql, self._serving = queries("tips_ahead"), queries("serving")
+        self._batches = batches
+        self._sets = TipSets(connection, clock=clock, new_id=new_id)
+        self._sql = queries("tips_ahead")
 
     def demand(self, now: datetime, next_run: datetime, *, shard: int | None, n_shards: int) -> Users:
         """Return the users who will probably ask before the next run, with the instants of these requests.
 
-        Nobody if nothing is written ahead.
+        Users with a request in a batch under way are among them: its answer may be there.
+        Nobody else if nothing is written ahead.
         """
+        demand = dict(self._batches.demand(now, shard=shard, n_shards=n_shards)) if self._batches else {}
         if self._new_generator is None:
-            return {}
-        thresholds = self._settings.threshold, self._settings.first_threshold
-        probable = self._probable(now, next_run, thresholds, shard, n_shards)
-        return {row["user_id"]: row["likely_at"] for row in probable}
+            return demand
+        if self._batches and self._batches.submits:
+            next_run, night = self._batches.horizon(now)
+            thresholds = replace(self._settings, price=BATCH_PRICE).thresholds
+            later = self._probable(next_run, night, thresholds, shard, n_shards) if next_run < night else []
+            demand |= self._batches.without_batched({row["user_id"]: row["likely_at"] for row in later}, now)
+        probable = self._probable(now, next_run, self._settings.thresholds, shard, n_shards)
+        return demand | {row["user_id"]: row["likely_at"] for row in probable}
 
     def probabilities(self, now: datetime, next_run: datetime) -> Mapping[str, float]:
         """Return the probability of each user's request before the next run."""
@@ -135,19 +130,36 @@ class TipWriter:
         price = self._sql.price_of_a_call(self._connection, since=now - _PRICE_PERIOD)
         return {} if price is None else {WORK: float(price)}
 
-    def write(self, requests: Sequence[TipRequest]) -> Mapping[str, int]:
+    def write(self, requests: Sequence[TipRequest], now: datetime) -> Mapping[str, int]:
         """Let the LLM write a set for each request at which fewer than two of its tips would still be valid.
 
-        Returns counts: sets written, requests that need none, and those without a set because the LLM failed or the
-        day's budget is spent.
+        The answers of batches are collected first. With batches, requests after the next run are submitted in one.
+        Returns counts: sets written, collected and submitted, requests that need none, and those without a set
+        because the LLM failed or the day's budget is spent.
         """
+        counts, later = Counter({WORK: 0}), list[TipRequest]()
+        if self._batches:
+            users = [request.user_id for request in requests]
+            counts.update(self._batches.collect(users))
+            under_way = self._batches.under_way(users)
+            counts["tips_under_way"] = len(under_way)
+            requests = [request for request in requests if request.user_id not in under_way]
+            requests, later = self._batches.split(requests, now)
         if self._new_generator is None:
-            return {}
-        needed = self._without_valid_tips(requests)
-        counts = Counter({"tips_still_valid": len(requests) - len(needed)})
-        if needed:
-            counts += asyncio.run(self._write_all(needed, self._new_generator()))
+            return dict(counts)
+        counts["tips_still_valid"] = len(requests) + len(later)
+        requests, later = self._without_valid_tips(requests), self._without_valid_tips(later)
+        counts["tips_still_valid"] -= len(requests) + len(later)
+        if requests:
+            counts.update(asyncio.run(self._write_all(requests, self._new_generator())))
+        if later and self._batches:
+            counts.update(self._batches.submit(later, self._calls_left()))
         return dict(counts)
+
+    def finish_batches(self) -> None:
+        """Clean up after batches that no request waits for: the provider keeps none of their files."""
+        if self._batches:
+            self._batches.finish()
 
     def sets(self, user_ids: Iterable[str]) -> list[dict[str, Any]]:
         """Return each user's newest set that was written ahead, without its tips."""
@@ -192,57 +204,15 @@ class TipWriter:
         """Write a set for one request; returns the outcome as a count's name."""
         called_at = self._clock()
         generation = await generator.generate(request.context, request.day, timeout_s=self._settings.timeout_s)
-        set_id = self._store(request, generation) if generation.tips else None
-        if generation.usage is not None:
-            self._serving.write_llm_call(
-                self._connection,
-                called_at=called_at,
-                user_id=request.user_id,
-                candidate_set_id=set_id,
-                place="ahead",
-                **vars(generation.usage),
-            )
-        if set_id is not None:
+        if self._sets.store(request, generation, called_at):
             return WORK
         return "tips_failed" if generation.usage else "not_called"
-
-    def _store(self, request: TipRequest, generation: Generation) -> UUID | None:
-        """Store a set; None if the account was replaced or removed meanwhile, or Postgres refuses a value of it."""
-        candidates = written_set(
-            generation.tips,
-            request.context,
-            set_id=(set_id := self._new_id()),
-            context_hash=request.context_hash,
-            origin="ahead",
-            zone=request.zone,
-            now=request.likely_at,
-            made_at=self._clock(),
-        )
-        try:
-            is_written = self._serving.write_candidates(
-                self._connection,
-                user_id=request.user_id,
-                connection_number=request.connection_number,
-                clock_difference=CLOCK_DIFFERENCE,
-                candidate_set_id=set_id,
-                **{name: getattr(candidates, name) for name in _SET_COLUMNS},
-            )
-        except psycopg.DataError as error:  # its message can hold the user's texts
-            log.warning("user %s: tips written ahead are not stored, %s", request.user_id, type(error).__name__)
-            return None
-        return set_id if is_written else None
 
     def _calls_left(self) -> int:
         """Return the number of calls that today's budget still allows; the last ones may exceed it by their cost."""
         today = datetime.combine(self._clock().astimezone(UTC).date(), time(), UTC)
         n_calls, cost_usd = self._sql.spent_ahead(self._connection, since=today)
         return 0 if cost_usd >= self._settings.max_cost_usd else max(0, self._settings.max_calls - n_calls)
-
-
-_SET_COLUMNS = (
-    "context_hash", "author", "origin", "kept_from", "made_at", "expires_at", "renew_at", "tips", "subject_hashes",
-    "kinds", "themes", "features",
-)  # fmt: skip
 
 
 def _n_valid(last: Mapping[str, Any] | None, request: TipRequest) -> int:

@@ -19,7 +19,7 @@ from contexts.postgres.migrate import MigrationsMissing, TablesLocked, check_mig
 from contexts.postgres.sql import connect
 from contexts.settings import CredentialSettings, DatabaseSettings, SettingsError, read_settings
 from contexts.text import counted
-from contexts.todoist.accounts import Accounts
+from contexts.todoist.accounts import Accounts, batch_notice
 from contexts.todoist.credentials import CredentialCipher, Credentials, CredentialsError, new_key
 
 app = cli.new_app("Todoist accounts and the schema of the context store.")
@@ -76,7 +76,10 @@ def list_users() -> None:
 def remove(user_id: UserId) -> None:
     """Delete a user from Postgres. The next run of the pipeline deletes the user's Parquet rows."""
     with _open_accounts() as accounts:
+        held_until = accounts.held_at_provider_until(user_id)
         _check_exists(user_id, accounts.remove(user_id))
+    if held_until is not None:
+        print(batch_notice(user_id, held_until))
     print(
         f"removed {user_id} from Postgres; the next run of fetch_signals and the steps after it remove the Parquet"
         f" rows. To remove them now: python -m assets erase {user_id}"

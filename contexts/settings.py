@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from croniter import croniter
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator
+from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MAX_SHARDS = 1024
@@ -66,11 +66,12 @@ class SharedSettings(BaseSettings):
         description="How the LLM is asked for JSON: native (a JSON schema), tool (a tool call), or auto: native if"
         " the provider has it.",
     )
-    tips_ahead: Literal["off", "now", "flex"] = Field(
+    tips_ahead: Literal["off", "now", "flex", "batch"] = Field(
         "now",
-        description="How the LLM writes tips for users who will probably ask, and for new users: off, now, or flex"
-        " (OpenAI's and Gemini's service tier at half price, slower; not for new users). Unless it is off, contexts"
-        " leave for the provider for users who may never ask.",
+        description="How the LLM writes tips for users who will probably ask, and for new users: off, now, flex"
+        " (OpenAI's and Gemini's service tier at half price, slower; not for new users), or batch (OpenAI's Batch API"
+        " at half price, for requests after the next run; now for the others). Unless it is off, contexts leave for"
+        " the provider for users who may never ask.",
     )
     todoist_api_url: str = Field(
         TODOIST_API_URL, pattern="^https?://", description="URL of Todoist's API, or of a stand-in for it."
@@ -91,6 +92,16 @@ class SharedSettings(BaseSettings):
         if not is_valid:
             raise ValueError("expected a URL with a host, and a port of at most 65535 if it has one")
         return value
+
+    @model_validator(mode="after")
+    def _check_batches(self) -> Self:
+        is_openai = self.llm_model is None or self.llm_model.startswith(("openai:", "openai-responses:"))
+        if self.tips_ahead == "batch" and not is_openai:
+            raise ValueError(
+                f"TIPS_AHEAD=batch needs OpenAI's Batch API, which LLM_MODEL={self.llm_model} does not have: write"
+                " LLM_MODEL=openai:NAME, or TIPS_AHEAD=now or flex"
+            )
+        return self
 
     @property
     def oauth_app(self) -> OAuthApp | None:

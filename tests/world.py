@@ -14,6 +14,7 @@ from uuid import uuid4
 import numpy as np
 import psycopg
 
+from assets.batches import TipBatches
 from assets.definitions import GRAPH
 from assets.engine.graph import Graph
 from assets.engine.hashing import shard_of
@@ -36,6 +37,7 @@ from contexts.todoist.accounts import Accounts
 from contexts.todoist.client import Todoist
 from contexts.todoist.credentials import CredentialCipher, Credentials, new_key
 from local.todoist import LocalTodoist
+from tips.batches import CandidateBatches
 from tips.generator import CandidateGenerator
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -76,6 +78,8 @@ class World:
     graph: Graph = GRAPH
     clock: Clock = lambda: datetime.now(UTC)
     new_generator: Callable[[], CandidateGenerator] | None = None
+    new_batches: Callable[[str], CandidateBatches] | None = None
+    batch_model: str | None = None
     ahead: AheadSettings = field(default_factory=AheadSettings)
 
     def __post_init__(self) -> None:
@@ -104,9 +108,28 @@ class World:
             embedder=self.embedder,
             vector_cache=VectorCache(self.connection),
             tip_writer=TipWriter(
-                self.connection, self.ahead, self.new_generator, clock=lambda: self.clock(), new_id=uuid4
+                self.connection,
+                self.ahead,
+                self.new_generator,
+                clock=lambda: self.clock(),
+                new_id=uuid4,
+                batches=self.batches,
             ),
             lock=unlocked,
+        )
+
+    @property
+    def batches(self) -> TipBatches | None:
+        """The batches of tips ahead, by the schedule of the default settings."""
+        if self.new_batches is None:
+            return None
+        return TipBatches(
+            self.connection,
+            self.new_batches,
+            Settings(),
+            model=self.batch_model,
+            clock=lambda: self.clock(),
+            new_id=uuid4,
         )
 
     @property

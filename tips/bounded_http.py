@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -28,30 +29,30 @@ _USAGE = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
 
 
 class AnswerRefused(Exception):
-    """The answer of an LLM's server is larger than `MAX_ANSWER_BYTES`, or compressed, so that it could be."""
+    """The answer of an LLM's server is larger than its client allows, or compressed, so that it could be."""
 
 
-def bounded_client() -> httpx2.AsyncClient:
-    """A client that raises AnswerRefused as soon as an answer is too large, and follows no redirect.
+def bounded_client(max_bytes: int = MAX_ANSWER_BYTES) -> httpx2.AsyncClient:
+    """A client that raises AnswerRefused as soon as an answer is larger than `max_bytes`, and follows no redirect.
 
     In an answer with an impossible usage figure, all figures are replaced by 0.
     """
     client = create_async_httpx2_client()
     client.headers["Accept-Encoding"] = "identity"
     client.follow_redirects = False
-    client.event_hooks = {**client.event_hooks, "response": [_read_bounded]}
+    client.event_hooks = {**client.event_hooks, "response": [partial(_read_bounded, max_bytes=max_bytes)]}
     return client
 
 
-async def _read_bounded(response: httpx2.Response) -> None:
+async def _read_bounded(response: httpx2.Response, max_bytes: int) -> None:
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         raise AnswerRefused("the answer is compressed, although that was not requested")
     body, stream = bytearray(), response.stream
     assert isinstance(stream, httpx2.AsyncByteStream)
     async for chunk in stream:
         body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            raise AnswerRefused(f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
+        if len(body) > max_bytes:
+            raise AnswerRefused(f"the answer is larger than {max_bytes} bytes")
     await stream.aclose()
     response.stream = httpx2.ByteStream(_with_possible_usage(_with_whole_letters(bytes(body))))
 

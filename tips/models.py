@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
@@ -13,7 +14,7 @@ from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers import Provider, infer_provider_class
 from pydantic_ai.settings import ModelSettings
 
-from tips.bounded_http import bounded_client
+from tips.bounded_http import MAX_ANSWER_BYTES, bounded_client
 
 OutputMode = Literal["auto", "native", "tool"]
 """How a model is asked for JSON: by its provider's native JSON schema, or as the arguments of a tool call.
@@ -44,15 +45,16 @@ class LLMError(Exception):
     """The LLM named by LLM_MODEL cannot be used; the message says why."""
 
 
-def without_retries(model: str | Model) -> Model:
+def without_retries(model: str | Model, max_answer_bytes: int = MAX_ANSWER_BYTES) -> Model:
     """The model, with a client that does not retry: retries at two levels would exceed every deadline.
 
+    max_answer_bytes: the maximum size of an answer of the server.
     Raises LLMError if there is no such model or its key is not set.
     """
     if isinstance(model, str) and not all(part.strip() for part in model.partition(":")[::2]):
         raise LLMError(f"LLM_MODEL={model}: expected provider:model. {_MODEL_HELP}")
     try:
-        inferred = infer_model(model, _bounded_provider)
+        inferred = infer_model(model, partial(_bounded_provider, max_answer_bytes))
     except (UserError, ImportError, ValueError, TypeError) as error:
         raise LLMError(f"LLM_MODEL={model}: {str(error).split('. ')[0].rstrip('.')}. {_MODEL_HELP}") from None
     client: Any = getattr(inferred, "client", None)
@@ -94,7 +96,7 @@ def _is_openai(model: Model) -> bool:
     return urlsplit(model.base_url or "").hostname == _OPENAI_HOST
 
 
-def _bounded_provider(name: str) -> Provider[Any]:
+def _bounded_provider(max_answer_bytes: int, name: str) -> Provider[Any]:
     """A provider with our own HTTP client; raises TypeError if the provider takes none."""
     provider_class: Callable[..., Provider[Any]] = infer_provider_class(name)
-    return provider_class(http_client=bounded_client())
+    return provider_class(http_client=bounded_client(max_answer_bytes))

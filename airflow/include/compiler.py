@@ -43,14 +43,14 @@ def compile_dags(graph: Graph, settings: Settings) -> dict[str, DAG]:
 def schedule_of(graph: Graph, step: str, settings: Settings) -> Any:
     """Return a cron expression for the source step, and the triggering Airflow Assets for any other step.
 
-    Without tips to be written ahead the step that writes them has no schedule.
+    Without an LLM the step that writes tips ahead has no schedule.
 
     A step that observes is triggered by every observation of the step before it, changed or not: unchanged rows of
     the store become fresh again, and tips are written for those who will ask next.
     """
     if graph.is_source_step(step):
         return settings.materialize_schedule
-    if any(member.on_demand for member in graph.steps[step]) and not settings.writes_tips:
+    if any(member.on_demand for member in graph.steps[step]) and settings.llm_model is None:
         return None
     triggers = sorted(graph.triggers(step))
     if any(member.observes for member in graph.steps[step]):

@@ -11,7 +11,8 @@ import pyarrow as pa
 from assets.engine.asset import Output, Users, WorkUnit, asset
 from assets.engine.tables import rows_of_users
 from assets.signal_rows import CLUSTER_COLUMNS, REACTION_COLUMNS, TASK_COLUMNS, signals_by_user
-from assets.tips_ahead import WORK, TipRequest, TipWriter
+from assets.tip_sets import TipRequest
+from assets.tips_ahead import WORK, TipWriter
 from contexts.assembly.assemble import Budget, assemble
 from contexts.assembly.model import UserContext
 
@@ -51,7 +52,7 @@ def tip_candidates(
     tasks, clusters, reactions = (
         rows_of_users(table, users) for table in (todoist_tasks, task_clusters, tip_reactions)
     )
-    counts = writer.write(list(_requests(tasks, clusters, reactions, users, now, budget)))
+    counts = writer.write(list(_requests(tasks, clusters, reactions, users, now, budget)), now)
     present = set(context_store["user_id"].to_pylist())
     return Output(pa.Table.from_pylist(writer.sets(present), schema=_SCHEMA), counts=counts)
 

@@ -114,6 +114,11 @@ class Accounts:
             self._sql.remove_context(self._connection, user_id=user_id)
             return bool(self._sql.remove_user(self._connection, user_id=user_id))
 
+    def held_at_provider_until(self, user_id: str) -> datetime | None:
+        """Return until when the LLM's provider may hold a context of a user in a batch; None if it holds none."""
+        until: datetime | None = queries("tip_batches").held_until(self._connection, user_id=user_id)
+        return until
+
     def all(self) -> list[dict[str, Any]]:
         """Return every user with the state of the account, without credentials."""
         return rows(self._connection, self._sql.list_users)
@@ -291,3 +296,11 @@ def _to_row(sync_state: SyncState, observed_at: datetime) -> dict[str, Any]:
 
 def _key(account: Account | SyncState) -> dict[str, Any]:
     return {"user_id": account.user_id, "connection_number": account.connection_number}
+
+
+def batch_notice(user_id: str, held_until: datetime) -> str:
+    """Return what a removed user's batch means: until when the LLM's provider may hold a context."""
+    return (
+        f"The LLM's provider may hold a context of {user_id} in a batch until {held_until:%Y-%m-%d %H:%M} UTC at the"
+        " latest; the first run of write_tips after its end deletes it there. Its answer is not read."
+    )

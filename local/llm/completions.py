@@ -1,4 +1,4 @@
-"""Responses of OpenAI's chat completions API. Source: its API reference, "Chat" and "Error codes"."""
+"""Answers of OpenAI's chat completions and responses APIs. Source: its API reference and "Error codes"."""
 
 from collections.abc import Mapping
 from math import ceil
@@ -46,6 +46,40 @@ def completion(
     }
 
 
+def response(output: Mapping[str, Any], *, model: str, created: int, prompt: str, text: str) -> Mapping[str, Any]:
+    """The body of an answer of the responses API; its usage counts as that of `completion`."""
+    n_prompt, n_output = _tokens(prompt), _tokens(text)
+    usage = {
+        "input_tokens": n_prompt,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": n_output,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": n_prompt + n_output,
+    }
+    empty = dict.fromkeys(("error", "incomplete_details", "instructions"))
+    fixed = {"object": "response", "created_at": created, "model": model, "tool_choice": "auto", "usage": usage}
+    return {**empty, **fixed, "metadata": {}, "tools": [], "parallel_tool_calls": True, **output}
+
+
+def answer_output(text: str, tool: str | None, id: str) -> Mapping[str, Any]:
+    """An output with `text` as the arguments of a function call, or as the text if `tool` is None."""
+    if tool is None:
+        return _output(id, {"type": "output_text", "text": text, "annotations": []})
+    call = {"type": "function_call", "id": f"fc_{id}", "call_id": f"call_{id}", "name": tool, "arguments": text}
+    return {"id": f"resp_{id}", "status": "completed", "output": [{**call, "status": "completed"}]}
+
+
+def refusal_output(text: str, id: str) -> Mapping[str, Any]:
+    """An output in which the model refuses to answer."""
+    return _output(id, {"type": "refusal", "refusal": text})
+
+
+def filtered_output(id: str) -> Mapping[str, Any]:
+    """An output that was emptied by a content filter."""
+    reason = {"reason": "content_filter"}
+    return {"id": f"resp_{id}", "status": "incomplete", "incomplete_details": reason, "output": []}
+
+
 def error_reply(
     status: int, message: str, code: str | None = None, kind: str = "invalid_request_error", **headers: str
 ) -> Reply:
@@ -60,9 +94,20 @@ def rate_limited(retry_after: int) -> Reply:
     return error_reply(429, message, "rate_limit_exceeded", "requests", Retry_After=str(retry_after))
 
 
+def no_room() -> Reply:
+    """A 429 response for the flex service tier, which is full."""
+    message = "Flex processing is not available at the moment. Please try again later."
+    return error_reply(429, message, "resource_unavailable", "resource_unavailable")
+
+
 def server_error() -> Reply:
     """A 500 response."""
     return error_reply(500, "The server had an error while processing your request.", kind="server_error")
+
+
+def _output(id: str, part: Mapping[str, Any]) -> Mapping[str, Any]:
+    message = {"type": "message", "id": f"msg_{id}", "role": "assistant", "status": "completed", "content": [part]}
+    return {"id": f"resp_{id}", "status": "completed", "output": [message]}
 
 
 def _choice(finish_reason: str, **message_fields: Any) -> Mapping[str, Any]:

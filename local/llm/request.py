@@ -1,4 +1,4 @@
-"""Requests to /v1/chat/completions."""
+"""Requests to /v1/chat/completions and /v1/responses."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,6 +43,27 @@ def read_completion_request(body: bytes) -> CompletionRequest:
     if tool is not None:
         return CompletionRequest(request["model"], prompt, tool["name"], tool.get("parameters", {}), request)
     return CompletionRequest(request["model"], prompt, None, _schema(request, prompt), request)
+
+
+def read_response_request(body: bytes) -> CompletionRequest:
+    """Parse a request for a response; raises RefusedError as `read_completion_request` does."""
+    request = _json_object(body)
+    if not isinstance(request.get("model"), str):
+        raise RefusedError(error_reply(400, "you must provide a model parameter"))
+    given = request.get("input")
+    messages = [{"content": given}] if isinstance(given, str) else given
+    if not isinstance(messages, list) or not messages or not all(isinstance(each, dict) for each in messages):
+        raise RefusedError(error_reply(400, "'input' must be a text or a list of at least one message"))
+    if request.get("stream"):
+        raise RefusedError(error_reply(400, "'stream' is not supported by this stand-in"))
+    parts = [request.get("instructions") or "", *("".join(_texts(message)) for message in messages)]
+    prompt = "\n\n".join(filter(None, parts))
+    tools = [tool for tool in request.get("tools") or () if tool.get("type") == "function"]
+    if tools and request.get("tool_choice") != "none":
+        return CompletionRequest(request["model"], prompt, tools[0]["name"], tools[0].get("parameters", {}), request)
+    text_format = (request.get("text") or {}).get("format") or {}
+    schema = text_format.get("schema") or _schema({}, prompt)
+    return CompletionRequest(request["model"], prompt, None, schema, request)
 
 
 def _json_object(body: bytes) -> dict[str, Any]:

@@ -15,22 +15,31 @@ from starlette.applications import Starlette
 from local.clock import utc_now
 from local.faulty_http import RefusedError, Reply, json_reply
 from local.llm.app import build_llm_app
+from local.llm.batches import LocalBatches
 from local.llm.behaviours import REFUSAL, AnswerFunction, Behaviour, answer_text
 from local.llm.completions import (
     answer_choice,
+    answer_output,
     completion,
     filtered_choice,
+    filtered_output,
+    no_room,
     rate_limited,
     refusal_choice,
+    refusal_output,
+    response,
     server_error,
 )
-from local.llm.request import CompletionRequest, read_completion_request
+from local.llm.request import CompletionRequest, read_completion_request, read_response_request
 from local.server import running_server
+
+WriteAnswer = Callable[[Behaviour | AnswerFunction, CompletionRequest], Reply]
+"""Writes the answer of one of the APIs."""
 
 
 @dataclass(frozen=True)
 class LLMCall:
-    """A call to /v1/chat/completions.
+    """A call to /v1/chat/completions or /v1/responses, or a request in a batch.
 
     behaviour: its name; "function" for an AnswerFunction, "refused" for an invalid request.
     prompt: all message texts.
@@ -49,6 +58,8 @@ class LocalLLM:
 
     behaviour, seconds: may be set while it is served; `seconds` delays every answer, without blocking others.
     slow_seconds: additional delay of Behaviour.SLOW.
+    has_flex_room: whether calls of the flex service tier are answered; otherwise they get 429.
+    batches: the files and batches of the batch API.
     retry_after: seconds in the Retry-After header of Behaviour.RATE_LIMITED.
     """
 
@@ -65,7 +76,9 @@ class LocalLLM:
     ) -> None:
         self.behaviour = behaviour
         self.seconds = seconds
+        self.has_flex_room = True
         self.calls: list[LLMCall] = []
+        self.batches = LocalBatches(self.respond, clock)
         self._slow_seconds = slow_seconds
         self._retry_after = retry_after
         self._model = model
@@ -91,14 +104,22 @@ class LocalLLM:
 
     def chat(self, body: bytes) -> Reply:
         """Answer a call to /v1/chat/completions."""
+        return self._answer(body, read_completion_request, self._completion)
+
+    def respond(self, body: bytes) -> Reply:
+        """Answer a call to /v1/responses."""
+        return self._answer(body, read_response_request, self._response)
+
+    def _answer(self, body: bytes, read: Callable[[bytes], CompletionRequest], write: WriteAnswer) -> Reply:
         with self._lock:
             try:
-                request = read_completion_request(body)
+                request = read(body)
             except RefusedError as refused:
                 self.calls.append(LLMCall(self.now(), "", "refused", "", refused.reply.status))
                 return refused.reply
             behaviour = self._queue.popleft() if self._queue else self.behaviour
-            reply = self._reply(behaviour, request)
+            is_flex = request.body.get("service_tier") == "flex"
+            reply = no_room() if is_flex and not self.has_flex_room else self._reply(behaviour, request, write)
             self.calls.append(LLMCall(self.now(), request.model, _name(behaviour), request.prompt, reply.status))
             return replace(reply, delay_s=reply.delay_s + self.seconds)
 
@@ -107,7 +128,7 @@ class LocalLLM:
         model = {"id": self._model, "object": "model", "created": 0, "owned_by": "local"}
         return json_reply({"object": "list", "data": [model]})
 
-    def _reply(self, behaviour: Behaviour | AnswerFunction, request: CompletionRequest) -> Reply:
+    def _reply(self, behaviour: Behaviour | AnswerFunction, request: CompletionRequest, write: WriteAnswer) -> Reply:
         match behaviour:
             case Behaviour.RATE_LIMITED:
                 return rate_limited(self._retry_after)
@@ -118,9 +139,9 @@ class LocalLLM:
             case Behaviour.HANG:
                 return Reply(0, b"", delay_s=inf, disconnect="before_headers")
             case Behaviour.SLOW:
-                return replace(self._completion(behaviour, request), delay_s=self._slow_seconds)
+                return replace(write(behaviour, request), delay_s=self._slow_seconds)
             case _:
-                return self._completion(behaviour, request)
+                return write(behaviour, request)
 
     def _completion(self, behaviour: Behaviour | AnswerFunction, request: CompletionRequest) -> Reply:
         match behaviour:
@@ -136,6 +157,19 @@ class LocalLLM:
         return json_reply(
             completion(choice, id=id, model=request.model, created=created, prompt=request.prompt, text=text)
         )
+
+    def _response(self, behaviour: Behaviour | AnswerFunction, request: CompletionRequest) -> Reply:
+        text, id = "", self._id("r")
+        match behaviour:
+            case Behaviour.REFUSING:
+                text, output = REFUSAL, refusal_output(REFUSAL, id)
+            case Behaviour.FILTERED:
+                output = filtered_output(id)
+            case _:
+                text = answer_text(behaviour, request, self._seed)
+                output = answer_output(text, request.tool, id)
+        created = int(self.now().timestamp())
+        return json_reply(response(output, model=request.model, created=created, prompt=request.prompt, text=text))
 
     def _id(self, kind: str) -> str:
         return f"{kind}-{self._ids.getrandbits(96):024x}"

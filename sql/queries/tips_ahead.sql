@@ -65,8 +65,12 @@ WHERE user_id = ANY(:user_ids) AND origin = 'ahead'
 ORDER BY user_id, made_at DESC;
 
 -- name: spent_ahead^
--- The calls of the LLM ahead of requests since an instant, and their known cost in US dollars.
-SELECT coalesce(sum(n_requests), 0)::INTEGER AS n_calls, coalesce(sum(cost_usd), 0) AS cost_usd
+-- The calls of the LLM ahead of requests since an instant, those under way in batches among them, and their known cost
+-- in US dollars.
+SELECT (coalesce(sum(n_requests), 0)
+        + (SELECT count(*) FROM llm_batch_requests r JOIN llm_batches b USING (batch_id)
+           WHERE r.ended_at IS NULL AND b.created_at >= :since))::INTEGER AS n_calls,
+       coalesce(sum(cost_usd), 0) AS cost_usd
 FROM llm_calls WHERE place = 'ahead' AND called_at >= :since;
 
 -- name: price_of_a_call$

@@ -167,6 +167,20 @@ class TestChanges:
         assert "'ann'" in err
         assert accounts("list")[1] == "no users\n"
 
+    def test_remove_with_a_batch(self, accounts: Run, connection: psycopg.Connection[Any]) -> None:
+        """The removal of a user with a request in a batch says until when the LLM's provider may hold the context."""
+        accounts("add", "ann", "--email", "a@x.org", stdin="t\n")
+        connection.execute(
+            """WITH batch AS (
+                   INSERT INTO llm_batches (batch_id, model, created_at, expires_at)
+                   VALUES (gen_random_uuid(), 'openai:m', '2026-11-23 02:00Z', '2026-11-24 02:00Z') RETURNING batch_id
+               )
+               INSERT INTO llm_batch_requests (batch_id, user_id, custom_id, connection_number, context_hash, likely_at)
+               SELECT batch_id, 'ann', '0', 1, '', '2026-11-23 09:00Z' FROM batch"""
+        )
+        assert "in a batch until 2026-11-24 02:00 UTC" in accounts("remove", "ann")[1]
+        assert connection.execute("SELECT count(*) FROM llm_batch_requests").fetchone() == (0,)
+
     def test_activity(self, accounts: Run) -> None:
         """A user is deactivated and activated again; an unknown user is an error."""
         accounts("add", "ann", "--email", "a@x.org", stdin="t\n")

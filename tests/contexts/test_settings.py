@@ -51,6 +51,15 @@ def at(hour: int, minute: int = 0, second: int = 0, microsecond: int = 0) -> dat
     return datetime(2026, 11, 23, hour, minute, second, microsecond, tzinfo=UTC)
 
 
+@pytest.mark.parametrize("model", ["openai-chat:local", "anthropic:claude-haiku-4-5", "gguf:model.gguf"])
+def test_batches_need_their_api(refused: Refused, model: str) -> None:
+    """TIPS_AHEAD=batch with a model without OpenAI's Batch API is refused in one line, with the remedies."""
+    message = refused(TIPS_AHEAD="batch", LLM_MODEL=model)
+    assert message.count("\n") == 0
+    for words in (f"LLM_MODEL={model}", "LLM_MODEL=openai:NAME", "TIPS_AHEAD=now or flex"):
+        assert words in message
+
+
 def test_import_loads_no_client() -> None:
     """Importing the settings loads neither httpx nor stamina, and no other module of ours."""
     code = (

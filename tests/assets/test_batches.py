@@ -1,0 +1,299 @@
+"""Tips ahead in batches: submitted and collected over HTTP, through failures on either side, paid once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from scribe import ask_daily
+from world import NOON, World
+
+from assets.tips_ahead import AheadSettings
+from contexts.todoist.credentials import Credentials
+from local.llm import BatchFault, LocalLLM, running_llm
+from tips.batches import CandidateBatches
+from tips.generator import LLMGenerator
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+LATER = NOON + 9 * HOUR
+"""A request that a batch at noon is made for: after the next run, before the next night."""
+
+SECRET = b"secret of the mark"
+MODEL = "openai:gpt-5-mini"
+
+
+@dataclass
+class Provider:
+    """The LLM of the world's pipeline behind HTTP, with batches, and the clock of both."""
+
+    world: World
+    llm: LocalLLM
+
+    def night(self, now: datetime) -> dict[str, int]:
+        """Run every step at an instant; return the counts of the step that writes tips."""
+        self.world.clock = lambda: now
+        sums: dict[str, int] = {}
+        for result in self.world.night(now)["tip_candidates"]:
+            for name, n in result.counts.items():
+                sums[name] = sums.get(name, 0) + n
+        return {name: n for name, n in sums.items() if n}
+
+    def sets(self) -> list[str]:
+        """The users for whom tips were written ahead, in the order of the sets."""
+        sql = "SELECT user_id FROM candidate_sets WHERE origin = 'ahead' AND author = 'llm' ORDER BY made_at, user_id"
+        return [user for (user,) in self.world.connection.execute(sql)]
+
+    def outcomes(self) -> list[str | None]:
+        """The outcome of each batch on record, the oldest first; None: under way."""
+        return [
+            row[0] for row in self.world.connection.execute("SELECT outcome FROM llm_batches ORDER BY created_at")
+        ]
+
+
+@pytest.fixture
+def provider(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
+    """A provider whose batches take an hour."""
+    llm = LocalLLM(clock=lambda: world.clock())
+    llm.batches.seconds = HOUR.total_seconds()
+    with running_llm(llm) as url:
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{url}/v1")
+        monkeypatch.setenv("OPENAI_API_KEY", "key")
+        world.n_shards, world.clock = 1, lambda: NOON
+        world.new_generator = lambda: LLMGenerator(MODEL, timeout_s=30.0, mark_secret=SECRET)
+        world.new_batches = lambda model: CandidateBatches(model, mark_secret=SECRET)
+        world.batch_model = MODEL
+        yield Provider(world, llm)
+
+
+def add(world: World, account: Any, *users: str, at: datetime = LATER) -> None:
+    """Add users who ask daily at the time of day of `at`."""
+    for user in users:
+        world.add(user, account(f"call the dentist of {user}", "water the plants"))
+        ask_daily(world, user, at)
+
+
+def test_two_runs(world: World, account: Any, provider: Provider) -> None:
+    """A run submits one batch for all who ask after the next run; a later one stores the tips, deletes the files."""
+    add(world, account, "ann", "bob")
+    assert provider.night(NOON) == {"tips_submitted": 2}
+    assert (len(provider.llm.batches.batches), len(provider.llm.batches.files), provider.sets()) == (1, 1, [])
+    assert provider.night(NOON + 2 * HOUR)["tips_collected"] == 2
+    assert provider.sets() == ["ann", "bob"]
+    assert provider.llm.batches.files == {}
+    assert [row["user_id"] for row in world.rows("tip_candidates")] == ["ann", "bob"]
+    calls = world.connection.execute("SELECT outcome, place, input_tokens > 0, called_at, seconds FROM llm_calls")
+    assert calls.fetchall() == [("answered", "ahead", True, NOON, 7200.0)] * 2
+
+
+def test_price(world: World, account: Any, provider: Provider) -> None:
+    """A request in a batch is recorded at half the cost of the same call at once."""
+    add(world, account, "ann")
+    provider.night(NOON)
+    provider.night(NOON + 2 * HOUR)
+    [(in_batch, input_tokens)] = world.connection.execute("SELECT cost_usd, input_tokens FROM llm_calls").fetchall()
+    world.connection.execute("DELETE FROM llm_calls")
+    world.connection.execute("DELETE FROM candidate_sets")
+    world.batch_model = None
+    add(world, account, "bob", at=NOON + 3 * HOUR)
+    provider.night(NOON + 2 * HOUR)
+    [(at_once, input_tokens_at_once)] = world.connection.execute(
+        "SELECT cost_usd, input_tokens FROM llm_calls WHERE user_id = 'bob'"
+    ).fetchall()
+    assert in_batch / input_tokens == pytest.approx(at_once / input_tokens_at_once / 2, rel=0.1)
+
+
+def test_under_way(world: World, account: Any, provider: Provider) -> None:
+    """A user with a request in a batch under way gets no other set, and the batch is collected when it is over."""
+    provider.llm.batches.seconds = 5 * HOUR.total_seconds()
+    add(world, account, "ann")
+    provider.night(NOON)
+    assert provider.night(NOON + 2 * HOUR) == {"tips_under_way": 1}
+    assert provider.night(NOON + 8 * HOUR)["tips_collected"] == 1
+    assert len(provider.llm.calls) == 1
+
+
+def test_soon(world: World, account: Any, provider: Provider) -> None:
+    """Those who ask before the next run get their tips at once, beside a batch for the others."""
+    add(world, account, "ann", at=NOON + HOUR)
+    add(world, account, "bob")
+    assert provider.night(NOON) == {"tips_written": 1, "tips_submitted": 1}
+    assert provider.sets() == ["ann"]
+
+
+def test_same_prompt(world: World, account: Any, provider: Provider) -> None:
+    """A batch sends the bytes that a call at once sends for the same context."""
+    add(world, account, "ann")
+    provider.night(NOON)
+    provider.night(NOON + 2 * HOUR)
+    world.batch_model = None
+    world.connection.execute("DELETE FROM candidate_sets")
+    assert provider.night(LATER - HOUR)["tips_written"] == 1
+    in_batch, at_once = (call.prompt for call in provider.llm.calls)
+    assert in_batch == at_once
+
+
+def test_expired(world: World, account: Any, provider: Provider) -> None:
+    """The finished answers of an expired batch are used, and the others are written later."""
+    provider.llm.batches.fault = BatchFault.EXPIRING
+    add(world, account, "ann", "bob")
+    provider.night(NOON)
+    assert provider.night(NOON + 8 * HOUR) == {"tips_under_way": 2}
+    counts = provider.night(NOON + 25 * HOUR)
+    assert (counts["tips_collected"], counts["tips_left_out"]) == (1, 1)
+    assert (provider.outcomes()[0], len(provider.llm.calls)) == ("expired", 1)
+    provider.llm.batches.fault = BatchFault.NONE
+    provider.night(NOON + 32 * HOUR)
+    assert set(provider.sets()) == {"ann", "bob"}
+
+
+def test_partly_failing(world: World, account: Any, provider: Provider) -> None:
+    """A request that fails in a batch costs that user's tips only."""
+    provider.llm.batches.fault = BatchFault.FAILING
+    add(world, account, "ann", "bob")
+    provider.night(NOON)
+    counts = provider.night(NOON + 2 * HOUR)
+    assert (counts["tips_collected"], counts["tips_failed"]) == (1, 1)
+    assert provider.sets() == ["ann"]
+    assert provider.llm.batches.files == {}
+
+
+def test_submitted_but_not_recorded(world: World, account: Any, provider: Provider) -> None:
+    """A batch whose submission was never confirmed is found by its id and collected: it is paid once."""
+    provider.llm.batches.fault = BatchFault.UNANSWERED
+    add(world, account, "ann")
+    assert provider.night(NOON) == {"tips_left_out": 1}
+    provider.llm.batches.fault = BatchFault.NONE
+    assert provider.night(NOON + 2 * HOUR)["tips_collected"] == 1
+    assert (len(provider.llm.batches.batches), len(provider.llm.calls)) == (1, 1)
+    assert provider.llm.batches.files == {}
+
+
+def test_uploaded_but_not_submitted(world: World, account: Any, provider: Provider) -> None:
+    """The uploaded requests of a batch that was never created are deleted, and its users get tips after that."""
+    provider.llm.batches.fault = BatchFault.UNCREATED
+    add(world, account, "ann")
+    provider.night(NOON)
+    assert len(provider.llm.batches.files) == 1
+    provider.llm.batches.fault = BatchFault.NONE
+    provider.night(NOON + 2 * HOUR)
+    assert provider.llm.batches.files == {}
+    assert provider.outcomes() == ["not submitted"]
+    assert provider.night(LATER - HOUR)["tips_written"] == 1
+
+
+def test_provider_down(world: World, account: Any, provider: Provider) -> None:
+    """A batch that cannot be collected, because the provider is down, is collected by a later run."""
+    add(world, account, "ann")
+    provider.night(NOON)
+    provider.llm.batches.fault = BatchFault.DOWN
+    assert provider.night(NOON + 2 * HOUR) == {"tips_under_way": 1}
+    provider.llm.batches.fault = BatchFault.NONE
+    assert provider.night(NOON + 6 * HOUR)["tips_collected"] == 1
+
+
+def test_undeleted_files(world: World, account: Any, provider: Provider) -> None:
+    """Files that the provider does not delete are deleted by a later run."""
+    add(world, account, "ann")
+    provider.night(NOON)
+    provider.llm.batches.fault = BatchFault.UNDELETED
+    assert provider.night(NOON + 2 * HOUR)["tips_collected"] == 1
+    assert provider.llm.batches.files
+    provider.llm.batches.fault = BatchFault.NONE
+    provider.night(NOON + 6 * HOUR)
+    assert provider.llm.batches.files == {}
+    assert len(provider.sets()) == 1
+
+
+def test_removed_user(world: World, account: Any, provider: Provider) -> None:
+    """The answer about a user who was removed meanwhile is dropped unread, and the provider keeps no file of it."""
+    add(world, account, "ann", "bob")
+    provider.night(NOON)
+    assert world.accounts.held_at_provider_until("ann") == NOON + DAY
+    world.accounts.remove("ann")
+    assert provider.night(NOON + 2 * HOUR)["tips_collected"] == 1
+    assert provider.sets() == ["bob"]
+    assert provider.llm.batches.files == {}
+    assert world.accounts.held_at_provider_until("bob") is None
+
+
+def test_removed_last_user(world: World, account: Any, provider: Provider) -> None:
+    """A batch whose only user was removed is cancelled before it asks the LLM, and its file deleted."""
+    provider.llm.batches.seconds = DAY.total_seconds()
+    add(world, account, "ann")
+    provider.night(NOON)
+    world.accounts.remove("ann")
+    provider.night(NOON + 2 * HOUR)
+    provider.night(NOON + 4 * HOUR)
+    assert (provider.outcomes(), provider.llm.calls, provider.llm.batches.files) == (["cancelled"], [], {})
+
+
+def test_replaced_account(world: World, account: Any, provider: Provider) -> None:
+    """The answer about an account that was replaced meanwhile is not stored."""
+    add(world, account, "ann")
+    provider.night(NOON)
+    world.todoist.load("another-token", account("sing"), user="ann-2")
+    world.accounts.add("ann", email="ann@example.org", timezone="UTC", credentials=Credentials("another-token"))
+    assert provider.night(NOON + 2 * HOUR)["tips_failed"] == 1
+    assert provider.sets() == []
+
+
+def test_written_meanwhile(world: World, account: Any, provider: Provider) -> None:
+    """The answer of a batch does not replace tips that the LLM wrote for the user after its submission."""
+    add(world, account, "ann", "bob")
+    provider.night(NOON)
+    provider.llm.batches.seconds = 0
+    world.connection.execute(
+        """INSERT INTO candidate_sets (candidate_set_id, user_id, context_hash, author, origin, made_at, expires_at,
+               renew_at, tips, subject_hashes, kinds, themes, features, connection_number)
+           SELECT gen_random_uuid(), 'ann', 'h', 'llm', 'behind', %s, %s, %s, '{}', '{}', '{}', '{}', '',
+                  connection_number
+           FROM todoist_accounts WHERE user_id = 'ann'""",
+        (NOON + HOUR, NOON + DAY, NOON + DAY),
+    )
+    counts = provider.night(NOON + 2 * HOUR)
+    assert (counts["tips_collected"], counts["tips_superseded"]) == (1, 1)
+    assert provider.sets() == ["bob"]
+
+
+@pytest.mark.parametrize("is_off", [False, True])
+def test_no_more_batches(world: World, account: Any, provider: Provider, is_off: bool) -> None:
+    """A batch under way is collected, also after tips are no longer written in batches, or not ahead at all."""
+    add(world, account, "ann")
+    provider.night(NOON)
+    world.batch_model = None
+    if is_off:
+        world.new_generator = None
+    assert provider.night(NOON + 2 * HOUR)["tips_collected"] == 1
+    assert provider.llm.batches.files == {}
+
+
+def test_budget(world: World, account: Any, provider: Provider) -> None:
+    """Requests in batches count as calls of the day on which they are submitted."""
+    world.ahead = AheadSettings(max_calls=1)
+    add(world, account, "ann", "bob")
+    assert provider.night(NOON) == {"tips_submitted": 1, "tips_left_out": 1}
+    assert "tips_submitted" not in provider.night(NOON + timedelta(minutes=10))
+
+
+def test_records(world: World, account: Any, provider: Provider) -> None:
+    """Nothing of a collected batch stays but its records, without contexts, and these for 30 days."""
+    add(world, account, "ann")
+    provider.night(NOON)
+    provider.night(NOON + 2 * HOUR)
+    assert world.connection.execute("SELECT context_json FROM llm_batch_requests").fetchall() == [(None,)]
+    world.new_generator = None
+    provider.night(NOON + 31 * DAY)
+    assert provider.outcomes() == []
+
+
+def test_unusable_answer(world: World, account: Any, provider: Provider) -> None:
+    """An answer without good tips is no set, and no repair is requested."""
+    provider.llm.behaviour = lambda _: json.dumps({"candidates": []})
+    add(world, account, "ann")
+    provider.night(NOON)
+    assert provider.night(NOON + 2 * HOUR)["tips_failed"] == 1
+    assert len(provider.llm.calls) == 1
