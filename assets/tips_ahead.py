@@ -19,7 +19,7 @@ from assets.tip_sets import TipRequest, TipSets
 from contexts.clock import Clock
 from contexts.postgres.sql import queries, rows
 from tips.served import read_tip
-from tips.sets import MIN_VALID_TIPS
+from tips.sets import LLM_AUTHORS, MIN_VALID_TIPS
 from tips.validity import still_valid
 
 if TYPE_CHECKING:
@@ -33,12 +33,6 @@ WORK = "tips_written"
 _SHARE_INVALID = 0.2
 """The share of the sets of which fewer than two tips are still valid at the request that they were written for."""
 
-_WORTH_OF_NO_WAIT = 3.0
-"""The worth of a request that does not wait for the LLM, in worths of tips by the LLM instead of by rules."""
-
-_N_DAYS = 21
-_DECAY = 0.9
-_PRIOR_DAYS = 1.0
 _PRICE_PERIOD = timedelta(days=30)
 
 
@@ -62,16 +56,6 @@ class AheadSettings:
     def threshold(self) -> float:
         """The least probability of a request for which a set is worth its price: see docs/tips-ahead.md."""
         return self.price / ((1 - _SHARE_INVALID) * (1 + self.value))
-
-    @property
-    def thresholds(self) -> tuple[float, float]:
-        """`threshold` and `first_threshold`."""
-        return self.threshold, self.first_threshold
-
-    @property
-    def first_threshold(self) -> float:
-        """The same for a user for whom the LLM never wrote: such a request waits for the LLM."""
-        return self.price / ((1 - _SHARE_INVALID) * (1 + _WORTH_OF_NO_WAIT * self.value))
 
 
 class TipWriter:
@@ -103,25 +87,28 @@ class TipWriter:
         self._sql = queries("tips_ahead")
 
     def demand(self, now: datetime, next_run: datetime, *, shard: int | None, n_shards: int) -> Users:
-        """Return the users who will probably ask before the next run, with the instants of these requests.
+        """Return the users who get tips ahead of a request before the next run, with the instants of these requests.
 
-        Users with a request in a batch under way are among them: its answer may be there.
-        Nobody else if nothing is written ahead.
+        The rule is documented at the statement `probable_requests`. Users with a request in a batch under way are
+        among them: its answer may be there. Nobody else if nothing is written ahead. With batches, first sets that no
+        request needs soon go into a batch.
         """
         demand = dict(self._batches.demand(now, shard=shard, n_shards=n_shards)) if self._batches else {}
         if self._new_generator is None:
             return demand
-        if self._batches and self._batches.submits:
+        has_batches = self._batches is not None and self._batches.submits
+        if self._batches and has_batches:
             next_run, night = self._batches.horizon(now)
-            thresholds = replace(self._settings, price=BATCH_PRICE).thresholds
-            later = self._probable(next_run, night, thresholds, shard, n_shards) if next_run < night else []
-            demand |= self._batches.without_batched({row["user_id"]: row["likely_at"] for row in later}, now)
-        probable = self._probable(now, next_run, self._settings.thresholds, shard, n_shards)
-        return demand | {row["user_id"]: row["likely_at"] for row in probable}
+            threshold = replace(self._settings, price=BATCH_PRICE).threshold
+            if next_run < night:
+                later = self._probable(next_run, night, threshold, shard, n_shards, with_first_sets=True)
+                demand |= self._batches.without_batched(later, now)
+        threshold = self._settings.threshold
+        return demand | self._probable(now, next_run, threshold, shard, n_shards, with_first_sets=not has_batches)
 
     def probabilities(self, now: datetime, next_run: datetime) -> Mapping[str, float]:
         """Return the probability of each user's request before the next run."""
-        return {row["user_id"]: row["probability"] for row in self._probable(now, next_run, (0.0, 0.0), None, 1)}
+        return dict(self._sql.request_probabilities(self._connection, now=now, next_run_at=next_run))
 
     def prices(self, now: datetime) -> Mapping[str, float]:
         """Return the mean price of a set in US dollars by the unit of work; empty if it is unknown."""
@@ -166,21 +153,25 @@ class TipWriter:
         return rows(self._connection, self._sql.sets_ahead, {"user_ids": list(user_ids)})
 
     def _probable(
-        self, now: datetime, next_run: datetime, thresholds: tuple[float, float], shard: int | None, n_shards: int
-    ) -> list[dict[str, Any]]:
-        """Read the probable requests. thresholds: of users for whom the LLM wrote before, and of all others."""
-        values = {
-            "now": now,
-            "next_run_at": next_run,
-            "threshold": thresholds[0],
-            "first_threshold": thresholds[1],
-            "n_days": _N_DAYS,
-            "decay": _DECAY,
-            "prior_days": _PRIOR_DAYS,
-            "shard": shard,
-            "n_shards": n_shards,
-        }
-        return rows(self._connection, self._sql.probable_requests, values)
+        self,
+        now: datetime,
+        next_run: datetime,
+        threshold: float,
+        shard: int | None,
+        n_shards: int,
+        *,
+        with_first_sets: bool,
+    ) -> dict[str, datetime]:
+        users = self._sql.probable_requests(
+            self._connection,
+            now=now,
+            next_run_at=next_run,
+            threshold=threshold,
+            with_first_sets=with_first_sets,
+            shard=shard,
+            n_shards=n_shards,
+        )
+        return dict(users)
 
     def _without_valid_tips(self, requests: Sequence[TipRequest]) -> list[TipRequest]:
         users = {"user_ids": [request.user_id for request in requests]}
@@ -217,7 +208,7 @@ class TipWriter:
 
 def _n_valid(last: Mapping[str, Any] | None, request: TipRequest) -> int:
     """Return the number of the LLM's tips in a user's last set that are still valid at a request."""
-    if last is None or last["author"] not in ("llm", "kept") or request.likely_at >= last["renew_at"]:
+    if last is None or last["author"] not in LLM_AUTHORS or request.likely_at >= last["renew_at"]:
         return 0
     try:
         tips = list(map(read_tip, last["tips"]))

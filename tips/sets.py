@@ -19,6 +19,9 @@ from tips.validity import subject_hash
 CandidateAuthor = Literal["llm", "kept", "rules", "generic"]
 """The author of candidates: an LLM now, an LLM for an earlier set, rules, or nobody: the generic tip."""
 
+LLM_AUTHORS: frozenset[CandidateAuthor] = frozenset({"llm", "kept"})
+"""The authors of sets with tips that an LLM wrote."""
+
 CandidateOrigin = Literal["ahead", "behind", "waited", "kept", "rules", "generic"]
 """The way in which a set was made. By the LLM: ahead of any request, behind an answer, or while a request waited; of
 tips of an earlier set that are still valid; by rules alone; or the generic tip, which is no stored set."""
@@ -66,7 +69,7 @@ class CandidateSet:
     @property
     def is_by_llm(self) -> bool:
         """Whether an LLM wrote tips of this set."""
-        return self.author in ("llm", "kept")
+        return self.author in LLM_AUTHORS
 
     @property
     def written_as(self) -> UUID | None:

@@ -20,8 +20,8 @@ Candidates live for up to two days. Every other user sends requests only on the 
 all candidates are renewed on the same day.
 """
 
-HISTORY = timedelta(days=9)
-"""Time before the week from which requests are in the database, so that the schedule knows the users' habits."""
+HISTORY = timedelta(days=23)
+"""Time before the week from which requests are in the database: at least the 21 days that forecasts count."""
 
 
 @dataclass(frozen=True)

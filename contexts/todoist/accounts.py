@@ -27,6 +27,15 @@ REFETCH_IDLE_AFTER = timedelta(days=6, hours=20)
 IDLE_AFTER = timedelta(days=14)
 """A user without a request for this long is idle."""
 
+_WORTH_OF_NO_FETCH = 19.0
+"""The worth of a request that does not wait for Todoist, in calls of Todoist."""
+
+FETCH_THRESHOLD = 1 / (1 + _WORTH_OF_NO_FETCH)
+"""The least probability of a request with a stale context for which a fetch is worth its call.
+
+If the request comes, the fetch replaces the call for which it would wait: p * (1 + worth) > 1.
+"""
+
 _NEVER = datetime.min.replace(tzinfo=UTC)
 _FAR_FUTURE = datetime.max.replace(tzinfo=UTC)
 
@@ -155,6 +164,7 @@ class Accounts:
             latest=now + CLOCK_DIFFERENCE,
             next_run_at=next_run_at,
             sla=sla,
+            threshold=FETCH_THRESHOLD,
             refetch_before=refetch_before,
             idle_refetch_before=idle_refetch_before,
             idle_since=now - IDLE_AFTER,

@@ -39,17 +39,27 @@ UPDATE users SET active = :active WHERE user_id = :user_id;
 -- Active, connected users to fetch in the run at :now, if the next run is at :next_run_at. A user is due in two cases:
 -- 1. The user was never fetched, or last fetched before :refetch_before (before :idle_refetch_before if the user was
 --    created, and last asked for a tip, before :idle_since). If both are NULL, this case is off.
--- 2. The user is likely to ask before :next_run_at, because of an answered request at that local time in the last seven
---    days, and the context would then be older than :sla, with a tolerance of 30 minutes. A context that becomes invalid
---    before that request, at the user's midnight, is left out: a fetch now would not help.
+-- 2. The user will ask before :next_run_at with a probability of at least :threshold while the context is older than
+--    :sla, with a tolerance of 30 minutes for both instants. A context that becomes invalid before that request, at the
+--    user's midnight, is left out: a fetch now would not help.
 -- An instant after :latest counts for nothing: it is from before the clock was set back.
 -- The users of one shard of :n_shards, or of all shards if :shard is NULL.
+WITH expected AS MATERIALIZED (
+    SELECT share_of_users_asking(:now, :next_run_at)
+               / extract(EPOCH FROM :next_run_at::TIMESTAMPTZ - :now::TIMESTAMPTZ)::FLOAT AS per_second
+)
 SELECT u.user_id, known.observed_at
-FROM users u JOIN todoist_accounts a USING (user_id) LEFT JOIN context_store c USING (user_id)
+FROM users u JOIN todoist_accounts a USING (user_id) LEFT JOIN context_store c USING (user_id) CROSS JOIN expected
 CROSS JOIN LATERAL (
     SELECT CASE WHEN a.observed_at <= :latest THEN a.observed_at END AS observed_at,
            CASE WHEN c.materialized_at <= :latest THEN c.materialized_at END AS materialized_at
 ) known
+CROSS JOIN LATERAL (
+    SELECT greatest(:now, greatest(known.materialized_at, known.observed_at) + :sla::INTERVAL - INTERVAL '30 minutes')
+               AS since,
+           least(:next_run_at::TIMESTAMPTZ + INTERVAL '30 minutes',
+                 CASE WHEN c.valid_until > :now THEN c.valid_until END) AS until
+) stale
 WHERE u.active AND a.connected
   AND (:shard::INTEGER IS NULL OR mod(u.shard_key, :n_shards) = :shard)
   AND (coalesce(known.observed_at, '-infinity') < CASE
@@ -57,15 +67,11 @@ WHERE u.active AND a.connected
            OR EXISTS (SELECT FROM decisions d
                       WHERE d.user_id = u.user_id AND d.decided_at >= :idle_since AND d.delivered)
       THEN :refetch_before::TIMESTAMPTZ ELSE :idle_refetch_before::TIMESTAMPTZ END
-    OR EXISTS (
-      SELECT FROM decisions d, next_ask(d.decided_at, :now, u.timezone) AS likely_at
-      WHERE d.user_id = u.user_id AND d.delivered
-        AND d.decided_at >= :now - INTERVAL '7 days' AND d.decided_at < :now
-        AND likely_at < :next_run_at
-        AND likely_at + INTERVAL '30 minutes' > coalesce(
-            greatest(known.materialized_at, known.observed_at) + :sla::INTERVAL, '-infinity')
-        AND (c.valid_until IS NULL OR c.valid_until <= :now OR c.valid_until > likely_at)
-  ))
+    OR (stale.since < stale.until AND :threshold <= (
+      SELECT probability
+      FROM request_forecast(u.user_id, u.timezone, u.created_at, stale.since, stale.until,
+                            expected.per_second * extract(EPOCH FROM stale.until - stale.since)::FLOAT)
+  )))
 ORDER BY u.user_id;
 
 -- name: users_observed

@@ -1,52 +1,36 @@
 -- name: probable_requests
--- Users who will ask for a tip before :next_run_at with a probability of at least :threshold, or of :first_threshold if
--- the LLM never wrote for the user; the probability, and the instant of the request. The users of one shard of
--- :n_shards, or of all shards if :shard is NULL.
--- The probability is the share of the last :n_days days on which the user asked between these two times of their day.
--- Recent days weigh more (:decay for each day of age), and the share of all users in the last seven days counts like
--- :prior_days more days: it stands for users without a history. The instant is that of the earliest of these requests,
--- :now for a user without any.
-WITH everybody AS (
-    SELECT count(*) AS n_users
-    FROM users u JOIN todoist_accounts a USING (user_id) WHERE u.active AND a.connected
-), asked AS (
-    SELECT count(DISTINCT (d.user_id, day)) AS n_requests
-    FROM generate_series(1, 7) AS day
-    JOIN decisions d ON d.decided_at >= :now::TIMESTAMPTZ - day * INTERVAL '1 day'
-                    AND d.decided_at < :next_run_at::TIMESTAMPTZ - day * INTERVAL '1 day' AND d.delivered
-    JOIN users u USING (user_id) JOIN todoist_accounts a USING (user_id) WHERE u.active AND a.connected
-), prior AS (
-    SELECT least(1.0, n_requests / (7.0 * greatest(n_users, 1))) AS share FROM everybody, asked
-)
-SELECT user_id, probability, coalesce(likely_at, :now) AS likely_at
-FROM users u JOIN todoist_accounts a USING (user_id) CROSS JOIN prior
-CROSS JOIN LATERAL (
-    SELECT ceil(least(:n_days::FLOAT, extract(EPOCH FROM :now::TIMESTAMPTZ - u.created_at) / 86400))::INTEGER AS n_days
-) known
-CROSS JOIN LATERAL (
-    SELECT sum(power(:decay::FLOAT, day)) AS weight FROM generate_series(1, known.n_days) AS day
-) days
-CROSS JOIN LATERAL (
-    SELECT sum(power(:decay::FLOAT, day)) AS weight, min(likely_at) AS likely_at
-    FROM (
-        SELECT ceil(extract(EPOCH FROM :now::TIMESTAMPTZ - d.decided_at) / 86400)::INTEGER AS day,
-               min(next_ask(d.decided_at, :now, u.timezone)) AS likely_at
-        FROM decisions d
-        WHERE d.user_id = u.user_id AND d.delivered
-          AND d.decided_at >= :now::TIMESTAMPTZ - known.n_days * INTERVAL '1 day' AND d.decided_at < :now
-          AND next_ask(d.decided_at, :now, u.timezone) < :next_run_at
-        GROUP BY 1
-    ) each_day
-) own
-CROSS JOIN LATERAL (
-    SELECT (coalesce(own.weight, 0) + :prior_days * prior.share) / (coalesce(days.weight, 0) + :prior_days)
-           AS probability
-) estimate
-WHERE u.active AND a.connected AND a.auth_failures = 0 AND probability >= CASE
-      WHEN EXISTS (SELECT FROM candidate_sets s WHERE s.user_id = u.user_id AND s.author = 'llm') THEN :threshold::FLOAT
-      ELSE :first_threshold END
+-- Users for whom a set is worth its price in the run at :now, with the instant of the request: :now if the user never
+-- asked at this part of the day. These are
+-- 1. users who will ask for a tip before :next_run_at with a probability of at least :threshold, unless the newest set of
+--    their present account was written ahead and they have not asked since: no second set waits for the same request;
+-- 2. with :with_first_sets, users for whom the LLM was never called.
+-- The users of one shard of :n_shards, or of all shards if :shard is NULL.
+WITH expected AS MATERIALIZED (SELECT share_of_users_asking(:now, :next_run_at) AS share)
+SELECT u.user_id, coalesce(forecast.likely_at, :now) AS likely_at
+FROM users u JOIN todoist_accounts a USING (user_id) CROSS JOIN expected
+CROSS JOIN LATERAL request_forecast(u.user_id, u.timezone, u.created_at, :now, :next_run_at, expected.share) forecast
+WHERE u.active AND a.connected AND a.auth_failures = 0
   AND (:shard::INTEGER IS NULL OR mod(u.shard_key, :n_shards) = :shard)
+  AND CASE WHEN forecast.probability >= :threshold THEN NOT EXISTS (
+          SELECT FROM (
+              SELECT s.origin, s.made_at FROM candidate_sets s
+              WHERE s.user_id = u.user_id
+                AND is_of_account(s.connection_number, s.made_at, a.connection_number, a.connected_at)
+              ORDER BY s.made_at DESC LIMIT 1
+          ) last
+          WHERE last.origin = 'ahead' AND NOT EXISTS (
+              SELECT FROM decisions d WHERE d.user_id = u.user_id AND d.decided_at >= last.made_at AND d.delivered))
+      ELSE :with_first_sets AND NOT EXISTS (SELECT FROM llm_calls c WHERE c.user_id = u.user_id)
+           AND NOT EXISTS (SELECT FROM candidate_sets s WHERE s.user_id = u.user_id AND s.author IN ('llm', 'kept')) END
 ORDER BY u.user_id;
+
+-- name: request_probabilities
+-- The probability that each active, connected user asks for a tip between :now and :next_run_at.
+WITH expected AS MATERIALIZED (SELECT share_of_users_asking(:now, :next_run_at) AS share)
+SELECT u.user_id, forecast.probability
+FROM users u JOIN todoist_accounts a USING (user_id) CROSS JOIN expected
+CROSS JOIN LATERAL request_forecast(u.user_id, u.timezone, u.created_at, :now, :next_run_at, expected.share) forecast
+WHERE u.active AND a.connected;
 
 -- name: last_sets
 -- The newest candidates of each of these users that were made from their present account.

@@ -34,6 +34,21 @@ def sets_of(world: World, user: str) -> list[tuple[Any, ...]]:
     ).fetchall()
 
 
+def ask(world: World, user: str, at: datetime) -> None:
+    """Record a request for a tip."""
+    values = "INSERT INTO decisions (decision_id, user_id, decided_at) VALUES (%s, %s, %s)"
+    world.connection.execute(values, (uuid4(), user, at))
+
+
+def record_call(world: World, user: str) -> None:
+    """Record a call of the LLM for a user a month ago, so that the next set is not the first one."""
+    world.connection.execute(
+        "INSERT INTO llm_calls (called_at, user_id, model, outcome, n_requests, seconds, place)"
+        " VALUES (%s, %s, 'test:scribe', 'answered', 1, 0.5, 'ahead')",
+        (NOON - 30 * DAY, user),
+    )
+
+
 def counts(night: dict[str, Any]) -> dict[str, int]:
     """The counts of the asset that are not 0, over all shards."""
     sums: dict[str, int] = {}
@@ -44,11 +59,12 @@ def counts(night: dict[str, Any]) -> dict[str, int]:
 
 
 def test_probable_users(world: World, account: Any, scribe: Scribe) -> None:
-    """Users who usually ask before the next run get a set from their stored context; others get none."""
+    """Users who usually ask before the next run get a set from their stored context; others get no second one."""
     for user in ("ann", "bob"):
         world.add(user, account("call the dentist"))
     ask_daily(world, "ann", NOON + HOUR)
     ask_daily(world, "bob", NOON + 9 * HOUR)
+    record_call(world, "bob")
     night = world.night(NOON)
     context_hash = world.stored()["ann"]["context_hash"]
     assert sets_of(world, "ann") == [("llm", "ahead", context_hash)]
@@ -56,19 +72,53 @@ def test_probable_users(world: World, account: Any, scribe: Scribe) -> None:
     assert counts(night) == {"tips_written": 1}
     [row] = world.rows("tip_candidates")
     assert (row["user_id"], row["context_hash"], row["n_tips"]) == ("ann", context_hash, 2)
-    [call] = world.connection.execute("SELECT user_id, place, candidate_set_id::TEXT FROM llm_calls").fetchall()
-    assert call == ("ann", "ahead", row["candidate_set_id"])
+    calls = world.connection.execute("SELECT user_id, place, candidate_set_id::TEXT FROM llm_calls").fetchall()
+    assert ("ann", "ahead", row["candidate_set_id"]) in calls
+    assert len(calls) == 2
+
+
+def test_first_set(world: World, account: Any, scribe: Scribe) -> None:
+    """A user for whom the LLM was never called gets a set, however improbable a request is, but only once."""
+    world.add("ann", account("call the dentist"))
+    world.connection.execute("UPDATE users SET created_at = %s", (NOON - 60 * DAY,))
+    assert world.runtime.tip_writer.probabilities(NOON, NOON + 4 * HOUR) == {"ann": 0}
+    assert counts(world.night(NOON)) == {"tips_written": 1}
+    assert counts(world.night(NOON + 4 * DAY)) == {}
+    assert len(sets_of(world, "ann")) == len(scribe.asked) == 1
+
+
+def test_first_set_that_failed(world: World, account: Any, scribe: Scribe) -> None:
+    """A first set that the LLM failed to write costs one call, and no other in later runs."""
+    world.add("ann", account("call the dentist"))
+    scribe.broken_words = "dentist"
+    assert counts(world.night(NOON)) == {"tips_failed": 1}
+    assert counts(world.night(NOON + 4 * HOUR)) == {}
+    assert len(scribe.asked) == 1
 
 
 def test_once(world: World, account: Any, scribe: Scribe) -> None:
-    """A set whose tips are still valid is not written again; after a change of its task it is."""
+    """A set whose tips are still valid is not written again; after a request and a change of its task it is."""
     world.add("ann", account("call the dentist"))
     ask_daily(world, "ann", NOON + HOUR)
     world.night(NOON)
+    ask(world, "ann", NOON + timedelta(minutes=5))
     assert counts(world.night(NOON + timedelta(minutes=10))) == {"tips_still_valid": 1}
     world.todoist.advance("ann", {"items": [{"id": "t0", "content": "call the surgeon", "added_by_uid": "1"}]})
     assert counts(world.night(NOON + timedelta(minutes=20)))["tips_written"] == 1
     assert len(scribe.asked) == 2
+
+
+def test_set_that_nobody_saw(world: World, account: Any, scribe: Scribe) -> None:
+    """A set ahead whose user has not asked since is not followed by another, whatever changes, until they ask."""
+    world.add("ann", account("call the dentist"))
+    ask_daily(world, "ann", NOON + HOUR)
+    world.night(NOON)
+    world.todoist.advance("ann", {"items": [{"id": "t0", "content": "call the surgeon", "added_by_uid": "1"}]})
+    assert counts(world.night(NOON + timedelta(minutes=20))) == {}
+    assert counts(world.night(NOON + DAY)) == {}
+    ask(world, "ann", NOON + DAY + timedelta(minutes=10))
+    world.clock = lambda: NOON + DAY
+    assert counts(world.night(NOON + DAY + timedelta(minutes=20)))["tips_written"] == 1
 
 
 def test_day_of_the_request(world: World, account: Any, scribe: Scribe) -> None:
@@ -137,6 +187,7 @@ def test_paid_once(world: World, account: Any, scribe: Scribe) -> None:
     world.night(NOON)
     for path in (world.root / "tip_candidates").rglob("*.parquet"):
         path.unlink()
+    ask(world, "ann", NOON + timedelta(minutes=5))
     assert counts(world.night(NOON + timedelta(minutes=10))) == {"tips_still_valid": 1}
     assert [row["user_id"] for row in world.rows("tip_candidates")] == ["ann"]
     assert len(scribe.asked) == 1
@@ -180,12 +231,12 @@ def test_users_of_no_account(world: World, account: Any, scribe: Scribe) -> None
 
 def test_somebody_who_never_asked(world: World, account: Any, scribe: Scribe) -> None:
     """A user without a request is expected at once, if enough others usually ask at this time of day."""
-    world.ahead = AheadSettings(price=0.5)
     for user in ("ann", "bob", "cem", "new"):
         world.add(user, account("call the dentist"))
     for user in ("ann", "bob", "cem"):
         ask_daily(world, user, NOON + HOUR)
     world.connection.execute("UPDATE users SET created_at = %s WHERE user_id = 'new'", (NOON - HOUR,))
+    record_call(world, "new")
     assert world.runtime.tip_writer.demand(NOON, NOON + 2 * HOUR, shard=None, n_shards=2)["new"] == NOON
     assert counts(world.night(NOON)) == {"tips_written": 4}
     assert [origin for _, origin, _ in sets_of(world, "new")] == ["ahead"]
@@ -204,6 +255,8 @@ def test_price(world: World, account: Any, scribe: Scribe) -> None:
         world.add(user, account("call the dentist"))
         ask_daily(world, user, NOON + HOUR)
     world.night(NOON)
+    for user in ("ann", "bob"):
+        ask(world, user, NOON + HOUR)
     runner = StepRunner(world.graph, world.runtime, world.resources, NOON + DAY, RunOptions())
     line = [line for line in estimate_table(runner.estimate(*runner.forecast(), world.graph)) if "tip_cand" in line]
     assert "demand" in line[0]
@@ -224,15 +277,14 @@ class TestProbability:
         assert world.runtime.tip_writer.demand(NOON, NOON + 2 * HOUR, shard=None, n_shards=2) == {"ann": NOON + HOUR}
 
     def test_stopped(self, world: World, account: Any, scribe: Scribe) -> None:
-        """For somebody who asked daily and stopped a week ago a first set is written, but no second one."""
+        """Nothing more is written for somebody who asked daily and stopped a week ago."""
         world.add("ann", account("call"))
-        ask_daily(world, "ann", NOON + HOUR - 7 * DAY)
-        settings, writer = AheadSettings(), world.runtime.tip_writer
-        assert settings.first_threshold < self.probability(world, "ann") < settings.threshold
-        assert "ann" in writer.demand(NOON, NOON + 2 * HOUR, shard=None, n_shards=2)
+        ask_daily(world, "ann", NOON + HOUR)
         world.night(NOON)
         assert sets_of(world, "ann")
-        assert "ann" not in writer.demand(NOON, NOON + 2 * HOUR, shard=None, n_shards=2)
+        later = NOON + 7 * DAY
+        assert world.runtime.tip_writer.probabilities(later, later + 2 * HOUR)["ann"] > 0.1
+        assert world.runtime.tip_writer.demand(later, later + 2 * HOUR, shard=None, n_shards=2) == {}
 
     def test_new(self, world: World, account: Any, scribe: Scribe) -> None:
         """For somebody new the share of all users counts."""
