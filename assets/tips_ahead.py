@@ -108,7 +108,8 @@ class TipWriter:
 
     def probabilities(self, now: datetime, next_run: datetime) -> Mapping[str, float]:
         """Return the probability of each user's request before the next run."""
-        return dict(self._sql.request_probabilities(self._connection, now=now, next_run_at=next_run))
+        found = self._sql.request_forecasts(self._connection, now=now, next_run_at=next_run)
+        return {user_id: probability for user_id, probability, _ in found}
 
     def prices(self, now: datetime) -> Mapping[str, float]:
         """Return the mean price of a set in US dollars by the unit of work; empty if it is unknown."""

@@ -13,6 +13,7 @@ from benchmarks.output import LOCAL_FOLDER
 from benchmarks.week.ahead_of_time import RuleResult, simulate_ahead_of_time
 from benchmarks.week.chart import save_chart
 from benchmarks.week.habits import HARDER_WORLD, STEADY_WORLD
+from benchmarks.week.measurements import percentiles
 from benchmarks.week.on_demand import paged_fetcher, simulate_on_demand, sync_fetcher
 from benchmarks.week.report import Comparison, print_comparison, save_comparison, title_of
 from benchmarks.week.rules import RULES, Rule
@@ -22,6 +23,8 @@ from benchmarks.week.stand_ins import running_llm_stand_in
 from benchmarks.week.workload import Workload, generate_workload
 
 _FOLDER = LOCAL_FOLDER / "week"
+
+_ON_DEMAND = "on-demand"
 
 _console = Console(highlight=False)
 
@@ -75,9 +78,22 @@ def _compare_rules(options: Namespace) -> int:
             for rule in RULES
             if not options.rules or rule.name in options.rules
         ]
-        print_rules(world.name, results[world.name], _console)
+        if results[world.name]:
+            print_rules(world.name, results[world.name], _console)
+        if not options.rules or _ON_DEMAND in options.rules:
+            asyncio.run(_time_on_demand(workload, options.timed_days))
     save_rules(results, LOCAL_FOLDER / "week-rules.json")
     return 0
+
+
+async def _time_on_demand(workload: Workload, n_timed_days: int) -> None:
+    """Print the percentiles of answers that are assembled on demand, to compare those of the rules with."""
+    with running_llm_stand_in() as llm_url:
+        set_llm_url(llm_url)
+        week = await simulate_on_demand(_ON_DEMAND, sync_fetcher, workload, _print_line, n_timed_days=n_timed_days)
+    seconds = percentiles(week.answers)
+    figures = ", ".join(f"{name} {1000 * value:,.1f} ms" for name, value in seconds.items())
+    _print_line(f"{_ON_DEMAND}: {figures} ({len(week.answers)} answers)")
 
 
 async def _simulate_rule(workload: Workload, rule: Rule) -> RuleResult:
@@ -98,7 +114,7 @@ def _options() -> Namespace:
     parser.add_argument("--days", type=int, default=7)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--timed-days", type=int, default=1, help="days on which on-demand answers are timed")
-    names = [rule.name for rule in RULES]
+    names = [*(rule.name for rule in RULES), _ON_DEMAND]
     parser.add_argument(
         "--rules",
         nargs="*",

@@ -7,25 +7,30 @@ from dataclasses import dataclass
 from assets.tips_ahead import AheadSettings
 
 _NO_LIMIT = 10**9
-_FOR_EVERYBODY = 1e12
-"""A worth of an answer for which a set is written however improbable the request."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule. wait_s: seconds that a request waits for the LLM; ahead: None: nothing is written ahead."""
+    """One rule.
+
+    wait_s: seconds that a request waits for the LLM. ahead: None: nothing is written ahead.
+    is_for_everybody: a set is written for each user, however improbable a request is.
+    """
 
     name: str
     wait_s: float = 0.0
     ahead: AheadSettings | None = None
+    is_for_everybody: bool = False
 
 
-DEFAULT_RULE = Rule("now", ahead=AheadSettings(max_calls=_NO_LIMIT, max_cost_usd=_NO_LIMIT))
+_AHEAD = AheadSettings(max_calls=_NO_LIMIT, max_cost_usd=_NO_LIMIT)
+
+DEFAULT_RULE = Rule("now", ahead=_AHEAD)
 
 RULES = (
     Rule("LLM_WAIT=6", wait_s=6.0),
     DEFAULT_RULE,
     Rule("nobody ahead"),
-    Rule("everybody", ahead=AheadSettings(value=_FOR_EVERYBODY, max_calls=_NO_LIMIT, max_cost_usd=_NO_LIMIT)),
+    Rule("everybody", ahead=_AHEAD, is_for_everybody=True),
 )
 """The rules to compare: waiting, as before tips were written ahead; the default; and the two trivial ones."""

@@ -17,6 +17,7 @@ import httpx
 import psycopg
 from prometheus_client.parser import text_string_to_metric_families
 
+from assets.engine.asset import Users
 from assets.tips_ahead import AheadSettings, TipWriter
 from benchmarks.pipeline import Pipeline
 from benchmarks.week.coverage import Forecast
@@ -32,7 +33,7 @@ from benchmarks.week.timeline import SimulatedClock
 from benchmarks.week.word_embedder import WordEmbedder
 from benchmarks.week.workload import MONDAY, WARM_UP, Workload
 from contexts.postgres.migrate import migrate
-from contexts.postgres.sql import connect
+from contexts.postgres.sql import connect, queries
 from contexts.settings import Settings, read_settings
 from contexts.todoist.accounts import FetchScope
 from contexts.todoist.client import Todoist
@@ -150,7 +151,8 @@ async def running_system(
         migrate(connection)
         todoist = Todoist(todoist_url, concurrency=_FETCH_CONCURRENCY)
         new_generator = partial(LLMGenerator, LLM_MODEL, timeout_s=_LLM_TIMEOUT_S) if rule.ahead else None
-        writer = TipWriter(connection, rule.ahead or AheadSettings(), new_generator, clock=clock.now, new_id=uuid4)
+        new_writer = _WriterForEverybody if rule.is_for_everybody else TipWriter
+        writer = new_writer(connection, rule.ahead or AheadSettings(), new_generator, clock=clock.now, new_id=uuid4)
         pipeline = Pipeline(connection, todoist, WordEmbedder(), folder / "data", _N_SHARDS, key, writer)
         _add_users(workload, connection, pipeline)
         await asyncio.to_thread(pipeline.run, MONDAY - WARM_UP, _print_nothing)
@@ -166,6 +168,15 @@ async def running_system(
                     settings=read_settings(Settings),
                     serving_settings=service_settings(connections),
                 )
+
+
+class _WriterForEverybody(TipWriter):
+    """Writes a set for every user who has fewer than two valid tips, however improbable a request is."""
+
+    def demand(self, now: datetime, next_run: datetime, *, shard: int | None, n_shards: int) -> Users:
+        """Return all users, whatever the shard."""
+        found = queries("tips_ahead").request_forecasts(self._connection, now=now, next_run_at=next_run)
+        return {user_id: likely_at or now for user_id, _, likely_at in found}
 
 
 def _open_client(service_url: str) -> httpx.AsyncClient:

@@ -24,10 +24,11 @@ WHERE u.active AND a.connected AND a.auth_failures = 0
            AND NOT EXISTS (SELECT FROM candidate_sets s WHERE s.user_id = u.user_id AND s.author IN ('llm', 'kept')) END
 ORDER BY u.user_id;
 
--- name: request_probabilities
--- The probability that each active, connected user asks for a tip between :now and :next_run_at.
+-- name: request_forecasts
+-- The probability that each active, connected user asks for a tip between :now and :next_run_at, and the instant of the
+-- request: NULL if the user never asked at this part of the day.
 WITH expected AS MATERIALIZED (SELECT share_of_users_asking(:now, :next_run_at) AS share)
-SELECT u.user_id, forecast.probability
+SELECT u.user_id, forecast.probability, forecast.likely_at
 FROM users u JOIN todoist_accounts a USING (user_id) CROSS JOIN expected
 CROSS JOIN LATERAL request_forecast(u.user_id, u.timezone, u.created_at, :now, :next_run_at, expected.share) forecast
 WHERE u.active AND a.connected;
