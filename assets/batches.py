@@ -52,7 +52,7 @@ _LISTED_AFTER = timedelta(minutes=10)
 _GIVEN_UP_AFTER = timedelta(hours=12)
 """The time after its expiry at which a batch that cannot be collected is given up."""
 
-_KEPT = timedelta(days=30)
+_KEPT = timedelta(days=7)
 """The time for which the records of batches that ended are kept."""
 
 
@@ -131,8 +131,8 @@ class TipBatches:
 
     def under_way(self, user_ids: Collection[str]) -> frozenset[str]:
         """Return those of the users who have a request in a batch under way."""
-        found = self._sql.users_under_way(self._connection, shard=None, n_shards=1)
-        return frozenset(user for (user,) in found).intersection(user_ids)
+        found = self._sql.among_under_way(self._connection, user_ids=list(user_ids))
+        return frozenset(user for (user,) in found)
 
     def split(self, requests: Sequence[TipRequest], now: datetime) -> tuple[Sequence[TipRequest], list[TipRequest]]:
         """Return the requests to write for at once, and those to submit in a batch.

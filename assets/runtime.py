@@ -174,6 +174,7 @@ def _new_generator(settings: Settings, cipher: CredentialCipher | None) -> Candi
             mark_secret=_mark_secret(cipher),
             output=settings.llm_output,
             is_flex=settings.tips_ahead == "flex",
+            waits=True,
         )
     except LLMError as error:
         raise AssetError(str(error)) from None

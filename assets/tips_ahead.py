@@ -33,6 +33,8 @@ WORK = "tips_written"
 _SHARE_INVALID = 0.2
 """The share of the sets of which fewer than two tips are still valid at the request that they were written for."""
 
+_MAX_REFUSALS = 3
+_LEAST_WAIT_S = 0.5
 _PRICE_PERIOD = timedelta(days=30)
 
 
@@ -180,31 +182,72 @@ class TipWriter:
         return [request for request in requests if _n_valid(last.get(request.user_id), request) < MIN_VALID_TIPS]
 
     async def _write_all(self, requests: Sequence[TipRequest], generator: CandidateGenerator) -> Counter[str]:
-        counts, size = Counter[str](), self._settings.concurrency
-        for begin in range(0, len(requests), size):
-            batch = requests[begin : begin + min(size, self._calls_left())]
+        counts, left, pace = Counter[str](), list(requests), _Pace(self._settings.concurrency)
+        while left:
+            batch = left[: min(pace.concurrency, self._calls_left())]
             outcomes = await asyncio.gather(*(self._write(request, generator) for request in batch))
-            counts.update(outcomes)
-            if "not_called" in outcomes or len(batch) < len(requests[begin : begin + size]):
-                reason = "the LLM does not answer" if "not_called" in outcomes else "the day's budget is spent"
-                n_left = len(requests) - begin - len(batch) + counts.pop("not_called", 0)
-                log.warning("%s: tips for %d users are not written ahead", reason, n_left)
-                return counts + Counter({"tips_left_out": n_left})
+            counts.update(outcome.count for outcome in outcomes if outcome.is_final)
+            waiting = [request for request, outcome in zip(batch, outcomes, strict=True) if not outcome.is_final]
+            left = [*waiting, *left[len(batch) :]]
+            wait_s = pace.wait_s(outcomes)
+            if not batch or any(outcome.count == "not_called" for outcome in outcomes):
+                return counts + _left_out(left, "the LLM does not answer" if batch else "the day's budget is spent")
+            if wait_s is None or wait_s > self._settings.timeout_s:
+                return counts + _left_out(left, "the LLM's provider refuses calls because of its limits")
+            await asyncio.sleep(wait_s)
         return counts
 
-    async def _write(self, request: TipRequest, generator: CandidateGenerator) -> str:
-        """Write a set for one request; returns the outcome as a count's name."""
+    async def _write(self, request: TipRequest, generator: CandidateGenerator) -> _Outcome:
+        """Write a set for one request."""
         called_at = self._clock()
         generation = await generator.generate(request.context, request.day, timeout_s=self._settings.timeout_s)
         if self._sets.store(request, generation, called_at):
-            return WORK
-        return "tips_failed" if generation.usage else "not_called"
+            return _Outcome(WORK)
+        if generation.wait_s is not None:
+            return _Outcome("refused", generation.wait_s)
+        return _Outcome("tips_failed" if generation.usage else "not_called")
 
     def _calls_left(self) -> int:
         """Return the number of calls that today's budget still allows; the last ones may exceed it by their cost."""
         today = datetime.combine(self._clock().astimezone(UTC).date(), time(), UTC)
         n_calls, cost_usd = self._sql.spent_ahead(self._connection, since=today)
         return 0 if cost_usd >= self._settings.max_cost_usd else max(0, self._settings.max_calls - n_calls)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """The outcome of one call. count: its name among the counts. wait_s: of a refused call, see `Generation`."""
+
+    count: str
+    wait_s: float | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the request needs no other call in this run."""
+        return self.count in (WORK, "tips_failed")
+
+
+@dataclass
+class _Pace:
+    """The calls at a time: half as many after each refusal because of the provider's limits."""
+
+    concurrency: int
+    n_refusals: int = 0
+
+    def wait_s(self, outcomes: Sequence[_Outcome]) -> float | None:
+        """Return the seconds to wait after some calls, 0 if none was refused; None to give up."""
+        given = [outcome.wait_s for outcome in outcomes if outcome.wait_s is not None]
+        if not given:
+            self.n_refusals = 0
+            return 0.0
+        has_progress = any(outcome.is_final for outcome in outcomes)
+        self.concurrency, self.n_refusals = max(1, self.concurrency // 2), 1 if has_progress else self.n_refusals + 1
+        return max(*given, _LEAST_WAIT_S * 2**self.n_refusals) if self.n_refusals < _MAX_REFUSALS else None
+
+
+def _left_out(requests: Sequence[TipRequest], reason: str) -> Counter[str]:
+    log.warning("%s: tips for %d users are not written ahead", reason, len(requests))
+    return Counter({"tips_left_out": len(requests)})
 
 
 def _n_valid(last: Mapping[str, Any] | None, request: TipRequest) -> int:

@@ -33,6 +33,9 @@ _BATCH_ID = "tips_batch_id"
 _CLOCK_SLACK = timedelta(hours=1)
 """The maximum difference between the provider's clock and ours."""
 
+_TIMEOUT_S = 60.0
+"""The time without a byte after which a call about a batch is given up."""
+
 _DECODE_TIMEOUT_S = 30.0
 _HANDLES = TypeAdapter(Batch)
 
@@ -53,6 +56,7 @@ class CandidateBatches:
                 " LLM_MODEL=openai:NAME, or TIPS_AHEAD=flex or now."
             )
         self._model, self._client = found, found.client
+        self._client.timeout = _TIMEOUT_S
         self._mark_secret, self._output = mark_secret or secrets.token_bytes(32), output
 
     async def submit(self, batch_id: UUID, requests: Sequence[BatchedRequest]) -> BatchHandle:

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from hashlib import sha256
+from http import HTTPStatus
 from math import isfinite
 from typing import Any, Literal, Protocol
 
 from pydantic_ai import Agent, ModelRetry, RunContext, capture_run_messages
-from pydantic_ai.exceptions import ContentFilterError, UnexpectedModelBehavior, UsageLimitExceeded
+from pydantic_ai.exceptions import ContentFilterError, ModelHTTPError, UnexpectedModelBehavior, UsageLimitExceeded
 from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.models import Model
 from pydantic_ai.settings import ModelSettings
@@ -67,10 +68,16 @@ class LLMUsage:
 
 @dataclass(frozen=True)
 class Generation:
-    """The good candidates of one call, possibly none. usage: None if the model was not called."""
+    """The good candidates of one call, possibly none.
+
+    usage: None if the model was not called.
+    wait_s: seconds to wait before the next call, if the provider refused this one because of its limits; 0: it did
+    not say how long.
+    """
 
     tips: tuple[GeneratedTip, ...]
     usage: LLMUsage | None
+    wait_s: float | None = None
 
 
 class CandidateGenerator(Protocol):
@@ -105,6 +112,7 @@ class LLMGenerator:
         mark_secret: bytes | None = None,
         output: OutputMode = "auto",
         is_flex: bool = False,
+        waits: bool = False,
     ) -> None:
         """Raises LLMError if there is no such model or its key is not set.
 
@@ -113,13 +121,14 @@ class LLMGenerator:
         mark_secret: makes the mark around a prompt's data; the same one in all processes makes the same prompts.
         None: a random one.
         is_flex: whether calls may be slow, at a lower price, where the provider has such a tier.
+        waits: whether the caller waits as long as the provider says, so that a refusal is no sign of an outage.
         """
         self._model = without_retries(model)
         self._timeout_s = timeout_s
         self._mark_secret = mark_secret or secrets.token_bytes(32)
         self._output = output
         self._is_flex = is_flex
-        self._circuit = Circuit(_is_down)
+        self._circuit = Circuit(_is_down_beyond_limits if waits else _is_down)
 
     @property
     def name(self) -> str:
@@ -130,6 +139,7 @@ class LLMGenerator:
         """Good candidates, or none; see `CandidateGenerator`."""
         call, usage, started_at = _CallState(context), RunUsage(), time.monotonic()
         outcome: LLMOutcome
+        wait_s: float | None = None
         if timeout_s < _MIN_CALL_S:
             return Generation((), None)
         user_prompt = prompt(context, today, data_mark(self._mark_secret, context))
@@ -151,9 +161,9 @@ class LLMGenerator:
             outcome = "invalid"
         except Exception as error:  # a provider's client may raise anything for an odd answer
             log.warning("%s: %s %s", self.name, type(error).__name__, getattr(error, "status_code", ""))
-            outcome = "failed"
+            outcome, wait_s = "failed", _wait_s(error)
         seconds = time.monotonic() - started_at
-        return Generation(call.good[:N_CANDIDATES], _usage(self.name, outcome, usage, messages, seconds))
+        return Generation(call.good[:N_CANDIDATES], _usage(self.name, outcome, usage, messages, seconds), wait_s)
 
     def _agent(self, context: UserContext) -> Agent[_CallState, dict[str, Any]]:
         """An agent whose answers have the schema of this context."""
@@ -165,6 +175,20 @@ class LLMGenerator:
 def _is_down(error: Exception) -> bool:
     """Whether an error means that the model's server is down; a bad answer is an answer."""
     return not isinstance(error, UnexpectedModelBehavior | UsageLimitExceeded)
+
+
+def _is_down_beyond_limits(error: Exception) -> bool | None:
+    """Whether an error means that the model's server is down; a refusal because of its limits says nothing."""
+    return None if _wait_s(error) is not None else _is_down(error)
+
+
+def _wait_s(error: Exception) -> float | None:
+    """Return the seconds to wait after a refusal because of limits: 429, or a server error that says how long."""
+    if not isinstance(error, ModelHTTPError):
+        return None
+    if error.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+        return error.retry_after or 0.0
+    return error.retry_after
 
 
 def _digest(context: UserContext) -> str:

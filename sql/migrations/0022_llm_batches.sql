@@ -26,3 +26,4 @@ CREATE TABLE llm_batch_requests (
     PRIMARY KEY (batch_id, user_id)
 );
 CREATE INDEX llm_batch_requests_of_user ON llm_batch_requests (user_id);
+CREATE INDEX llm_batch_requests_under_way ON llm_batch_requests (user_id) WHERE ended_at IS NULL;

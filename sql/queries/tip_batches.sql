@@ -5,6 +5,10 @@ FROM llm_batch_requests r JOIN users u USING (user_id)
 WHERE r.ended_at IS NULL AND (:shard::INTEGER IS NULL OR mod(u.shard_key, :n_shards) = :shard)
 ORDER BY r.user_id;
 
+-- name: among_under_way
+-- Those of these users who have a request in a batch under way.
+SELECT DISTINCT user_id FROM llm_batch_requests WHERE ended_at IS NULL AND user_id = ANY(:user_ids);
+
 -- name: users_batched
 -- Those of these users who had a request in a batch since an instant.
 SELECT DISTINCT r.user_id

@@ -280,13 +280,13 @@ def test_budget(world: World, account: Any, provider: Provider) -> None:
 
 
 def test_records(world: World, account: Any, provider: Provider) -> None:
-    """Nothing of a collected batch stays but its records, without contexts, and these for 30 days."""
+    """Nothing of a collected batch stays but its records, without contexts, and these for a week."""
     add(world, account, "ann")
     provider.night(NOON)
     provider.night(NOON + 2 * HOUR)
     assert world.connection.execute("SELECT context_json FROM llm_batch_requests").fetchall() == [(None,)]
     world.new_generator = None
-    provider.night(NOON + 31 * DAY)
+    provider.night(NOON + 8 * DAY)
     assert provider.outcomes() == []
 
 

@@ -175,7 +175,8 @@ class TestChanges:
                    INSERT INTO llm_batches (batch_id, model, created_at, expires_at)
                    VALUES (gen_random_uuid(), 'openai:m', '2026-11-23 02:00Z', '2026-11-24 02:00Z') RETURNING batch_id
                )
-               INSERT INTO llm_batch_requests (batch_id, user_id, custom_id, connection_number, context_hash, likely_at)
+               INSERT INTO llm_batch_requests
+                   (batch_id, user_id, custom_id, connection_number, context_hash, likely_at)
                SELECT batch_id, 'ann', '0', 1, '', '2026-11-23 09:00Z' FROM batch"""
         )
         assert "in a batch until 2026-11-24 02:00 UTC" in accounts("remove", "ann")[1]

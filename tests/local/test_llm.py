@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
@@ -16,15 +16,16 @@ import httpx
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
+from openai.types import Batch
 from openai.types.chat import ChatCompletion
 from pydantic import BaseModel, Field
 from pydantic_ai import Agent, ModelHTTPError, NativeOutput, PromptedOutput, UnexpectedModelBehavior
 from pydantic_ai.exceptions import ContentFilterError
-from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
 from contexts.assembly.model import BUCKETS, Counts, Profile, Reactions, TaskView, ThemeView, UserContext
-from local.llm import Behaviour, LLMCall, LocalLLM, running_llm
+from local.llm import BatchFault, Behaviour, LLMCall, LocalLLM, running_llm
 from local.llm.answer_schema import read_answer_schema
 
 NOW = datetime(2026, 11, 24, 9, 0, tzinfo=UTC)
@@ -463,52 +464,121 @@ class TestInjectedTips:
         assert "visit http://evil.example" in texts(context({"today": [*notes, HOSTILE]}))
 
 
+@pytest.mark.parametrize("model_class", [OpenAIChatModel, OpenAIResponsesModel])
 class TestAgent:
     """pydantic-ai agents with structured output, the main use of the stand-in."""
 
     @staticmethod
-    def agent(client: Client, output: Any = Tips, **options: Any) -> Agent[None, Tips]:
+    def agent(client: Client, model_class: Any, output: Any = Tips, **options: Any) -> Agent[None, Tips]:
         # One client per test: pydantic-ai does not close it, and each test has its own event loop.
         async_client = AsyncOpenAI(base_url=f"{client.url}/v1", api_key="none", max_retries=0, timeout=5)
-        model = OpenAIChatModel("local", provider=OpenAIProvider(openai_client=async_client))
+        model = model_class("local", provider=OpenAIProvider(openai_client=async_client))
         return Agent(model, output_type=output, instructions="You write tips.", **options)
 
     @pytest.mark.parametrize("output", [Tips, NativeOutput(Tips), PromptedOutput(Tips)])
-    def test_structured_output(self, client: Client, output: Any) -> None:
+    def test_structured_output(self, client: Client, model_class: Any, output: Any) -> None:
         """An agent gets five candidates in one request, with a tool, a JSON schema or a schema in the prompt."""
-        result = self.agent(client, output).run_sync(prompt(FULL))
+        result = self.agent(client, model_class, output).run_sync(prompt(FULL))
         assert len(result.output.candidates) == 5
         assert result.usage.requests == 1
         assert result.usage.output_tokens > 0
 
-    def test_a_plain_list(self, client: Client) -> None:
+    def test_a_plain_list(self, client: Client, model_class: Any) -> None:
         """An agent can request a list of candidates without an object around it."""
-        assert len(self.agent(client, list[Candidate]).run_sync(prompt(FULL)).output) == 5
+        assert len(self.agent(client, model_class, list[Candidate]).run_sync(prompt(FULL)).output) == 5
 
-    def test_first_garbage_then_good(self, client: Client) -> None:
+    def test_first_garbage_then_good(self, client: Client, model_class: Any) -> None:
         """An agent with one retry gets valid candidates from its second request."""
         client.after(Behaviour.GARBAGE, Behaviour.GOOD)
-        result = self.agent(client, retries=1).run_sync(prompt(FULL))
+        result = self.agent(client, model_class, retries=1).run_sync(prompt(FULL))
         assert (len(result.output.candidates), result.usage.requests) == (5, 2)
 
-    def test_garbage_twice(self, client: Client) -> None:
+    def test_garbage_twice(self, client: Client, model_class: Any) -> None:
         """An agent gives up after invalid JSON twice."""
         client.after(Behaviour.GARBAGE, Behaviour.GARBAGE)
         with pytest.raises(UnexpectedModelBehavior):
-            self.agent(client, retries=1).run_sync(prompt(FULL))
+            self.agent(client, model_class, retries=1).run_sync(prompt(FULL))
 
     @pytest.mark.parametrize("behaviour", [Behaviour.REFUSING, Behaviour.FILTERED])
-    def test_refusals(self, client: Client, behaviour: Behaviour) -> None:
+    def test_refusals(self, client: Client, model_class: Any, behaviour: Behaviour) -> None:
         """An agent recognises refusals and filtered answers."""
         with pytest.raises(ContentFilterError):
-            self.agent(client.after(behaviour)).run_sync(prompt(FULL))
+            self.agent(client.after(behaviour), model_class).run_sync(prompt(FULL))
 
     @pytest.mark.parametrize(("behaviour", "status"), [(Behaviour.RATE_LIMITED, 429), (Behaviour.SERVER_ERROR, 500)])
-    def test_errors(self, client: Client, behaviour: Behaviour, status: int) -> None:
+    def test_errors(self, client: Client, model_class: Any, behaviour: Behaviour, status: int) -> None:
         """An agent gets a server error with its status."""
         with pytest.raises(ModelHTTPError) as raised:
-            self.agent(client.after(behaviour)).run_sync(prompt(FULL))
+            self.agent(client.after(behaviour), model_class).run_sync(prompt(FULL))
         assert raised.value.status_code == status
+
+
+def test_flex_without_room() -> None:
+    """A full flex tier refuses its calls with 429, and no others."""
+    llm = LocalLLM()
+    llm.has_flex_room = False
+    with running_llm(llm) as url, OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as api:
+        with pytest.raises(openai.RateLimitError) as refused:
+            api.responses.create(model="local", input=prompt(FULL), service_tier="flex")
+        assert refused.value.code == "resource_unavailable"
+        assert api.responses.create(model="local", input=prompt(FULL)).output_text
+
+
+class TestBatches:
+    REQUESTS = tuple(
+        json.dumps({"custom_id": f"r{n}", "method": "POST", "url": "/v1/responses", "body": body})
+        for n, body in enumerate([{"model": "local", "input": prompt(FULL)}] * 4)
+    )
+
+    def submit(self, api: OpenAI) -> Batch:
+        """Submit a batch of four requests."""
+        file = api.files.create(file=("in.jsonl", "\n".join(self.REQUESTS).encode()), purpose="batch")
+        window: Any = "24h"
+        return api.batches.create(input_file_id=file.id, endpoint="/v1/responses", completion_window=window)
+
+    def ids(self, api: OpenAI, file_id: str | None) -> list[str]:
+        """The requests with a line in a file of results."""
+        assert file_id is not None
+        return [json.loads(line)["custom_id"] for line in api.files.content(file_id).text.splitlines()]
+
+    @pytest.fixture
+    def batching(self) -> Iterator[tuple[LocalLLM, OpenAI, list[datetime]]]:
+        """A stand-in whose clock the test sets, and OpenAI's client for it."""
+        times = [NOW]
+        llm = LocalLLM(clock=lambda: times[-1])
+        with running_llm(llm) as url, OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as api:
+            yield llm, api, times
+
+    def test_slow(self, batching: tuple[LocalLLM, OpenAI, list[datetime]]) -> None:
+        """A batch is answered after its time by the stand-in's clock, and calls the LLM only then."""
+        llm, api, times = batching
+        llm.batches.seconds = 3600
+        batch = self.submit(api)
+        assert (api.batches.retrieve(batch.id).status, llm.calls) == ("in_progress", [])
+        times.append(NOW + timedelta(hours=1))
+        batch = api.batches.retrieve(batch.id)
+        assert (batch.status, batch.error_file_id, len(llm.calls)) == ("completed", None, 4)
+        assert self.ids(api, batch.output_file_id) == ["r0", "r1", "r2", "r3"]
+
+    def test_partly_failing(self, batching: tuple[LocalLLM, OpenAI, list[datetime]]) -> None:
+        """Failed requests are in the error file of a completed batch."""
+        llm, api, _ = batching
+        llm.batches.fault = BatchFault.FAILING
+        batch = api.batches.retrieve(self.submit(api).id)
+        assert self.ids(api, batch.output_file_id) == ["r0", "r2"]
+        assert self.ids(api, batch.error_file_id) == ["r1", "r3"]
+
+    def test_expiring(self, batching: tuple[LocalLLM, OpenAI, list[datetime]]) -> None:
+        """An expired batch has the answers that were finished, and an error for each other request."""
+        llm, api, times = batching
+        llm.batches.fault = BatchFault.EXPIRING
+        batch = self.submit(api)
+        assert api.batches.retrieve(batch.id).status == "in_progress"
+        times.append(NOW + timedelta(days=1))
+        batch = api.batches.retrieve(batch.id)
+        assert (batch.status, len(llm.calls)) == ("expired", 2)
+        assert self.ids(api, batch.output_file_id) == ["r0", "r2"]
+        assert self.ids(api, batch.error_file_id) == ["r1", "r3"]
 
 
 def test_separate_process() -> None:
