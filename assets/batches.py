@@ -178,7 +178,7 @@ class TipBatches:
             self._record_intent(batch_id, named)
             try:
                 handle = asyncio.run(client.submit(batch_id, batched))
-            except BatchError as error:
+            except (BatchError, BatchLost) as error:
                 log.warning("the batch of tips for %d users is not submitted: %s", len(requests), error)
                 return Counter({"tips_left_out": len(requests)})
             self._record_submission(batch_id, handle)
@@ -226,7 +226,7 @@ class TipBatches:
             try:
                 client = self._new_client(batch["model"])
                 asyncio.run(self._advance_with(client, batch, counts))
-            except (BatchError, AssetError) as error:
+            except (BatchError, BatchLost, AssetError) as error:
                 log.warning("batch %s cannot be collected yet: %s", batch_id, error)
                 if self._clock() >= batch["expires_at"] + _GIVEN_UP_AFTER:
                     self._end(batch_id, "lost")

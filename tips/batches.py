@@ -62,7 +62,8 @@ class CandidateBatches:
     async def submit(self, batch_id: UUID, requests: Sequence[BatchedRequest]) -> BatchHandle:
         """Submit one batch that carries our `batch_id`, so that `find` finds it.
 
-        A request that cannot be written is left out. Raises BatchError; the batch may have been created all the same.
+        A request that cannot be written is left out. Raises BatchError or BatchLost; the batch may have been created
+        all the same.
         """
         encoded = [each for request in requests if (each := await self._encoded(request))]
         if not encoded:
@@ -76,7 +77,7 @@ class CandidateBatches:
                 completion_window="24h",
                 metadata={_BATCH_ID: str(batch_id)},
             )
-        return self._handle(created, encoded[0].group, len(encoded))
+            return self._handle(created, encoded[0].group, len(encoded))
 
     async def find(self, batch_id: UUID, since: datetime) -> BatchHandle | None:
         """Return the batch that carries our `batch_id` and was created after `since`; None if there is none.

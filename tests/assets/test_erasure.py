@@ -85,6 +85,12 @@ def _add_request_rows(connection: psycopg.Connection[Any], user: str) -> None:
     )
     connection.execute("INSERT INTO llm_calls VALUES (%s, %s, NULL, 'm', 'answered', 1, 2, 3, 0, 1)", [at, user])
     connection.execute("INSERT INTO request_contexts VALUES (%s, %s, %s, 'h', %s)", [user, at, at, title])
+    connection.execute(
+        "WITH b AS (INSERT INTO llm_batches (batch_id, model, created_at, expires_at)"
+        " VALUES (gen_random_uuid(), 'openai:m', %s, %s) RETURNING batch_id)"
+        " INSERT INTO llm_batch_requests SELECT batch_id, %s, '0', 1, 'h', %s, %s FROM b",
+        [at, at + timedelta(days=1), user, title, at],
+    )
 
 
 def _add_reaction(connection: psycopg.Connection[Any], user: str) -> None:
@@ -137,7 +143,7 @@ def test_the_search_finds_traces(filled_world: World) -> None:
     assert folders == {*GRAPH.assets, "context_history"}
     assert {place.removeprefix("table ") for place in places if place.startswith("table ")} >= {
         *("users", "todoist_accounts", "context_store", "request_contexts"),
-        *("decisions", "candidate_sets", "llm_calls", "text_vectors"),
+        *("decisions", "candidate_sets", "llm_calls", "llm_batch_requests", "text_vectors"),
     }
 
 
@@ -152,7 +158,9 @@ def test_erase_leaves_no_trace(
     before = {name: [row for row in filled_world.rows(name) if row["user_id"] != REMOVED] for name in GRAPH.assets}
     _point_at(filled_world, database_url, monkeypatch)
     assert main(["erase", REMOVED]) == 0
-    assert f"erased {REMOVED}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"erased {REMOVED}" in out
+    assert f"a context of {REMOVED} in a batch until {NOON + LATER + timedelta(days=1):%Y-%m-%d %H:%M} UTC" in out
     assert traces(filled_world) == []
     assert {name: filled_world.rows(name) for name in GRAPH.assets} == before
     run_all(runtime, NOON + 2 * LATER)
