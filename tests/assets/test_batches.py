@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from scribe import ask_daily
-from world import NOON, World
+from world import NOON, World, run_step
 
-from assets.tips_ahead import AheadSettings
-from contexts.todoist.credentials import Credentials
+from assets.runtime import tip_writer
+from assets.steps import RunOptions, StepRunner
+from assets.tips_ahead import AheadSettings, TipWriter
+from contexts.settings import Settings
+from contexts.todoist.credentials import CredentialCipher, Credentials
 from local.llm import BatchFault, LocalLLM, running_llm
 from tips.batches import CandidateBatches
 from tips.generator import LLMGenerator
@@ -297,3 +300,20 @@ def test_unusable_answer(world: World, account: Any, provider: Provider) -> None
     provider.night(NOON)
     assert provider.night(NOON + 2 * HOUR)["tips_failed"] == 1
     assert len(provider.llm.calls) == 1
+
+
+def test_settings(world: World, account: Any, provider: Provider) -> None:
+    """TIPS_AHEAD=batch submits batches of LLM_MODEL, which a pipeline without both settings collects."""
+    provider.llm.batches.seconds = 0
+    add(world, account, "ann")
+    with_batches = {"llm_model": MODEL, "tips_ahead": "batch"}
+    for now, options, n_sets in ((NOON, with_batches, 0), (NOON + 2 * HOUR, {}, 1)):
+        settings = Settings.model_validate({"n_shards": 1, "data_root": str(world.root), **options})
+        writer = tip_writer(settings, world.connection, CredentialCipher([world.key]))
+        runtime = replace(world.runtime, tip_writer=writer)
+        for step in world.graph.steps:
+            resources = {**world.resources, TipWriter: writer}
+            run_step(StepRunner(world.graph, runtime, resources, now, RunOptions()), step, f"{step} {now}")
+        assert len(provider.llm.batches.batches) == 1
+        assert len(provider.sets()) == n_sets
+    assert provider.llm.batches.files == {}
