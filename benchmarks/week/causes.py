@@ -9,7 +9,7 @@ import psycopg
 from benchmarks.week.workload import MONDAY
 
 _LLM_CALLS = """
-    SELECT CASE WHEN l.renew_at < l.expires_at AND l.renew_at <= c.called_at THEN 'retry after a failure'
+    SELECT CASE WHEN l.renew_at < l.expires_at AND l.renew_at <= c.called_at THEN 'after rule-based tips'
                 WHEN l.expires_at > c.called_at THEN 'changed, too few valid'
                 WHEN l.renew_at > c.called_at THEN 'new day, too few valid'
                 ELSE 'too old, or none stored' END AS cause, count(*)
