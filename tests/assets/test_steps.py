@@ -121,6 +121,7 @@ def test_between_nights_only_likely_users_are_fetched(runtime: Runtime, world: W
     """A run between the nights fetches the users whose log says that they ask at this time, and no others."""
     for user in ("ann", "bob"):
         world.add(user, account("call the dentist"))
+    world.connection.execute("UPDATE users SET created_at = %s", [NOON - timedelta(days=60)])
     night(runtime, NOON)
     n_calls = len(world.todoist.calls)
     night(runtime, NOON + timedelta(hours=4), scope=FetchScope.LIKELY)
