@@ -20,7 +20,9 @@ from assets.analysis.map import draw_task_map, mapped_tasks
 from assets.analysis.session import session_from_environment
 from assets.analysis.shell import enable_completion, format_table, run_shell
 from assets.calibration import measure_calibration
-from assets.definitions import GRAPH, context_store, task_clusters
+from assets.definitions import GRAPH
+from assets.definitions.context_store import context_store
+from assets.definitions.task_clusters import task_clusters
 from assets.engine.erase import erase
 from assets.engine.errors import (
     AssetError,
