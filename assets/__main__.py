@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -14,7 +15,7 @@ from assets import commands
 from assets.steps import RunOptions
 from contexts import cli
 from contexts.postgres.errors import describe_error
-from contexts.settings import MAX_SHARDS
+from contexts.settings import MAX_SHARDS, misspelt_names
 from contexts.todoist.accounts import FetchScope
 
 _MAX_DAYS = 36_500
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="  %(message)s")
     for name in ("assets", "contexts"):
         logging.getLogger(name).setLevel(logging.INFO)
+    for sentence in misspelt_names(os.environ):
+        print(sentence, file=sys.stderr)
     return cli.run(
         app,
         "python -m assets",

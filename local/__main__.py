@@ -28,6 +28,7 @@ from local.nights import NightFigures, print_nights, run_night, save_nights
 from local.paths import ROOT, display_path
 from local.played_requests import play_requests
 from local.postgres import create_database
+from local.preflight import check_environment
 from local.scenario import Scenario, ScenarioError, scenario_from_environment
 from local.service import ServiceError, running_service
 
@@ -45,6 +46,7 @@ def main() -> int:
     once = os.environ.get("ONCE", "") not in ("", "0")
     try:
         with ExitStack() as stack:
+            check_environment(folder)
             scenario = stack.enter_context(scenario_from_environment(os.environ))
             try:
                 return _run(stack, scenario, folder, once=once)

@@ -79,6 +79,18 @@ def scenario_from_environment(
         yield from _sample_users(_user_count(environment.get("USERS") or _DEFAULT_USERS), host, port)
 
 
+def check_users(environment: Mapping[str, str]) -> None:
+    """Raise ScenarioError if the variables that select the users are wrong; starts nothing."""
+    if "TODOIST_API_TOKEN" in environment and not environment["TODOIST_API_TOKEN"].strip():
+        raise ScenarioError("TODOIST_API_TOKEN is empty. Set it to your token, or unset it for the sample users.")
+    if environment.get("TODOIST_API_TOKEN"):
+        return
+    if folder := environment.get("SAMPLE_USERS"):
+        _read_json(Path(folder) / "users.json", list)
+    else:
+        _user_count(environment.get("USERS") or _DEFAULT_USERS)
+
+
 def install(connection: psycopg.Connection[Any], key: str, scenario: Scenario) -> list[str]:
     """Migrate a context store and add an account for each user; returns the migrations that were applied.
 

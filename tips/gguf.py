@@ -23,7 +23,7 @@ from pydantic_ai.models import Model
 from pydantic_ai.providers.openai import OpenAIProvider
 
 from tips.bounded_http import bounded_client
-from tips.models import LlamaCppModel, LLMError
+from tips.models import LlamaCppModel, LLMError, without_retries
 
 _PREFIX = "gguf:"
 
@@ -44,6 +44,14 @@ def opened_model(name: str) -> Iterator[str | Model]:
         return
     with _running_server(_checked_path(name)) as server:
         yield server.model()
+
+
+def check_model(name: str) -> None:
+    """Raise LLMError if LLM_MODEL names a model that cannot be used, as far as can be told without a call of it."""
+    if name.startswith(_PREFIX):
+        _checked_path(name)
+    else:
+        without_retries(name)
 
 
 def lasting_model(name: str) -> str | Model:
