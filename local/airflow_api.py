@@ -46,6 +46,7 @@ class Airflow:
     dag_ids: the pipeline's DAGs.
     pid: of its first process, which is also the id of its process group.
     late_s: seconds for which it may leave calls unanswered.
+    variables: with which Airflow's commands find it.
     """
 
     url: str
@@ -54,6 +55,7 @@ class Airflow:
     pid: int
     _client: httpx.Client = field(repr=False)
     late_s: float = _LATE_S
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def trigger(self, dag_id: str) -> None:
         """Start one DAG run now, also if Airflow answers so late that the call has to be repeated."""

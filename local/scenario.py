@@ -59,6 +59,11 @@ class Scenario:
     description: str
     asks_daily: bool = True
 
+    @property
+    def user_ids(self) -> list[str]:
+        """The ids of the users."""
+        return [user.user_id for user in self.users]
+
 
 @contextmanager
 def scenario_from_environment(
