@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from assets import commands
+from assets.analysis.result_text import Format
 from assets.steps import RunOptions
 from contexts import cli
 from contexts.postgres.errors import describe_error
@@ -123,7 +124,7 @@ def calibrate(
 def draw_map(
     user: UserId,
     path: Annotated[
-        str | None, typer.Argument(metavar="FILE", help="A png, svg or pdf file; USER.png by default.")
+        str | None, typer.Argument(metavar="FILE", help="A png, svg or pdf file; .local/maps/USER.png by default.")
     ] = None,
 ) -> None:
     """Draw a user's tasks, coloured by theme."""
@@ -150,9 +151,13 @@ def sql(
     days: Annotated[
         int, typer.Option(min=0, max=_MAX_DAYS, help="How many days back tips, LLM calls and runs are read.")
     ] = 90,
+    form: Annotated[
+        Format | None,
+        typer.Option("--format", help="Write whole results; a table by default, cut only at a terminal."),
+    ] = None,
 ) -> None:
     """Answer DuckDB statements over all stored data."""
-    _print(commands.answer_sql(statements, days))
+    _print(commands.answer_sql(statements, days, form))
 
 
 @app.command()
