@@ -6,7 +6,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 # Not .venv, which the Astro CLI creates with the Runtime's Python.
 VENV := .local/venv
-BIN := $(CURDIR)/$(VENV)/bin
+# Relative, because the folder of the project may have blanks in its name.
+BIN := $(VENV)/bin
 export PYTHONPATH := $(CURDIR)
 export PYTHONUNBUFFERED := 1
 # The folder for the lock of the embedded Postgres: the user's runtime folder, or one in .local.
@@ -19,7 +20,7 @@ export Q
 help:
 	@echo "make run       run three nights in a real Airflow on this machine, then request tips; ONCE=1 exits at the end"
 	@echo "make test      run linters, type checks, layer checks and all tests"
-	@echo "make sql       open DuckDB on the results of a run; Q='FROM analysis.overdue' runs one query and exits"
+	@echo "make sql       open DuckDB on the results of a run; Q='FROM analysis.overdue' runs one query and exits, FORMAT=csv or json"
 	@echo "make notebook  open the notebook with the main charts in a browser"
 	@echo "make bench     measure CPU and memory of every step for 1,000 users (USERS=n), of the store and of tip requests"
 	@echo "make faults    break the pipeline and the service in some 130 ways, and print which promises held; ROWS=pattern, SEED=n"
@@ -70,7 +71,7 @@ LOCAL := [ -n "$${DATA_ROOT:-}$${DATABASE_URL:-}" ] || [ ! -f .local/environment
 sql notebook: export TMPDIR := $(CURDIR)/.local/tmp
 
 sql: setup
-	@mkdir -p "$$TMPDIR"; $(LOCAL); exec $(BIN)/python -m assets sql $(if $(Q),"$$Q")
+	@mkdir -p "$$TMPDIR"; $(LOCAL); exec $(BIN)/python -m assets sql $(if $(FORMAT),--format $(FORMAT)) $(if $(Q),"$$Q")
 
 notebook: setup
 	@mkdir -p "$$TMPDIR"; $(LOCAL); exec $(BIN)/marimo edit sql/notebook.py
@@ -89,4 +90,5 @@ env:
 	@$(PYTHON) local/dotenv.py
 
 clean:
-	rm -rf .local .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@echo "Removing .local (virtual environment, data of runs, logs) and the caches of mypy, ruff, pytest, hypothesis and import-linter"
+	@rm -rf .local .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

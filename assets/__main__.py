@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -11,10 +12,11 @@ from typing import Annotated
 import typer
 
 from assets import commands
+from assets.analysis.result_text import Format
 from assets.steps import RunOptions
 from contexts import cli
 from contexts.postgres.errors import describe_error
-from contexts.settings import MAX_SHARDS
+from contexts.settings import MAX_SHARDS, misspelt_names
 from contexts.todoist.accounts import FetchScope
 
 _MAX_DAYS = 36_500
@@ -45,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="  %(message)s")
     for name in ("assets", "contexts"):
         logging.getLogger(name).setLevel(logging.INFO)
+    for sentence in misspelt_names(os.environ):
+        print(sentence, file=sys.stderr)
     return cli.run(
         app,
         "python -m assets",
@@ -120,7 +124,7 @@ def calibrate(
 def draw_map(
     user: UserId,
     path: Annotated[
-        str | None, typer.Argument(metavar="FILE", help="A png, svg or pdf file; USER.png by default.")
+        str | None, typer.Argument(metavar="FILE", help="A png, svg or pdf file; .local/maps/USER.png by default.")
     ] = None,
 ) -> None:
     """Draw a user's tasks, coloured by theme."""
@@ -147,9 +151,13 @@ def sql(
     days: Annotated[
         int, typer.Option(min=0, max=_MAX_DAYS, help="How many days back tips, LLM calls and runs are read.")
     ] = 90,
+    form: Annotated[
+        Format | None,
+        typer.Option("--format", help="Write whole results; a table by default, cut only at a terminal."),
+    ] = None,
 ) -> None:
     """Answer DuckDB statements over all stored data."""
-    _print(commands.answer_sql(statements, days))
+    _print(commands.answer_sql(statements, days, form))
 
 
 @app.command()

@@ -17,10 +17,13 @@ import pyarrow as pa
 
 from assets import reports
 from assets.analysis.map import draw_task_map, mapped_tasks
+from assets.analysis.result_text import Format, show_result, write_result
 from assets.analysis.session import session_from_environment
-from assets.analysis.shell import enable_completion, format_table, run_shell
+from assets.analysis.shell import enable_completion, run_shell
 from assets.calibration import measure_calibration
-from assets.definitions import GRAPH, context_store, task_clusters
+from assets.definitions import GRAPH
+from assets.definitions.context_store import context_store
+from assets.definitions.task_clusters import task_clusters
 from assets.engine.erase import erase
 from assets.engine.errors import (
     AssetError,
@@ -54,6 +57,9 @@ from contexts.todoist.accounts import batch_notice
 from contexts.todoist.client import TodoistError
 from contexts.todoist.credentials import CredentialsError
 from contexts.todoist.refusals import MostRefused, RefusalVerdict
+
+_MAPS = Path(".local") / "maps"
+"""The folder of maps without a name of their own."""
 
 KNOWN_ERRORS = (
     SettingsError,
@@ -170,6 +176,8 @@ def explain(user: str | None, decision: str | None, last: int) -> Iterator[str]:
     """Explain the last changes of a user's context, or the origin of a decision's tip."""
     with runtime_from_environment() as runtime:
         if user is not None:
+            if not runtime.accounts.existing([user]):
+                raise AssetError(f"there is no user '{user}'. See: python -m contexts accounts list")
             yield from explain_user(runtime.history, user, last)
         else:
             yield from explain_decision(runtime.history, str(decision))
@@ -246,10 +254,11 @@ def calibrate_threshold(*, force: bool) -> Iterator[str]:
 
 def draw_map(user: str, path: str | None) -> Iterator[str]:
     """Draw a user's tasks in two dimensions, coloured by theme."""
-    target = Path(path or f"{Path(user).name}.png")
+    target = Path(path) if path else _MAPS / f"{Path(user).name}.png"
     tasks = mapped_tasks(_shards(), user)
     n_themes = len({task.theme_id for task in tasks} - {None})
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         draw_task_map(tasks, f"{user}: {len(tasks)} tasks, {n_themes} themes", target)
     except (OSError, ValueError) as error:
         raise AssetError(f"{target} cannot be written: {error}. Name another file: map {user} FILE.png") from None
@@ -287,12 +296,17 @@ def show_shards(asset: str) -> Iterator[str]:
         raise ShardUnreadable("\n".join(unreadable))
 
 
-def answer_sql(statements: str | None, days: int) -> Iterator[str]:
-    """Answer DuckDB statements; None reads them from standard input, with a prompt at a terminal."""
+def answer_sql(statements: str | None, days: int, form: Format | None = None) -> Iterator[str]:
+    """Answer DuckDB statements; None reads them from standard input, with a prompt at a terminal.
+
+    form: None shows results as they fit at a terminal, and whole tables elsewhere.
+    """
     with session_from_environment(days) as session:
         if statements is not None or not sys.stdin.isatty():
             text = sys.stdin.read() if statements is None else statements
-            yield from map(format_table, session.results(text))
+            for result in session.results(text):
+                is_shown = form is None and sys.stdout.isatty()
+                yield from show_result(result) if is_shown else write_result(result, form or Format.TABLE)
         else:
             enable_completion(session.names())
             yield from run_shell(session, input)

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
 from assets.calibration import calibrate_model
-from assets.definitions import context_store, task_embeddings, tip_candidates
+from assets.definitions.context_store import context_store
+from assets.definitions.task_embeddings import task_embeddings
+from assets.definitions.tip_candidates import tip_candidates
 from assets.engine.asset import Asset, RowDigests, Users
 from assets.engine.errors import OptionsError, ShardFailure
 from assets.engine.graph import Graph

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.cluster import AgglomerativeClustering
 
-from assets.definitions import task_clusters
+from assets.definitions.task_clusters import task_clusters
 from assets.engine.vectors import to_lists
 from benchmarks.output import numbers_table
 from contexts.themes.arrays import Labels, Vectors

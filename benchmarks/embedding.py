@@ -26,7 +26,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from assets import definitions
-from assets.definitions import task_embeddings
+from assets.definitions.task_embeddings import task_embeddings
 from assets.engine.asset import Asset, Users, asset
 from assets.engine.graph import Graph
 from assets.engine.materialize import materialize

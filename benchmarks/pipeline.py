@@ -15,7 +15,8 @@ from typing import Any
 import psycopg
 
 from assets.calibration import calibrate_model
-from assets.definitions import GRAPH, task_clusters
+from assets.definitions import GRAPH
+from assets.definitions.task_clusters import task_clusters
 from assets.engine.asset import Asset, Users
 from assets.engine.hashing import shard_of
 from assets.engine.materialize import materialize, unlocked

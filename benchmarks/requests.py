@@ -262,7 +262,7 @@ def _running_service(url: str) -> Iterator[TipClient]:
             "DATABASE_URL": url,
             "CREDENTIALS_KEYS": _KEY,
             "LLM_MODEL": "openai-chat:local",
-            "OPENAI_BASE_URL": f"{llm.read_line()}/v1",
+            "OPENAI_BASE_URL": llm.read_line(),
             "OPENAI_API_KEY": "none",
         }
         with service.running_service(environment, LOCAL_FOLDER / "bench-service.log") as running:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from contexts import cli
 from contexts.postgres.errors import describe_error
 from contexts.postgres.migrate import MigrationsMissing, TablesLocked, check_migrated, migrate
 from contexts.postgres.sql import connect
-from contexts.settings import CredentialSettings, DatabaseSettings, SettingsError, read_settings
+from contexts.settings import CredentialSettings, DatabaseSettings, SettingsError, misspelt_names, read_settings
 from contexts.text import counted
 from contexts.todoist.accounts import Accounts, batch_notice
 from contexts.todoist.credentials import CredentialCipher, Credentials, CredentialsError, new_key
@@ -31,6 +32,8 @@ UserId = Annotated[str, typer.Argument(metavar="USER", help="The user's id.", sh
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command, and return the exit status."""
+    for sentence in misspelt_names(os.environ):
+        print(sentence, file=sys.stderr)
     errors = (SettingsError, CredentialsError, MigrationsMissing, TablesLocked, ValueError, psycopg.Error, OSError)
     return cli.run(app, "python -m contexts", errors=errors, describe=describe_error, arguments=arguments)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from difflib import get_close_matches
 from functools import cached_property
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from croniter import croniter
@@ -257,10 +259,13 @@ def split_commas(value: object) -> object:
 _SettingsT = TypeVar("_SettingsT", bound=BaseSettings)
 
 
-def read_settings(kind: type[_SettingsT]) -> _SettingsT:
-    """Read the settings of one class from the environment; SettingsError names every invalid setting."""
+def read_settings(kind: type[_SettingsT], **values: Any) -> _SettingsT:
+    """Read the settings of one class from the environment; SettingsError names every invalid setting.
+
+    values: settings that are not read, by their names in small letters.
+    """
     try:
-        return kind()
+        return kind(**values)
     except ValidationError as error:
         sentences = [_sentence(kind, each["loc"], each["msg"]) for each in error.errors()]
         raise SettingsError("\n".join(sentences)) from None
@@ -272,3 +277,20 @@ def _sentence(kind: type[BaseSettings], location: tuple[int | str, ...], message
         return message
     field = kind.model_fields.get(str(location[0]))
     return f"{str(location[0]).upper()}: {message}. {field.description if field else ''}".strip()
+
+
+_NEAR_RATIO = 0.87
+"""Similarity from which a name counts as a misspelt one: one wrong letter in eight, or one too many or too few."""
+
+
+def misspelt_names(variables: Iterable[str], *kinds: type[BaseSettings], others: Iterable[str] = ()) -> Iterator[str]:
+    """Yield a sentence for each variable whose name is nearly, but not exactly, that of a setting.
+
+    kinds: classes of settings beside those of this module. others: names of further settings.
+    """
+    classes: tuple[type[BaseSettings], ...] = (Settings, DatabaseSettings, CredentialSettings, *kinds)
+    names = {name.upper() for kind in classes for name in kind.model_fields} | set(others)
+    for variable in sorted(variables):
+        if variable.upper() not in names:
+            for name in get_close_matches(variable.upper(), names, 1, _NEAR_RATIO):
+                yield f"{variable}: there is no such setting. Did you mean {name}?"

@@ -24,12 +24,18 @@ from local.airflow import running_airflow
 from local.airflow_api import Airflow, AirflowError
 from local.clock import utc_now
 from local.context_store import ContextStoreInUse, LocalContextStore, running_context_store
+from local.environment_file import EnvironmentFile, forget_last_run
 from local.nights import NightFigures, print_nights, run_night, save_nights
-from local.paths import ROOT, display_path
+from local.paths import PROGRAMS, ROOT, display_path
+from local.played_past import play_past
 from local.played_requests import play_requests
 from local.postgres import create_database
+from local.preflight import check_environment
 from local.scenario import Scenario, ScenarioError, scenario_from_environment
 from local.service import ServiceError, running_service
+
+_SERVICE_PORT = 8100
+"""The port of the examples in the documents."""
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
@@ -45,6 +51,8 @@ def main() -> int:
     once = os.environ.get("ONCE", "") not in ("", "0")
     try:
         with ExitStack() as stack:
+            forget_last_run(folder / "environment", os.environ)
+            check_environment(folder)
             scenario = stack.enter_context(scenario_from_environment(os.environ))
             try:
                 return _run(stack, scenario, folder, once=once)
@@ -65,14 +73,16 @@ def _run(stack: ExitStack, scenario: Scenario, folder: Path, *, once: bool) -> i
     variables = {**services.run_settings(scenario, folder), **llm_variables}
     os.environ.update(variables)
     settings = read_settings(Settings)
-    services.write_environment(folder / "environment", {**variables, **store.environment})
+    file = EnvironmentFile(folder / "environment", PROGRAMS)
+    file.add({**variables, **store.environment})
     print_line(f"Embedding model: {settings.embedding_model} on {settings.embedding_device}")
     print_line(sentence)
     if scenario.asks_daily:
-        n_played = play_requests(store.connection, [user.user_id for user in scenario.users], utc_now())
-        print_line(f"Played {n_played} requests of the last two weeks: everybody usually asks in an hour")
+        n_played = play_requests(store.connection, scenario.user_ids, utc_now())
+        print_line(f"Played {n_played:,} requests and reactions of two weeks: everybody usually asks in an hour")
     runtime = Runtime.connect(settings, CredentialCipher([store.key]), store.connection, scenario.todoist_url)
     airflow = _start_airflow(stack, store, folder)
+    file.add({**airflow.variables, "AIRFLOW_URL": airflow.url})
     nights = _run_nights(airflow, runtime, store, folder)
     print_nights(nights, console)
     user_id = context_view.print_stored_context(store.connection, console)
@@ -80,7 +90,12 @@ def _run(stack: ExitStack, scenario: Scenario, folder: Path, *, once: bool) -> i
         print_line("context_store is empty: no user could be fetched")
     else:
         context_view.print_changes(runtime.history, console)
-        _give_tips(stack, store, folder, user_id, once=once)
+        if scenario.asks_daily:
+            play_past(runtime, store.connection, scenario.user_ids, utc_now())
+            print_line(
+                "Played two weeks of nights, contexts and calls of the LLM for analysts (make sql, make notebook)"
+            )
+        _give_tips(stack, store, folder, user_id, file, once=once)
     print_line(f"Figures: {display_path(folder / 'nights.json')}, {display_path(folder / 'tips.json')}")
     print_line(f"Parquet: {display_path(folder / 'data')}/<asset>/shard=*/data.parquet")
     if not once:
@@ -121,11 +136,15 @@ def _run_nights(airflow: Airflow, runtime: Runtime, store: LocalContextStore, fo
     return nights
 
 
-def _give_tips(stack: ExitStack, store: LocalContextStore, folder: Path, user_id: str, *, once: bool) -> None:
+def _give_tips(
+    stack: ExitStack, store: LocalContextStore, folder: Path, user_id: str, file: EnvironmentFile, *, once: bool
+) -> None:
     """Start the service and request tips; the service runs until the stack is closed."""
     console.print()
     print_line("Starting the service")
-    service = stack.enter_context(running_service(store.environment, folder / "service.log"))
+    log_file = folder / "service.log"
+    service = stack.enter_context(running_service(store.environment, log_file, preferred_port=_SERVICE_PORT))
+    file.add({**service.variables, "SERVICE_URL": service.url})
     requests = tip_requests.send_tip_requests(
         service, tip_requests.without_todoist(store.environment), user_id, store.connection
     )
@@ -137,7 +156,8 @@ def _give_tips(stack: ExitStack, store: LocalContextStore, folder: Path, user_id
     print_line("Try it yourself while it is running:")
     print_line("  make sql                             # tables of the pipeline, and the tips, in DuckDB")
     print_line(f"  set -a; . {display_path(folder / 'environment')}; set +a")
-    print_line(f"  {display_path(Path(sys.executable))} -m assets runs    # or: plan, why {user_id}")
+    print_line(f"  python -m assets runs                # or: plan, why {user_id}")
+    print_line("  airflow dags list                    # and every other command of Airflow")
     for line in tip_requests.curl_lines(service, user_id):
         print_line(f"  {line}")
 

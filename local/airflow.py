@@ -7,12 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 
 from local.airflow_api import Airflow, AirflowError, PrintLine, fetch_authorization_header
-from local.paths import ROOT
+from local.paths import PROGRAMS, ROOT
 from local.processes import NotReady, child_process, free_port, wait_until_ready
 
 _BOOT_TIMEOUT_S = 300
@@ -33,10 +34,12 @@ def running_airflow(
     home.mkdir(parents=True, exist_ok=True)
     port = free_port()
     command = [sys.executable, "-m", "airflow", "standalone"]
-    variables = {**os.environ, **_configuration(home, port), **environment}
+    own_variables = {**_configuration(home, port), **environment}
+    path = f"{PROGRAMS}{os.pathsep}{os.environ.get('PATH', '')}"
+    variables = {**os.environ, **own_variables, "PATH": path}
     url, log_file = f"http://127.0.0.1:{port}", home / "standalone.log"
     with airflow_process(command, variables, url, log_file, dag_ids, print_line) as airflow:
-        yield airflow
+        yield replace(airflow, variables=own_variables)
 
 
 @contextmanager
@@ -83,7 +86,6 @@ def _configuration(home: Path, port: int) -> dict[str, str]:
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
         "NO_PROXY": "127.0.0.1,localhost",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from uuid import uuid4
 
 import httpx
 
@@ -18,6 +19,10 @@ _RUNS_TIMEOUT_S = 3600
 _QUIET_S = 5.0
 """Seconds without an active run after which no further run is expected."""
 _POLL_S = 0.5
+_LATE_S = 300.0
+"""Seconds for which a busy Airflow may leave calls unanswered."""
+
+_T = TypeVar("_T")
 
 
 class AirflowError(Exception):
@@ -40,6 +45,8 @@ class Airflow:
 
     dag_ids: the pipeline's DAGs.
     pid: of its first process, which is also the id of its process group.
+    late_s: seconds for which it may leave calls unanswered.
+    variables: with which Airflow's commands find it.
     """
 
     url: str
@@ -47,10 +54,24 @@ class Airflow:
     log_file: Path
     pid: int
     _client: httpx.Client = field(repr=False)
+    late_s: float = _LATE_S
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def trigger(self, dag_id: str) -> None:
-        """Start a DAG run now."""
-        self.request("POST", f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": {}})
+        """Start one DAG run now, also if Airflow answers so late that the call has to be repeated."""
+        path, run_id = f"/api/v2/dags/{dag_id}/dagRuns", f"manual__{uuid4()}"
+        body: dict[str, Any] = {"dag_run_id": run_id, "logical_date": None, "conf": {}}
+        n_calls = 0
+
+        def start() -> None:
+            nonlocal n_calls
+            n_calls += 1
+            if n_calls == 1 or self._send("GET", f"{path}/{run_id}").status_code == httpx.codes.NOT_FOUND:
+                response = self._send("POST", path, json=body)
+                if response.status_code != httpx.codes.CONFLICT:  # a call without an answer did start the run
+                    response.raise_for_status()
+
+        self._patiently(start)
 
     def runs_since(self, instant: datetime) -> list[dict[str, Any]]:
         """The pipeline's DAG runs that were queued at or after an instant."""
@@ -107,14 +128,38 @@ class Airflow:
             print_line(f"  {run['dag_id']:16} {progress}")
 
     def request(self, verb: str, path: str, **options: Any) -> dict[str, Any]:
-        """Call the REST API as admin; raises httpx.HTTPStatusError if the call is refused."""
+        """Call the REST API as admin; raises httpx.HTTPStatusError if the call is refused.
+
+        A GET is repeated while Airflow does not answer, up to five minutes; then AirflowError is raised.
+        """
+
+        def call() -> httpx.Response:
+            return self._send(verb, path, **options)
+
+        response = self._patiently(call) if verb == "GET" else call()
+        body: dict[str, Any] = response.raise_for_status().json()
+        return body
+
+    def _send(self, verb: str, path: str, **options: Any) -> httpx.Response:
         response = self._client.request(verb, path, **options)
-        if response.status_code == 401:  # the access token has expired
+        if response.status_code == httpx.codes.UNAUTHORIZED:  # the access token has expired
             self._client.headers["Authorization"] = fetch_authorization_header(self.url)
             response = self._client.request(verb, path, **options)
-        response.raise_for_status()
-        body: dict[str, Any] = response.json()
-        return body
+        return response
+
+    def _patiently(self, call: Callable[[], _T]) -> _T:
+        """Call until there is an answer."""
+        deadline = time.monotonic() + self.late_s
+        while True:
+            try:
+                return call()
+            except httpx.TransportError as error:
+                if time.monotonic() > deadline:
+                    raise AirflowError(
+                        f"Airflow at {self.url} did not answer for {self.late_s:.0f} s"
+                        f" ({type(error).__name__}); its log: {self.log_file}"
+                    ) from None
+                time.sleep(_POLL_S)
 
 
 def fetch_authorization_header(url: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,16 +12,18 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from assets.definitions import GRAPH
 from contexts.postgres.run_log import AssetRun, RunLog
 from local.airflow_api import Airflow, DagRun, PrintLine
+from local.clock import utc_now
 
 
 @dataclass(frozen=True)
 class NightFigures:
     """One night's figures.
 
-    texts_reused: tasks with a vector that was stored already.
-    users_carried: users without changed clusters.
+    saved: units of work that a night without earlier results would also have done, by the unit.
+    seconds_saved: the time that they would have taken, by the median times of the units.
     seconds: run time of the DAG runs of each step.
     """
 
@@ -30,14 +32,14 @@ class NightFigures:
     todoist_calls_full: int
     todoist_calls_incremental: int
     texts_embedded: int
-    texts_reused: int
     users_clustered: int
-    users_carried: int
     rows_written: int
     rows_refreshed: int
     tips_written: int
     dag_runs: int
     asset_events: int
+    saved: dict[str, int]
+    seconds_saved: float
     seconds: dict[str, float]
     succeeded: bool
 
@@ -52,27 +54,33 @@ def run_night(airflow: Airflow, run_log: RunLog, started_at: datetime, print_lin
     airflow.trigger("fetch_signals")
     dag_runs = airflow.wait_for_runs(started_at, print_line)
     asset_runs = [run for run in run_log.asset_runs_since(started_at) if run.started_at >= started_at]
-    return figures(earlier, asset_runs, dag_runs, n_events=len(airflow.events_since(started_at)))
+    seconds_per_unit = {work: each.seconds_per_unit or 0.0 for work, each in run_log.throughput(utc_now()).items()}
+    n_events = len(airflow.events_since(started_at))
+    return figures(earlier, asset_runs, dag_runs, seconds_per_unit, n_events=n_events)
 
 
 def figures(
-    earlier: dict[str, AssetRun], asset_runs: Iterable[AssetRun], dag_runs: Iterable[DagRun], *, n_events: int
+    earlier: dict[str, AssetRun],
+    asset_runs: Iterable[AssetRun],
+    dag_runs: Iterable[DagRun],
+    seconds_per_unit: Mapping[str, float],
+    *,
+    n_events: int,
 ) -> NightFigures:
     """The figures of a night.
 
     earlier: each asset's last run before the night.
     asset_runs, dag_runs: of the night.
+    seconds_per_unit: of each unit of work.
     """
     tonight, ended = list(asset_runs), list(dag_runs)
     latest = earlier | {run.asset: run for run in tonight}
-    n_clustered = sum(run.n_users_computed for run in tonight if run.asset == "task_clusters")
     counts: dict[str, int] = {}
     for run in tonight:
         for name, n in run.counts.items():
             counts[name] = counts.get(name, 0) + n
     n_users = latest["todoist_tasks"].n_users if "todoist_tasks" in latest else 0
-    n_texts = latest["task_embeddings"].n_rows if "task_embeddings" in latest else 0
-    n_embedded = counts.get("texts_embedded", 0)
+    saved = _saved(latest, tonight)
     seconds: dict[str, float] = {}
     for dag_run in ended:
         seconds[dag_run.dag_id] = round(seconds.get(dag_run.dag_id, 0.0) + dag_run.seconds, 1)
@@ -81,18 +89,29 @@ def figures(
         users_failed=counts.get("users_failed", 0),
         todoist_calls_full=counts.get("todoist_calls_full", 0),
         todoist_calls_incremental=counts.get("todoist_calls_incremental", 0),
-        texts_embedded=n_embedded,
-        texts_reused=n_texts - n_embedded,
-        users_clustered=n_clustered,
-        users_carried=n_users - n_clustered,
+        texts_embedded=counts.get("texts_embedded", 0),
+        users_clustered=sum(run.n_users_computed for run in tonight if run.asset == "task_clusters"),
         rows_written=counts.get("rows_written", 0),
         rows_refreshed=counts.get("rows_refreshed", 0),
         tips_written=counts.get("tips_written", 0),
         dag_runs=len(ended),
         asset_events=n_events,
+        saved=saved,
+        seconds_saved=round(sum(n * seconds_per_unit.get(work, 0.0) for work, n in saved.items()), 1),
         seconds=seconds,
         succeeded=bool(ended) and all(dag_run.state == "success" for dag_run in ended),
     )
+
+
+def _saved(latest: Mapping[str, AssetRun], tonight: Iterable[AssetRun]) -> dict[str, int]:
+    """The units of work, by the unit, that the assets have results of and that were not done tonight."""
+    runs, saved = list(tonight), dict[str, int]()
+    for asset in GRAPH:
+        if asset.work is not None and asset.name in latest:
+            unit, last = asset.work.name, latest[asset.name]
+            n_done = sum(run.counts.get(unit, run.n_users_computed) for run in runs if run.asset == asset.name)
+            saved[unit] = max(0, (last.n_users if asset.work.per == "user" else last.n_rows) - n_done)
+    return saved
 
 
 def save_nights(nights: Iterable[NightFigures], path: Path) -> None:
@@ -118,14 +137,15 @@ def _table_rows(nights: list[NightFigures]) -> list[tuple[str, list[Any]]]:
         ("Todoist calls, full", [night.todoist_calls_full for night in nights]),
         ("Todoist calls, incremental", [night.todoist_calls_incremental for night in nights]),
         ("texts embedded", [night.texts_embedded for night in nights]),
-        ("texts reused", [night.texts_reused for night in nights]),
         ("users clustered", [night.users_clustered for night in nights]),
-        ("users carried over", [night.users_carried for night in nights]),
         ("context_store rows written", [night.rows_written for night in nights]),
         ("context_store rows only refreshed", [night.rows_refreshed for night in nights]),
         ("sets of tips written ahead", [night.tips_written for night in nights]),
         ("DAG runs", [night.dag_runs for night in nights]),
         ("asset events", [night.asset_events for night in nights]),
     ]
+    works = dict.fromkeys(work for night in nights for work, n in night.saved.items() if n)
+    rows += [(f"saved: {work.replace('_', ' ')}", [night.saved.get(work, 0) for night in nights]) for work in works]
+    rows.append(("saved: seconds of work, about", [round(night.seconds_saved) for night in nights]))
     steps = dict.fromkeys(step for night in nights for step in night.seconds)
     return rows + [(f"seconds {step}", [night.seconds.get(step, "-") for night in nights]) for step in steps]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 """The project folder."""
+
+PROGRAMS = Path(sys.executable).parent
+"""The folder of the programs of the virtual environment."""
 
 
 def display_path(path: Path) -> Path:

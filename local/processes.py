@@ -75,10 +75,15 @@ def wait_until_ready(
         time.sleep(poll_s)
 
 
-def free_port() -> int:
-    """A free port of the loopback interface."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+def free_port(preferred: int = 0) -> int:
+    """A free port of the loopback interface: the preferred one if it is free."""
+    try:
+        with socket.create_server(("127.0.0.1", preferred)) as listener:
+            return int(listener.getsockname()[1])
+    except OSError:
+        if not preferred:
+            raise
+        return free_port()
 
 
 def _stop(process: subprocess.Popen[bytes], timeout_s: float) -> None:

@@ -59,6 +59,11 @@ class Scenario:
     description: str
     asks_daily: bool = True
 
+    @property
+    def user_ids(self) -> list[str]:
+        """The ids of the users."""
+        return [user.user_id for user in self.users]
+
 
 @contextmanager
 def scenario_from_environment(
@@ -77,6 +82,18 @@ def scenario_from_environment(
         yield from _users_from_folder(Path(folder), host, port)
     else:
         yield from _sample_users(_user_count(environment.get("USERS") or _DEFAULT_USERS), host, port)
+
+
+def check_users(environment: Mapping[str, str]) -> None:
+    """Raise ScenarioError if the variables that select the users are wrong; starts nothing."""
+    if "TODOIST_API_TOKEN" in environment and not environment["TODOIST_API_TOKEN"].strip():
+        raise ScenarioError("TODOIST_API_TOKEN is empty. Set it to your token, or unset it for the sample users.")
+    if environment.get("TODOIST_API_TOKEN"):
+        return
+    if folder := environment.get("SAMPLE_USERS"):
+        _read_json(Path(folder) / "users.json", list)
+    else:
+        _user_count(environment.get("USERS") or _DEFAULT_USERS)
 
 
 def install(connection: psycopg.Connection[Any], key: str, scenario: Scenario) -> list[str]:

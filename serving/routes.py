@@ -9,7 +9,7 @@ from starlette.routing import BaseRoute, Route
 UNKNOWN = "unknown"
 """The template of all paths that belong to no route."""
 
-PUBLIC = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc"})
+PUBLIC = frozenset({"/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"})
 """The paths that need no token and are answered also under overload."""
 
 

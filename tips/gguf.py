@@ -7,6 +7,7 @@ on the loopback interface until its input ends.
 from __future__ import annotations
 
 import atexit
+import os
 import secrets
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from pydantic_ai.models import Model
 from pydantic_ai.providers.openai import OpenAIProvider
 
 from tips.bounded_http import bounded_client
-from tips.models import LlamaCppModel, LLMError
+from tips.models import LlamaCppModel, LLMError, without_retries
 
 _PREFIX = "gguf:"
 
@@ -43,6 +44,14 @@ def opened_model(name: str) -> Iterator[str | Model]:
         return
     with _running_server(_checked_path(name)) as server:
         yield server.model()
+
+
+def check_model(name: str) -> None:
+    """Raise LLMError if LLM_MODEL names a model that cannot be used, as far as can be told without a call of it."""
+    if name.startswith(_PREFIX):
+        _checked_path(name)
+    else:
+        without_retries(name)
 
 
 def lasting_model(name: str) -> str | Model:
@@ -119,7 +128,7 @@ def _serve(path: str, key: str) -> None:
     server = Server(parameters)
     print(server.listening_address, flush=True)  # noqa: T201 - the parent reads it
     sys.stdin.read()
-    del server
+    os._exit(0)  # a server that is deleted first finishes the answers under way, for minutes
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, cast
@@ -32,6 +34,18 @@ _MODEL_HELP = (
 )
 
 
+_KEY_VARIABLES = {
+    "openai": "OPENAI_API_KEY",
+    "openai-chat": "OPENAI_API_KEY",
+    "openai-responses": "OPENAI_API_KEY",
+    "anthropic": "ANTHROPIC_API_KEY",
+}
+"""The variable of the key, by provider."""
+
+_UNSET_VARIABLE = re.compile(r"Set the `(\w+)` environment variable")
+"""How pydantic-ai says that a variable of a provider is not set."""
+
+
 class LlamaCppModel(OpenAIChatModel):
     """A model in llama.cpp's server, which enforces every part of a JSON schema."""
 
@@ -53,9 +67,12 @@ def without_retries(model: str | Model, max_answer_bytes: int = MAX_ANSWER_BYTES
     """
     if isinstance(model, str) and not all(part.strip() for part in model.partition(":")[::2]):
         raise LLMError(f"LLM_MODEL={model}: expected provider:model. {_MODEL_HELP}")
+    _check_key(model)
     try:
         inferred = infer_model(model, partial(_bounded_provider, max_answer_bytes))
     except (UserError, ImportError, ValueError, TypeError) as error:
+        if unset := _UNSET_VARIABLE.match(str(error)):
+            raise LLMError(f"LLM_MODEL={model}: {unset[1]} is not set, and this provider needs it.") from None
         raise LLMError(f"LLM_MODEL={model}: {str(error).split('. ')[0].rstrip('.')}. {_MODEL_HELP}") from None
     client: Any = getattr(inferred, "client", None)
     if hasattr(client, "max_retries"):
@@ -90,6 +107,13 @@ def model_settings(model: Model, cache_key: str, *, is_flex: bool = False) -> Mo
     if is_flex:
         settings["service_tier"] = "flex"
     return cast(ModelSettings, settings)
+
+
+def _check_key(model: str | Model) -> None:
+    """Raise LLMError if the variable of the provider's key is set, but has no key in it."""
+    variable = _KEY_VARIABLES.get(model.partition(":")[0]) if isinstance(model, str) else None
+    if variable is not None and variable in os.environ and not os.environ[variable].strip():
+        raise LLMError(f"LLM_MODEL={model}: {variable} is empty. Set it to a key of the provider.")
 
 
 def _is_openai(model: Model) -> bool:

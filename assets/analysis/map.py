@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from assets.definitions import task_clusters, task_embeddings, todoist_tasks
+from assets.definitions.task_clusters import task_clusters
+from assets.definitions.task_embeddings import task_embeddings
+from assets.definitions.todoist_tasks import todoist_tasks
 from assets.engine.errors import AssetError
 from assets.engine.parquet import Shards
 from assets.engine.tables import user_rows

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory, gettempdir
 import duckdb
 import psutil
 
+from assets.analysis.name_hints import explain_name
 from assets.analysis.postgres_tables import POSTGRES_SCHEMAS, PostgresTables, postgres_views
 from assets.analysis.snapshot import Snapshot
 from assets.analysis.views import View
@@ -36,6 +37,9 @@ FILE_VIEWS = (
 )
 """Views of the files under DATA_ROOT."""
 
+_VIEW_NAMES = "SELECT replace(schema_name || '.' || view_name, 'main.', '') FROM duckdb_views() WHERE NOT internal"
+_COLUMN_NAMES = "SELECT DISTINCT column_name FROM duckdb_columns() WHERE NOT internal"
+
 _METADATA_STATEMENT = re.compile(r"\s*(describe|show)\b", re.I)
 """Statements that read names and types only, no rows."""
 
@@ -54,12 +58,37 @@ class Session:
         return result
 
     def results(self, text: str) -> Iterator[duckdb.DuckDBPyRelation]:
-        """Run statements one after the other; yield the results of statements that have one."""
+        """Run statements one after the other; yield the results of statements that have one.
+
+        Raises KeyboardInterrupt if Ctrl-C ends a statement.
+        """
         for statement in duckdb.extract_statements(text):
             with self._fresh_data(statement):
-                result = self.connection.sql(statement.query)
-                if result is not None and result.columns:
-                    yield result.materialize()  # now, because the next statement holds other files
+                result = self._result(statement)
+            if result is not None:
+                yield result
+
+    def _result(self, statement: duckdb.Statement) -> duckdb.DuckDBPyRelation | None:
+        try:
+            result = self.connection.sql(statement.query)
+            if result is None or not result.columns:
+                return None
+            return result.materialize()  # now, because the next statement holds other files
+        except (duckdb.CatalogException, duckdb.BinderException) as error:
+            raise type(error)(explain_name(str(error), *self._known_names())) from None
+        except RuntimeError as error:
+            if "interrupted" not in str(error).lower():
+                raise
+            raise KeyboardInterrupt from None
+
+    def _known_names(self) -> tuple[list[str], list[str], list[str]]:
+        """The names of all views, columns and macros."""
+        macros = "SELECT DISTINCT function_name FROM duckdb_functions() WHERE NOT internal ORDER BY 1"
+        return (
+            [name for (name,) in self.connection.execute(f"{_VIEW_NAMES} ORDER BY 1").fetchall()],
+            [name for (name,) in self.connection.execute(f"{_COLUMN_NAMES} ORDER BY 1").fetchall()],
+            [name for (name,) in self.connection.execute(macros).fetchall()],
+        )
 
     def question(self, analysis: str) -> str:
         """The question that an analysis answers."""
@@ -69,9 +98,8 @@ class Session:
 
     def names(self) -> list[str]:
         """Names of all views and columns."""
-        views = "SELECT replace(schema_name || '.' || view_name, 'main.', '') FROM duckdb_views() WHERE NOT internal"
-        columns = "SELECT column_name FROM duckdb_columns() WHERE NOT internal"
-        return [name for (name,) in self.connection.execute(f"{views} UNION {columns} ORDER BY 1").fetchall()]
+        union = f"{_VIEW_NAMES} UNION {_COLUMN_NAMES} ORDER BY 1"
+        return [name for (name,) in self.connection.execute(union).fetchall()]
 
     @contextmanager
     def _fresh_data(self, statement: duckdb.Statement) -> Iterator[None]:

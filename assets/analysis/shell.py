@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import re
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout, suppress
+from contextlib import suppress
 
 import duckdb
 
+from assets.analysis.result_text import show_result
 from assets.analysis.session import Session
 from assets.engine.errors import AssetError
 
@@ -20,9 +19,6 @@ BANNER = """DuckDB over the data of pipeline runs and requests. A statement ends
   FROM analysis.overdue;    an analysis; SHOW TABLES FROM analysis; lists all of them"""
 """Text printed when the prompt opens."""
 
-_MAX_SHOWN_ROWS = 100
-"""Rows of a result that are printed."""
-
 _TRAILING_COMMENT = re.compile(r"--[^\n]*$")
 
 
@@ -30,10 +26,10 @@ def run_shell(session: Session, read_line: Callable[[str], str]) -> Iterator[str
     """Yield texts to print, statement by statement; an error is printed and the prompt continues.
 
     read_line: returns the next line, given the prompt. EOFError ends the shell, as the line `exit` does;
-        KeyboardInterrupt discards an unfinished statement.
+        KeyboardInterrupt discards an unfinished statement, and ends a running one.
     """
     yield BANNER
-    pending = ""
+    pending, is_running = "", False
     while True:
         try:
             line = read_line("... " if pending else "sql> ")
@@ -42,22 +38,16 @@ def run_shell(session: Session, read_line: Callable[[str], str]) -> Iterator[str
             pending += line + "\n"
             if not _TRAILING_COMMENT.sub("", pending).rstrip().endswith(";"):
                 continue
+            is_running = True
             for result in session.results(pending):
-                yield format_table(result)
+                yield from show_result(result)
         except EOFError:
             return
         except KeyboardInterrupt:
-            yield ""
+            yield "the statement was ended" if is_running else ""
         except (duckdb.Error, AssetError) as error:
             yield str(error)
-        pending = ""
-
-
-def format_table(result: duckdb.DuckDBPyRelation) -> str:
-    """The result as a table as wide as the terminal."""
-    with redirect_stdout(io.StringIO()) as text:
-        result.show(max_rows=_MAX_SHOWN_ROWS, max_width=shutil.get_terminal_size((160, 40)).columns)
-    return text.getvalue().rstrip()
+        pending, is_running = "", False
 
 
 def enable_completion(names: list[str]) -> None:

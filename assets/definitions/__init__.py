@@ -1,25 +1,20 @@
-"""The seven assets of the pipeline, in reading order."""
+"""The assets of the pipeline: each module of this package defines the asset of the same name."""
 
-from assets.definitions.context_store import context_store
-from assets.definitions.task_clusters import task_clusters
-from assets.definitions.task_embeddings import task_embeddings
-from assets.definitions.tip_candidates import tip_candidates
-from assets.definitions.tip_reactions import tip_reactions
-from assets.definitions.todoist_tasks import todoist_tasks
-from assets.definitions.user_contexts import user_contexts
+from collections.abc import Iterator
+from importlib import import_module
+from pkgutil import iter_modules
+
+from assets.engine.asset import Asset
+from assets.engine.errors import GraphError
 from assets.engine.graph import Graph
 
-GRAPH = Graph.from_assets(
-    [todoist_tasks, tip_reactions, task_embeddings, task_clusters, user_contexts, context_store, tip_candidates]
-)
 
-__all__ = [
-    "GRAPH",
-    "context_store",
-    "task_clusters",
-    "task_embeddings",
-    "tip_candidates",
-    "tip_reactions",
-    "todoist_tasks",
-    "user_contexts",
-]
+def _assets() -> Iterator[Asset]:
+    for name in sorted(module.name for module in iter_modules(__path__)):
+        asset = getattr(import_module(f"{__name__}.{name}"), name, None)
+        if not isinstance(asset, Asset):
+            raise GraphError(f"assets/definitions/{name}.py defines no asset '{name}'. Give both the same name.")
+        yield asset
+
+
+GRAPH = Graph.from_assets(_assets())

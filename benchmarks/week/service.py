@@ -40,7 +40,7 @@ class ServiceConnections:
 
 def set_llm_url(url: str) -> None:
     """Set the LLM's URL in the environment of this process and of its child processes."""
-    os.environ.update({"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": "none is needed"})
+    os.environ.update({"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "none is needed"})
 
 
 def service_settings(connections: ServiceConnections) -> ServingSettings:

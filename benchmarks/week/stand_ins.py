@@ -58,6 +58,6 @@ def running_todoist_stand_in(
 
 @contextmanager
 def running_llm_stand_in() -> Iterator[str]:
-    """Run the local LLM and yield its URL."""
+    """Run the local LLM and yield its base URL, with /v1."""
     with module_process("local.llm", "--seconds", str(LLM_SECONDS)) as process:
         yield process.read_line()

@@ -127,8 +127,8 @@ def _context(version: ContextVersion | None, context_hash: str | None) -> str:
 
 
 def _describe(version: ContextVersion) -> str:
-    author = "a request" if version.author == "request" else "the pipeline"
-    return f"{version.context_hash[:12]}  {_time(version.assembled_at)}, by {author}"
+    author = {"request": "by a request", "played": "played"}.get(version.author, "by the pipeline")
+    return f"{version.context_hash[:12]}  {_time(version.assembled_at)}, {author}"
 
 
 def _time(instant: datetime) -> str:

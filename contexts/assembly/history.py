@@ -52,7 +52,8 @@ class HistoryUnreadable(Exception):
 class ContextVersion:
     """A version of a user's context.
 
-    assembled_at: the time of the assembly. materialized_at: the time of the fetch of its signals.
+    assembled_at: the time of the assembly. materialized_at: the time of the fetch of its signals. author: played if
+    it is of the past of a local run's sample users.
     """
 
     user_id: str
@@ -60,7 +61,7 @@ class ContextVersion:
     materialized_at: datetime
     context_hash: str
     context_json: str
-    author: Literal["pipeline", "request"]
+    author: Literal["pipeline", "request", "played"]
 
 
 class History:

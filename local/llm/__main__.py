@@ -1,4 +1,4 @@
-"""`python -m local.llm`: print the base URL and serve until stdin is closed."""
+"""`python -m local.llm`: print the base URL of clients, with /v1, and serve until stdin is closed."""
 
 import sys
 from argparse import ArgumentParser
@@ -11,7 +11,7 @@ def main() -> None:
     parser = ArgumentParser(prog="python -m local.llm", description=__doc__)
     parser.add_argument("--seconds", type=float, default=0.0, help="seconds before each answer")
     with running_llm(LocalLLM(seconds=parser.parse_args().seconds)) as url:
-        print(url, flush=True)
+        print(f"{url}/v1", flush=True)
         for _ in sys.stdin:
             pass
 

@@ -107,6 +107,22 @@ def unusual_texts(draw: Draw, document: Document) -> Document:
     return {**document, "items": [*document["items"], *added]}
 
 
+def noted_twice(draw: Draw, document: Document) -> Document:
+    """Three tasks of the largest project are in the inbox again, with the same words."""
+    project_id, inbox_id = _largest_project(document), document["user"]["inbox_project_id"]
+    first_order = len(_items_of(document, inbox_id)) + 1
+    added = [
+        _bare_item(
+            draw,
+            topics_by_project(document)[project_id],
+            f"{item['content'].capitalize()}!",
+            {"project_id": inbox_id, "child_order": order},
+        )
+        for order, item in enumerate(_roots(document, project_id)[:3], start=first_order)
+    ]
+    return {**document, "items": [*document["items"], *added]}
+
+
 KIND_BY_NUMBER: Mapping[int, Kind] = {
     1: shared_project,
     5: unusual_texts,
@@ -114,7 +130,9 @@ KIND_BY_NUMBER: Mapping[int, Kind] = {
     8: headers,
     9: equal_sub_tasks,
     11: offset_zone,
+    13: noted_twice,
     15: shared_project,
+    18: noted_twice,
     20: deadlines,
 }
 """The kinds by the number of the user, from 0; the accounts of other users are plain."""

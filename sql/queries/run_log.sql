@@ -109,7 +109,8 @@ WITH runs AS (
     FROM runs WHERE done ? 'todoist_calls'
 ), later AS (
     SELECT * FROM fetches WHERE started_at > (
-        SELECT min(started_at) FROM step_runs WHERE done ? 'todoist_calls' AND finished_at IS NOT NULL
+        SELECT min(started_at) FROM step_runs
+        WHERE step <> 'serving' AND done ? 'todoist_calls' AND finished_at IS NOT NULL
     )
 ), comparable AS (
     SELECT * FROM later

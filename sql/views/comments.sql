@@ -105,7 +105,7 @@ COMMENT ON COLUMN context_history.assembled_at IS 'Time at which the context was
 COMMENT ON COLUMN context_history.materialized_at IS 'Time at which the signals of the context were fetched [UTC]';
 COMMENT ON COLUMN context_history.context_hash IS 'Hash of context_json [sha256, hex]';
 COMMENT ON COLUMN context_history.context_json IS 'Context of the user; an LLM was told the part of it that nobody else may have written [JSON]';
-COMMENT ON COLUMN context_history.author IS 'Writer of the version: pipeline (night in old files) or request';
+COMMENT ON COLUMN context_history.author IS 'Writer of the version: pipeline (night in old files), request, or played (past of sample users)';
 COMMENT ON COLUMN context_history.day IS 'Day on which the context was assembled [UTC]';
 COMMENT ON COLUMN context_history.shard IS 'Shard of the user: users of a shard are computed and stored together';
 

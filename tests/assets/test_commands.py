@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -258,7 +259,6 @@ def test_why_a_context_changed(run_command: RunCommand, world: World) -> None:
     assert re.search(r"'call the dentist'.*today", output)
     assert "buy milk" in output
     assert output.index("first context") < output.index("'buy milk'")
-    assert "no context is stored" in run_command("why", "nobody")
 
 
 def test_versions_in_sql(run_command: RunCommand, world: World) -> None:
@@ -300,6 +300,32 @@ def test_map(run_command: RunCommand, world: World, tmp_path: Path) -> None:
         assert "2 tasks" in run_command("map", "ann", str(tmp_path / name))
         assert (tmp_path / name).read_bytes().startswith(begins)
     assert "no clustered tasks" in run_command("map", "nobody", fails=True)
+
+
+def test_a_map_without_a_file(run_command: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a file `map` writes into the folder .local/maps."""
+    run_command("materialize")
+    monkeypatch.chdir(tmp_path)
+    assert run_command("map", "ann").startswith(".local/maps/ann.png: 2 tasks")
+    assert (tmp_path / ".local" / "maps" / "ann.png").exists()
+
+
+def test_whole_results(run_command: RunCommand) -> None:
+    """A result that is not for a terminal has all rows and columns, as a table, as CSV or as JSON."""
+    statement = "SELECT range AS n, 'a, \"b\"' AS text, NULL AS none, DATE '2026-11-23' AS day FROM range(2000)"
+    table = run_command("sql", statement)
+    assert all(f" {n} " in table for n in (0, 500, 1000, 1999))
+    header, first, *_, last = run_command("sql", "--format", "csv", statement).splitlines()
+    assert (header, first) == ("n,text,none,day", '0,"a, ""b""",,2026-11-23')
+    assert last.startswith("1999,")
+    rows = json.loads(run_command("sql", "--format", "json", statement))
+    assert rows[1999] == {"n": 1999, "text": 'a, "b"', "none": None, "day": "2026-11-23"}
+    assert json.loads(run_command("sql", "--format", "json", "SELECT 1 AS n WHERE FALSE")) == []
+
+
+def test_why_of_an_unknown_user(run_command: RunCommand) -> None:
+    """`why` of a user who does not exist fails, and says where users are listed."""
+    assert "there is no user 'nobody'" in run_command("why", "nobody", fails=True)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from scribe import Scribe, ask_daily
 from world import NOON, World, run_step
 
 from assets.__main__ import main
-from assets.definitions import GRAPH, todoist_tasks
+from assets.definitions import GRAPH
+from assets.definitions.todoist_tasks import todoist_tasks
 from assets.engine.erase import erase
 from assets.engine.graph import Graph
 from assets.engine.index import Index

@@ -12,7 +12,9 @@ import psycopg
 import pytest
 from world import WordVectors
 
-from assets.definitions import task_clusters, task_embeddings, user_contexts
+from assets.definitions.task_clusters import task_clusters
+from assets.definitions.task_embeddings import task_embeddings
+from assets.definitions.user_contexts import user_contexts
 from assets.engine.hashing import shard_of
 from benchmarks.pipeline import AssetCost, MemoryMeter, Pipeline, total_count
 from benchmarks.report import BenchFigures, NightCosts, read_figures, save_figures

@@ -17,8 +17,10 @@ from contexts.settings import (
     DatabaseSettings,
     Settings,
     SettingsError,
+    misspelt_names,
     read_settings,
 )
+from serving.settings import ServingSettings
 
 REPOSITORY = Path(__file__).parents[2]
 CANARY = "canary-4711"
@@ -194,3 +196,27 @@ class TestCredentialKeys:
     def test_no_key(self, refused: Refused, environment: dict[str, str]) -> None:
         """Without a key the message names the command that creates one."""
         assert "python -m contexts accounts new-key" in refused(CredentialSettings, **environment)
+
+
+class TestMisspeltNames:
+    @pytest.mark.parametrize(
+        ("variable", "meant"),
+        [
+            ("N_SHARD", "N_SHARDS"),
+            ("NSHARDS", "N_SHARDS"),
+            ("LLM_MODLE", "LLM_MODEL"),
+            ("EMBEDDING_DEVISE", "EMBEDDING_DEVICE"),
+            ("DATABSE_URL", "DATABASE_URL"),
+            ("max_request", "MAX_REQUESTS"),
+        ],
+    )
+    def test_near(self, variable: str, meant: str) -> None:
+        """A name with a letter too many, too few or wrong is reported with the name that was meant."""
+        [sentence] = misspelt_names([variable, "N_SHARDS", "HOME"], ServingSettings)
+        assert sentence == f"{variable}: there is no such setting. Did you mean {meant}?"
+
+    def test_other_names(self) -> None:
+        """Settings in any case, settings of the other program, and variables of other programs are not reported."""
+        usual = ("HOME", "USER", "PATH", "LOG_LEVEL", "AIRFLOW_HOME", "OPENAI_API_KEY", "PYTHONPATH", "n_shards")
+        service = [name.upper() for name in ServingSettings.model_fields]
+        assert list(misspelt_names([*usual, *service])) == []

@@ -582,7 +582,7 @@ class TestBatches:
 
 
 def test_separate_process() -> None:
-    """`python -m local.llm` prints its URL, answers after the given seconds, and ends when stdin is closed."""
+    """`python -m local.llm` prints the base URL of clients, answers slowly, and ends when stdin is closed."""
     with subprocess.Popen(
         [sys.executable, "-m", "local.llm", "--seconds", "0.2"],
         cwd=Path(__file__).parents[2],
@@ -591,7 +591,9 @@ def test_separate_process() -> None:
         text=True,
     ) as process:
         assert process.stdin and process.stdout
-        url = process.stdout.readline().strip()
+        base_url = process.stdout.readline().strip()
+        assert base_url.endswith("/v1")
+        url = base_url.removesuffix("/v1")
         began = monotonic()
         Client(LocalLLM(), url).ask()
         assert monotonic() - began >= 0.2

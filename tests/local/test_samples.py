@@ -334,6 +334,17 @@ def test_equal_sub_tasks(users: list[SampleUser]) -> None:
         assert sum(len(parents) == 2 for parents in words.values()) == 2
 
 
+def test_noted_twice(users: list[SampleUser]) -> None:
+    """Three tasks are in the inbox again, with the same words."""
+    documents = documents_of_kind(users, "noted_twice")
+    assert documents
+    for document in documents:
+        inbox_id = document["user"]["inbox_project_id"]
+        others = {item["content"].casefold() for item in document["items"] if item["project_id"] != inbox_id}
+        inbox = [item["content"] for item in document["items"] if item["project_id"] == inbox_id]
+        assert len([text for text in inbox if text.removesuffix("!").casefold() in others]) == 3
+
+
 def test_unusual_texts(users: list[SampleUser]) -> None:
     """HTML escapes, six lone escaped links, a link with brackets in its text, emoji and directional marks occur."""
     for document in documents_of_kind(users, "unusual_texts"):

@@ -129,6 +129,15 @@ class TestReaction:
 
 
 class TestToken:
+    def test_description_of_the_api(self, service: Service) -> None:
+        """The start page leads to /docs, which names each route, and loads nothing from other servers."""
+        start = service.request("GET", "/", headers={"Authorization": ""})
+        assert (start.status, start.headers["location"]) == (307, "/docs")
+        page = service.request("GET", "/docs", headers={"Authorization": ""})
+        assert page.status == 200
+        assert "POST /v1/users/{user_id}/tip" in page.text
+        assert "http" not in page.text
+
     def test_all_addresses(self, service: Service) -> None:
         """Every address of the document needs a token, except those for the platform."""
         paths = service.request("GET", "/openapi.json").body["paths"]

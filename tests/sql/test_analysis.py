@@ -292,7 +292,7 @@ def test_shard_sizes(ask: Ask, world: World, account: Any) -> None:
 def test_every_question_is_tested() -> None:
     """Each file of `sql/analysis` has a test of its name here, and its question is in the README."""
     tested = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
-    readme = (ROOT.parent / "README.md").read_text()
+    readme = (ROOT.parent / "docs" / "analysts.md").read_text()
     for path in (ROOT / "analysis").glob("*.sql"):
         assert path.stem in tested
         assert f"| `{path.stem}` | {path.read_text().splitlines()[0].removeprefix('-- ')} |" in readme

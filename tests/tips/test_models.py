@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic_ai import NativeOutput, ToolOutput
 
-from tips.models import is_native, model_settings, output_type, without_retries
+from tips.models import LLMError, is_native, model_settings, output_type, without_retries
 
 SCHEMA = {"type": "object", "properties": {"candidates": {"type": "array", "items": {"type": "string"}}}}
 
@@ -60,3 +60,18 @@ def test_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings["openai_prompt_cache_key"] == "tips-1"
     monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:8080/v1")
     assert "openai_prompt_cache_key" not in model_settings(without_retries("openai-chat:local"), "tips-1")
+
+
+@pytest.mark.parametrize("key", ["", " "])
+def test_empty_key(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """An empty key is refused with the name of its variable."""
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(LLMError, match="OPENAI_API_KEY is empty"):
+        without_retries("openai:gpt-5-mini")
+
+
+def test_missing_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider without its key is refused with the name of the variable."""
+    monkeypatch.delenv("ANTHROPIC_API_KEY")
+    with pytest.raises(LLMError, match="ANTHROPIC_API_KEY is not set"):
+        without_retries("anthropic:claude-haiku-4-5")

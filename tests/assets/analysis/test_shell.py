@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import re
+import select
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,6 +81,44 @@ def test_long_results_are_cut(analyst: Session) -> None:
     assert re.search(r"2.?000 rows", text)
 
 
+def test_narrow_terminal(analyst: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If columns do not fit into the terminal, each row is printed as lines of a column and its value."""
+    monkeypatch.setenv("COLUMNS", "60")
+    [*records], _ = run_lines(analyst, "SELECT * FROM catalog WHERE view_name = 'todoist_tasks' LIMIT 2;")
+    assert len(records) == 2
+    assert re.search("^ *view_name = todoist_tasks$", records[0], re.MULTILINE)
+    assert re.search("^ *meaning = .", records[0], re.MULTILINE)
+
+
+def test_many_records(analyst: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many rows the first hundred are printed as lines, and how to get the others."""
+    monkeypatch.setenv("COLUMNS", "40")
+    [*records, last], _ = run_lines(
+        analyst, f"SELECT {', '.join(f'range AS column_{n}' for n in range(9))} FROM range(101);"
+    )
+    assert len(records) == 100
+    assert "--format csv" in last
+
+
+@pytest.mark.parametrize(
+    ("statement", "hint"),
+    [
+        ("FROM overdu", "Did you mean analysis.overdue?"),
+        ("FROM analysis.overdues", "Did you mean analysis.overdue?"),
+        ("FROM tasks_embeddings", "Did you mean task_embeddings?"),
+        ("FROM enums", "SHOW ALL TABLES lists the views."),
+        ("SELECT user_idd FROM todoist_tasks", "user_id"),
+        ("SELECT t.user_idd FROM todoist_tasks t", "Did you mean user_id?"),
+        ("SELECT is_welcom('done')", "Did you mean is_welcome?"),
+    ],
+)
+def test_a_misspelt_name(analyst: Session, statement: str, hint: str) -> None:
+    """A misspelt name of a view, column or macro is answered with the nearest one of ours."""
+    [message], _ = run_lines(analyst, f"{statement};")
+    assert hint in message
+    assert "pg_" not in message
+
+
 def test_names_are_completed(analyst: Session) -> None:
     """The tab key completes names of views and columns."""
     readline = pytest.importorskip("readline")
@@ -86,3 +129,32 @@ def test_names_are_completed(analyst: Session) -> None:
     assert complete("propens", 0) == "propensity"
     assert complete("propens", 1) is None
     readline.set_completer(None)
+
+
+def test_ctrl_c_ends_the_statement_only(tmp_path: Path) -> None:
+    """Ctrl-C ends a running statement; the session answers the next one."""
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execve(sys.executable, [sys.executable, "-m", "assets", "sql"], {**os.environ, "DATA_ROOT": str(tmp_path)})
+    read_until(terminal, b"sql> ")
+    for _ in range(30):  # on a busy machine Ctrl-C may come before the statement has begun
+        os.write(terminal, b"SELECT count(*) FROM range(100000000000) a, range(100000) b WHERE a.range % 7 = 3;\n")
+        read_until(terminal, b"= 3;")
+        time.sleep(1)
+        os.write(terminal, b"\x03")
+        if b"the statement was ended" in read_until(terminal, b"sql> "):
+            break
+    os.write(terminal, b"SELECT 40 + 2 AS answer;\n")
+    assert b" 42 " in read_until(terminal, "└".encode())
+    os.write(terminal, b"exit\n")
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def read_until(terminal: int, end: bytes) -> bytes:
+    """The output of a terminal up to a text; raises TimeoutError if it does not come."""
+    output = b""
+    while end not in output:
+        if not select.select([terminal], [], [], 60)[0]:
+            raise TimeoutError(output.decode())
+        output += os.read(terminal, 4096)
+    return output

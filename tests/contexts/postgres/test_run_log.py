@@ -108,6 +108,15 @@ def test_experience_of_changes(run_log: RunLog) -> None:
     assert run_log.throughput(now, "likely")["texts_embedded"].units_per_user == 3
 
 
+def test_requests_before_the_first_run(run_log: RunLog) -> None:
+    """A day of requests before the first run of the pipeline is no experience of changes."""
+    calls = {"todoist_calls": 3}
+    run_log.finish_step_run(StepRun("2026-11-22", "serving", AT - HOUR, AT - HOUR, 3, {}, calls, {}, {}))
+    fetch_and_embed(run_log, 1, "all", 746)
+    throughput = run_log.throughput(AT + timedelta(days=1), "all")
+    assert throughput["texts_embedded"].units_per_user is None
+
+
 def test_waits(run_log: RunLog) -> None:
     """A wait begins with the first run that waits, and ends with the first one that does not."""
     run_log.record_waits("compute_context", [0, 1], [0, 1], AT)
