@@ -25,6 +25,10 @@ NOMIC = "nomic-ai/nomic-embed-text-v1.5"
 NOMIC_REVISION = "e5cf08aadaa33385f5990def41f7a23405aec398"
 
 
+EventsMode = Literal["off", "hints", "trusted"]
+"""How far events of Todoist's webhooks are believed: not at all, their silence, or their contents, too."""
+
+
 class SettingsError(Exception):
     """A setting is missing or invalid; the message names every such setting and its allowed values."""
 
@@ -79,6 +83,12 @@ class SharedSettings(BaseSettings):
         None, description="Client ID of the OAuth app, needed only for accounts with refresh tokens."
     )
     todoist_client_secret: SecretStr | None = Field(None, description="Client secret of the OAuth app.")
+
+    todoist_events: EventsMode = Field(
+        "off",
+        description="How far events of Todoist's webhooks are believed, while audits confirm them: off; hints: a user"
+        " without an event has no change, and one with an event is fetched; trusted: changes are taken from events.",
+    )
 
     @field_validator("todoist_api_url")
     @classmethod
@@ -147,6 +157,13 @@ class Settings(SharedSettings):
         ge=2**16,
         le=2**30,
         description="Largest response of Todoist that a run reads, decompressed, such as 128MiB.",
+    )
+    event_miss_bound: float = Field(
+        0.02,
+        gt=0,
+        le=0.5,
+        description="Share of changes that Todoist's events may miss; if more is possible by the audits, events are"
+        " not believed.",
     )
     todoist_concurrency: int = Field(8, ge=1, le=64, description="Maximum concurrent Todoist calls in one task.")
     tips_ahead_value: float = Field(

@@ -13,6 +13,7 @@ from psycopg.types.json import Jsonb
 
 from contexts.clock import CLOCK_DIFFERENCE, Clock, latest_instant
 from contexts.postgres.sql import queries, rows
+from contexts.settings import EventsMode
 from contexts.todoist.credentials import CredentialCipher, Credentials, CredentialsError
 from contexts.todoist.mirror import Directory
 from contexts.todoist.zones import valid_zone
@@ -129,6 +130,7 @@ class Accounts:
         *,
         scope: FetchScope = FetchScope.ALL,
         sla: timedelta = timedelta(hours=6),
+        events: EventsMode = "off",
         shard: int | None = None,
         n_shards: int = 1,
     ) -> Mapping[str, datetime]:
@@ -136,7 +138,7 @@ class Accounts:
 
         The rule is documented at the statement `users_due`.
 
-        sla: maximum age of a context at the user's next request.
+        sla: maximum age of a context at the user's next request. events: what is believed of Todoist's events.
         shard: restricts the result to one of `n_shards`; None means all.
         """
         refetch_before, idle_refetch_before = {
@@ -153,6 +155,9 @@ class Accounts:
             refetch_before=refetch_before,
             idle_refetch_before=idle_refetch_before,
             idle_since=now - IDLE_AFTER,
+            believes_events=events != "off",
+            heeds_hints=events == "hints",
+            spares_covered=events != "off" and scope is FetchScope.NIGHTLY,
             shard=shard,
             n_shards=n_shards,
         )
@@ -206,7 +211,11 @@ class Accounts:
         run, `confirm_refusals` or `discard_refusals` with the same instant.
         """
         latest = latest_instant(self._clock)
-        fetched = [{**_to_row(sync_state, observed_at), "latest": latest} for sync_state in sync_states]
+        synced_at = max(observed_at, self._clock()) if self._clock else observed_at
+        fetched = [
+            {**_to_row(sync_state, observed_at), "latest": latest, "synced_at": synced_at}
+            for sync_state in sync_states
+        ]
         with self._connection.transaction():
             if fetched:
                 self._sql.save_observation(self._connection, fetched)

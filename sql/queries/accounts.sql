@@ -14,7 +14,7 @@ SET credentials = excluded.credentials, connection_number = excluded.connection_
     connected_at = greatest(excluded.connected_at,
                             CASE WHEN a.connected_at <= :latest THEN a.connected_at END,
                             CASE WHEN a.observed_at <= :latest THEN a.observed_at + INTERVAL '1 microsecond' END),
-    sync_token = NULL, directory = '{}', rows_digest = NULL, observed_at = NULL,
+    sync_token = NULL, directory = '{}', rows_digest = NULL, observed_at = NULL, events_confirmed_at = NULL,
     auth_failures = 0, refused_at = NULL, pending_refused_at = NULL, connected = TRUE;
 
 -- name: remove_user!
@@ -38,10 +38,12 @@ UPDATE users SET active = :active WHERE user_id = :user_id;
 -- name: users_due
 -- Active, connected users to fetch in the run at :now, if the next run is at :next_run_at. A user is due in two cases:
 -- 1. The user was never fetched, or last fetched before :refetch_before (before :idle_refetch_before if the user was
---    created, and last asked for a tip, before :idle_since). If both are NULL, this case is off.
+--    created, and last asked for a tip, before :idle_since). If both are NULL, this case is off. If :spares_covered, users
+--    whom trusted events cover are due only for their next audit.
 -- 2. The user is likely to ask before :next_run_at, because of an answered request at that local time in the last seven
---    days, and the context would then be older than :sla, with a tolerance of 30 minutes. A context that becomes invalid
---    before that request, at the user's midnight, is left out: a fetch now would not help.
+--    days, and the context would then be known as of more than :sla before, with a tolerance of 30 minutes; or, if
+--    :heeds_hints, a trusted event tells of a change. A context that becomes invalid before that request, at the user's
+--    midnight, is left out: a fetch now would not help.
 -- An instant after :latest counts for nothing: it is from before the clock was set back.
 -- The users of one shard of :n_shards, or of all shards if :shard is NULL.
 SELECT u.user_id, known.observed_at
@@ -50,31 +52,43 @@ CROSS JOIN LATERAL (
     SELECT CASE WHEN a.observed_at <= :latest THEN a.observed_at END AS observed_at,
            CASE WHEN c.materialized_at <= :latest THEN c.materialized_at END AS materialized_at
 ) known
+CROSS JOIN LATERAL known_as_of(a, greatest(known.materialized_at, known.observed_at), :believes_events) fresh
+CROSS JOIN LATERAL (
+    SELECT CASE WHEN :spares_covered AND h.is_trusted AND is_covered(a)
+                THEN :now - h.audit_every + INTERVAL '4 hours' END AS audit_before,
+           :heeds_hints AND h.is_trusted AND is_covered(a) AND EXISTS (
+               SELECT FROM todoist_events e
+               WHERE e.user_id = a.user_id AND e.connection_number = a.connection_number
+                 AND e.received_at >= known.observed_at) AS is_hint
+    FROM todoist_channel h
+) told
 WHERE u.active AND a.connected
   AND (:shard::INTEGER IS NULL OR mod(u.shard_key, :n_shards) = :shard)
   AND (coalesce(known.observed_at, '-infinity') < CASE
       WHEN u.created_at >= :idle_since
            OR EXISTS (SELECT FROM decisions d
                       WHERE d.user_id = u.user_id AND d.decided_at >= :idle_since AND d.delivered)
-      THEN :refetch_before::TIMESTAMPTZ ELSE :idle_refetch_before::TIMESTAMPTZ END
+      THEN least(:refetch_before::TIMESTAMPTZ, told.audit_before) ELSE :idle_refetch_before::TIMESTAMPTZ END
     OR EXISTS (
       SELECT FROM decisions d, next_ask(d.decided_at, :now, u.timezone) AS likely_at
       WHERE d.user_id = u.user_id AND d.delivered
         AND d.decided_at >= :now - INTERVAL '7 days' AND d.decided_at < :now
         AND likely_at < :next_run_at
-        AND likely_at + INTERVAL '30 minutes' > coalesce(
-            greatest(known.materialized_at, known.observed_at) + :sla::INTERVAL, '-infinity')
+        AND (told.is_hint
+             OR likely_at + INTERVAL '30 minutes' > coalesce(fresh.known_as_of + :sla::INTERVAL, '-infinity'))
         AND (c.valid_until IS NULL OR c.valid_until <= :now OR c.valid_until > likely_at)
   ))
 ORDER BY u.user_id;
 
 -- name: users_observed
 -- Every user that was ever fetched: the instant of the last fetch, and whether the stored context is older, or is later
--- than :latest and so from before the clock was set back.
+-- than :latest and so from before the clock was set back, or lacks an event that the stored tasks contain.
 -- The users of one shard of :n_shards, or of all shards if :shard is NULL.
 SELECT a.user_id, a.observed_at,
        a.observed_at > coalesce(c.materialized_at, '-infinity')
-           OR c.materialized_at > :latest::TIMESTAMPTZ AS is_newer
+           OR c.materialized_at > :latest::TIMESTAMPTZ
+           OR EXISTS (SELECT FROM todoist_events e
+                      WHERE e.user_id = a.user_id AND e.folded_form = e.received_at) AS is_newer
 FROM todoist_accounts a JOIN users u USING (user_id) LEFT JOIN context_store c USING (user_id)
 WHERE a.observed_at IS NOT NULL
   AND (:shard::INTEGER IS NULL OR mod(u.shard_key, :n_shards) = :shard)
@@ -119,6 +133,7 @@ UPDATE todoist_accounts
 SET sync_token = :sync_token, directory = :directory, rows_digest = :rows_digest,
     observed_at = greatest(:observed_at, CASE WHEN observed_at <= :latest THEN observed_at END,
                            CASE WHEN connected_at <= :latest THEN connected_at END),
+    synced_at = :synced_at,
     connected_at = CASE WHEN connected_at > :latest THEN :observed_at ELSE connected_at END,
     auth_failures = 0, pending_refused_at = NULL
 WHERE user_id = :user_id AND connection_number = :connection_number;
