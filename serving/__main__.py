@@ -24,6 +24,7 @@ from serving.auth import BearerAuth
 from serving.background import run_periodically
 from serving.candidate_source import CandidateSource, LLMWaits
 from serving.candidate_writer import CandidateWriter, Writings
+from serving.channel import ChannelWatch
 from serving.connections import ConnectionTable
 from serving.decide import Decider
 from serving.gate import Gate
@@ -58,6 +59,7 @@ _IGNORE_INTERVAL_S = 300.0
 _RETENTION_INTERVAL_S = 600.0
 _MARK_INTERVAL_S = 1.0
 _LOOK_INTERVAL_S = 3.0
+_WATCH_INTERVAL_S = 60.0
 _LAST_MARKS_S = (CLEANUP_S - LAST_RESORT_S) / 2
 """Time for the last marks; the server's shutdown can use a part of its cleanup time for requests that it cancels."""
 
@@ -137,6 +139,7 @@ async def open_app(
                 n_connections=settings.database_connections,
                 timeout_s=timeout_s,
                 reaction_days=settings.reaction_days,
+                believes_events=settings.todoist_events != "off",
             )
         )
         await check_database(store.pool, cipher, store.report)
@@ -206,6 +209,9 @@ async def open_app(
         periods = Periods(settings.decision_days, settings.llm_call_days, settings.reaction_days)
         retention = Retention(store.pool, periods, metrics, clock)
         await stack.enter_async_context(run_periodically("deleting old rows", _RETENTION_INTERVAL_S, retention.sweep))
+        if settings.todoist_events != "off":
+            watch = ChannelWatch(store.pool, metrics, clock)
+            await stack.enter_async_context(run_periodically("watching events", _WATCH_INTERVAL_S, watch.look))
         auth = BearerAuth([token.get_secret_value() for token in settings.service_tokens])
         readiness = await stack.enter_async_context(Readiness.connected(url, POLICY))
         limits, undelivered = settings.gate_limits, store.deliveries.undelivered

@@ -16,7 +16,6 @@ from pydantic import BaseModel, Field
 from starlette.responses import PlainTextResponse, Response
 
 from contexts.assembly.model import UserContext
-from contexts.assembly.store import is_fresh
 from contexts.user_ids import MAX_USER_ID_CHARS, check_user_id
 from serving.auth import BearerAuth
 from serving.batcher import Overloaded
@@ -31,7 +30,7 @@ from serving.problems import Problem, ProblemHandlers, add_problem_handlers, err
 from serving.readiness import Readiness, database_problem
 from serving.recommend import NoContext, Recommender, UnknownUser
 from serving.routes import RouteTable
-from serving.store import ContextSource, LLMStatus
+from serving.store import ContextSource, KnownBy, LLMStatus
 from tips.served import ServedTip
 
 UserId = Annotated[str, Path(max_length=MAX_USER_ID_CHARS)]
@@ -47,7 +46,11 @@ class TipAnswer(BaseModel):
         " stale: older than the SLA, because it could not be assembled again; none: no context can be used."
     )
     age_seconds: float | None = Field(
-        description="Seconds since the user's tasks were fetched; null without a context."
+        description="Seconds since the instant as of which the user's tasks are known; null without a context."
+    )
+    known_by: KnownBy = Field(
+        description="What tells that instant. fetch: the last fetch; events: Todoist's webhooks, which report changes"
+        " and have reported none since."
     )
     llm: LLMStatus = Field(
         description="called: the LLM wrote candidates while this request waited; skipped: candidates that it wrote"
@@ -79,6 +82,7 @@ class ContextAnswer(BaseModel):
     context: UserContext
     context_hash: str
     age_seconds: float
+    known_by: KnownBy
     is_fresh: bool
 
 
@@ -103,14 +107,15 @@ class Endpoints:
     async def context(self, user_id: str) -> bytes:
         """The stored context, its hash and its age."""
         _check_user_id(user_id)
-        stored = await self._in_time(self.recommender.context(user_id))
+        stored, user = await self._in_time(self.recommender.context(user_id))
         now = self.recommender.clock()
         return orjson.dumps(
             {
                 "context": orjson.Fragment(stored.context_json),
                 "context_hash": stored.context_hash,
-                "age_seconds": (now - stored.materialized_at).total_seconds(),
-                "is_fresh": is_fresh(stored.materialized_at, stored.valid_until, now, self.recommender.timing.sla),
+                "age_seconds": (now - (user.known_as_of or stored.materialized_at)).total_seconds(),
+                "known_by": user.known_by,
+                "is_fresh": user.is_fresh(now, self.recommender.timing.sla),
             }
         )
 
@@ -274,6 +279,7 @@ def _body(answer: Answer) -> bytes:
             "tip": orjson.Fragment(answer.tip),
             "source": answer.source,
             "age_seconds": answer.age_seconds,
+            "known_by": answer.known_by,
             "llm": answer.llm,
             "context_hash": answer.context_hash,
             "policy_version": answer.policy_version,

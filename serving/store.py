@@ -30,6 +30,9 @@ from tips.sets import CandidateOrigin, CandidateSet, next_midnight
 
 ContextSource = Literal["stored", "inline", "stale", "none"]
 LLMStatus = Literal["called", "skipped", "fallback"]
+KnownBy = Literal["fetch", "events"]
+"""What tells as of when a context is known: a fetch, or the silence of trusted events since."""
+
 CallPlace = Literal["request", "behind", "ahead"]
 """Where the LLM is called: while a request waits for it, behind an answer, or ahead of any request."""
 
@@ -58,7 +61,8 @@ class UserState:
 
     connection_number: of the Todoist account that the context and the candidates are from; None if the user is
     inactive or not connected, and then there are none. is_refused: whether Todoist refused the account in the last
-    run that asked it.
+    run that asked it. materialized_at: the time of the fetch of the context's signals. known_as_of: the context shows
+    the user's tasks as they were then; None without a context.
     """
 
     user_id: str
@@ -68,6 +72,8 @@ class UserState:
     materialized_at: datetime | None
     valid_until: datetime | None
     context_hash: str | None
+    known_as_of: datetime | None
+    known_by: KnownBy
     last_candidates: CandidateSet | None
 
     @property
@@ -81,12 +87,12 @@ class UserState:
         return _zone(self.timezone)
 
     def age(self, now: datetime) -> timedelta | None:
-        """The time since the user's signals were fetched; None without a context."""
-        return now - self.materialized_at if self.materialized_at else None
+        """The time since the user's signals were known; None without a context."""
+        return now - self.known_as_of if self.known_as_of else None
 
     def is_fresh(self, now: datetime, sla: timedelta) -> bool:
         """Whether there is a context that may be used."""
-        return self.materialized_at is not None and is_fresh(self.materialized_at, self.valid_until, now, sla)
+        return self.known_as_of is not None and is_fresh(self.known_as_of, self.valid_until, now, sla)
 
     def current_candidates(self, now: datetime) -> CandidateSet | None:
         """The last candidates, if they were made for the stored context and this day, and are not yet to be replaced.
@@ -101,12 +107,23 @@ class UserState:
 
     def without_context(self) -> UserState:
         """The same user without a context and candidates."""
-        return replace(self, materialized_at=None, valid_until=None, context_hash=None, last_candidates=None)
-
-    def with_context(self, stored: StoredContext) -> UserState:
-        """The same user with another context."""
         return replace(
             self,
+            materialized_at=None,
+            valid_until=None,
+            context_hash=None,
+            known_as_of=None,
+            known_by="fetch",
+            last_candidates=None,
+        )
+
+    def with_context(self, stored: StoredContext) -> UserState:
+        """The same user with another context; events tell of it only if it was read as the same one."""
+        is_same = (stored.materialized_at, stored.context_hash) == (self.materialized_at, self.context_hash)
+        return replace(
+            self,
+            known_as_of=self.known_as_of if is_same else stored.materialized_at,
+            known_by=self.known_by if is_same else "fetch",
             materialized_at=stored.materialized_at,
             valid_until=stored.valid_until,
             context_hash=stored.context_hash,
@@ -154,6 +171,7 @@ class Store:
         report: Report,
         max_wait_s: float,
         reaction_days: int = 90,
+        believes_events: bool = False,
     ) -> None:
         """decision_pool: for the log of decisions; its commits need not wait for the disk.
 
@@ -161,8 +179,10 @@ class Store:
         report: called for each row that cannot be read.
         max_wait_s: time that a read or a decision may wait for its statement; beyond it new ones are refused.
         reaction_days: number of days of reactions in a context.
+        believes_events: whether the silence of trusted events counts as freshness.
         """
         self.pool = pool
+        self._believes_events = believes_events
         self.deliveries = deliveries
         self.report = report
         self._metrics = metrics
@@ -332,7 +352,7 @@ class Store:
             return bool(await _SQL.remove_user(connection, user_id=user_id))
 
     async def _read_users(self, user_ids: Sequence[str]) -> list[UserState | None]:
-        rows = await self.pool.fetch(_READ_USERS, list(set(user_ids)))
+        rows = await self.pool.fetch(_READ_USERS, self._believes_events, list(set(user_ids)))
         users = {row[0]: self._user_state(row) for row in rows}
         return [users.get(user_id) for user_id in user_ids]
 
@@ -345,10 +365,19 @@ class Store:
         return [None] * len(decisions)
 
     def _user_state(self, row: Sequence[Any]) -> UserState:
-        user_id, timezone, number, is_refused, materialized_at, valid_until, context_hash, *candidates = row
-        last = self._candidates(*candidates) if candidates[0] is not None else None
+        user_id, timezone, number, is_refused, materialized_at, valid_until, context_hash, *more = row
+        known_as_of, known_by, *candidates = more
         return UserState(
-            user_id, timezone, number, bool(is_refused), materialized_at, valid_until, context_hash, last
+            user_id,
+            timezone,
+            number,
+            bool(is_refused),
+            materialized_at,
+            valid_until,
+            context_hash,
+            known_as_of,
+            known_by,
+            self._candidates(*candidates) if candidates[0] is not None else None,
         )
 
     def _candidates(self, set_id: UUID, *columns: Any) -> CandidateSet | None:
@@ -378,9 +407,15 @@ def _zone(name: str) -> ZoneInfo:
 
 @asynccontextmanager
 async def open_store(
-    url: str, metrics: Metrics, *, n_connections: int, timeout_s: float, reaction_days: int = 90
+    url: str,
+    metrics: Metrics,
+    *,
+    n_connections: int,
+    timeout_s: float,
+    reaction_days: int = 90,
+    believes_events: bool = False,
 ) -> AsyncIterator[Store]:
-    """A store with pools of its own. timeout_s: upper bound for each statement."""
+    """A store with pools of its own. timeout_s: upper bound for each statement. believes_events: see `Store`."""
     # A decision lost in a crash of Postgres costs one reward; waiting for the disk would cost every request.
     asynchronous = {"synchronous_commit": "off"}
     async with (
@@ -396,6 +431,7 @@ async def open_store(
             report=counted_in(metrics),
             max_wait_s=max_wait_s,
             reaction_days=reaction_days,
+            believes_events=believes_events,
         )
         store.show()
         yield store

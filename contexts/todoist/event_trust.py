@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 from math import log
 
-from scipy.special import betaincinv
-
 CONFIDENCE = 0.95
 """The probability with which the miss rate is below its bound."""
 
@@ -29,6 +27,8 @@ def miss_rate_bound(n_changes: int, n_missed: int) -> float:
     """Return the upper end of the one-sided 95 % interval of the miss rate (Clopper and Pearson, 1934)."""
     if n_missed >= n_changes:
         return 1.0
+    from scipy.special import betaincinv  # a second and 30 MB, which the service would pay for nothing
+
     return float(betaincinv(n_missed + 1, n_changes - n_missed, CONFIDENCE))
 
 

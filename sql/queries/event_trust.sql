@@ -111,26 +111,26 @@ UPDATE todoist_accounts SET events_confirmed_at = NULL WHERE user_id = ANY(:user
 -- Returns whether the channel is alive, whether it is trusted, and whether trust ended now.
 WITH channel AS MATERIALIZED (SELECT * FROM todoist_channel FOR UPDATE),
 lag AS (
-    SELECT CASE WHEN EXISTS (SELECT FROM event_arrivals WHERE received_at < :now - INTERVAL '7 days')
+    SELECT CASE WHEN EXISTS (SELECT FROM event_arrivals WHERE received_at < :now::TIMESTAMPTZ - INTERVAL '7 days')
            THEN INTERVAL '7 days' ELSE INTERVAL '1 day' END AS shift
 ), expected AS (
     SELECT count(*) AS n
     FROM channel c CROSS JOIN lag JOIN (
         SELECT received_at FROM event_arrivals UNION ALL SELECT received_at FROM todoist_events
-    ) e ON e.received_at > c.last_delivery_at - lag.shift AND e.received_at <= :now - lag.shift
+    ) e ON e.received_at > c.last_delivery_at - lag.shift AND e.received_at <= :now::TIMESTAMPTZ - lag.shift
 ), found AS (
-    SELECT c.*, c.last_delivery_at IS NULL OR expected.n > :improbable AS is_silent,
-           coalesce(:now - c.endpoint_seen_at > :longest_outage, TRUE) AS is_cut
+    SELECT c.*, c.last_delivery_at IS NULL OR expected.n > :improbable::FLOAT8 AS is_silent,
+           coalesce(:now::TIMESTAMPTZ - c.endpoint_seen_at > :longest_outage::INTERVAL, TRUE) AS is_cut
     FROM channel c CROSS JOIN expected
 )
 UPDATE todoist_channel t
-SET endpoint_seen_at = CASE WHEN :sees_endpoint THEN :now ELSE t.endpoint_seen_at END,
+SET endpoint_seen_at = CASE WHEN :sees_endpoint::BOOLEAN THEN :now::TIMESTAMPTZ ELSE t.endpoint_seen_at END,
     is_trusted = f.is_trusted AND NOT f.is_silent AND NOT f.is_cut,
     trusted_until = CASE WHEN NOT f.is_trusted THEN f.trusted_until
         WHEN f.is_silent OR f.is_cut THEN least(f.trusted_until, CASE WHEN f.is_silent THEN f.last_delivery_at END,
                                                 CASE WHEN f.is_cut THEN f.endpoint_seen_at END)
-        ELSE greatest(f.trusted_until, :now) END,
-    evidence_since = CASE WHEN f.is_silent OR f.is_cut THEN :now ELSE f.evidence_since END,
+        ELSE greatest(f.trusted_until, :now::TIMESTAMPTZ) END,
+    evidence_since = CASE WHEN f.is_silent OR f.is_cut THEN :now::TIMESTAMPTZ ELSE f.evidence_since END,
     trust_ended_by = CASE WHEN NOT f.is_trusted THEN f.trust_ended_by WHEN f.is_cut THEN 'outage'
         WHEN f.is_silent THEN 'silence' ELSE f.trust_ended_by END
 FROM found f
