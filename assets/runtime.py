@@ -82,7 +82,7 @@ class Runtime:
             settings=settings,
             shards=shards,
             accounts=Accounts(connection, cipher, clock=clock),
-            events=EventStore(connection, settings.todoist_events, settings.event_miss_bound, clock=clock),
+            events=EventStore(connection, settings.events_mode, settings.event_miss_bound, clock=clock),
             store=ContextStore(connection, reaction_days=settings.reaction_days, clock=clock),
             history=History(settings.data_root, connection, lambda user: shard_of(user, settings.n_shards)),
             run_log=RunLog(connection),

@@ -83,12 +83,22 @@ class SharedSettings(BaseSettings):
         None, description="Client ID of the OAuth app, needed only for accounts with refresh tokens."
     )
     todoist_client_secret: SecretStr | None = Field(None, description="Client secret of the OAuth app.")
-
-    todoist_events: EventsMode = Field(
-        "off",
-        description="How far events of Todoist's webhooks are believed, while audits confirm them: off; hints: a user"
-        " without an event has no change, and one with an event is fetched; trusted: changes are taken from events.",
+    todoist_client_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        description="Client secrets with which Todoist signs webhooks, comma-separated; several while one of them is"
+        " being replaced.",
     )
+    todoist_events: EventsMode | None = Field(
+        None,
+        description="How far events of Todoist's webhooks are believed, while audits confirm them: off; hints: a user"
+        " without an event has no change, and one with an event is fetched; trusted: changes are taken from events."
+        " If not set: hints with TODOIST_CLIENT_SECRETS, else off.",
+    )
+
+    @field_validator("todoist_client_secrets", mode="before")
+    @classmethod
+    def _split_secrets(cls, value: object) -> object:
+        return split_commas(value)
 
     @field_validator("todoist_api_url")
     @classmethod
@@ -107,6 +117,11 @@ class SharedSettings(BaseSettings):
         """The product's app at Todoist, or None unless both of its settings are present."""
         client_id, secret = self.todoist_client_id, self.todoist_client_secret
         return OAuthApp(client_id, secret.get_secret_value()) if client_id and secret else None
+
+    @property
+    def events_mode(self) -> EventsMode:
+        """How far Todoist's webhooks are believed: TODOIST_EVENTS, or its default."""
+        return self.todoist_events or ("hints" if self.todoist_client_secrets else "off")
 
 
 class Settings(SharedSettings):

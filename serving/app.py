@@ -6,22 +6,28 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Annotated, Any, Literal
+from urllib.parse import parse_qs
 from uuid import UUID
 
 import orjson
-from fastapi import Depends, FastAPI, Path
+from fastapi import Depends, FastAPI, Path, Query
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, Field
-from starlette.responses import PlainTextResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import Scope
 
 from contexts.assembly.model import UserContext
 from contexts.user_ids import MAX_USER_ID_CHARS, check_user_id
 from serving.auth import BearerAuth
 from serving.batcher import Overloaded
+from serving.connect import CALLBACK_ROUTE, Connector, ConnectOutcome, failure
 from serving.decide import Answer
+from serving.events import EVENTS_ROUTE
 from serving.fast_path import TipFastPath
-from serving.gate import Gate
+from serving.gate import Gate, Lane
 from serving.learn import Learner, ReactionConflict, UnknownDecision
 from serving.limits import GateLimits
 from serving.metrics import Metrics
@@ -76,6 +82,13 @@ class ReactionAnswer(BaseModel):
     is_news: bool = Field(description="Whether this request changed the stored reaction; false if it is sent twice.")
 
 
+class ConnectAnswer(BaseModel):
+    """The address for a user who connects a Todoist account."""
+
+    url: str = Field(description="A page of Todoist: send the user's browser there.")
+    expires_at: datetime = Field(description="From then on the address is of no use.")
+
+
 class ContextAnswer(BaseModel):
     """A user's stored context, before it is sanitized for a prompt."""
 
@@ -94,6 +107,8 @@ class Endpoints:
     learner: Learner
     metrics: Metrics
     readiness: Readiness
+    connector: Connector
+    connected_url: str | None = None
     outage: OutageLog = field(default_factory=OutageLog)
 
     async def tip(self, user_id: str) -> tuple[bytes, UUID]:
@@ -132,6 +147,26 @@ class Endpoints:
         if not await self._in_time(self.recommender.store.remove_user(user_id)):
             raise UnknownUser
 
+    async def connect(self, user_id: str) -> bytes:
+        """The address for a user who connects a Todoist account."""
+        _check_user_id(user_id)
+        url, expires_at = await self._in_time(self.connector.start(user_id))
+        return orjson.dumps({"url": url, "expires_at": expires_at})
+
+    def admit_callback(self, scope: Scope) -> None:
+        """Raise Problem 400 for a callback without a state that this service signed."""
+        states = parse_qs(scope["query_string"].decode("latin-1")).get("state", [])
+        self.connector.check(states[0] if len(states) == 1 else "")
+
+    async def callback(self, state: str, code: str | None) -> Response:
+        """The end of the flow: a redirect to the product, or a plain page, or a Problem if nothing was connected."""
+        outcome: ConnectOutcome = await self._in_time(self.connector.complete(self.connector.check(state), code))
+        if self.connected_url is not None:
+            return RedirectResponse(_with_outcome(self.connected_url, outcome), 303, _PRIVATE_PAGE)
+        if outcome != "connected":
+            raise failure(outcome)
+        return PlainTextResponse("Todoist is connected. You can close this page.\n", headers=_PRIVATE_PAGE)
+
     async def ready(self) -> None:
         """Raise Problem 503 unless the database can serve a request for a tip."""
         try:
@@ -163,18 +198,27 @@ def build_app(
     readiness: Readiness,
     undelivered: Callable[[UUID], None],
     limits: GateLimits,
+    connector: Connector,
+    connected_url: str | None,
+    event_lane: Lane | None,
 ) -> Gate:
     """The service as an ASGI app.
 
     undelivered: called for a logged decision whose answer could not be sent.
+    connected_url: the address to which users are sent after they connected an account; None for a plain page.
+    event_lane: answers Todoist's webhooks; None if their endpoint is absent.
     """
-    endpoints = Endpoints(recommender, learner, metrics, readiness)
-    routes = _routes(endpoints)
+    endpoints = Endpoints(recommender, learner, metrics, readiness, connector, connected_url)
+    routes = _routes(endpoints, has_events=event_lane is not None)
     fast_path = TipFastPath(routes, endpoints.tip, undelivered)
-    return Gate(fast_path, RouteTable(routes.routes), auth, metrics, limits, error_responder(_HANDLERS))
+    lanes = {
+        CALLBACK_ROUTE: Lane(routes, endpoints.admit_callback, _CALLBACK_LIMITS),
+        EVENTS_ROUTE: event_lane or Lane(routes, _admit_none, limits),
+    }
+    return Gate(fast_path, RouteTable(routes.routes), auth, metrics, limits, error_responder(_HANDLERS), lanes)
 
 
-def _routes(endpoints: Endpoints) -> FastAPI:
+def _routes(endpoints: Endpoints, *, has_events: bool) -> FastAPI:
     app = FastAPI(
         title="Tips",
         description="Short tips for users, chosen by their open tasks and reactions.",
@@ -223,6 +267,21 @@ def _routes(endpoints: Endpoints) -> FastAPI:
         """
         return _json(await endpoints.reaction(decision_id, body))
 
+    @app.get("/v1/todoist/connect", response_model=ConnectAnswer, dependencies=bearer, responses=_ERRORS)
+    async def connect(user_id: Annotated[str, Query(max_length=MAX_USER_ID_CHARS)]) -> Response:
+        """An address of Todoist at which a user, also a new one, connects an account; it is valid for ten minutes."""
+        return _json(await endpoints.connect(user_id))
+
+    @app.get(CALLBACK_ROUTE, response_class=PlainTextResponse, responses=_CALLBACK_ERRORS)
+    async def callback(state: str, code: Annotated[str | None, Query(max_length=_MAX_CODE_CHARS)] = None) -> Response:
+        """The address to which Todoist sends a user who agreed, or did not; it needs no token, but a signed state."""
+        return await endpoints.callback(state, code)
+
+    # The gate has an app of its own for these requests; this route puts them into the OpenAPI document.
+    @app.post(EVENTS_ROUTE, include_in_schema=has_events, response_class=Response, responses=_EVENT_ERRORS)
+    async def events() -> None:
+        """The address of Todoist's webhooks; it needs no token, but a signature. The answer is 200 and empty."""
+
     @app.get("/healthz", response_class=PlainTextResponse)
     async def healthz() -> str:
         """Whether the process is alive."""
@@ -254,6 +313,24 @@ _ERRORS = openapi_problems(
     }
 )
 
+_CALLBACK_LIMITS = GateLimits(max_requests=16, max_body_bytes=0, body_timeout_s=1.0)
+_MAX_CODE_CHARS = 512
+_PRIVATE_PAGE = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+_REDIRECT: dict[int | str, dict[str, Any]] = {303: {"description": "the address of TODOIST_CONNECTED_URL"}}
+_CALLBACK_ERRORS = _REDIRECT | openapi_problems(
+    {
+        400: "the state is not from this service or has expired, or Todoist refused its code",
+        403: "the user did not agree",
+        409: "the user was removed or connected an account meanwhile",
+        413: "a body, which this address does not take",
+        422: "invalid input; the detail says where",
+        503: f"Todoist or {_DOWN}, or too many callbacks are under way",
+    }
+)
+_EVENT_ERRORS = openapi_problems(
+    {401: "not signed", 408: "the body was not complete in time", 413: "the body is too large", 503: _DOWN}
+)
+
 _HANDLERS: ProblemHandlers = {
     UnknownUser: lambda _: Problem(404, "there is no such user", reason="unknown_user"),
     NoContext: lambda error: Problem(404, str(error), reason="no_context"),
@@ -266,6 +343,15 @@ _HANDLERS: ProblemHandlers = {
         reason="overloaded",
     ),
 }
+
+
+def _admit_none(_: Scope) -> None:
+    """Answer as for an address without a route, which is the same with and without a token."""
+    raise HTTPException(404)
+
+
+def _with_outcome(url: str, outcome: ConnectOutcome) -> str:
+    return f"{url}{'&' if '?' in url else '?'}outcome={outcome}"
 
 
 def _json(body: bytes) -> Response:

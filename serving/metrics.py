@@ -59,6 +59,15 @@ class Metrics:
         )
         self.stale = self._counter("stale_served", "Tips from a context older than the SLA.")
         self.todoist_calls = self._counter("todoist_calls", "Calls to Todoist during requests.")
+        self.todoist_events = self._counter(
+            "todoist_events",
+            "Deliveries of Todoist's webhooks by outcome: stored, older than a stored one, late and so only a hint,"
+            " duplicate, foreign (of no active user), unknown, unreadable, refused (not signed), not_stored (a 503).",
+            "outcome",
+        )
+        self.todoist_connects = self._counter(
+            "todoist_connects", "Callbacks of users who connect their Todoist, by outcome.", "outcome"
+        )
         self.undelivered = self._counter(
             "decisions_undelivered",
             "Logged decisions that reached nobody; dropped: not marked so.",

@@ -26,6 +26,7 @@ from serving.metrics import Metrics
 from serving.pools import create_pool
 from serving.row_formats import Report, Unreadable, check_candidates, counted_in
 from tips.generator import LLMUsage
+from tips.served import is_about
 from tips.sets import CandidateOrigin, CandidateSet, next_midnight
 
 ContextSource = Literal["stored", "inline", "stale", "none"]
@@ -62,7 +63,8 @@ class UserState:
     connection_number: of the Todoist account that the context and the candidates are from; None if the user is
     inactive or not connected, and then there are none. is_refused: whether Todoist refused the account in the last
     run that asked it. materialized_at: the time of the fetch of the context's signals. known_as_of: the context shows
-    the user's tasks as they were then; None without a context.
+    the user's tasks as they were then; None without a context. ended_ids: tasks of the context that were completed or
+    deleted since its fetch, as an event says.
     """
 
     user_id: str
@@ -75,6 +77,7 @@ class UserState:
     known_as_of: datetime | None
     known_by: KnownBy
     last_candidates: CandidateSet | None
+    ended_ids: frozenset[str] = frozenset()
 
     @property
     def account_key(self) -> str:
@@ -97,10 +100,13 @@ class UserState:
     def current_candidates(self, now: datetime) -> CandidateSet | None:
         """The last candidates, if they were made for the stored context and this day, and are not yet to be replaced.
 
-        The pipeline can have written them in the evening for the next day: then they expire after this midnight.
+        None also if one of them is about a task that has ended since. The pipeline can have written them in the
+        evening for the next day: then they expire after this midnight.
         """
         last = self.last_candidates
         if last is None or last.context_hash != self.context_hash or now >= min(last.expires_at, last.renew_at):
+            return None
+        if self.ended_ids and any(is_about(tip, self.ended_ids) for tip in last.tips):
             return None
         is_close = last.expires_at - now < _SHORTEST_DAY
         return last if is_close or last.expires_at <= next_midnight(self.zone, now)[0] else None
@@ -366,7 +372,7 @@ class Store:
 
     def _user_state(self, row: Sequence[Any]) -> UserState:
         user_id, timezone, number, is_refused, materialized_at, valid_until, context_hash, *more = row
-        known_as_of, known_by, *candidates = more
+        known_as_of, known_by, *candidates, ended_ids = more
         return UserState(
             user_id,
             timezone,
@@ -378,6 +384,7 @@ class Store:
             known_as_of,
             known_by,
             self._candidates(*candidates) if candidates[0] is not None else None,
+            frozenset(ended_ids),
         )
 
     def _candidates(self, set_id: UUID, *columns: Any) -> CandidateSet | None:

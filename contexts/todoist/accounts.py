@@ -88,8 +88,9 @@ class Accounts:
     def add(self, user_id: str, *, email: str, timezone: str, credentials: Credentials) -> None:
         """Add a user with a Todoist account, or replace an existing user's account, even with the same one.
 
-        The context made from a replaced account is deleted. Results of fetches, requests and runs that are still
-        under way carry the connection number of the replaced account, and are not used.
+        The context made from a replaced account is deleted, and its pending events. Results of fetches, requests and
+        runs that are still under way carry the connection number of the replaced account, and are not used. The
+        account counts as one with a personal token, for which Todoist reports no events.
 
         Raises ValueError if the id has another form than `contexts.user_ids` describes, or the time zone does not
         exist.
@@ -106,7 +107,10 @@ class Accounts:
                 credentials=sealed,
                 connected_at=self._clock() if self._clock else None,
                 latest=latest_instant(self._clock),
+                todoist_user_id=None,
+                oauth_connected_at=None,
             )
+            self._sql.remove_events(self._connection, user_id=user_id)
             self._sql.remove_context(self._connection, user_id=user_id)
 
     def remove(self, user_id: str) -> bool:
@@ -295,6 +299,7 @@ def _to_row(sync_state: SyncState, observed_at: datetime) -> dict[str, Any]:
         "rows_digest": sync_state.rows_digest,
         "observed_at": observed_at,
         "timezone": sync_state.directory.timezone,
+        "todoist_user_id": sync_state.directory.todoist_user_id,
     }
 
 

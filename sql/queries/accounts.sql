@@ -7,15 +7,37 @@ ON CONFLICT (user_id) DO UPDATE SET email = excluded.email, timezone = excluded.
 -- Add a Todoist account, or replace an existing one as a new connection, of which nothing is known yet. The instant of
 -- connecting is later than the last fetch of the previous connection, unless that is from after :latest, because the
 -- clock was set back since.
-INSERT INTO todoist_accounts AS a (user_id, credentials, connection_number, connected_at)
-VALUES (:user_id, :credentials, nextval('connection_numbers'), :connected_at)
+INSERT INTO todoist_accounts AS a (user_id, credentials, connection_number, connected_at, todoist_user_id,
+                                   oauth_connected_at)
+VALUES (:user_id, :credentials, nextval('connection_numbers'), :connected_at, :todoist_user_id, :oauth_connected_at)
 ON CONFLICT (user_id) DO UPDATE
 SET credentials = excluded.credentials, connection_number = excluded.connection_number,
     connected_at = greatest(excluded.connected_at,
                             CASE WHEN a.connected_at <= :latest THEN a.connected_at END,
                             CASE WHEN a.observed_at <= :latest THEN a.observed_at + INTERVAL '1 microsecond' END),
     sync_token = NULL, directory = '{}', rows_digest = NULL, observed_at = NULL, events_confirmed_at = NULL,
-    auth_failures = 0, refused_at = NULL, pending_refused_at = NULL, connected = TRUE;
+    auth_failures = 0, refused_at = NULL, pending_refused_at = NULL, connected = TRUE,
+    todoist_user_id = excluded.todoist_user_id, oauth_connected_at = excluded.oauth_connected_at;
+
+-- name: read_connection_number$
+-- The connection number of a user's account, -1 for a user without one, or no row if there is no such user.
+SELECT coalesce(a.connection_number, -1) FROM users u LEFT JOIN todoist_accounts a USING (user_id)
+WHERE u.user_id = :user_id;
+
+-- name: lock_user$
+-- Let other transactions that connect this user wait for the end of this one; there need not be such a user.
+SELECT pg_advisory_xact_lock(7404, hashtext(:user_id));
+
+-- name: connect_user!
+-- Add a user who signed in through the product's app, or activate an existing one, whose email stays. A time zone that
+-- cannot be read leaves the known one.
+INSERT INTO users AS u (user_id, email, timezone)
+VALUES (:user_id, :email, coalesce(:timezone::TEXT, :default_timezone))
+ON CONFLICT (user_id) DO UPDATE SET timezone = coalesce(:timezone::TEXT, u.timezone), active = TRUE;
+
+-- name: remove_events!
+-- Delete the pending events of a user.
+DELETE FROM todoist_events WHERE user_id = :user_id;
 
 -- name: remove_user!
 -- Delete a user with the account, decisions and reactions.
@@ -135,7 +157,7 @@ SET sync_token = :sync_token, directory = :directory, rows_digest = :rows_digest
                            CASE WHEN connected_at <= :latest THEN connected_at END),
     synced_at = :synced_at,
     connected_at = CASE WHEN connected_at > :latest THEN :observed_at ELSE connected_at END,
-    auth_failures = 0, pending_refused_at = NULL
+    todoist_user_id = coalesce(:todoist_user_id, todoist_user_id), auth_failures = 0, pending_refused_at = NULL
 WHERE user_id = :user_id AND connection_number = :connection_number;
 
 -- name: save_timezone*!

@@ -46,7 +46,7 @@ def tell(harness: ServiceHarness, event: PendingEvent) -> None:
 class TestKnownBy:
     def test_silence(self, covered: ServiceHarness) -> None:
         """A context of seven hours ago is used without a call if no event has come since: the answer says by what."""
-        service = covered.open(todoist_events="hints")
+        service = covered.open(todoist_client_secrets="secret-of-the-app")
         covered.clock.at = NOON + 7 * HOURS
         body = service.tip().body
         assert (body["source"], body["known_by"]) == ("stored", "events")
@@ -55,7 +55,7 @@ class TestKnownBy:
 
     def test_an_event(self, covered: ServiceHarness) -> None:
         """After an event the context is known as of its fetch only, and is assembled again if that is old."""
-        service = covered.open(todoist_events="trusted")
+        service = covered.open(todoist_events="trusted", todoist_client_secrets="secret-of-the-app")
         tell(covered, PendingEvent("item", "t0", "item:updated", {}, None, NOON + 4 * HOURS))
         covered.clock.at = NOON + 7 * HOURS
         body = service.tip().body
@@ -70,7 +70,7 @@ class TestKnownBy:
 
     def test_the_context(self, covered: ServiceHarness) -> None:
         """The route of the context says as of when it is known, and whether it is fresh, as a tip does."""
-        service = covered.open(todoist_events="hints")
+        service = covered.open(todoist_client_secrets="secret-of-the-app")
         covered.clock.at = NOON + 7 * HOURS
         shown = service.request("GET", "/v1/users/ann/context").body
         assert (shown["known_by"], shown["is_fresh"]) == ("events", True)
