@@ -230,8 +230,9 @@ def without_tasks(context: UserContext, task_ids: Set[str]) -> UserContext:
     return context.model_copy(
         update={
             "tasks": {
-                bucket: tuple(_without_duplicates(view, task_ids) for view in views if view.id not in ended)
+                bucket: remaining
                 for bucket, views in context.tasks.items()
+                if (remaining := tuple(_without_duplicates(view, task_ids) for view in views if view.id not in ended))
             },
             "counts": Counts(**counts),
             "themes": tuple(_without_ended(theme, ended) for theme in context.themes),
