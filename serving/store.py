@@ -75,7 +75,6 @@ class UserState:
     valid_until: datetime | None
     context_hash: str | None
     known_as_of: datetime | None
-    known_by: KnownBy
     last_candidates: CandidateSet | None
     ended_ids: frozenset[str] = frozenset()
 
@@ -83,6 +82,12 @@ class UserState:
     def account_key(self) -> str:
         """The user and the account: work for one account is not shared with work for an earlier one."""
         return f"{self.user_id} {self.connection_number}"
+
+    @property
+    def known_by(self) -> KnownBy:
+        """What tells as of when the user's tasks are known."""
+        is_later = self.known_as_of is not None and self.known_as_of != self.materialized_at
+        return "events" if is_later else "fetch"
 
     @property
     def zone(self) -> ZoneInfo:
@@ -119,7 +124,6 @@ class UserState:
             valid_until=None,
             context_hash=None,
             known_as_of=None,
-            known_by="fetch",
             last_candidates=None,
         )
 
@@ -129,7 +133,6 @@ class UserState:
         return replace(
             self,
             known_as_of=self.known_as_of if is_same else stored.materialized_at,
-            known_by=self.known_by if is_same else "fetch",
             materialized_at=stored.materialized_at,
             valid_until=stored.valid_until,
             context_hash=stored.context_hash,
@@ -372,7 +375,7 @@ class Store:
 
     def _user_state(self, row: Sequence[Any]) -> UserState:
         user_id, timezone, number, is_refused, materialized_at, valid_until, context_hash, *more = row
-        known_as_of, known_by, *candidates, ended_ids = more
+        known_as_of, *candidates, ended_ids = more
         return UserState(
             user_id,
             timezone,
@@ -382,7 +385,6 @@ class Store:
             valid_until,
             context_hash,
             known_as_of,
-            known_by,
             self._candidates(*candidates) if candidates[0] is not None else None,
             frozenset(ended_ids),
         )

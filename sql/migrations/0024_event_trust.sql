@@ -56,21 +56,26 @@ ALTER TABLE todoist_channel
 
 -- Whether events tell the changes of an account: its user signed in through the product's app, and a call has confirmed
 -- an event since.
-CREATE FUNCTION is_covered(a todoist_accounts) RETURNS BOOLEAN LANGUAGE sql IMMUTABLE AS $$
-    SELECT a.connected AND a.auth_failures = 0 AND coalesce(a.events_confirmed_at >= a.oauth_connected_at, FALSE)
-$$;
+ALTER TABLE todoist_accounts ADD COLUMN is_covered BOOLEAN NOT NULL GENERATED ALWAYS AS (
+    connected AND auth_failures = 0 AND coalesce(events_confirmed_at >= oauth_connected_at, FALSE)) STORED;
 
--- As of when what was fetched from an account at fetched_at is known, and by what: 'fetch' or 'events'. For a covered
--- account without an event since then, the silence of a trusted channel counts, up to the delay of events. It counts for
--- no longer than audits make certain. The one rule of freshness: requests, the choice of users to fetch and the plan ask it.
-CREATE FUNCTION known_as_of(a todoist_accounts, fetched_at TIMESTAMPTZ, believes_events BOOLEAN)
-RETURNS TABLE (known_as_of TIMESTAMPTZ, known_by TEXT) LANGUAGE sql STABLE AS $$
-    SELECT greatest(fetched_at, silent.until_at), CASE WHEN silent.until_at > fetched_at THEN 'events' ELSE 'fetch' END
-    FROM (
-        SELECT CASE WHEN believes_events AND is_covered(a) AND fetched_at >= a.observed_at AND NOT EXISTS (
-            SELECT FROM todoist_events e
-            WHERE e.user_id = a.user_id AND e.connection_number = a.connection_number AND e.received_at >= fetched_at)
-        THEN (SELECT c.trusted_until - c.delay_p99 FROM todoist_channel c
-              WHERE a.observed_at >= c.trusted_until - c.audit_every - INTERVAL '1 day') END AS until_at
-    ) silent
-$$;
+-- As of when the tasks of a user are known, of which the last fetch was at fetched_at. For a covered account without an
+-- event since then, the silence of a trusted channel counts, up to the delay of events, and for no longer than audits make
+-- certain; observed_at: the last fetch by the pipeline, which fetched_at must not be older than. The one rule of freshness:
+-- requests, the choice of users to fetch, and the plan ask it. In plpgsql, because a session plans it once: inlined into
+-- the read of a request, it would be planned with each.
+CREATE FUNCTION known_as_of(account_user_id TEXT, account_number INTEGER, observed_at TIMESTAMPTZ, is_covered BOOLEAN,
+                            fetched_at TIMESTAMPTZ, believes_events BOOLEAN)
+RETURNS TIMESTAMPTZ LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+BEGIN
+    IF believes_events AND is_covered AND fetched_at >= observed_at THEN
+        RETURN coalesce((
+            SELECT greatest(fetched_at, c.trusted_until - c.delay_p99) FROM todoist_channel c
+            WHERE observed_at >= c.trusted_until - c.audit_every - INTERVAL '1 day' AND NOT EXISTS (
+                SELECT FROM todoist_events e
+                WHERE e.user_id = account_user_id AND e.connection_number = account_number
+                  AND e.received_at >= fetched_at)
+        ), fetched_at);
+    END IF;
+    RETURN fetched_at;
+END $$;

@@ -74,11 +74,12 @@ CROSS JOIN LATERAL (
     SELECT CASE WHEN a.observed_at <= :latest THEN a.observed_at END AS observed_at,
            CASE WHEN c.materialized_at <= :latest THEN c.materialized_at END AS materialized_at
 ) known
-CROSS JOIN LATERAL known_as_of(a, greatest(known.materialized_at, known.observed_at), :believes_events) fresh
+CROSS JOIN LATERAL known_as_of(a.user_id, a.connection_number, a.observed_at, a.is_covered,
+                               greatest(known.materialized_at, known.observed_at), :believes_events) AS fresh_at
 CROSS JOIN LATERAL (
-    SELECT CASE WHEN :spares_covered AND h.is_trusted AND is_covered(a)
+    SELECT CASE WHEN :spares_covered AND h.is_trusted AND a.is_covered
                 THEN :now - h.audit_every + INTERVAL '4 hours' END AS audit_before,
-           :heeds_hints AND h.is_trusted AND is_covered(a) AND EXISTS (
+           :heeds_hints AND h.is_trusted AND a.is_covered AND EXISTS (
                SELECT FROM todoist_events e
                WHERE e.user_id = a.user_id AND e.connection_number = a.connection_number
                  AND e.received_at >= known.observed_at) AS is_hint
@@ -97,7 +98,7 @@ WHERE u.active AND a.connected
         AND d.decided_at >= :now - INTERVAL '7 days' AND d.decided_at < :now
         AND likely_at < :next_run_at
         AND (told.is_hint
-             OR likely_at + INTERVAL '30 minutes' > coalesce(fresh.known_as_of + :sla::INTERVAL, '-infinity'))
+             OR likely_at + INTERVAL '30 minutes' > coalesce(fresh_at + :sla::INTERVAL, '-infinity'))
         AND (c.valid_until IS NULL OR c.valid_until <= :now OR c.valid_until > likely_at)
   ))
 ORDER BY u.user_id;

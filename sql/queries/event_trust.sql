@@ -3,7 +3,7 @@
 -- The users of one shard of :n_shards, or of all shards if :shard is NULL.
 SELECT a.user_id, a.observed_at
 FROM todoist_channel c CROSS JOIN todoist_accounts a JOIN users u USING (user_id)
-WHERE c.is_trusted AND u.active AND is_covered(a) AND a.sync_token IS NOT NULL
+WHERE c.is_trusted AND u.active AND a.is_covered AND a.sync_token IS NOT NULL
   AND a.observed_at >= :now - c.audit_every + INTERVAL '4 hours'
   AND (:shard::INTEGER IS NULL OR mod(u.shard_key, :n_shards) = :shard)
   AND EXISTS (SELECT FROM todoist_events e
@@ -14,9 +14,9 @@ ORDER BY a.user_id;
 -- name: users_told
 -- Of some users, those who signed in through the product's app and were fetched since: their last call, whether they are
 -- covered, whether their events may be folded, and whether their next audit is to be a full one, as each fourth is.
-SELECT a.user_id, a.observed_at, a.synced_at, is_covered(a) AS is_covered,
-       c.is_trusted AND is_covered(a) AND a.observed_at >= :now - c.audit_every + INTERVAL '4 hours' AS may_fold,
-       is_covered(a) AND (
+SELECT a.user_id, a.observed_at, a.synced_at, a.is_covered,
+       c.is_trusted AND a.is_covered AND a.observed_at >= :now - c.audit_every + INTERVAL '4 hours' AS may_fold,
+       a.is_covered AND (
            SELECT count(*) >= 3 FROM event_audits e
            WHERE e.user_id = a.user_id AND e.audited_at > coalesce(
                (SELECT max(f.audited_at) FROM event_audits f WHERE f.user_id = a.user_id AND f.kind = 'full'),

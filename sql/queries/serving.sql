@@ -3,7 +3,8 @@
 -- connected has neither, and what was made from an earlier account is left out. believes_events: see `known_as_of`.
 -- ended_ids: tasks that ended since the context was fetched, as Todoist's webhooks report.
 SELECT u.user_id, u.timezone, a.connection_number, a.auth_failures > 0 AS is_refused,
-       c.materialized_at, c.valid_until, c.context_hash, known.known_as_of, known.known_by,
+       c.materialized_at, c.valid_until, c.context_hash,
+       known_as_of(a.user_id, a.connection_number, a.observed_at, a.is_covered, c.materialized_at, :believes_events),
        s.candidate_set_id, s.context_hash AS made_for, s.author,
        coalesce(s.origin, CASE s.author WHEN 'llm' THEN 'waited' ELSE s.author END) AS origin, s.kept_from, s.made_at,
        s.expires_at, s.renew_at, s.tips, s.kinds, s.themes, s.features,
@@ -15,7 +16,6 @@ LEFT JOIN todoist_accounts a ON a.user_id = u.user_id AND a.connected AND u.acti
 LEFT JOIN context_store c
   ON c.user_id = a.user_id
     AND is_of_account(c.connection_number, c.materialized_at, a.connection_number, a.connected_at)
-LEFT JOIN LATERAL known_as_of(a, c.materialized_at, :believes_events) known ON TRUE
 LEFT JOIN LATERAL (
     SELECT * FROM candidate_sets s
     WHERE s.user_id = a.user_id AND is_of_account(s.connection_number, s.made_at, a.connection_number, a.connected_at)

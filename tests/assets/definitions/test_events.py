@@ -85,7 +85,7 @@ def cover(world: World, at: datetime, user: str = "ann") -> None:
     change(world, "item:added", at - HOUR, task(f"c-{user}", at - HOUR), user)
     night(world, at)
     assert world.connection.execute(
-        "SELECT is_covered(a) FROM todoist_accounts a WHERE user_id = %s", (user,)
+        "SELECT is_covered FROM todoist_accounts WHERE user_id = %s", (user,)
     ).fetchone() == (True,)
 
 
@@ -113,8 +113,10 @@ def fold(world: World, now: datetime) -> Counter[str]:
 def known(world: World, user: str = "ann", *, believes: bool = True) -> tuple[datetime, str]:
     """Return as of when a user's stored context is known, and by what, as a request finds it."""
     sql = (
-        "SELECT k.* FROM todoist_accounts a JOIN context_store c USING (user_id)"
-        " CROSS JOIN LATERAL known_as_of(a, c.materialized_at, %s) k WHERE user_id = %s"
+        "SELECT known_at, CASE WHEN known_at > c.materialized_at THEN 'events' ELSE 'fetch' END"
+        " FROM todoist_accounts a JOIN context_store c USING (user_id) CROSS JOIN LATERAL known_as_of("
+        "     a.user_id, a.connection_number, a.observed_at, a.is_covered, c.materialized_at, %s) AS known_at"
+        " WHERE user_id = %s"
     )
     row = world.connection.execute(sql, (believes, user)).fetchone()
     assert row is not None
