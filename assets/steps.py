@@ -74,6 +74,11 @@ class StepRunner:
         """The assets that the options select, in the order in which they run."""
         return self.graph.select(self.options.select) if self.options.select else tuple(self.graph)
 
+    @property
+    def n_users_with_events(self) -> int:
+        """The number of users whose events the source step would fold now."""
+        return len(self._with_events(None))
+
     def members(self, step: str) -> tuple[Asset, ...]:
         """Return the selected assets of one step."""
         selected = self.selected

@@ -119,7 +119,7 @@ class EventStore:
             self._run_many(_SQL.mark_folded, [row | {"folded_at": folded_at} for row in folded])
             self._run_many(_SQL.drop_event, dropped)
             self._save_audits(audits, now)
-            _SQL.answer_events(self.connection, user_ids=list(answered), answered_at=now)
+            _SQL.answer_events(self.connection, user_ids=list(answered), answered_at=now, folded_at=folded_at)
 
     def _save_audits(self, audits: Collection[UserAudit], now: datetime) -> None:
         covered = [each for each in audits if each.counts]
@@ -172,7 +172,8 @@ class EventStore:
         return Channel(**self._rows(_SQL.read_channel)[0])
 
     def expire(self, now: datetime) -> None:
-        """Delete tombstones, arrivals and audits that nothing needs any more."""
+        """Delete tombstones, arrivals and audits that nothing needs, and events of users who are not fetched."""
+        _SQL.expire_events(self.connection, before=now - TOMBSTONE_PERIOD)
         _SQL.expire_tombstones(self.connection, before=now - TOMBSTONE_PERIOD)
         _SQL.expire_arrivals(self.connection, before=now - EVIDENCE_PERIOD)
         _SQL.expire_audits(self.connection, before=now - _AUDIT_PERIOD)

@@ -204,7 +204,8 @@ def _is_task_in_place(state: FoldedEvents, event: PendingEvent) -> bool:
     mirror, task = state.mirror, _readable_task(event)
     if task is None or event.change == "uncompleted":
         return False
-    if not state.instants.keys().isdisjoint({event.key, (DESCENDANT, event.object_id)}):
+    has_ended = not state.instants.keys().isdisjoint({event.key, (DESCENDANT, event.object_id)})
+    if has_ended and event.object_id not in mirror.tasks:
         return False
     project = mirror.directory.projects.get(task.project_id or "")
     section = mirror.directory.sections.get(task.section_id or "")

@@ -1,10 +1,13 @@
 -- name: users_to_fold
 -- Covered users with events that are not folded yet, whose next audit is not due, and the instant of their last fetch.
+-- A context that a request has assembled since then is not replaced by older tasks, even with events in them: not such a
+-- user.
 -- The users of one shard of :n_shards, or of all shards if :shard is NULL.
 SELECT a.user_id, a.observed_at
 FROM todoist_channel c CROSS JOIN todoist_accounts a JOIN users u USING (user_id)
 WHERE c.is_trusted AND u.active AND a.is_covered AND a.sync_token IS NOT NULL
   AND a.observed_at >= :now - c.audit_every + INTERVAL '4 hours'
+  AND NOT EXISTS (SELECT FROM context_store s WHERE s.user_id = a.user_id AND s.materialized_at > a.observed_at)
   AND (:shard::INTEGER IS NULL OR mod(u.shard_key, :n_shards) = :shard)
   AND EXISTS (SELECT FROM todoist_events e
               WHERE e.user_id = a.user_id AND e.connection_number = a.connection_number
@@ -15,7 +18,8 @@ ORDER BY a.user_id;
 -- Of some users, those who signed in through the product's app and were fetched since: their last call, whether they are
 -- covered, whether their events may be folded, and whether their next audit is to be a full one, as each fourth is.
 SELECT a.user_id, a.observed_at, a.synced_at, a.is_covered,
-       c.is_trusted AND a.is_covered AND a.observed_at >= :now - c.audit_every + INTERVAL '4 hours' AS may_fold,
+       c.is_trusted AND a.is_covered AND a.observed_at >= :now - c.audit_every + INTERVAL '4 hours' AND NOT EXISTS (
+           SELECT FROM context_store s WHERE s.user_id = a.user_id AND s.materialized_at > a.observed_at) AS may_fold,
        a.is_covered AND (
            SELECT count(*) >= 3 FROM event_audits e
            WHERE e.user_id = a.user_id AND e.audited_at > coalesce(
@@ -59,13 +63,9 @@ INSERT INTO event_arrivals (received_at, delay_s)
 SELECT received_at, greatest(0, extract(EPOCH FROM received_at - triggered_at)) FROM gone;
 
 -- name: answer_events!
--- Delete the events of users whom a call answered: those that came before it began.
-WITH gone AS (
-    DELETE FROM todoist_events WHERE user_id = ANY(:user_ids) AND received_at <= :answered_at
-    RETURNING received_at, triggered_at
-)
-INSERT INTO event_arrivals (received_at, delay_s)
-SELECT received_at, greatest(0, extract(EPOCH FROM received_at - triggered_at)) FROM gone;
+-- Mark the events of users whom a call answered as folded: those that came before it began.
+UPDATE todoist_events SET folded_form = received_at, folded_at = :folded_at
+WHERE user_id = ANY(:user_ids) AND received_at <= :answered_at AND folded_form IS DISTINCT FROM received_at;
 
 -- name: settle_events!
 -- Delete the folded events of some users that the stored contexts contain: those folded before the run at :now began to
@@ -171,6 +171,9 @@ SET is_trusted = :is_trusted, n_changes = :n_changes, n_missed = :n_missed, miss
 -- name: end_trust!
 -- End the trust because of a setting.
 UPDATE todoist_channel SET is_trusted = FALSE, trust_ended_by = 'setting', evidence_since = :now WHERE is_trusted;
+
+-- name: expire_events!
+DELETE FROM todoist_events WHERE received_at < :before;
 
 -- name: expire_tombstones!
 DELETE FROM todoist_tombstones WHERE updated_at < :before;

@@ -13,6 +13,8 @@ from psycopg.types.json import Jsonb
 from world import NOON, World
 
 from assets.definitions import GRAPH
+from assets.reports import events_lines
+from assets.steps import RunOptions, StepRunner
 from contexts.settings import EventsMode
 from contexts.todoist.accounts import FetchScope
 from contexts.todoist.credentials import Credentials
@@ -225,6 +227,15 @@ class TestFolding:
         assert (counts["events_folded"], n_pending(told)) == (1, 0)
         assert "Third" in told.stored()["ann"]["context_json"]
 
+    def test_a_request_meanwhile(self, told: World) -> None:
+        """Events of a user whose context a request has assembled since the last fetch wait for the next call."""
+        told.connection.execute("UPDATE context_store SET materialized_at = %s", (NOON + HOUR,))
+        change(told, "item:completed", NOON + 2 * HOUR, task("a", NOON + 2 * HOUR, checked=True))
+        assert (fold(told, NOON + 3 * HOUR)["users_folded"], known(told)) == (0, (NOON + HOUR, "fetch"))
+        counts = night(told, NOON + 4 * HOUR)
+        assert (counts["changes_missed"], n_pending(told), known(told)) == (0, 0, (NOON + 4 * HOUR, "fetch"))
+        assert "a" not in ids(told)
+
     @pytest.mark.parametrize("mode", ["off", "hints"])
     def test_other_modes(self, told: World, mode: EventsMode) -> None:
         """Events are not folded unless the mode is `trusted`; with `hints` they make a user due who will ask soon."""
@@ -384,8 +395,13 @@ class TestAudits:
 
 
 def test_the_plan_is_the_run(told: World) -> None:
-    """Users with events are planned, and a second run right after finds nothing to do."""
+    """Users with events are planned and named, and a second run right after finds nothing to do."""
     change(told, "item:completed", NOON + HOUR, task("a", NOON + HOUR, checked=True))
+    options = RunOptions(FetchScope.LIKELY)
+    runner = StepRunner(GRAPH, told.runtime, told.resources, NOON + 2 * HOUR, options)
+    [line] = events_lines(runner.n_users_with_events)
+    assert "1 have events" in line
+    assert [entry.asset for entry in runner.plan("fetch_signals")[0]] == ["todoist_tasks", "tip_reactions"]
     fold(told, NOON + 2 * HOUR)
     results = told.night(NOON + 2 * HOUR, scope=FetchScope.LIKELY)
     assert all(not results[name] for name in GRAPH.assets)

@@ -126,6 +126,16 @@ class TestFoldEvents:
         late = item_event("item:updated", "3", START + HOUR)
         assert fold_events(ended.mirror, ended.instants, SYNC, [late]).undecided == (late,)
 
+    def test_a_reopened_task(self, mirror: Mirror) -> None:
+        """A task that was reopened needs a call, after which its events are folded again."""
+        ended = fold_events(mirror, {}, SYNC, [item_event("item:completed", "1", START + HOUR, checked=True)])
+        reopened = item_event("item:updated", "1", START + 2 * HOUR, content="Again")
+        assert fold_events(ended.mirror, ended.instants, SYNC, [reopened]).undecided == (reopened,)
+        called = fold(ended.mirror, {"items": [task("1", START + 2 * HOUR, content="Again")]}).mirror
+        last = SyncPeriod(START + 3 * HOUR, START + 3 * HOUR)
+        later = item_event("item:updated", "1", START + 4 * HOUR, content="Later")
+        assert fold_events(called, ended.instants, last, [later]).mirror.tasks["1"].content == "Later"
+
     def test_an_archived_project(self, mirror: Mirror) -> None:
         """The tasks of a project that was archived are gone, and a late event of one of them makes the user due."""
         archived = event("project:archived", START + 2 * HOUR, id="p", name="Home", is_archived=True)
