@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -10,12 +11,16 @@ import pytest
 from service import HOURS, ServiceHarness
 from world import NOON
 
+from contexts.todoist.accounts import FetchScope
+from contexts.todoist.event_store import EventStore
 from contexts.todoist.events import PendingEvent
+from local.todoist import RegisteredApp
 from serving.channel import ChannelWatch
 from serving.metrics import Metrics
 from serving.pools import create_pool
 
 DELAY = timedelta(seconds=5)
+SECRET = "secret-of-the-app"
 
 
 @pytest.fixture
@@ -103,3 +108,87 @@ class TestChannelWatch:
         assert b"events_trusted 0.0" in metrics.render()
         assert covered.one("SELECT trusted_until FROM todoist_channel") == NOON + 5 * HOURS
         assert covered.one("SELECT trust_ended_by FROM todoist_channel") == "outage"
+
+
+class WholeWay:
+    """A user who signed in through the app, Todoist's stand-in, a service that listens, and the pipeline."""
+
+    def __init__(self, harness: ServiceHarness, account: Any) -> None:
+        self.harness, self.world, self.at = harness, harness.world, NOON
+        self.world.events = "trusted"
+        self.events = EventStore(harness.connection, "trusted")
+        items = [
+            {
+                "id": f"t{number}",
+                "content": f"water plant {number}",
+                "project_id": "p",
+                "updated_at": "2026-11-01T00:00:00Z",
+            }
+            for number in range(4)
+        ]
+        self.world.add("cara", account(*items, projects=[{"id": "p", "name": "Home"}]))
+        self.service = harness.open(
+            listens=True, todoist_events="trusted", todoist_client_secrets=SECRET, llm_model=None
+        )
+        webhook = f"{self.service.url}/v1/todoist/events"
+        harness.todoist.register(RegisteredApp("ours", SECRET, "http://product/connected", webhook))
+        form = {"client_id": "ours", "code": harness.todoist.authorize("cara")}
+        harness.todoist.exchange("/oauth/access_token", form)
+        harness.connection.execute("UPDATE todoist_accounts SET oauth_connected_at = %s", (NOON - HOURS,))
+        self.later(0)
+
+    def later(self, hours: int) -> None:
+        """Let the clocks be so many hours after noon, with a running service meanwhile."""
+        self.at = NOON + hours * HOURS
+        self.harness.clock.at = self.at
+        self.harness.todoist.set_clock(self.at)
+        self.harness.connection.execute("UPDATE todoist_channel SET endpoint_seen_at = %s", (self.at,))
+        self.events.watch(self.at, sees_endpoint=True)
+
+    def change(self, item: dict[str, Any], *, is_lost: bool = False) -> None:
+        """Change a task at Todoist, which delivers the event, or loses it."""
+        self.harness.todoist.advance("cara", {"items": [item]}, silent=is_lost)
+        self.harness.run(asyncio.to_thread(self.harness.todoist.deliver))
+
+    def run(self, scope: FetchScope) -> dict[str, int]:
+        """Run the pipeline, and return the counts of the asset that fetches."""
+        counts: dict[str, int] = {}
+        for result in self.world.night(self.at, scope=scope)["todoist_tasks"]:
+            counts |= {name: counts.get(name, 0) + n for name, n in result.counts.items()}
+        return counts
+
+    def trust(self) -> None:
+        """Give the channel as much evidence as trust needs."""
+        sql = "INSERT INTO event_audits VALUES ('cara', %s, %s, 'incremental', 500, 0) ON CONFLICT DO NOTHING"
+        self.harness.connection.execute(sql, (self.at - timedelta(minutes=1), self.at))
+        assert self.events.judge(self.at).is_trusted
+
+
+def test_the_whole_way(harness: ServiceHarness, account: Any) -> None:
+    """A task completed in Todoist is folded without a call, and one whose event is lost is found by an audit."""
+    way = WholeWay(harness, account)
+    way.run(FetchScope.ALL)
+    done = {"checked": True}
+    way.later(1)
+    way.change({"id": "t0", **done})
+    way.later(2)
+    assert way.run(FetchScope.ALL)["todoist_calls_incremental"] == 1
+    way.trust()
+    n_calls = len(harness.todoist.calls)
+
+    way.later(3)
+    way.change({"id": "t1", **done})
+    way.later(8)
+    counts = way.run(FetchScope.LIKELY)
+    assert (counts["users_folded"], counts["events_folded"], len(harness.todoist.calls)) == (1, 1, n_calls)
+    shown = way.service.request("GET", "/v1/users/cara/context").body
+    assert {task["id"] for tasks in shown["context"]["tasks"].values() for task in tasks} == {"t2", "t3"}
+    assert (shown["known_by"], shown["is_fresh"]) == ("events", True)
+    assert way.service.tip("cara").body["known_by"] == "events"
+    assert len(harness.todoist.calls) == n_calls
+
+    way.change({"id": "t2", **done}, is_lost=True)
+    way.later(12)
+    counts = way.run(FetchScope.ALL)
+    assert (counts["changes_audited"], counts["changes_missed"]) == (2, 1)
+    assert [row["task_id"] for row in harness.world.rows("todoist_tasks")] == ["t3"]
