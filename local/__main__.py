@@ -30,6 +30,7 @@ from local.played_requests import play_requests
 from local.postgres import create_database
 from local.scenario import Scenario, ScenarioError, scenario_from_environment
 from local.service import ServiceError, running_service
+from local.webhook_demo import WebhookDemo
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
@@ -125,9 +126,11 @@ def _give_tips(stack: ExitStack, store: LocalContextStore, folder: Path, user_id
     """Start the service and request tips; the service runs until the stack is closed."""
     console.print()
     print_line("Starting the service")
-    service = stack.enter_context(running_service(store.environment, folder / "service.log"))
+    demo = WebhookDemo(store.scenario.todoist) if store.scenario.todoist else None
+    environment = {**store.environment, **(demo.environment if demo else {})}
+    service = stack.enter_context(running_service(environment, folder / "service.log"))
     requests = tip_requests.send_tip_requests(
-        service, tip_requests.without_todoist(store.environment), user_id, store.connection
+        service, tip_requests.without_todoist(store.environment), user_id, store.connection, demo
     )
     tip_requests.print_tip_requests(requests, console)
     tip_requests.save_tip_requests(requests, folder / "tips.json")

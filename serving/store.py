@@ -272,6 +272,10 @@ class Store:
         rows = [dict(row) async for row in _CONTEXTS.reactions_since(self.pool, since=since, user_ids=[user_id])]
         return tuple(Reaction(**{name: row[name] for name in row if name != "user_id"}) for row in rows)
 
+    async def save_owner(self, account: Account, todoist_user_id: str) -> None:
+        """Store whose Todoist an account is."""
+        await _ACCOUNTS.save_owner(self.pool, **_key(account), todoist_user_id=todoist_user_id)
+
     async def write_context(self, row: StoredContext, account: Account, timezone: str) -> bool:
         """Store a context and the user's time zone; False if a newer context, or one of a newer account, stays.
 

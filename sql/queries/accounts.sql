@@ -168,6 +168,12 @@ FROM todoist_accounts a
 WHERE a.user_id = u.user_id AND a.connection_number = :connection_number
   AND u.user_id = :user_id AND u.timezone <> :timezone;
 
+-- name: save_owner!
+-- Store whose Todoist an account is, unless the account was replaced meanwhile or it is known.
+UPDATE todoist_accounts SET todoist_user_id = :todoist_user_id
+WHERE user_id = :user_id AND connection_number = :connection_number
+  AND todoist_user_id IS DISTINCT FROM :todoist_user_id;
+
 -- name: save_refusal*!
 -- Store that Todoist refused a token in the run at :refused_at, until the end of the run confirms or discards it.
 UPDATE todoist_accounts SET pending_refused_at = :refused_at

@@ -296,6 +296,16 @@ WITH expired AS (
 )
 SELECT count(*) FROM deleted;
 
+-- name: delete_events$
+-- Delete the oldest pending events from before :before; returns their number.
+WITH expired AS (
+    SELECT ctid FROM todoist_events WHERE received_at < :before ORDER BY received_at LIMIT :max_rows
+    FOR UPDATE SKIP LOCKED
+), deleted AS (
+    DELETE FROM todoist_events WHERE ctid = ANY(ARRAY(SELECT ctid FROM expired)) RETURNING 1
+)
+SELECT count(*) FROM deleted;
+
 -- name: try_locks
 -- Try to acquire advisory locks for this session; returns whether each succeeded.
 SELECT name, pg_try_advisory_lock(7402, hashtext(name)) AS is_held FROM unnest(:names::TEXT[]) AS name;

@@ -207,6 +207,14 @@ class TestOutcomes:
         webhook.send(event(owner=1))
         assert [user for user, _, _ in stored(harness)] == ["ann", "bob"]
 
+    def test_owner_of_an_inline_fetch(self, harness: ServiceHarness, webhook: Webhook) -> None:
+        """A fetch during a request tells whose account it is, so its events arrive."""
+        harness.connection.execute("UPDATE todoist_accounts SET todoist_user_id = NULL")
+        assert webhook.outcome(event()) == "foreign"
+        harness.clock.forward(hours=7)
+        assert webhook.service.tip().body["source"] == "inline"
+        assert webhook.outcome(event(at=harness.clock.at)) == "stored"
+
     def test_odd_characters(self, harness: ServiceHarness, webhook: Webhook) -> None:
         """Characters and numbers that Postgres cannot hold do not cost the event."""
         fields = {"content": "a\0b \ud800 \u202e", "priority": float("nan"), "description": "\0"}
