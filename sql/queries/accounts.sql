@@ -76,7 +76,7 @@ CROSS JOIN LATERAL (
 ) known
 CROSS JOIN LATERAL known_as_of(a.user_id, a.connection_number, a.observed_at, a.is_covered,
                                greatest(known.materialized_at, known.observed_at), :believes_events) AS fresh_at
-CROSS JOIN LATERAL (
+LEFT JOIN LATERAL (
     SELECT CASE WHEN :spares_covered AND h.is_trusted AND a.is_covered
                 THEN :now - h.audit_every + INTERVAL '4 hours' END AS audit_before,
            :heeds_hints AND h.is_trusted AND a.is_covered AND EXISTS (
@@ -84,7 +84,7 @@ CROSS JOIN LATERAL (
                WHERE e.user_id = a.user_id AND e.connection_number = a.connection_number
                  AND e.received_at >= known.observed_at) AS is_hint
     FROM todoist_channel h
-) told
+) told ON TRUE
 WHERE u.active AND a.connected
   AND (:shard::INTEGER IS NULL OR mod(u.shard_key, :n_shards) = :shard)
   AND (coalesce(known.observed_at, '-infinity') < CASE
