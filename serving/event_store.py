@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ _TIMEOUT_S = 5.0
 """Upper bound for a statement: Todoist does not say how long it waits for an answer."""
 
 _MAX_WAIT_S = 2.0
+_PAUSES_S = (0.05, 0.2)
 
 
 class EventStore:
@@ -63,10 +65,19 @@ class EventStore:
         while rest:
             firsts = {_object_key(event): number for number, event in reversed(rest.items())}
             numbers = sorted(firsts.values())
-            rows = await self._pool.fetch(_WRITE_EVENTS, *_columns(numbers, events), self._clock())
+            rows = await self._written(*_columns(numbers, events), self._clock())
             outcomes.update((row["number"], row["outcome"]) for row in rows)
             rest = {number: event for number, event in rest.items() if number not in outcomes}
         return [outcomes[number] for number in range(len(events))]
+
+    async def _written(self, *values: object) -> list[asyncpg.Record]:
+        """The rows of the statement, which is repeated if a fold holds the same rows, or the server has changed."""
+        for pause_s in _PAUSES_S:
+            try:
+                return await self._pool.fetch(_WRITE_EVENTS, *values)  # type: ignore[no-any-return]
+            except (asyncpg.DeadlockDetectedError, asyncpg.ReadOnlySQLTransactionError):  # nothing was written
+                await asyncio.sleep(pause_s)  # for the other one, which waits for rows of this one
+        return await self._pool.fetch(_WRITE_EVENTS, *values)  # type: ignore[no-any-return]
 
 
 def _object_key(event: TodoistEvent) -> tuple[str, str, str]:

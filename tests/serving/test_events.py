@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,9 +14,11 @@ import pytest
 from service import Service, ServiceHarness, is_problem, task_ids
 from world import NOON
 
+from contexts.postgres.sql import connect
 from contexts.settings import SettingsError
-from contexts.todoist.webhooks import signature_of
+from contexts.todoist.webhooks import read_event, signature_of
 from local.todoist import DeliveryFaults, RegisteredApp
+from serving.event_store import open_event_store
 from serving.settings import ServingSettings
 
 SECRET, OTHER_SECRET = "secret-of-the-app", "next-secret-of-the-app"
@@ -351,6 +355,42 @@ class TestTrouble:
         harness.until(lambda: webhook.sending(event(), delivery_id="one"))
         harness.until(lambda: stored(harness))
         assert webhook.outcomes()["not_stored"] >= 1
+
+    def test_deadlock(self, harness: ServiceHarness, webhook: Webhook) -> None:
+        """A statement that Postgres gives up, because a fold holds the same rows in another order, is repeated."""
+        for object_id in ("t0", "t1"):
+            webhook.send(event(object_id=object_id))
+
+        def lock(connection: Any, object_id: str) -> None:
+            connection.execute("UPDATE todoist_events SET folded_at = now() WHERE object_id = %s", [object_id])
+
+        def fold() -> None:
+            waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            with (
+                connect(harness.database_url) as watch,
+                connect(harness.database_url) as other,
+                other.transaction(),
+            ):
+                other.execute("SET LOCAL deadlock_timeout = '1min'")  # so that the service's session is given up
+                lock(other, "t1")
+                has_begun.set()
+                while not watch.execute(waiting).fetchone():
+                    time.sleep(0.01)
+                lock(other, "t0")
+
+        has_begun = threading.Event()
+        bodies = [event("item:updated", key, updated_at=NOON + MINUTE) for key in ("t0", "t1")]
+        signed = [read_event(json.dumps(body).encode()) for body in bodies]
+
+        async def write() -> list[str]:
+            folding = asyncio.create_task(asyncio.to_thread(fold))
+            await asyncio.to_thread(has_begun.wait, 30)
+            async with open_event_store(harness.database_url, harness.clock) as store:
+                outcomes = await asyncio.gather(*map(store.write, signed))
+            await folding
+            return list(outcomes)
+
+        assert harness.run(write()) == ["stored", "stored"]
 
     def test_flood_of_events(self, harness: ServiceHarness, ann: None) -> None:
         """Deliveries take no place of requests for tips, and the reverse."""
