@@ -222,16 +222,18 @@ def _is_task_in_place(state: FoldedEvents, event: PendingEvent) -> bool:
 
 def _is_archived(mirror: Mirror, project_id: str | None) -> bool:
     """Return whether a project or one above it is archived."""
-    seen = set[str]()
-    while project_id is not None and project_id not in seen:
-        seen.add(project_id)
+    projects = mirror.directory.projects
+    return any(projects[each].is_archived for each in _with_ancestors(mirror, project_id) if each in projects)
+
+
+def _with_ancestors(mirror: Mirror, project_id: str | None) -> list[str]:
+    """Return a project and those above it, as far as they are known."""
+    found = list[str]()
+    while project_id is not None and project_id not in found:
+        found.append(project_id)
         project = mirror.directory.projects.get(project_id)
-        if project is None:
-            return False
-        if project.is_archived:
-            return True
-        project_id = project.parent_id
-    return False
+        project_id = project.parent_id if project else None
+    return found
 
 
 def _place(task: TodoistTask) -> tuple[str | None, str | None, str | None]:
@@ -285,16 +287,25 @@ def _changed(expected: FoldedEvents, answer: Mirror, last_sync: SyncPeriod) -> s
 
 
 def _different(expected: Mirror, answer: Mirror) -> set[ObjectKey]:
-    """Return the objects with different mirrored fields. A full answer leaves out what is in the archive."""
+    """Return the objects with different mirrored fields.
+
+    A place that is missing in the answer tells nothing: a full answer leaves out what is in the archive, and what is
+    in archived places. If the place ended, its tasks tell.
+    """
     return {
-        *_differing("item", _without_instants(expected.tasks), _without_instants(answer.tasks)),
-        *_differing("project", _active(expected.directory.projects), _active(answer.directory.projects)),
-        *_differing("section", _active(expected.directory.sections), _active(answer.directory.sections)),
+        *_differing(
+            "item", expected.tasks.keys(), _without_instants(expected.tasks), _without_instants(answer.tasks)
+        ),
+        *_differing("project", (), _active(expected.directory.projects), _active(answer.directory.projects)),
+        *_differing("section", (), _active(expected.directory.sections), _active(answer.directory.sections)),
     }
 
 
-def _differing(kind: str, one: Mapping[str, object], other: Mapping[str, object]) -> Iterable[ObjectKey]:
-    return ((kind, key) for key in one.keys() | other.keys() if one.get(key) != other.get(key))
+def _differing(
+    kind: str, keys: Collection[str], expected: Mapping[str, object], answer: Mapping[str, object]
+) -> Iterable[ObjectKey]:
+    """Return the objects that differ among those of the answer and some others. keys: of these."""
+    return ((kind, key) for key in {*keys, *answer} if expected.get(key) != answer.get(key))
 
 
 def _without_instants(tasks: Mapping[str, TodoistTask]) -> dict[str, TodoistTask]:
@@ -316,8 +327,8 @@ def _depends_on(told: Collection[ObjectKey], key: ObjectKey, *mirrors: Mirror) -
         task, seen = mirror.tasks.get(object_id), set[str]()
         while task is not None and task.task_id not in seen:
             seen.add(task.task_id)
-            places = {("project", task.project_id), ("section", task.section_id), ("item", task.parent_id)}
-            if not places.isdisjoint(told):
+            projects = {("project", each) for each in _with_ancestors(mirror, task.project_id)}
+            if not projects.union({("section", task.section_id), ("item", task.parent_id)}).isdisjoint(told):
                 return True
             task = mirror.tasks.get(task.parent_id or "")
     return False

@@ -168,6 +168,13 @@ class TestAudit:
         audit = audit_events(told, answer.mirror, SYNC, START + 5 * HOUR)
         assert (audit.n_changes, audit.n_missed, audit.has_confirmed) == (1, 1, False)
 
+    def test_a_lost_place(self, mirror: Mirror) -> None:
+        """A project that was renamed and one that was added without an event are missed."""
+        renamed = [{"id": "p", "name": "House"}, {"id": "r", "name": "New"}]
+        answer = fold(mirror, {"items": [], "projects": renamed})
+        audit = audit_events(FoldedEvents(mirror), answer.mirror, SYNC, START + 5 * HOUR)
+        assert (audit.n_changes, audit.n_missed) == (2, 2)
+
     def test_an_undecided_place(self, mirror: Mirror) -> None:
         """Tasks of a project whose event is left to a call are not missed: the event told that there is a change."""
         deleted = event("project:deleted", START + HOUR, id="p", name="Home", is_deleted=True)
@@ -176,9 +183,21 @@ class TestAudit:
         audit = audit_events(told, answer.mirror, SYNC, START + 5 * HOUR)
         assert (audit.n_changes, audit.n_missed) == (0, 0)
 
+    def test_a_project_in_an_undecided_one(self, mirror: Mirror) -> None:
+        """The tasks of a project below one whose event is left to a call are not missed either."""
+        below = {"items": [task("9", project_id="r")], "projects": [{"id": "r", "name": "Sub", "parent_id": "q"}]}
+        before = fold(mirror, below).mirror
+        deleted = event("project:deleted", START + HOUR, id="q", name="Work", is_deleted=True)
+        told = fold_events(before, {}, SYNC, [deleted])
+        answer = fold(before, {"items": [], "projects": [{"id": "q", "name": "Work", "is_deleted": True}]})
+        assert "9" not in answer.mirror.tasks
+        assert audit_events(told, answer.mirror, SYNC, START + 5 * HOUR).n_missed == 0
+
     def test_a_full_answer_without_the_archive(self, mirror: Mirror) -> None:
-        """A project that is in the archive for both is no difference."""
-        archived = fold(mirror, {"items": [], "projects": [{"id": "q", "name": "Work", "is_archived": True}]})
+        """A project that is in the archive is no difference to a full answer without it and its sections."""
+        work = {"id": "q", "name": "Work", "is_archived": True}
+        section = {"id": "r", "name": "Printer", "project_id": "q"}
+        archived = fold(mirror, {"items": [], "projects": [work], "sections": [section]})
         full = fold(
             Mirror(),
             {
