@@ -113,13 +113,15 @@ class EventStore:
         folded_at = max(now, self.clock()) if self.clock else now
         folded = [_key(update) | _event_key(each) for update in updates for each in update.events.folded]
         dropped = [_key(update) | _event_key(each) for update in updates for each in update.events.dropped]
+        answered = list(answered)
         with self.connection.transaction():
+            _SQL.lock_events(self.connection, user_ids=[*answered, *(update.account.user_id for update in updates)])
             self._run_many(_SQL.save_fold, [_fold_row(update) for update in updates])
             self._run_many(_SQL.save_tombstone, [row for update in updates for row in _tombstones(update)])
             self._run_many(_SQL.mark_folded, [row | {"folded_at": folded_at} for row in folded])
             self._run_many(_SQL.drop_event, dropped)
             self._save_audits(audits, now)
-            _SQL.answer_events(self.connection, user_ids=list(answered), answered_at=now, folded_at=folded_at)
+            _SQL.answer_events(self.connection, user_ids=answered, answered_at=now, folded_at=folded_at)
 
     def _save_audits(self, audits: Collection[UserAudit], now: datetime) -> None:
         covered = [each for each in audits if each.counts]
@@ -135,7 +137,10 @@ class EventStore:
         """Delete the events that the stored contexts contain, and return their number; `now`: of the run."""
         if self.mode == "off":
             return 0
-        return int(_SQL.settle_events(self.connection, user_ids=list(user_ids), now=now))
+        listed = list(user_ids)
+        with self.connection.transaction():
+            _SQL.lock_events(self.connection, user_ids=listed)
+            return int(_SQL.settle_events(self.connection, user_ids=listed, now=now))
 
     def watch(self, now: datetime, *, sees_endpoint: bool = False) -> bool:
         """Return whether the channel is alive, and end the trust in it if not. sees_endpoint: see `watch_channel`."""

@@ -41,6 +41,11 @@ SELECT t.user_id, t.object_type, t.object_id, t.updated_at
 FROM todoist_tombstones t JOIN todoist_accounts a USING (user_id, connection_number)
 WHERE t.user_id = ANY(:user_ids);
 
+-- name: lock_events!
+-- Lock the events of some users until the end of the transaction, in the order in which the service writes them: else one
+-- of both could wait for the other for ever.
+SELECT FROM todoist_events WHERE user_id = ANY(:user_ids) ORDER BY user_id, object_type, object_id FOR UPDATE;
+
 -- name: save_fold*!
 -- Store what events changed beside the tasks, after the tasks are stored, unless the account was replaced meanwhile. The
 -- sync token and the instant of the last fetch stay.
