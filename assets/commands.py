@@ -83,6 +83,7 @@ def show_plan(options: RunOptions, *, each: bool) -> Iterator[str]:
     with _step_runner(options) as runner:
         forecast, planner = runner.forecast()
         yield from reports.estimate_table(runner.estimate(forecast, planner, runner.selected))
+        yield from reports.events_lines(runner.n_users_with_events)
         yield from reports.waiting_lines(forecast)
         yield from reports.shard_lines(forecast, planner, runner.selected) if each else ()
 

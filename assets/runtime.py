@@ -32,6 +32,7 @@ from contexts.themes.vector_cache import VectorCache
 from contexts.todoist.accounts import Accounts
 from contexts.todoist.client import Todoist
 from contexts.todoist.credentials import CredentialCipher
+from contexts.todoist.event_store import EventStore
 
 if TYPE_CHECKING:
     from tips.batches import CandidateBatches
@@ -51,6 +52,7 @@ class Runtime:
     settings: Settings
     shards: Shards
     accounts: Accounts
+    events: EventStore
     store: ContextStore
     history: History
     run_log: RunLog
@@ -82,6 +84,7 @@ class Runtime:
             settings=settings,
             shards=shards,
             accounts=Accounts(connection, cipher, clock=clock),
+            events=EventStore(connection, settings.events_mode, settings.event_miss_bound, clock=clock),
             store=ContextStore(connection, reaction_days=settings.reaction_days, clock=clock),
             history=History(settings.data_root, connection, lambda user: shard_of(user, settings.n_shards)),
             run_log=RunLog(connection),
@@ -113,6 +116,7 @@ class Runtime:
         return {
             Todoist: self.todoist,
             Accounts: self.accounts,
+            EventStore: self.events,
             ContextStore: self.store,
             History: self.history,
             Embedder: self.embedder,

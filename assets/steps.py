@@ -25,6 +25,7 @@ from contexts.assembly.history import HISTORY
 from contexts.postgres.run_log import AssetRun, StepRun
 from contexts.settings import MAX_SHARDS
 from contexts.todoist.accounts import FetchScope
+from contexts.todoist.event_store import EventStore
 from contexts.todoist.refusals import RefusalVerdict
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,11 @@ class StepRunner:
     def selected(self) -> tuple[Asset, ...]:
         """The assets that the options select, in the order in which they run."""
         return self.graph.select(self.options.select) if self.options.select else tuple(self.graph)
+
+    @property
+    def n_users_with_events(self) -> int:
+        """The number of users whose events the source step would fold now."""
+        return len(self._with_events(None))
 
     def members(self, step: str) -> tuple[Asset, ...]:
         """Return the selected assets of one step."""
@@ -144,7 +150,7 @@ class StepRunner:
             plan,
             self.graph,
             self.runtime.shards,
-            resources=self.resources,
+            resources={**self.resources, EventStore: self._events},
             now=self.now,
             lock=self.runtime.lock,
             failures=failures,
@@ -278,13 +284,13 @@ class StepRunner:
         )
 
     def _source_request(self, planner: Planner, shard: int | None = None) -> Request:
-        """Return the request of a source step: users due for a fetch, and shards that hold removed users.
+        """Return the request of a source step: users due for a fetch or with events, shards with removed users.
 
         A lost shard is fetched for all of its users, because its file would otherwise hold the due users only. Users
         with restored rows are fetched, too: their contexts would otherwise be published as of the last fetch.
         """
         self._check_options()
-        due = self._due(self.options.scope, shard)
+        due = {**self._with_events(shard), **self._due(self.options.scope, shard)}
         lost, restored = self._lost_shards(shard), self._restored_users(planner, shard)
         if lost or restored:
             everybody = self._due(FetchScope.ALL, shard)
@@ -374,8 +380,24 @@ class StepRunner:
         settings, n_shards = self.runtime.settings, self.runtime.shards.n_shards
         next_run = settings.next_run(self.now)
         return self.runtime.accounts.due(
-            self.now, next_run, scope=scope, sla=settings.freshness_sla, shard=shard, n_shards=n_shards
+            self.now,
+            next_run,
+            scope=scope,
+            sla=settings.freshness_sla,
+            events=self.runtime.events.mode,
+            shard=shard,
+            n_shards=n_shards,
         )
+
+    @property
+    def _events(self) -> EventStore:
+        """The store of events; in a run that fetches everybody, no event stands in for a call."""
+        events = self.runtime.events
+        return events.without_folding() if self.options.scope is FetchScope.ALL else events
+
+    def _with_events(self, shard: int | None) -> Users:
+        """Return the users whose events are to be folded."""
+        return self._events.users_to_fold(self.now, shard=shard, n_shards=self.runtime.shards.n_shards)
 
     def _asset_run(
         self, step: str, asset: Asset, run_id: str, started_at: datetime, results: Iterable[ShardResult]
@@ -439,6 +461,8 @@ class StepRunner:
             runtime.vector_cache.expire(self._days_ago(settings.embedding_cache_days))
         if self.graph.is_source_step(step):
             runtime.run_log.add_request_days(self.now)
+            runtime.events.judge(self.now)
+            runtime.events.expire(self.now)
         if context_store.name in names:
             with runtime.lock(HISTORY, 0):  # no rows move to other shards meanwhile
                 runtime.shards.check_layout()

@@ -37,6 +37,7 @@ from contexts.themes.vector_cache import VectorCache
 from contexts.todoist.accounts import Accounts, FetchScope
 from contexts.todoist.client import Todoist
 from contexts.todoist.credentials import CredentialCipher, new_key
+from contexts.todoist.event_store import EventStore
 
 FETCH_STEP = "fetch_signals"
 
@@ -92,6 +93,7 @@ class Pipeline:
             settings=Settings(data_root=str(root), n_shards=n_shards),
             shards=self._shards,
             accounts=self.accounts,
+            events=EventStore(connection),
             store=ContextStore(connection),
             history=History(str(root), connection, partial(shard_of, n_shards=n_shards)),
             run_log=RunLog(connection),

@@ -43,7 +43,7 @@ _N_WARM_UP_REQUESTS = 500
 _N_ROUNDS = 7
 _CONCURRENCY = 8
 _LLM_SECONDS = 1.0
-_KEY = new_key()
+KEY = new_key()
 
 _console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
@@ -145,7 +145,7 @@ def main() -> int:
         server = stack.enter_context(postgres.running_postgres(LOCAL_FOLDER / "bench-postgres"))
         url = postgres.create_database(server, "bench_requests", replace=True)
         _console.print(f"{_N_USERS} users with a context and {_N_CANDIDATES} candidates each")
-        users, n_bytes = _fill_database(url)
+        users, n_bytes = fill_database(url)
         reads = BareReads(stack.enter_context(module_process("benchmarks.floor", url)))
         tips = stack.enter_context(_running_service(url))
         rounds = list(_run_rounds(reads, tips, users))
@@ -193,7 +193,7 @@ def _print_and_save(rounds: Sequence[tuple[Round, Round]], concurrent: Round, mi
     path.write_text(json.dumps({"medians": figures, "miss_p50_ms": miss_p50}, indent=2) + "\n")
 
 
-def _fill_database(url: str) -> tuple[list[str], float]:
+def fill_database(url: str) -> tuple[list[str], float]:
     """Add users with contexts and candidates; return the users and the mean size of a context in bytes."""
     now = datetime.now(UTC)
     samples = plain_users(_N_USERS, today=now.date())
@@ -209,7 +209,7 @@ def _fill_database(url: str) -> tuple[list[str], float]:
         candidates.append(_candidate_set(rows[-1], now))
     with connect(url) as connection:
         migrate(connection)
-        accounts = Accounts(connection, CredentialCipher([_KEY]), clock=lambda: now)
+        accounts = Accounts(connection, CredentialCipher([KEY]), clock=lambda: now)
         with connection.cursor() as cursor, connection.transaction():
             for user in samples:
                 credentials = Credentials(user.api_token)
@@ -260,7 +260,7 @@ def _running_service(url: str) -> Iterator[TipClient]:
     with module_process("local.llm", "--seconds", str(_LLM_SECONDS)) as llm:
         environment = {
             "DATABASE_URL": url,
-            "CREDENTIALS_KEYS": _KEY,
+            "CREDENTIALS_KEYS": KEY,
             "LLM_MODEL": "openai-chat:local",
             "OPENAI_BASE_URL": llm.read_line(),
             "OPENAI_API_KEY": "none",

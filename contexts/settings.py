@@ -27,6 +27,10 @@ NOMIC = "nomic-ai/nomic-embed-text-v1.5"
 NOMIC_REVISION = "e5cf08aadaa33385f5990def41f7a23405aec398"
 
 
+EventsMode = Literal["off", "hints", "trusted"]
+"""How far events of Todoist's webhooks are believed: not at all, their silence, or their contents, too."""
+
+
 class SettingsError(Exception):
     """A setting is missing or invalid; the message names every such setting and its allowed values."""
 
@@ -82,6 +86,22 @@ class SharedSettings(BaseSettings):
         None, description="Client ID of the OAuth app, needed only for accounts with refresh tokens."
     )
     todoist_client_secret: SecretStr | None = Field(None, description="Client secret of the OAuth app.")
+    todoist_client_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (),
+        description="Client secrets with which Todoist signs webhooks, comma-separated; several while one of them is"
+        " being replaced.",
+    )
+    todoist_events: EventsMode | None = Field(
+        None,
+        description="How far events of Todoist's webhooks are believed, while audits confirm them: off; hints: a user"
+        " without an event has no change, and one with an event is fetched; trusted: changes are taken from events."
+        " If not set: hints with TODOIST_CLIENT_SECRETS, else off.",
+    )
+
+    @field_validator("todoist_client_secrets", mode="before")
+    @classmethod
+    def _split_secrets(cls, value: object) -> object:
+        return split_commas(value)
 
     @field_validator("todoist_api_url")
     @classmethod
@@ -110,6 +130,11 @@ class SharedSettings(BaseSettings):
         """The product's app at Todoist, or None unless both of its settings are present."""
         client_id, secret = self.todoist_client_id, self.todoist_client_secret
         return OAuthApp(client_id, secret.get_secret_value()) if client_id and secret else None
+
+    @property
+    def events_mode(self) -> EventsMode:
+        """How far Todoist's webhooks are believed: TODOIST_EVENTS, or its default."""
+        return self.todoist_events or ("hints" if self.todoist_client_secrets else "off")
 
 
 class Settings(SharedSettings):
@@ -160,6 +185,13 @@ class Settings(SharedSettings):
         ge=2**16,
         le=2**30,
         description="Largest response of Todoist that a run reads, decompressed, such as 128MiB.",
+    )
+    event_miss_bound: float = Field(
+        0.02,
+        gt=0,
+        le=0.5,
+        description="Share of changes that Todoist's events may miss; if more is possible by the audits, events are"
+        " not believed.",
     )
     todoist_concurrency: int = Field(8, ge=1, le=64, description="Maximum concurrent Todoist calls in one task.")
     tips_ahead_value: float = Field(

@@ -33,6 +33,7 @@ from local.postgres import create_database
 from local.preflight import check_environment
 from local.scenario import Scenario, ScenarioError, scenario_from_environment
 from local.service import ServiceError, running_service
+from local.webhook_demo import WebhookDemo
 
 _SERVICE_PORT = 8100
 """The port of the examples in the documents."""
@@ -143,10 +144,12 @@ def _give_tips(
     console.print()
     print_line("Starting the service")
     log_file = folder / "service.log"
-    service = stack.enter_context(running_service(store.environment, log_file, preferred_port=_SERVICE_PORT))
+    demo = WebhookDemo(store.scenario.todoist) if store.scenario.todoist else None
+    environment = {**store.environment, **(demo.environment if demo else {})}
+    service = stack.enter_context(running_service(environment, log_file, preferred_port=_SERVICE_PORT))
     file.add({**service.variables, "SERVICE_URL": service.url})
     requests = tip_requests.send_tip_requests(
-        service, tip_requests.without_todoist(store.environment), user_id, store.connection
+        service, tip_requests.without_todoist(store.environment), user_id, store.connection, demo
     )
     tip_requests.print_tip_requests(requests, console)
     tip_requests.save_tip_requests(requests, folder / "tips.json")

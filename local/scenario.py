@@ -50,6 +50,7 @@ class Scenario:
     change: applies the changes before a night (numbered from 1) and returns a sentence about them.
     description: the users in a few words.
     asks_daily: whether the users are played: they have asked for tips before.
+    todoist: the local Todoist; None if it is the reader's own account.
     """
 
     users: tuple[ScenarioUser, ...]
@@ -58,6 +59,7 @@ class Scenario:
     change: Callable[[int], str]
     description: str
     asks_daily: bool = True
+    todoist: LocalTodoist | None = None
 
     @property
     def user_ids(self) -> list[str]:
@@ -138,7 +140,8 @@ def _sample_users(n_users: int, host: str, port: int) -> Iterator[Scenario]:
 
     users = tuple(ScenarioUser(each.user_id, each.email, each.api_token, each.timezone) for each in samples)
     with running_todoist(todoist, port, host) as url:
-        yield Scenario(users, url, _N_NIGHTS, change, f"{n_users} sample users in a local Todoist at {url}")
+        description = f"{n_users} sample users in a local Todoist at {url}"
+        yield Scenario(users, url, _N_NIGHTS, change, description, todoist=todoist)
 
 
 def _users_from_folder(folder: Path, host: str, port: int) -> Iterator[Scenario]:
@@ -158,7 +161,7 @@ def _users_from_folder(folder: Path, host: str, port: int) -> Iterator[Scenario]
 
     with running_todoist(todoist, port, host) as url:
         description = f"{len(users)} users of {folder} in a local Todoist at {url}"
-        yield Scenario(users, url, 1 + n_changes, change, description)
+        yield Scenario(users, url, 1 + n_changes, change, description, todoist=todoist)
 
 
 def _last_change(folder: Path) -> int:

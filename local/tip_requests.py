@@ -1,8 +1,9 @@
-"""Five tip requests for one user: first, repeated, after a reaction, with an old row, and without Todoist."""
+"""Tip requests for one user: first, repeated, after a reaction, after an event, with an old row, without Todoist."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -14,13 +15,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from contexts.text import counted
 from local.llm import LocalLLM, running_llm
 from local.processes import free_port
 from local.service import Service, running_service
+from local.webhook_demo import WebhookDemo
 
 LLM_SECONDS = 1.0
 """Seconds that the stand-in for an LLM takes for an answer."""
 
+_MAX_DELIVERY_S, _POLL_S = 10.0, 0.05
 _AGE_ROW = "UPDATE context_store SET materialized_at = materialized_at - INTERVAL '7 hours' WHERE user_id = %s"
 
 
@@ -66,19 +70,42 @@ def send_tip_requests(
     environment_without_todoist: Mapping[str, str],
     user_id: str,
     connection: psycopg.Connection[Any],
+    demo: WebhookDemo | None,
 ) -> list[TipRequest]:
-    """Send the five requests of one user; the last one to a second service that cannot reach Todoist."""
+    """Send the requests of one user; the last one to a second service that cannot reach Todoist.
+
+    demo: completes the tasks of a tip in the local Todoist; None for the reader's own account.
+    """
     first, _ = _send(service, "first of the day", user_id)
     repeated, decision_id = _send(service, "repeated", user_id)
     service.react(decision_id, "accepted")
     after_reaction, _ = _send(service, "after the reaction 'accepted'", user_id)
+    completed = _after_completion(service, user_id, demo) if demo else []
     connection.execute(_AGE_ROW, [user_id])
     old_row, _ = _send(service, "the row is 7 hours old", user_id)
     connection.execute(_AGE_ROW, [user_id])
     log_file = service.log_file.with_name("service-without-todoist.log")
     with running_service(environment_without_todoist, log_file) as second_service:
         no_todoist, _ = _send(second_service, "7 hours old, no Todoist", user_id)
-    return [first, repeated, after_reaction, old_row, no_todoist]
+    return [first, repeated, after_reaction, *completed, old_row, no_todoist]
+
+
+def _after_completion(service: Service, user_id: str, demo: WebhookDemo) -> list[TipRequest]:
+    """Complete the tasks of a tip in Todoist, and request the next tip once the service knows of it.
+
+    No request if the tip is about no task.
+    """
+    task_ids = [task["id"] for task in service.tip(user_id)[0]["tip"]["tasks"]]
+    if not task_ids:
+        return []
+    n_known = service.counters().get("todoist_events", 0.0) + len(task_ids)
+    with demo.delivered_to(service, user_id):
+        demo.complete(user_id, task_ids)
+        deadline = time.monotonic() + _MAX_DELIVERY_S
+        while service.counters().get("todoist_events", 0.0) < n_known and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+    request, _ = _send(service, f"{counted(len(task_ids), 'task')} of a tip completed", user_id)
+    return [request]
 
 
 def print_tip_requests(requests: list[TipRequest], console: Console) -> None:

@@ -25,9 +25,14 @@ from serving.auth import BearerAuth
 from serving.background import run_periodically
 from serving.candidate_source import CandidateSource, LLMWaits
 from serving.candidate_writer import CandidateWriter, Writings
+from serving.channel import ChannelWatch
+from serving.connect import Connector
+from serving.connect_state import STATE_LABEL, StateSigner
 from serving.connections import ConnectionTable
 from serving.decide import Decider
-from serving.gate import Gate
+from serving.event_store import open_event_store
+from serving.events import EventReceiver
+from serving.gate import Gate, Lane
 from serving.inline import InlineAssembler
 from serving.learn import Learner
 from serving.metrics import Metrics
@@ -61,6 +66,7 @@ _IGNORE_INTERVAL_S = 300.0
 _RETENTION_INTERVAL_S = 600.0
 _MARK_INTERVAL_S = 1.0
 _LOOK_INTERVAL_S = 3.0
+_WATCH_INTERVAL_S = 60.0
 _LAST_MARKS_S = (CLEANUP_S - LAST_RESORT_S) / 2
 """Time for the last marks; the server's shutdown can use a part of its cleanup time for requests that it cancels."""
 
@@ -142,6 +148,7 @@ async def open_app(
                 n_connections=settings.database_connections,
                 timeout_s=timeout_s,
                 reaction_days=settings.reaction_days,
+                believes_events=settings.events_mode != "off",
             )
         )
         await check_database(store.pool, cipher, store.report)
@@ -159,9 +166,10 @@ async def open_app(
             max_response_bytes=settings.inline_max_response,
             app=settings.oauth_app,
         )
+        session = await stack.enter_async_context(todoist.session(metrics.todoist_calls.inc))
         inline = InlineAssembler(
             store,
-            await stack.enter_async_context(todoist.session(metrics.todoist_calls.inc)),
+            session,
             cipher,
             Budget(settings.context_token_budget),
             metrics,
@@ -211,10 +219,40 @@ async def open_app(
         periods = Periods(settings.decision_days, settings.llm_call_days, settings.reaction_days)
         retention = Retention(store.pool, periods, metrics, clock)
         await stack.enter_async_context(run_periodically("deleting old rows", _RETENTION_INTERVAL_S, retention.sweep))
+        if settings.events_mode != "off":
+            watch = ChannelWatch(store.pool, metrics, clock)
+            await stack.enter_async_context(run_periodically("watching events", _WATCH_INTERVAL_S, watch.look))
+        event_lane = None
+        if secrets := settings.event_secrets:
+            events = await stack.enter_async_context(open_event_store(url, clock))
+            receiver = EventReceiver(events, secrets, metrics, clock)
+            event_lane = Lane(receiver, receiver.admit, settings.event_limits)
+            metrics.watch_queues({"events": lambda: events.n_waiting})
+        connector = Connector(
+            settings.oauth_app,
+            settings.authorize_url,
+            StateSigner(cipher.derived_secret(STATE_LABEL)),
+            session,
+            store.pool,
+            cipher,
+            metrics,
+            clock,
+        )
         auth = BearerAuth([token.get_secret_value() for token in settings.service_tokens])
         readiness = await stack.enter_async_context(Readiness.connected(url, POLICY))
         limits, undelivered = settings.gate_limits, store.deliveries.undelivered
-        yield build_app(recommender, learner, auth, metrics, readiness, undelivered, limits)
+        yield build_app(
+            recommender,
+            learner,
+            auth,
+            metrics,
+            readiness,
+            undelivered,
+            limits,
+            connector,
+            settings.todoist_connected_url,
+            event_lane,
+        )
 
 
 def _generator(

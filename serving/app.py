@@ -6,24 +6,29 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Annotated, Any, Literal
+from urllib.parse import parse_qs
 from uuid import UUID
 
 import orjson
-from fastapi import Depends, FastAPI, Path
+from fastapi import Depends, FastAPI, Path, Query
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.types import Scope
 
 from contexts.assembly.model import UserContext
-from contexts.assembly.store import is_fresh
 from contexts.user_ids import MAX_USER_ID_CHARS, check_user_id
 from serving.api_page import api_page
 from serving.auth import BearerAuth
 from serving.batcher import Overloaded
+from serving.connect import CALLBACK_ROUTE, Connector, ConnectOutcome, failure
 from serving.decide import Answer
+from serving.events import EVENTS_ROUTE
 from serving.fast_path import TipFastPath
-from serving.gate import Gate
+from serving.gate import Gate, Lane
 from serving.learn import Learner, ReactionConflict, UnknownDecision
 from serving.limits import GateLimits
 from serving.metrics import Metrics
@@ -32,7 +37,7 @@ from serving.problems import Problem, ProblemHandlers, add_problem_handlers, err
 from serving.readiness import Readiness, database_problem
 from serving.recommend import NoContext, Recommender, UnknownUser
 from serving.routes import RouteTable
-from serving.store import ContextSource, LLMStatus
+from serving.store import ContextSource, KnownBy, LLMStatus
 from tips.served import ServedTip
 
 UserId = Annotated[str, Path(max_length=MAX_USER_ID_CHARS)]
@@ -48,7 +53,11 @@ class TipAnswer(BaseModel):
         " stale: older than the SLA, because it could not be assembled again; none: no context can be used."
     )
     age_seconds: float | None = Field(
-        description="Seconds since the user's tasks were fetched; null without a context."
+        description="Seconds since the instant as of which the user's tasks are known; null without a context."
+    )
+    known_by: KnownBy = Field(
+        description="What tells that instant. fetch: the last fetch; events: Todoist's webhooks, which report changes"
+        " and have reported none since."
     )
     llm: LLMStatus = Field(
         description="called: the LLM wrote candidates while this request waited; skipped: candidates that it wrote"
@@ -74,12 +83,20 @@ class ReactionAnswer(BaseModel):
     is_news: bool = Field(description="Whether this request changed the stored reaction; false if it is sent twice.")
 
 
+class ConnectAnswer(BaseModel):
+    """The address for a user who connects a Todoist account."""
+
+    url: str = Field(description="A page of Todoist: send the user's browser there.")
+    expires_at: datetime = Field(description="From then on the address is of no use.")
+
+
 class ContextAnswer(BaseModel):
     """A user's stored context, before it is sanitized for a prompt."""
 
     context: UserContext
     context_hash: str
     age_seconds: float
+    known_by: KnownBy
     is_fresh: bool
 
 
@@ -91,6 +108,8 @@ class Endpoints:
     learner: Learner
     metrics: Metrics
     readiness: Readiness
+    connector: Connector
+    connected_url: str | None = None
     outage: OutageLog = field(default_factory=OutageLog)
 
     async def tip(self, user_id: str) -> tuple[bytes, UUID]:
@@ -104,14 +123,15 @@ class Endpoints:
     async def context(self, user_id: str) -> bytes:
         """The stored context, its hash and its age."""
         _check_user_id(user_id)
-        stored = await self._in_time(self.recommender.context(user_id))
+        stored, user = await self._in_time(self.recommender.context(user_id))
         now = self.recommender.clock()
         return orjson.dumps(
             {
                 "context": orjson.Fragment(stored.context_json),
                 "context_hash": stored.context_hash,
-                "age_seconds": (now - stored.materialized_at).total_seconds(),
-                "is_fresh": is_fresh(stored.materialized_at, stored.valid_until, now, self.recommender.timing.sla),
+                "age_seconds": (now - (user.known_as_of or stored.materialized_at)).total_seconds(),
+                "known_by": user.known_by,
+                "is_fresh": user.is_fresh(now, self.recommender.timing.sla),
             }
         )
 
@@ -127,6 +147,26 @@ class Endpoints:
         _check_user_id(user_id)
         if not await self._in_time(self.recommender.store.remove_user(user_id)):
             raise UnknownUser
+
+    async def connect(self, user_id: str) -> bytes:
+        """The address for a user who connects a Todoist account."""
+        _check_user_id(user_id)
+        url, expires_at = await self._in_time(self.connector.start(user_id))
+        return orjson.dumps({"url": url, "expires_at": expires_at})
+
+    def admit_callback(self, scope: Scope) -> None:
+        """Raise Problem 400 for a callback without a state that this service signed."""
+        states = parse_qs(scope["query_string"].decode("latin-1")).get("state", [])
+        self.connector.check(states[0] if len(states) == 1 else "")
+
+    async def callback(self, state: str, code: str | None) -> Response:
+        """The end of the flow: a redirect to the product, or a plain page, or a Problem if nothing was connected."""
+        outcome: ConnectOutcome = await self._in_time(self.connector.complete(self.connector.check(state), code))
+        if self.connected_url is not None:
+            return RedirectResponse(_with_outcome(self.connected_url, outcome), 303, _PRIVATE_PAGE)
+        if outcome != "connected":
+            raise failure(outcome)
+        return PlainTextResponse("Todoist is connected. You can close this page.\n", headers=_PRIVATE_PAGE)
 
     async def ready(self) -> None:
         """Raise Problem 503 unless the database can serve a request for a tip."""
@@ -159,18 +199,27 @@ def build_app(
     readiness: Readiness,
     undelivered: Callable[[UUID], None],
     limits: GateLimits,
+    connector: Connector,
+    connected_url: str | None,
+    event_lane: Lane | None,
 ) -> Gate:
     """The service as an ASGI app.
 
     undelivered: called for a logged decision whose answer could not be sent.
+    connected_url: the address to which users are sent after they connected an account; None for a plain page.
+    event_lane: answers Todoist's webhooks; None if their endpoint is absent.
     """
-    endpoints = Endpoints(recommender, learner, metrics, readiness)
-    routes = _routes(endpoints)
+    endpoints = Endpoints(recommender, learner, metrics, readiness, connector, connected_url)
+    routes = _routes(endpoints, has_events=event_lane is not None)
     fast_path = TipFastPath(routes, endpoints.tip, undelivered)
-    return Gate(fast_path, RouteTable(routes.routes), auth, metrics, limits, error_responder(_HANDLERS))
+    lanes = {
+        CALLBACK_ROUTE: Lane(routes, endpoints.admit_callback, _CALLBACK_LIMITS),
+        EVENTS_ROUTE: event_lane or Lane(routes, _admit_none, limits),
+    }
+    return Gate(fast_path, RouteTable(routes.routes), auth, metrics, limits, error_responder(_HANDLERS), lanes)
 
 
-def _routes(endpoints: Endpoints) -> FastAPI:
+def _routes(endpoints: Endpoints, *, has_events: bool) -> FastAPI:
     app = FastAPI(
         title="Tips",
         description="Short tips for users, chosen by their open tasks and reactions.",
@@ -221,6 +270,21 @@ def _routes(endpoints: Endpoints) -> FastAPI:
         """
         return _json(await endpoints.reaction(decision_id, body))
 
+    @app.get("/v1/todoist/connect", response_model=ConnectAnswer, dependencies=bearer, responses=_ERRORS)
+    async def connect(user_id: Annotated[str, Query(max_length=MAX_USER_ID_CHARS)]) -> Response:
+        """An address of Todoist at which a user, also a new one, connects an account; it is valid for ten minutes."""
+        return _json(await endpoints.connect(user_id))
+
+    @app.get(CALLBACK_ROUTE, response_class=PlainTextResponse, responses=_CALLBACK_ERRORS)
+    async def callback(state: str, code: Annotated[str | None, Query(max_length=_MAX_CODE_CHARS)] = None) -> Response:
+        """The address to which Todoist sends a user who agreed, or did not; it needs no token, but a signed state."""
+        return await endpoints.callback(state, code)
+
+    # The gate has an app of its own for these requests; this route puts them into the OpenAPI document.
+    @app.post(EVENTS_ROUTE, include_in_schema=has_events, response_class=Response, responses=_EVENT_ERRORS)
+    async def events() -> None:
+        """The address of Todoist's webhooks; it needs no token, but a signature. The answer is 200 and empty."""
+
     @app.get("/", include_in_schema=False)
     async def start() -> Response:
         """The start page."""
@@ -262,6 +326,24 @@ _ERRORS = openapi_problems(
     }
 )
 
+_CALLBACK_LIMITS = GateLimits(max_requests=16, max_body_bytes=0, body_timeout_s=1.0)
+_MAX_CODE_CHARS = 512
+_PRIVATE_PAGE = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+_REDIRECT: dict[int | str, dict[str, Any]] = {303: {"description": "the address of TODOIST_CONNECTED_URL"}}
+_CALLBACK_ERRORS = _REDIRECT | openapi_problems(
+    {
+        400: "the state is not from this service or has expired, or Todoist refused its code",
+        403: "the user did not agree",
+        409: "the user was removed or connected an account meanwhile",
+        413: "a body, which this address does not take",
+        422: "invalid input; the detail says where",
+        503: f"Todoist or {_DOWN}, or too many callbacks are under way",
+    }
+)
+_EVENT_ERRORS = openapi_problems(
+    {401: "not signed", 408: "the body was not complete in time", 413: "the body is too large", 503: _DOWN}
+)
+
 _HANDLERS: ProblemHandlers = {
     UnknownUser: lambda _: Problem(404, "there is no such user", reason="unknown_user"),
     NoContext: lambda error: Problem(404, str(error), reason="no_context"),
@@ -276,6 +358,15 @@ _HANDLERS: ProblemHandlers = {
 }
 
 
+def _admit_none(_: Scope) -> None:
+    """Answer as for an address without a route, which is the same with and without a token."""
+    raise HTTPException(404)
+
+
+def _with_outcome(url: str, outcome: ConnectOutcome) -> str:
+    return f"{url}{'&' if '?' in url else '?'}outcome={outcome}"
+
+
 def _json(body: bytes) -> Response:
     return Response(body, media_type="application/json")
 
@@ -287,6 +378,7 @@ def _body(answer: Answer) -> bytes:
             "tip": orjson.Fragment(answer.tip),
             "source": answer.source,
             "age_seconds": answer.age_seconds,
+            "known_by": answer.known_by,
             "llm": answer.llm,
             "context_hash": answer.context_hash,
             "policy_version": answer.policy_version,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from uuid import UUID
 
-from contexts.assembly.model import UserContext
+from contexts.assembly.model import UserContext, without_tasks
 from serving.candidate_writer import NOT_CALLED_RETRY_AFTER, RETRY_AFTER, CandidateWriter
 from serving.row_formats import Unreadable
 from serving.store import LLMStatus, Store, UserState
@@ -69,7 +69,8 @@ class CandidateSource:
         5. The tips of the last set that are still valid, however few. Unless the LLM failed, it goes on writing, and
            later requests find its tips.
 
-        In cases 2 and 5, rule-based tips of the other kinds are added.
+        In cases 2 and 5, rule-based tips of the other kinds are added. No tip is about a task that ended after the
+        context was fetched.
 
         now: not later than the instant at which the user was read: a set that was stored since then stays the newest.
         llm_deadline: event loop time at which the request waits no longer; None: the LLM is not called.
@@ -77,6 +78,7 @@ class CandidateSource:
         account from being asked about again too soon.
         origin: of the LLM's set; "behind" becomes "waited" if a request waits for it when it is stored.
         """
+        context = without_tasks(context, user.ended_ids)
         current = user.current_candidates(now)
         if current is not None and all(map(is_served_tip, current.tips)):
             return current, "skipped"

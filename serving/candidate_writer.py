@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from contexts.assembly.model import UserContext
+from contexts.assembly.model import UserContext, without_tasks
 from contexts.assembly.store import StoredContext
 from serving.metrics import Metrics
 from serving.row_formats import Unreadable, read_stored_context
@@ -123,6 +123,7 @@ class CandidateWriter:
         context = self._parsed(stored) if stored else None
         if stored is None or context is None:
             return "outdated", _NOT_CALLED
+        context = without_tasks(context, user.ended_ids)
         now = self.clock()
         _, today = next_midnight(user.zone, now)
         generation = await self.generator.generate(context, today, timeout_s=self.timeout_s)

@@ -11,7 +11,7 @@ import numpy as np
 
 from serving.learn import Learner
 from serving.row_formats import Unreadable
-from serving.store import ContextSource, Decision, LLMStatus, Store, UserState
+from serving.store import ContextSource, Decision, KnownBy, LLMStatus, Store, UserState
 from tips.bandit import ThompsonPolicy
 from tips.features import N_STATIC, with_clock
 from tips.served import is_served_tip
@@ -20,12 +20,16 @@ from tips.sets import CandidateOrigin, CandidateSet
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to a request for a tip. tip: a JSON object; age_seconds: of the signals, None without a context."""
+    """The answer to a request for a tip.
+
+    tip: a JSON object. age_seconds: since the signals were known, None without a context. known_by: what tells.
+    """
 
     decision_id: UUID
     tip: str
     source: ContextSource
     age_seconds: float | None
+    known_by: KnownBy
     llm: LLMStatus
     origin: CandidateOrigin
     context_hash: str | None
@@ -84,6 +88,7 @@ class Decider:
             tip=tip,
             source=source,
             age_seconds=age.total_seconds() if age is not None else None,
+            known_by=user.known_by,
             llm=decision.llm,
             origin=decision.origin,
             context_hash=user.context_hash,

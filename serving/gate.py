@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import count
 
 from starlette.responses import Response
@@ -21,6 +22,20 @@ from serving.routes import PUBLIC, RouteTable
 
 _CLOSE = (b"connection", b"close")
 _FINISHED_METHODS = frozenset({"PUT", "PATCH", "DELETE"})
+_FINISHED_ROUTES = ("/reaction", "/callback")
+
+
+@dataclass
+class Lane:
+    """Requests that are bounded by themselves, so that a flood of them takes no place from others, and the reverse.
+
+    admit: raises Problem for a request that is refused before a byte of its body is read.
+    """
+
+    app: ASGIApp
+    admit: Callable[[Scope], None]
+    limits: GateLimits
+    n_under_way: int = 0
 
 
 class Gate:
@@ -39,19 +54,20 @@ class Gate:
         metrics: Metrics,
         limits: GateLimits,
         to_response: Callable[[Exception], Response],
+        lanes: Mapping[str, Lane] | None = None,
     ) -> None:
-        """to_response: for an exception that `app` did not handle."""
+        """to_response: for an exception that `app` did not handle. lanes: by route, for those without a token."""
         self._app = app
         self._routes = routes
         self._auth = auth
         self.metrics = metrics
-        self._limits = limits
+        self._callers = Lane(app, self._check_token, limits)
+        self._lanes = lanes or {}
         self._to_response = to_response
         self.access_log = AccessLog()
-        self._n_under_way = 0
         self._ids = _ids(secrets.token_hex(4))
         self._is_draining = False
-        metrics.watch_requests(lambda: self._n_under_way, limits.max_requests)
+        metrics.watch_requests(lambda: self._callers.n_under_way, limits.max_requests)
 
     def drain(self) -> None:
         """Prepare for the end of the process: `/readyz` answers 503, and each response closes its connection."""
@@ -82,7 +98,7 @@ class Gate:
             if exchange.entry.route in PUBLIC:
                 await self._answer_public(exchange, receive)
             else:
-                await self._answer_caller(exchange, receive)
+                await self._answer_in(self._lanes.get(exchange.entry.route, self._callers), exchange, receive)
         except Exception as error:
             if not exchange.is_started:
                 await exchange.refuse(self._to_response(error))
@@ -95,35 +111,39 @@ class Gate:
             raise Problem(413, "this address takes no body", reason="body_too_large")
         await self._app(exchange.scope, receive, exchange.send)
 
-    async def _answer_caller(self, exchange: _Exchange, receive: Receive) -> None:
-        headers = exchange.headers
+    async def _answer_in(self, lane: Lane, exchange: _Exchange, receive: Receive) -> None:
         exchange.closes_refusal = True
-        self._auth.check(_authorization(exchange.scope))
-        exchange.scope.setdefault("state", {})[AUTHENTICATED] = True
-        if self._n_under_way >= self._limits.max_requests:
+        lane.admit(exchange.scope)
+        limits = lane.limits
+        if lane.n_under_way >= limits.max_requests:
             exchange.closes_refusal = False
             raise Problem(
                 503,
-                f"MAX_REQUESTS={self._limits.max_requests} requests are under way; try again in a second",
+                f"{limits.requests_setting}={limits.max_requests} requests are under way; try again in a second",
                 {"Retry-After": "1"},
                 reason="overloaded",
             )
-        self._n_under_way += 1
+        lane.n_under_way += 1
         try:
-            if _has_body(headers):
-                body = await self._read_body(headers, receive)
+            if _has_body(exchange.headers):
+                body = await _read_body(limits, exchange.headers, receive)
                 receive = _replayed(body, receive)
             exchange.closes_refusal = False
-            await self._work(exchange, receive)
+            await self._work(lane.app, exchange, receive)
         finally:
-            self._n_under_way -= 1
+            lane.n_under_way -= 1
 
-    async def _work(self, exchange: _Exchange, receive: Receive) -> None:
+    def _check_token(self, scope: Scope) -> None:
+        """Raise Problem 401 unless a request has one of the service's tokens."""
+        self._auth.check(_authorization(scope))
+        scope.setdefault("state", {})[AUTHENTICATED] = True
+
+    async def _work(self, app: ASGIApp, exchange: _Exchange, receive: Receive) -> None:
         """Run the app; a write is finished even if the client does not wait for the response."""
         if not exchange.is_write:
-            await self._app(exchange.scope, receive, exchange.send)
+            await app(exchange.scope, receive, exchange.send)
             return
-        task = asyncio.ensure_future(self._app(exchange.scope, receive, exchange.send))
+        task = asyncio.ensure_future(app(exchange.scope, receive, exchange.send))
         task.add_done_callback(_read_error)
         try:
             await asyncio.shield(task)
@@ -132,35 +152,6 @@ class Gate:
                 task.cancel()
             await asyncio.wait([task])
             raise
-
-    async def _read_body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
-        """The whole body; raises Problem 413 or 408."""
-        too_large = Problem(
-            413,
-            f"the body is larger than MAX_BODY_BYTES={self._limits.max_body_bytes}",
-            reason="body_too_large",
-        )
-        length = headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > self._limits.max_body_bytes:
-            raise too_large
-        body = bytearray()
-        try:
-            async with asyncio.timeout(self._limits.body_timeout_s):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise asyncio.CancelledError
-                    body += message.get("body", b"")
-                    if len(body) > self._limits.max_body_bytes:
-                        raise too_large
-                    if not message.get("more_body", False):
-                        return bytes(body)
-        except TimeoutError:
-            raise Problem(
-                408,
-                f"the body was not complete after BODY_TIMEOUT={self._limits.body_timeout_s:g} seconds",
-                reason="body_too_slow",
-            ) from None
 
 
 class _Exchange:
@@ -182,7 +173,7 @@ class _Exchange:
     @property
     def is_write(self) -> bool:
         """Whether the request changes something that its sender means to be changed."""
-        return self.entry.method in _FINISHED_METHODS or self.entry.route.endswith("/reaction")
+        return self.entry.method in _FINISHED_METHODS or self.entry.route.endswith(_FINISHED_ROUTES)
 
     async def send(self, message: Message) -> None:
         """Send a part of the response, with the request's id."""
@@ -217,6 +208,34 @@ def _authorization(scope: Scope) -> str:
     """The Authorization header; empty if there is none or more than one, as a proxy may have checked another one."""
     values = [value for name, value in scope["headers"] if name == b"authorization"]
     return str(values[0].decode("latin-1")) if len(values) == 1 else ""
+
+
+async def _read_body(limits: GateLimits, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+    """The whole body; raises Problem 413 or 408."""
+    too_large = Problem(
+        413, f"the body is larger than {limits.body_setting}={limits.max_body_bytes}", reason="body_too_large"
+    )
+    length = headers.get(b"content-length", b"")
+    if length.isdigit() and int(length) > limits.max_body_bytes:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(limits.body_timeout_s):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise asyncio.CancelledError
+                body += message.get("body", b"")
+                if len(body) > limits.max_body_bytes:
+                    raise too_large
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        raise Problem(
+            408,
+            f"the body was not complete after BODY_TIMEOUT={limits.body_timeout_s:g} seconds",
+            reason="body_too_slow",
+        ) from None
 
 
 def _has_body(headers: Mapping[bytes, bytes]) -> bool:

@@ -105,6 +105,8 @@ class InlineAssembler:
 
         is_large = len(mirror.tasks) > _MANY_TASKS
         row, timezone = await (self._session.beside_the_loop(make) if is_large else _at_once(make))
+        if owner := mirror.directory.todoist_user_id:
+            await self._store.save_owner(account, owner)
         await self._store.write_context(row, account, timezone)
 
     async def _fetch(self, account: Account, now: datetime) -> Mirror:

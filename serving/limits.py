@@ -19,11 +19,13 @@ class ConnectionLimits:
 
 @dataclass(frozen=True)
 class GateLimits:
-    """The bounds of requests."""
+    """The bounds of requests, with the names of the settings that messages about them tell."""
 
     max_requests: int
     max_body_bytes: int
     body_timeout_s: float
+    requests_setting: str = "MAX_REQUESTS"
+    body_setting: str = "MAX_BODY_BYTES"
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,15 @@ class Metrics:
         )
         self.stale = self._counter("stale_served", "Tips from a context older than the SLA.")
         self.todoist_calls = self._counter("todoist_calls", "Calls to Todoist during requests.")
+        self.todoist_events = self._counter(
+            "todoist_events",
+            "Deliveries of Todoist's webhooks by outcome: stored, older than a stored one, late and so only a hint,"
+            " duplicate, foreign (of no active user), unknown, unreadable, refused (not signed), not_stored (a 503).",
+            "outcome",
+        )
+        self.todoist_connects = self._counter(
+            "todoist_connects", "Callbacks of users who connect their Todoist, by outcome.", "outcome"
+        )
         self.undelivered = self._counter(
             "decisions_undelivered",
             "Logged decisions that reached nobody; dropped: not marked so.",
@@ -82,6 +91,19 @@ class Metrics:
         self._connections = self._gauge("connections_open", "Open HTTP connections.")
         self._connections_limit = self._gauge("connections_limit", "The setting MAX_CONNECTIONS.")
         self.ready = self._gauge("ready", "1 if the last check of /readyz succeeded, otherwise 0.")
+        self.events_trusted = self._gauge(
+            "events_trusted", "1 if the silence of Todoist's events counts as freshness, otherwise 0."
+        )
+        self.events_miss_rate_bound = self._gauge(
+            "events_miss_rate_bound", "Upper end of the 95 % interval of the share of changes that events miss."
+        )
+        self.event_changes = self._gauge(
+            "event_changes", "Changes of the audits that count, by what was found: audited, or missed.", "found"
+        )
+        self.event_delay_seconds = self._gauge(
+            "event_delay_seconds", "Delay of the events of the last four weeks, by quantile.", "quantile"
+        )
+        self.events_silent_seconds = self._gauge("events_silent_seconds", "Seconds since the last event came.")
         self._queue = self._gauge("queue_length", "Items that wait for a batch, by queue.", "queue")
         self._pool = self._gauge(
             "database_connections", "Connections to Postgres by pool and state.", "pool", "state"

@@ -69,7 +69,7 @@ class Readiness:
 
     async def _make_reads(self) -> None:
         async with self._pool.acquire() as connection:
-            await connection.fetch(_SQL.read_users.sql, [_NOBODY])
+            await connection.fetch(_SQL.read_users.sql, False, [_NOBODY])
             if await _SQL.read_policy(connection, policy=self._policy) is None:
                 detail = f"the table policies lacks {self._policy}: start the process again"
                 raise Problem(503, detail, reason="no_policy")

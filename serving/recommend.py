@@ -140,8 +140,8 @@ class Recommender:
         prepared = await self._preparations.join(flight, lambda: self._slow_path(user_id, flight, deadline, "ahead"))
         return prepared.source != "none"
 
-    async def context(self, user_id: str) -> StoredContext:
-        """The user's stored context; raises UnknownUser or NoContext."""
+    async def context(self, user_id: str) -> tuple[StoredContext, UserState]:
+        """The user's stored context, and the user with it; raises UnknownUser or NoContext."""
         user = await self._read(user_id)
         if reason := self._unusable(user, self.clock()):
             raise NoContext(reason)
@@ -149,7 +149,7 @@ class Recommender:
             raise NoContext(_NO_CONTEXT)
         if self._readable(stored) is None:
             raise NoContext(_UNREADABLE_CONTEXT)
-        return stored
+        return stored, user.with_context(stored)
 
     async def close(self) -> None:
         """Cancel all preparations and refreshes that are still running."""

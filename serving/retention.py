@@ -1,4 +1,4 @@
-"""Retention: decisions, candidates and calls of the LLM that nothing needs any more are deleted in small batches."""
+"""Retention: decisions, candidates, calls of the LLM and events that nothing needs are deleted in small batches."""
 
 from __future__ import annotations
 
@@ -28,6 +28,9 @@ _LATE_REACTION_DAYS = 2
 
 _KEPT_TIP_DAYS = 7
 """Days for which candidates are kept longer than decisions: tips are kept from set to set for so long at most."""
+
+_EVENT_PERIOD = timedelta(days=30)
+"""Events that were not folded in this time are deleted: their users are not fetched, or events are off by now."""
 
 _FULL_PASS = timedelta(days=1)
 """Time between two passes over the candidate sets that are kept although they are old."""
@@ -73,6 +76,7 @@ class Retention:
             "llm_calls": await self._delete(
                 "llm_calls", _SQL.delete_llm_calls, before=now - timedelta(days=periods.llm_call_days)
             ),
+            "todoist_events": await self._delete("todoist_events", _SQL.delete_events, before=now - _EVENT_PERIOD),
             "candidate_sets": 0,
         }
         if not timedelta(0) <= now - self._sets_passed_at < _FULL_PASS:

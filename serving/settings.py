@@ -9,11 +9,13 @@ from typing import Annotated
 from pydantic import ByteSize, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
-from contexts.settings import MAX_DAYS, SharedSettings, split_commas
+from contexts.settings import MAX_DAYS, TODOIST_API_URL, SharedSettings, split_commas
 from serving.limits import ConnectionLimits, GateLimits, ShutdownTimes
 
 _MIN_TOKEN_CHARS = 16
 _TOKEN = re.compile(r"[!-~]+")
+
+_AUTHORIZE_URL = "https://app.todoist.com/oauth/authorize"
 
 _MIN_LLM_BUDGET_S = 1.5
 """Smallest budget of a request with an LLM: a second of it is reserved for choosing and logging."""
@@ -107,6 +109,21 @@ class ServingSettings(SharedSettings):
     max_requests: int = Field(
         256, ge=1, le=10_000, description="Requests under way in one process; more are answered 503 at once."
     )
+    max_event_requests: int = Field(
+        128,
+        ge=1,
+        le=10_000,
+        description="Deliveries of Todoist's webhooks under way in one process; more are answered 503.",
+    )
+    max_event_bytes: int = Field(
+        262_144, ge=1024, le=16_777_216, description="Bytes of the body of one delivery of Todoist's webhooks."
+    )
+    todoist_connected_url: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="Address to which users are sent after they connected their Todoist, with outcome=connected, or"
+        " with the reason why not; if not set, they see a plain page.",
+    )
     max_connections: int = Field(
         2000, ge=1, le=100_000, description="Open HTTP connections of one process, idle ones included."
     )
@@ -144,7 +161,7 @@ class ServingSettings(SharedSettings):
         return ConnectionLimits(
             max_connections=self.max_connections,
             max_header_bytes=self.max_header_bytes,
-            max_body_bytes=self.max_body_bytes,
+            max_body_bytes=max(self.max_body_bytes, self.max_event_bytes if self.events_mode != "off" else 0),
             headers_timeout_s=self.headers_timeout,
             keep_alive_s=self.keep_alive,
             write_timeout_s=self.write_timeout,
@@ -154,6 +171,26 @@ class ServingSettings(SharedSettings):
     def gate_limits(self) -> GateLimits:
         """The bounds of requests."""
         return GateLimits(self.max_requests, self.max_body_bytes, self.body_timeout)
+
+    @property
+    def event_limits(self) -> GateLimits:
+        """The bounds of deliveries of Todoist's webhooks."""
+        return GateLimits(
+            self.max_event_requests, self.max_event_bytes, self.body_timeout, "MAX_EVENT_REQUESTS", "MAX_EVENT_BYTES"
+        )
+
+    @property
+    def event_secrets(self) -> list[str]:
+        """The client secrets with which deliveries may be signed; none if events are off."""
+        secrets = self.todoist_client_secrets if self.events_mode != "off" else ()
+        return [secret.get_secret_value() for secret in secrets]
+
+    @property
+    def authorize_url(self) -> str:
+        """The page on which users agree to the OAuth app, at Todoist or at its stand-in."""
+        if self.todoist_api_url == TODOIST_API_URL:
+            return _AUTHORIZE_URL
+        return f"{self.todoist_api_url.rstrip('/')}/oauth/authorize"
 
     @property
     def shutdown(self) -> ShutdownTimes:
@@ -198,6 +235,14 @@ class ServingSettings(SharedSettings):
             raise ValueError(
                 f"GRACE_PERIOD={self.grace_period:g} leaves less than {MIN_FINISH_S:g} s after"
                 f" DRAIN_DELAY={self.drain_delay:g} to finish the requests under way"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_events(self) -> ServingSettings:
+        if self.events_mode != "off" and not self.todoist_client_secrets:
+            raise ValueError(
+                f"TODOIST_EVENTS={self.events_mode} needs TODOIST_CLIENT_SECRETS, with which Todoist signs its events"
             )
         return self
 

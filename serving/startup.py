@@ -20,8 +20,8 @@ _MAX_REPORTED = 20
 
 _TABLES = frozenset(
     {
-        "users", "todoist_accounts", "context_store", "candidate_sets", "decisions", "reactions", "policies",
-        "unreadable_policies", "llm_calls", "schema_migrations",
+        "users", "todoist_accounts", "todoist_events", "todoist_channel", "context_store", "candidate_sets",
+        "decisions", "reactions", "policies", "unreadable_policies", "llm_calls", "schema_migrations",
     }
 )  # fmt: skip
 

@@ -26,10 +26,14 @@ from serving.metrics import Metrics
 from serving.pools import create_pool
 from serving.row_formats import Report, Unreadable, check_candidates, counted_in
 from tips.generator import LLMUsage
+from tips.served import is_about
 from tips.sets import CandidateOrigin, CandidateSet, next_midnight
 
 ContextSource = Literal["stored", "inline", "stale", "none"]
 LLMStatus = Literal["called", "skipped", "fallback"]
+KnownBy = Literal["fetch", "events"]
+"""What tells as of when a context is known: a fetch, or the silence of trusted events since."""
+
 CallPlace = Literal["request", "behind", "ahead"]
 """Where the LLM is called: while a request waits for it, behind an answer, or ahead of any request."""
 
@@ -58,7 +62,9 @@ class UserState:
 
     connection_number: of the Todoist account that the context and the candidates are from; None if the user is
     inactive or not connected, and then there are none. is_refused: whether Todoist refused the account in the last
-    run that asked it.
+    run that asked it. materialized_at: the time of the fetch of the context's signals. known_as_of: the context shows
+    the user's tasks as they were then; None without a context. ended_ids: tasks of the context that were completed or
+    deleted since its fetch, as an event says.
     """
 
     user_id: str
@@ -68,7 +74,9 @@ class UserState:
     materialized_at: datetime | None
     valid_until: datetime | None
     context_hash: str | None
+    known_as_of: datetime | None
     last_candidates: CandidateSet | None
+    ended_ids: frozenset[str] = frozenset()
 
     @property
     def account_key(self) -> str:
@@ -76,37 +84,55 @@ class UserState:
         return f"{self.user_id} {self.connection_number}"
 
     @property
+    def known_by(self) -> KnownBy:
+        """What tells as of when the user's tasks are known."""
+        is_later = self.known_as_of is not None and self.known_as_of != self.materialized_at
+        return "events" if is_later else "fetch"
+
+    @property
     def zone(self) -> ZoneInfo:
         """The user's time zone; UTC if it is unknown."""
         return _zone(self.timezone)
 
     def age(self, now: datetime) -> timedelta | None:
-        """The time since the user's signals were fetched; None without a context."""
-        return now - self.materialized_at if self.materialized_at else None
+        """The time since the user's signals were known; None without a context."""
+        return now - self.known_as_of if self.known_as_of else None
 
     def is_fresh(self, now: datetime, sla: timedelta) -> bool:
         """Whether there is a context that may be used."""
-        return self.materialized_at is not None and is_fresh(self.materialized_at, self.valid_until, now, sla)
+        return self.known_as_of is not None and is_fresh(self.known_as_of, self.valid_until, now, sla)
 
     def current_candidates(self, now: datetime) -> CandidateSet | None:
         """The last candidates, if they were made for the stored context and this day, and are not yet to be replaced.
 
-        The pipeline can have written them in the evening for the next day: then they expire after this midnight.
+        None also if one of them is about a task that has ended since. The pipeline can have written them in the
+        evening for the next day: then they expire after this midnight.
         """
         last = self.last_candidates
         if last is None or last.context_hash != self.context_hash or now >= min(last.expires_at, last.renew_at):
+            return None
+        if self.ended_ids and any(is_about(tip, self.ended_ids) for tip in last.tips):
             return None
         is_close = last.expires_at - now < _SHORTEST_DAY
         return last if is_close or last.expires_at <= next_midnight(self.zone, now)[0] else None
 
     def without_context(self) -> UserState:
         """The same user without a context and candidates."""
-        return replace(self, materialized_at=None, valid_until=None, context_hash=None, last_candidates=None)
-
-    def with_context(self, stored: StoredContext) -> UserState:
-        """The same user with another context."""
         return replace(
             self,
+            materialized_at=None,
+            valid_until=None,
+            context_hash=None,
+            known_as_of=None,
+            last_candidates=None,
+        )
+
+    def with_context(self, stored: StoredContext) -> UserState:
+        """The same user with another context; events tell of it only if it was read as the same one."""
+        is_same = (stored.materialized_at, stored.context_hash) == (self.materialized_at, self.context_hash)
+        return replace(
+            self,
+            known_as_of=self.known_as_of if is_same else stored.materialized_at,
             materialized_at=stored.materialized_at,
             valid_until=stored.valid_until,
             context_hash=stored.context_hash,
@@ -154,6 +180,7 @@ class Store:
         report: Report,
         max_wait_s: float,
         reaction_days: int = 90,
+        believes_events: bool = False,
     ) -> None:
         """decision_pool: for the log of decisions; its commits need not wait for the disk.
 
@@ -161,8 +188,10 @@ class Store:
         report: called for each row that cannot be read.
         max_wait_s: time that a read or a decision may wait for its statement; beyond it new ones are refused.
         reaction_days: number of days of reactions in a context.
+        believes_events: whether the silence of trusted events counts as freshness.
         """
         self.pool = pool
+        self._believes_events = believes_events
         self.deliveries = deliveries
         self.report = report
         self._metrics = metrics
@@ -242,6 +271,10 @@ class Store:
         since = reactions_since(now, self._reaction_days)
         rows = [dict(row) async for row in _CONTEXTS.reactions_since(self.pool, since=since, user_ids=[user_id])]
         return tuple(Reaction(**{name: row[name] for name in row if name != "user_id"}) for row in rows)
+
+    async def save_owner(self, account: Account, todoist_user_id: str) -> None:
+        """Store whose Todoist an account is."""
+        await _ACCOUNTS.save_owner(self.pool, **_key(account), todoist_user_id=todoist_user_id)
 
     async def write_context(self, row: StoredContext, account: Account, timezone: str) -> bool:
         """Store a context and the user's time zone; False if a newer context, or one of a newer account, stays.
@@ -332,7 +365,7 @@ class Store:
             return bool(await _SQL.remove_user(connection, user_id=user_id))
 
     async def _read_users(self, user_ids: Sequence[str]) -> list[UserState | None]:
-        rows = await self.pool.fetch(_READ_USERS, list(set(user_ids)))
+        rows = await self.pool.fetch(_READ_USERS, self._believes_events, list(set(user_ids)))
         users = {row[0]: self._user_state(row) for row in rows}
         return [users.get(user_id) for user_id in user_ids]
 
@@ -345,10 +378,19 @@ class Store:
         return [None] * len(decisions)
 
     def _user_state(self, row: Sequence[Any]) -> UserState:
-        user_id, timezone, number, is_refused, materialized_at, valid_until, context_hash, *candidates = row
-        last = self._candidates(*candidates) if candidates[0] is not None else None
+        user_id, timezone, number, is_refused, materialized_at, valid_until, context_hash, *more = row
+        known_as_of, *candidates, ended_ids = more
         return UserState(
-            user_id, timezone, number, bool(is_refused), materialized_at, valid_until, context_hash, last
+            user_id,
+            timezone,
+            number,
+            bool(is_refused),
+            materialized_at,
+            valid_until,
+            context_hash,
+            known_as_of,
+            self._candidates(*candidates) if candidates[0] is not None else None,
+            frozenset(ended_ids),
         )
 
     def _candidates(self, set_id: UUID, *columns: Any) -> CandidateSet | None:
@@ -378,9 +420,15 @@ def _zone(name: str) -> ZoneInfo:
 
 @asynccontextmanager
 async def open_store(
-    url: str, metrics: Metrics, *, n_connections: int, timeout_s: float, reaction_days: int = 90
+    url: str,
+    metrics: Metrics,
+    *,
+    n_connections: int,
+    timeout_s: float,
+    reaction_days: int = 90,
+    believes_events: bool = False,
 ) -> AsyncIterator[Store]:
-    """A store with pools of its own. timeout_s: upper bound for each statement."""
+    """A store with pools of its own. timeout_s: upper bound for each statement. believes_events: see `Store`."""
     # A decision lost in a crash of Postgres costs one reward; waiting for the disk would cost every request.
     asynchronous = {"synchronous_commit": "off"}
     async with (
@@ -396,6 +444,7 @@ async def open_store(
             report=counted_in(metrics),
             max_wait_s=max_wait_s,
             reaction_days=reaction_days,
+            believes_events=believes_events,
         )
         store.show()
         yield store

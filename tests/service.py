@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import signal
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -27,6 +28,10 @@ from local.llm import AnswerFunction, LocalLLM
 from local.llm.context import context_in
 from local.todoist import LocalTodoist
 from serving.__main__ import POLICY, open_app
+from serving.connections import ConnectionTable
+from serving.gate import Gate
+from serving.limits import ShutdownTimes
+from serving.server import Server
 from serving.settings import ServingSettings
 from tips.bandit import Posterior
 
@@ -68,6 +73,7 @@ class Service:
     """One service, called as the product's backend calls it."""
 
     client: httpx.AsyncClient
+    url: str
     run: Callable[[Coroutine[Any, Any, Any]], Any]
 
     def tip(self, user: str = "ann") -> ServiceResponse:
@@ -126,15 +132,22 @@ class ServiceHarness:
         self.use_todoist(self.world.todoist)
         self._runner, self._stack = asyncio.Runner(), AsyncExitStack()
 
-    def open(self, database_url: str | None = None, *, look_interval_s: float = NEVER_S, **settings: Any) -> Service:
+    def open(
+        self,
+        database_url: str | None = None,
+        *,
+        look_interval_s: float = NEVER_S,
+        listens: bool = False,
+        **settings: Any,
+    ) -> Service:
         """A service; its settings are those of a production with an LLM, with shorter time-outs.
 
-        look_interval_s: time between two looks for new users.
+        look_interval_s: time between two looks for new users. listens: whether it has a port of its own.
         """
         url = database_url or self.database_url
-        return self.run(self._open(url, look_interval_s, **settings))  # type: ignore[no-any-return]
+        return self.run(self._open(url, look_interval_s, listens, **settings))  # type: ignore[no-any-return]
 
-    async def _open(self, database_url: str, look_interval_s: float, **settings: Any) -> Service:
+    async def _open(self, database_url: str, look_interval_s: float, listens: bool, **settings: Any) -> Service:
         defaults: dict[str, Any] = {
             "service_tokens": TOKEN,
             "todoist_api_url": self.world.client.base_url,
@@ -144,22 +157,24 @@ class ServiceHarness:
             "request_budget": 3.0,
             "database_connections": 3,
         }
+        read = ServingSettings(**defaults | settings)
         app = await self._stack.enter_async_context(
             open_app(
-                ServingSettings(**defaults | settings),
+                read,
                 database_url,
                 CredentialCipher([self.world.key]),
                 clock=self.clock,
                 look_interval_s=look_interval_s,
             )
         )
+        url = await self._stack.enter_async_context(listening(app, read)) if listens else "http://service"
         client = httpx.AsyncClient(
-            transport=httpx.ASGITransport(app),
-            base_url="http://service",
+            transport=None if listens else httpx.ASGITransport(app),
+            base_url=url,
             headers={"Authorization": f"Bearer {TOKEN}"},
             timeout=30,
         )
-        return Service(await self._stack.enter_async_context(client), self.run)
+        return Service(await self._stack.enter_async_context(client), url, self.run)
 
     @contextmanager
     def without_database(self) -> Iterator[None]:
@@ -268,6 +283,23 @@ class ServiceHarness:
     def close(self) -> None:
         self.run(self._stack.aclose())
         self._runner.close()
+
+
+@asynccontextmanager
+async def listening(app: Gate, settings: ServingSettings) -> AsyncIterator[str]:
+    """The URL of an app that is served on a free port."""
+    table = ConnectionTable(settings.connection_limits, app.metrics.refused_connection)
+    server = Server(app, table, ShutdownTimes(0.0, 3.0), host="127.0.0.1", port=0)
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.handle_exit(signal.SIGTERM, None)
+        server.force_exit = True
+        await serving
+        server.last_resort.cancel()
 
 
 @contextmanager

@@ -29,13 +29,14 @@ from contexts.assembly.history import History
 from contexts.assembly.store import ContextStore
 from contexts.clock import Clock
 from contexts.postgres.run_log import AssetRun, RunLog
-from contexts.settings import Settings
+from contexts.settings import EventsMode, Settings
 from contexts.themes.cluster import Clusterer
 from contexts.themes.embed import Embedder
 from contexts.themes.vector_cache import VectorCache
 from contexts.todoist.accounts import Accounts
 from contexts.todoist.client import Todoist
 from contexts.todoist.credentials import CredentialCipher, Credentials, new_key
+from contexts.todoist.event_store import EventStore
 from local.todoist import LocalTodoist
 from tips.batches import CandidateBatches
 from tips.generator import CandidateGenerator
@@ -81,6 +82,7 @@ class World:
     new_batches: Callable[[str], CandidateBatches] | None = None
     batch_model: str | None = None
     ahead: AheadSettings = field(default_factory=AheadSettings)
+    events: EventsMode = "off"
 
     def __post_init__(self) -> None:
         self.accounts = Accounts(self.connection, CredentialCipher([self.key]))
@@ -101,6 +103,7 @@ class World:
             settings=Settings(data_root=str(self.root), n_shards=self.n_shards),
             shards=self.shards,
             accounts=self.accounts,
+            events=EventStore(self.connection, self.events),
             store=self.store,
             history=self.history,
             run_log=RunLog(self.connection),

@@ -5,7 +5,8 @@ Titles are put in once, as parts of a list: no text is ever read again for a pla
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Literal
 from urllib.parse import quote
 
@@ -103,6 +104,16 @@ def read_tip(stored: str) -> Tip:
         task_ids = tuple(task.id for task in former.tasks)
         return Tip(kind=former.kind, title=former.title, body=former.body, task_ids=task_ids, theme=former.theme)
     return Tip.model_validate_json(stored)
+
+
+def is_about(stored: str, task_ids: Collection[str]) -> bool:
+    """Whether a stored tip is about one of these tasks, or cannot be read."""
+    if not any(json.dumps(task_id, ensure_ascii=False)[1:-1] in stored for task_id in task_ids):  # almost always
+        return False
+    try:
+        return not set(task_ids).isdisjoint(read_tip(stored).task_ids)
+    except ValueError:
+        return True
 
 
 def task_address(task_id: str) -> str:

@@ -13,6 +13,7 @@ from assets.engine.tables import rows_of_users
 from contexts.assembly.history import ContextVersion, History
 from contexts.assembly.store import ContextStore, ObservedContext, StoredContext
 from contexts.todoist.accounts import Accounts
+from contexts.todoist.event_store import EventStore
 
 _SCHEMA = pa.schema(
     [
@@ -38,11 +39,13 @@ def context_store(
     store: ContextStore,
     history: History,
     accounts: Accounts,
+    events: EventStore,
 ) -> Output:
     """Upserts the contexts of all users ever fetched; the table holds the hash of each user's newest context.
 
     `users` holds the instants of the last fetches and was read before the contexts, so a row never claims to be
-    fresher than its data. The history is written before the rows, so every tip's context is in the history.
+    fresher than its data. The history is written before the rows, so every tip's context is in the history. Folded
+    events count as pending until the rows contain them.
     """
     current = rows_of_users(user_contexts, users)
     newest, n_changed = _extend_history(history, current, previous, users, now, store.latest())
@@ -65,6 +68,7 @@ def context_store(
             "rows_refreshed": n_refreshed,
             "rows_removed": store.remove_orphans(removed),
             "contexts_changed": n_changed,
+            "events_settled": events.settle(users, now),
         },
     )
 

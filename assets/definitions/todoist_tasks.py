@@ -1,11 +1,11 @@
-"""Every user's open Todoist tasks: one `/sync` call per observed user, folded into the stored tasks."""
+"""Every user's open Todoist tasks: one `/sync` call per observed user, or the events of webhooks instead of it."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,6 +15,9 @@ from assets.engine.tables import rows_of_users
 from contexts.themes.vector_cache import VectorCache
 from contexts.todoist.accounts import Account, Accounts
 from contexts.todoist.client import Todoist, TodoistUnavailable, TokenRefused
+from contexts.todoist.event_store import EventStore
+from contexts.todoist.event_updates import EventUpdate, audits_by_calls, full_audits, updates_by_events
+from contexts.todoist.events import EventAudit
 from contexts.todoist.fetch import Failed, Fetched, fetch
 from contexts.todoist.mirror import Mirror, authorship_of, place_of, text_hash
 from contexts.todoist.objects import TodoistTask
@@ -61,6 +64,8 @@ _SCHEMA = pa.schema(
 _OUTAGE_USERS = 5
 """If at least this many users of a shard fail and none succeeds, Todoist itself is down."""
 
+_Outcome = TypeVar("_Outcome", Fetched, EventUpdate)
+
 _TASK_FIELDS = [field.name for field in fields(TodoistTask)]
 _AUTHORSHIP = ("is_by_others", "is_shared", "is_parent_by_others")
 
@@ -79,46 +84,92 @@ def todoist_tasks(
     now: datetime,
     todoist: Todoist,
     accounts: Accounts,
+    events: EventStore,
     cache: VectorCache,
 ) -> Output:
     """One row per open item, as of the last successful fetch of its user: tasks, headers, tasks of other people.
 
-    A user whose fetch fails keeps the previous rows. A removed user's rows are dropped, and the vectors of their
-    texts are erased from the cache. Sync tokens are saved after the rows, with the digests of the rows that they
-    continue. A user whose stored rows have another digest (the run died in between, the file was restored from a
-    backup) is fetched in full.
+    Trusted events of webhooks are folded into the rows of users whom they cover, without a call, unless one of them
+    needs it; a call of such a user is an audit of the events. A user whose fetch fails keeps the previous rows. A
+    removed user's rows are dropped, and the vectors of their texts are erased from the cache. Sync tokens are saved
+    after the rows, with the digests of the rows that they continue, and events are marked as folded after that. A
+    user whose stored rows have another digest (the run died in between, the file was restored from a backup) is
+    fetched in full.
     """
     stored = set(pc.unique(previous["user_id"]).to_pylist())
     loaded, unreadable = accounts.load(users)
     mirrors = dict(_mirrors(previous, _continued(loaded, previous_digests) & stored))
-    outcomes = fetch(todoist, loaded, mirrors, accounts.save_credentials)
+    told = events.told([account.user_id for account in loaded], now)
+    updates = updates_by_events(loaded, mirrors, told)
+    updated = {update.account.user_id for update in updates}
+    callees = [account for account in loaded if account.user_id not in updated]
+    full = full_audits(told)
+    outcomes = fetch(
+        todoist,
+        callees,
+        {user: mirror for user, mirror in mirrors.items() if user not in full},
+        accounts.save_credentials,
+    )
     fetched = [outcome for outcome in outcomes if isinstance(outcome, Fetched)]
     failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
     if len(failed) >= _OUTAGE_USERS and not fetched:
         _raise_if_outage(failed)
+    audits = audits_by_calls(
+        [(outcome.account, outcome.mirror, outcome.n_full > 0) for outcome in fetched], mirrors, told, now
+    )
     removed = stored - accounts.existing(stored)
     cache.erase(_text_hashes(previous, removed))
-    replaced = removed | {outcome.account.user_id for outcome in fetched}
+    observed: list[Fetched | EventUpdate] = [*fetched, *updates]
+    fresh = pa.Table.from_pylist([row for outcome in observed for row in _rows(outcome)], schema=_SCHEMA)
+    replaced = removed | {outcome.account.user_id for outcome in observed}
     kept = _with_authorship(_completed(rows_of_users(previous, stored - replaced)))
-    fresh = pa.Table.from_pylist([row for outcome in fetched for row in _rows(outcome)], schema=_SCHEMA)
     refused = [outcome.account for outcome in failed if isinstance(outcome.error, TokenRefused)]
-    states = [outcome.sync_state for outcome in fetched]
+
+    def save(written: RowDigests) -> None:
+        accounts.save_sync_states(
+            [_with_digest(outcome, written).sync_state for outcome in fetched], refused, observed_at=now
+        )
+        answered = [outcome.account.user_id for outcome in fetched]
+        events.save([_with_digest(update, written) for update in updates], audits, answered, now)
+
     return Output(
         pa.concat_tables([kept, fresh]),
         counts={
-            "todoist_calls": sum(outcome.n_full + outcome.n_incremental for outcome in outcomes),
-            "todoist_calls_full": sum(outcome.n_full for outcome in outcomes),
-            "todoist_calls_incremental": sum(outcome.n_incremental for outcome in outcomes),
-            "users_fetched": len(fetched),
-            "users_failed": len(failed) + len(unreadable),
-            "users_refused": len(refused),
-            "items_skipped": sum(outcome.n_skipped for outcome in fetched),
-            "zones_unread": sum(outcome.has_unread_zone for outcome in fetched),
+            **_fetch_counts(fetched, failed, len(unreadable)),
+            **_event_counts(updates, [each.audit for each in audits if each.counts]),
         },
-        after_write=lambda written: accounts.save_sync_states(
-            [replace(state, rows_digest=written[state.user_id]) for state in states], refused, observed_at=now
-        ),
+        after_write=save,
     )
+
+
+def _fetch_counts(fetched: Collection[Fetched], failed: Collection[Failed], n_unreadable: int) -> dict[str, int]:
+    outcomes: list[Fetched | Failed] = [*fetched, *failed]
+    return {
+        "todoist_calls": sum(outcome.n_full + outcome.n_incremental for outcome in outcomes),
+        "todoist_calls_full": sum(outcome.n_full for outcome in outcomes),
+        "todoist_calls_incremental": sum(outcome.n_incremental for outcome in outcomes),
+        "users_fetched": len(fetched),
+        "users_failed": len(failed) + n_unreadable,
+        "users_refused": sum(isinstance(outcome.error, TokenRefused) for outcome in failed),
+        "items_skipped": sum(outcome.n_skipped for outcome in fetched),
+        "zones_unread": sum(outcome.has_unread_zone for outcome in fetched),
+    }
+
+
+def _event_counts(updates: Collection[EventUpdate], audits: Collection[EventAudit]) -> dict[str, int]:
+    return {
+        "users_folded": len(updates),
+        "events_folded": sum(len(update.events.folded) for update in updates),
+        "events_dropped": sum(len(update.events.dropped) for update in updates),
+        "changes_audited": sum(audit.n_changes for audit in audits),
+        "changes_missed": sum(audit.n_missed for audit in audits),
+    }
+
+
+def _with_digest(outcome: _Outcome, written: RowDigests) -> _Outcome:
+    """Return an outcome with the digest of the user's stored rows in its sync state."""
+    state = replace(outcome.sync_state, rows_digest=written[outcome.account.user_id])
+    return replace(outcome, sync_state=state)
 
 
 def _continued(accounts: Iterable[Account], stored: RowDigests) -> set[str]:
@@ -140,7 +191,7 @@ def _raise_if_outage(failed: Iterable[Failed]) -> None:
         )
 
 
-def _rows(outcome: Fetched) -> Iterator[dict[str, Any]]:
+def _rows(outcome: Fetched | EventUpdate) -> Iterator[dict[str, Any]]:
     directory = outcome.mirror.directory
     user_columns = {
         "user_id": outcome.account.user_id,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Collection, Set
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from hashlib import sha256
@@ -214,6 +216,38 @@ class UserContext(_Part):
 def tasks_shown(context: UserContext) -> dict[str, tuple[Bucket, TaskView]]:
     """Return the tasks that a context shows, by id, with their buckets, the most urgent first."""
     return {view.id: (bucket, view) for bucket in BUCKETS for view in context.tasks.get(bucket, ())}
+
+
+def without_tasks(context: UserContext, task_ids: Set[str]) -> UserContext:
+    """Return a context as it is once these tasks have ended; tasks that it does not show change nothing."""
+    ended = {view.id: bucket for bucket, views in context.tasks.items() for view in views if view.id in task_ids}
+    if not ended and not any(set(view.also) & task_ids for views in context.tasks.values() for view in views):
+        return context
+    n_ended = Counter(ended.values())
+    counts = context.counts.model_dump()
+    for name, n in (*n_ended.items(), ("open", len(ended)), ("shown", len(ended))):
+        counts[name] = max(0, counts[name] - n)
+    return context.model_copy(
+        update={
+            "tasks": {
+                bucket: remaining
+                for bucket, views in context.tasks.items()
+                if (remaining := tuple(_without_duplicates(view, task_ids) for view in views if view.id not in ended))
+            },
+            "counts": Counts(**counts),
+            "themes": tuple(_without_ended(theme, ended) for theme in context.themes),
+        }
+    )
+
+
+def _without_duplicates(view: TaskView, task_ids: Set[str]) -> TaskView:
+    return view.model_copy(update={"also": tuple(each for each in view.also if each not in task_ids)})
+
+
+def _without_ended(theme: ThemeView, ended: Collection[str]) -> ThemeView:
+    remaining = tuple(task_id for task_id in theme.task_ids if task_id not in ended)
+    n_tasks = theme.n_tasks - (len(theme.task_ids) - len(remaining))
+    return theme.model_copy(update={"task_ids": remaining, "n_tasks": n_tasks})
 
 
 def read_archived(context_json: str) -> UserContext:

@@ -13,6 +13,7 @@ from psycopg.types.json import Jsonb
 
 from contexts.clock import CLOCK_DIFFERENCE, Clock, latest_instant
 from contexts.postgres.sql import queries, rows
+from contexts.settings import EventsMode
 from contexts.todoist.credentials import CredentialCipher, Credentials, CredentialsError
 from contexts.todoist.mirror import Directory
 from contexts.todoist.zones import valid_zone
@@ -96,8 +97,9 @@ class Accounts:
     def add(self, user_id: str, *, email: str, timezone: str, credentials: Credentials) -> None:
         """Add a user with a Todoist account, or replace an existing user's account, even with the same one.
 
-        The context made from a replaced account is deleted. Results of fetches, requests and runs that are still
-        under way carry the connection number of the replaced account, and are not used.
+        The context made from a replaced account is deleted, and its pending events. Results of fetches, requests and
+        runs that are still under way carry the connection number of the replaced account, and are not used. The
+        account counts as one with a personal token, for which Todoist reports no events.
 
         Raises ValueError if the id has another form than `contexts.user_ids` describes, or the time zone does not
         exist.
@@ -114,7 +116,10 @@ class Accounts:
                 credentials=sealed,
                 connected_at=self._clock() if self._clock else None,
                 latest=latest_instant(self._clock),
+                todoist_user_id=None,
+                oauth_connected_at=None,
             )
+            self._sql.remove_events(self._connection, user_id=user_id)
             self._sql.remove_context(self._connection, user_id=user_id)
 
     def remove(self, user_id: str) -> bool:
@@ -143,6 +148,7 @@ class Accounts:
         *,
         scope: FetchScope = FetchScope.ALL,
         sla: timedelta = timedelta(hours=6),
+        events: EventsMode = "off",
         shard: int | None = None,
         n_shards: int = 1,
     ) -> Mapping[str, datetime]:
@@ -150,7 +156,7 @@ class Accounts:
 
         The rule is documented at the statement `users_due`.
 
-        sla: maximum age of a context at the user's next request.
+        sla: maximum age of a context at the user's next request. events: what is believed of Todoist's events.
         shard: restricts the result to one of `n_shards`; None means all.
         """
         refetch_before, idle_refetch_before = {
@@ -168,6 +174,9 @@ class Accounts:
             refetch_before=refetch_before,
             idle_refetch_before=idle_refetch_before,
             idle_since=now - IDLE_AFTER,
+            believes_events=events != "off",
+            heeds_hints=events == "hints",
+            spares_covered=events != "off" and scope is FetchScope.NIGHTLY,
             shard=shard,
             n_shards=n_shards,
         )
@@ -221,7 +230,11 @@ class Accounts:
         run, `confirm_refusals` or `discard_refusals` with the same instant.
         """
         latest = latest_instant(self._clock)
-        fetched = [{**_to_row(sync_state, observed_at), "latest": latest} for sync_state in sync_states]
+        synced_at = max(observed_at, self._clock()) if self._clock else observed_at
+        fetched = [
+            {**_to_row(sync_state, observed_at), "latest": latest, "synced_at": synced_at}
+            for sync_state in sync_states
+        ]
         with self._connection.transaction():
             if fetched:
                 self._sql.save_observation(self._connection, fetched)
@@ -301,6 +314,7 @@ def _to_row(sync_state: SyncState, observed_at: datetime) -> dict[str, Any]:
         "rows_digest": sync_state.rows_digest,
         "observed_at": observed_at,
         "timezone": sync_state.directory.timezone,
+        "todoist_user_id": sync_state.directory.todoist_user_id,
     }
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from json import JSONDecodeError, dumps, loads
@@ -21,6 +21,9 @@ from contexts.settings import TODOIST_API_URL, OAuthApp
 from contexts.todoist.bounded_body import ACCEPTED_ENCODING, BadEncoding, BodyReader, BodyTooLarge, TooManyBodies
 from contexts.todoist.credentials import Credentials
 from contexts.todoist.large_json import loads_in_pieces, release
+from contexts.todoist.markup import clean_text
+from contexts.todoist.objects import as_object, object_id
+from contexts.todoist.zones import zone_of
 
 RESOURCE_TYPES = ("items", "projects", "sections", "labels", "user")
 
@@ -31,6 +34,7 @@ _MAX_ATTEMPTS = 3
 _MAX_BACKOFF_S = 10
 _MAX_CONNECT_S = 10.0
 _RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 525)})
+_GRANTS = {"refresh_token": "refresh token", "authorization_code": "authorization code"}
 _OAUTH_APP_ERRORS = ("invalid_client", "unauthorized_client", "unsupported_grant_type")
 _LARGE_BYTES = 64 * 2**10  # a larger body is parsed in a thread
 _WAIT_FOR_OTHERS_S = 2.0
@@ -86,6 +90,15 @@ class SyncCalls:
         is_full = sync_token == FULL_SYNC_TOKEN
         self.n_full += is_full
         self.n_incremental += not is_full
+
+
+@dataclass(frozen=True)
+class AccountOwner:
+    """The user of Todoist to whom an account belongs. timezone: an IANA name; None if it cannot be read."""
+
+    todoist_user_id: str
+    email: str
+    timezone: str | None
 
 
 @dataclass(frozen=True)
@@ -217,32 +230,50 @@ class TodoistSession:
             raise TodoistUnavailable(
                 "tokens cannot be renewed: TODOIST_CLIENT_ID or TODOIST_CLIENT_SECRET is not set"
             )
-        response = await self._post(
+        tokens = await self._tokens(self._app, grant_type="refresh_token", refresh_token=credentials.refresh_token)
+        return replace(tokens, refresh_token=tokens.refresh_token or credentials.refresh_token)
+
+    async def exchange(self, code: str) -> Credentials:
+        """Exchange the code that Todoist gives when a user agrees for the user's tokens. It can be used only once.
+
+        Raises TokenRefused if Todoist rejects the code, TodoistUnavailable if it cannot answer or there is no OAuth
+        app, and RequestRefused if it rejects the app.
+        """
+        if not self._app:
+            raise TodoistUnavailable("there is no OAuth app: TODOIST_CLIENT_ID or TODOIST_CLIENT_SECRET is not set")
+        return await self._tokens(self._app, grant_type="authorization_code", code=code)
+
+    async def owner(self, access_token: str) -> AccountOwner:
+        """Return the user to whom a token belongs; raises the errors of `sync`."""
+        headers = {"Authorization": f"Bearer {access_token}"}
+        response = await self._call("GET", "/api/v1/user", headers=headers)
+        _raise_for_status(response)
+        return _read_owner(_json_object(response))
+
+    async def _tokens(self, app: OAuthApp, **grant: str) -> Credentials:
+        """Return the tokens for a grant, without a refresh token if the response has none."""
+        response = await self._call(
+            "POST",
             "/oauth/access_token",
-            data={
-                "grant_type": "refresh_token",
-                "refresh_token": credentials.refresh_token,
-                "client_id": self._app.client_id,
-                "client_secret": self._app.client_secret,
-            },
+            data={**grant, "client_id": app.client_id, "client_secret": app.client_secret},
         )
         if response.status_code in _RETRYABLE_STATUSES:
             raise TodoistUnavailable(
-                f"tokens cannot be renewed now (HTTP {response.status_code})", _retry_after(response)
+                f"Todoist issues no tokens now (HTTP {response.status_code})", _retry_after(response)
             )
         if response.status_code in (400, 401, 403) and _error_body(response).get("error") not in _OAUTH_APP_ERRORS:
-            raise TokenRefused(f"the refresh token was refused (HTTP {response.status_code})")
+            raise TokenRefused(f"the {_GRANTS[grant['grant_type']]} was refused (HTTP {response.status_code})")
         if response.status_code != 200:
             raise RequestRefused(
-                f"tokens cannot be renewed (HTTP {response.status_code}): check TODOIST_CLIENT_ID,"
+                f"Todoist issues no tokens (HTTP {response.status_code}): check TODOIST_CLIENT_ID,"
                 " TODOIST_CLIENT_SECRET and TODOIST_API_URL",
                 response.status_code,
             )
         tokens = _json_object(response)
         access, refresh = tokens.get("access_token"), tokens.get("refresh_token")
         if not isinstance(access, str) or not access:
-            raise TodoistUnavailable("the response to a token renewal has no access token")
-        return Credentials(access, refresh if isinstance(refresh, str) and refresh else credentials.refresh_token)
+            raise TodoistUnavailable("the response to a request for tokens has no access token")
+        return Credentials(access, refresh if isinstance(refresh, str) and refresh else None)
 
     async def _sync_with_retries(
         self, access_token: str, sync_token: str, read: Callable[[Mapping[str, Any]], _T], calls: SyncCalls
@@ -265,7 +296,8 @@ class TodoistSession:
         if not (access_token.isascii() and access_token.isprintable()):
             raise TokenRefused("the access token contains characters that no token has")
         calls.add(sync_token)
-        response = await self._post(
+        response = await self._call(
+            "POST",
             "/api/v1/sync",
             headers={"Authorization": f"Bearer {access_token}"},
             data={"sync_token": sync_token, "resource_types": dumps(RESOURCE_TYPES)},
@@ -287,13 +319,13 @@ class TodoistSession:
             return await self.beside_the_loop(read_response)
         return read_response()
 
-    async def _post(self, path: str, **options: Any) -> _Response:
+    async def _call(self, method: str, path: str, **options: Any) -> _Response:
         """Make one call within `attempt_timeout`; httpx's own timeout only applies to each part of a response."""
         self._on_call()
         try:
             async with (
                 asyncio.timeout(self._attempt_timeout),
-                self._client.stream("POST", path, **options) as response,
+                self._client.stream(method, path, **options) as response,
             ):
                 encoding = response.headers.get("Content-Encoding")
                 body = await self._bodies.read(response.aiter_raw(), encoding)
@@ -344,6 +376,14 @@ def _check_document(document: Mapping[str, Any], *, was_full: bool) -> Mapping[s
     if not isinstance(document.get("items"), list) or not isinstance(is_full, bool):
         raise TodoistUnavailable("the response has no items, or does not say whether they are all")
     return {**document, "full_sync": is_full}
+
+
+def _read_owner(user: Mapping[str, Any]) -> AccountOwner:
+    """Read Todoist's user object, which can also hold the user's own token."""
+    owner_id = object_id(user)
+    if owner_id is None:
+        raise TodoistUnavailable("the response does not say whose token it is")
+    return AccountOwner(owner_id, clean_text(user.get("email")), zone_of(as_object(user.get("tz_info"))))
 
 
 def _json_object(response: _Response) -> Mapping[str, Any]:

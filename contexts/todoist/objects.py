@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from math import isfinite
+from typing import Any, Literal
 
 from contexts.text import without_addresses
 from contexts.todoist.markup import HEADER_MARK, clean_text, plain_text
@@ -18,6 +19,28 @@ _VALID_YEARS = range(1900, 2200)
 _PRIORITIES = range(1, 5)
 _MAX_MINUTES = 1_000_000
 _ENDED_FLAGS = ("checked", "is_deleted", "is_archived")
+
+ObjectType = Literal["item", "project", "section"]
+"""The types of objects that the mirror keeps, as Todoist's events name them."""
+
+OBJECT_TYPES: tuple[ObjectType, ...] = ("item", "project", "section")
+
+_SCALAR_FIELDS: Mapping[ObjectType, tuple[str, ...]] = {
+    "item": (
+        "id", "content", "description", "project_id", "section_id", "parent_id", "responsible_uid", "added_by_uid",
+        "priority", "added_at", "updated_at", *_ENDED_FLAGS,
+    ),
+    "project": ("id", "name", "parent_id", "is_shared", "workspace_id", "updated_at", *_ENDED_FLAGS),
+    "section": ("id", "name", "updated_at", *_ENDED_FLAGS),
+}  # fmt: skip
+"""The fields with a text, a number or a flag that are read of an object."""
+
+_NESTED_FIELDS = {
+    "due": ("date", "timezone", "string", "is_recurring"),
+    "deadline": ("date",),
+    "duration": ("amount", "unit"),
+}
+"""The fields of an item that are objects, with the fields that are read of them."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +122,7 @@ def object_id(value: object) -> str | None:
 
 def objects(value: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the id and the object of every valid entry of a list."""
-    entries: Iterable[object] = value if isinstance(value, list) else ()
-    for entry in entries:
+    for entry in _as_list(value):
         if isinstance(entry, dict) and (found := object_id(entry)):
             yield found, entry
 
@@ -146,6 +168,19 @@ def read_project(project: Mapping[str, Any]) -> Project:
 def read_section(section: Mapping[str, Any]) -> Section:
     """Read a section that is not deleted."""
     return Section(name=clean_text(section.get("name")), is_archived=bool(section.get("is_archived")))
+
+
+def fields_read(object_type: ObjectType, value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an object with only the fields that this module reads; it is read as the whole object would be.
+
+    The result can be stored as JSON by Postgres, which holds no NUL characters, lone surrogates and infinite numbers.
+    """
+    kept: dict[str, Any] = {name: _scalar(value[name]) for name in _SCALAR_FIELDS[object_type] if name in value}
+    if object_type != "item":
+        return kept
+    if "labels" in value:
+        kept["labels"] = [_scalar(label) for label in _as_list(value["labels"]) if isinstance(label, str)]
+    return kept | {name: _nested(value[name], names) for name, names in _NESTED_FIELDS.items() if name in value}
 
 
 def as_object(value: object) -> Mapping[str, Any]:
@@ -211,8 +246,27 @@ def _integer(value: object) -> int | None:
 
 
 def _labels(value: object) -> tuple[str, ...]:
-    labels: Iterable[object] = value if isinstance(value, list) else ()
-    return tuple(sorted({clean_text(label) for label in labels if isinstance(label, str)}))
+    return tuple(sorted({clean_text(label) for label in _as_list(value) if isinstance(label, str)}))
+
+
+def _as_list(value: object) -> Iterable[object]:
+    return value if isinstance(value, list) else ()
+
+
+def _nested(value: object, names: Iterable[str]) -> object:
+    """Return the named fields of a JSON object; another value stays one that is no object, without its content."""
+    if not isinstance(value, dict):
+        return None if value is None else []
+    return {name: _scalar(value[name]) for name in names if name in value}
+
+
+def _scalar(value: object) -> str | float | None:
+    """Return a text without NUL characters and lone surrogates, a finite number or a flag; None for anything else."""
+    if isinstance(value, str):
+        return value.replace("\0", " ").encode("utf-8", "replace").decode()
+    if isinstance(value, float) and not isfinite(value):
+        return None
+    return value if isinstance(value, int | float) else None
 
 
 def _optional_text(value: object) -> str | None:

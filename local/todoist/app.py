@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 
 from local.faulty_http import FaultyResponse
@@ -17,6 +17,7 @@ from local.todoist.faults import fault_from
 from local.todoist.pages import KINDS
 from local.todoist.replies import gone
 from local.todoist.requests import read_body
+from local.todoist.webhooks import RegisteredApp
 
 if TYPE_CHECKING:
     from local.todoist import LocalTodoist
@@ -31,6 +32,7 @@ def build_todoist_app(todoist: "LocalTodoist") -> Starlette:
         routes=[
             Route("/api/v1/sync", _sync(todoist), methods=["POST"]),
             *(Route(f"/api/v1/{name}", _read(todoist, name), methods=["GET"]) for name in [*KINDS, "user"]),
+            Route("/oauth/authorize", _agree(todoist), methods=["GET"]),
             Route("/oauth/access_token", _exchange(todoist), methods=["POST"]),
             Route("/rest/v2/{rest:path}", _gone(todoist), methods=ALL_METHODS),
             Route("/sync/v9/{rest:path}", _gone(todoist), methods=ALL_METHODS),
@@ -64,6 +66,16 @@ def _exchange(todoist: "LocalTodoist") -> Endpoint:
     return exchange
 
 
+def _agree(todoist: "LocalTodoist") -> Endpoint:
+    async def agree(request: Request) -> Response:
+        try:
+            return RedirectResponse(todoist.agreement(request.query_params), 302)
+        except LookupError as error:
+            return PlainTextResponse(str(error), 400)
+
+    return agree
+
+
 def _gone(todoist: "LocalTodoist") -> Endpoint:
     async def endpoint(request: Request) -> Response:
         return FaultyResponse(todoist.refuse(request.url.path, _token(request), gone()), todoist.now())
@@ -83,6 +95,9 @@ def _control_routes(todoist: "LocalTodoist") -> list[Route]:
         Route("/faults", _control(lambda body: _set_faults(todoist, **body)), methods=["POST"]),
         Route("/revoke", _control(lambda body: todoist.revoke(**body)), methods=["POST"]),
         Route("/authorize", _control(lambda body: {"code": todoist.authorize(**body)}), methods=["POST"]),
+        Route("/register", _control(lambda body: todoist.register(RegisteredApp(**body))), methods=["POST"]),
+        Route("/visit", _control(lambda body: todoist.visit(**body)), methods=["POST"]),
+        Route("/deliver", _control(lambda body: {"n_requests": todoist.deliver(**body)}), methods=["POST"]),
         Route("/forget_sync_tokens", _control(lambda body: todoist.forget_sync_tokens(**body)), methods=["POST"]),
         Route("/clock", _control(lambda body: _set_clock(todoist, **body)), methods=["POST"]),
         Route("/calls", _control(lambda body: _calls(todoist, **body)), methods=["GET"]),

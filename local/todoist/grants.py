@@ -43,6 +43,7 @@ class Grants:
         self._refresh: dict[str, str] = {}
         self._consumed: dict[str, ConsumedToken] = {}
         self._codes: dict[str, str] = {}
+        self._signed_in: set[str] = set()
 
     def add(self, user: str, token: str, refresh_token: str | None) -> None:
         """Add an access token, valid until it is revoked, and optionally a refresh token."""
@@ -56,8 +57,13 @@ class Grants:
         self._codes[code] = user
         return code
 
+    def has_agreed(self, user: str) -> bool:
+        """Whether a user signed in through the app, and has not revoked it; a personal token is no such thing."""
+        return user in self._signed_in
+
     def revoke(self, user: str) -> None:
         """Revoke all tokens and codes of a user."""
+        self._signed_in.discard(user)
         for token, access in self._access.items():
             if access.user == user:
                 self._access[token] = replace(access, revoked=True)
@@ -103,6 +109,7 @@ class Grants:
         user = self._codes.pop(code, None)
         if user is None:
             raise RefusedError(oauth_error("bad_authorization_code"))
+        self._signed_in.add(user)
         return self._issue(user, now)
 
     def _rotate(self, token: str, now: datetime) -> Mapping[str, Any]:

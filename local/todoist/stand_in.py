@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from random import Random
-from threading import RLock
+from threading import Event, RLock, Thread
 from typing import Any, Literal
+from urllib.parse import urlencode
 
 from starlette.applications import Starlette
 
@@ -17,12 +18,14 @@ from local.faulty_http import RefusedError, Reply, json_reply
 from local.server import running_server
 from local.todoist.account import Account, Limits
 from local.todoist.app import build_todoist_app
+from local.todoist.event_bodies import TYPES, event_bodies, snapshot
 from local.todoist.faults import Fault, FaultKind, faulty_reply
 from local.todoist.grants import Grants
 from local.todoist.objects import Objects
 from local.todoist.pages import KINDS, build_page, read_page_request
 from local.todoist.replies import limits_reached
 from local.todoist.requests import read_sync_request
+from local.todoist.webhooks import RegisteredApp, Webhooks
 
 DOCUMENT_TYPES = ("items", "projects", "sections", "labels", "user")
 
@@ -80,6 +83,9 @@ class LocalTodoist:
         self._answer_seconds = answer_seconds
         self._delay_rngs: dict[str | None, Random] = {}
         self._fault_rate: tuple[float, tuple[Fault, ...]] = (0.0, ())
+        self.webhooks = Webhooks(Random(f"{seed}/webhooks"))
+        self._registered: RegisteredApp | None = None
+        self._visitor: str | None = None
         self._lock = RLock()
 
     @cached_property
@@ -113,14 +119,61 @@ class LocalTodoist:
             account.objects.replace(document)
             self._grants.add(user, token, refresh_token)
 
-    def advance(self, user: str, delta: Mapping[str, Any]) -> None:
-        """Apply a /sync answer to a user's objects; one with `"full_sync": true` replaces all of them."""
+    def advance(self, user: str, delta: Mapping[str, Any], *, silent: bool = False) -> None:
+        """Apply a /sync answer to a user's objects; one with `"full_sync": true` replaces all of them.
+
+        Each changed object is an event for the webhook of the app that the user signed in through. silent: the
+        change fires no event, as some bulk edits do; neither does a replacement.
+        """
         with self._lock:
             objects = self._account(user).objects
             if delta.get("full_sync") is True:
                 objects.replace(delta)
-            else:
-                objects.apply(delta, self.now())
+                return
+            fires = not silent and self._has_webhook and self._grants.has_agreed(user)
+            before, revision = snapshot(objects.changed_since(-1, TYPES)) if fires else {}, objects.revision
+            objects.apply(delta, self.now())
+            if fires:
+                changed, owner = snapshot(objects.changed_since(revision, TYPES)), objects.active(["user"])["user"]
+                for body in event_bodies(before, changed, owner, self.now()):
+                    self.webhooks.add(user, body, self.now())
+
+    def deliver(self) -> int:
+        """Make the requests to the webhook that are due by the stand-in's clock; return their number.
+
+        Anything but a 200 is repeated after 15 minutes of this clock, three times at most.
+        """
+        with self._lock:
+            app, due = self._registered, self.webhooks.take_due(self.now())
+        if app is None:
+            return 0
+        for delivery in due:
+            status = self.webhooks.request(app, delivery, self.now())
+            with self._lock:
+                self.webhooks.end(delivery, status, self.now())
+        return len(due)
+
+    def register(self, app: RegisteredApp) -> None:
+        """Register an app, as its operator does in Todoist's console; it replaces the one before."""
+        with self._lock:
+            self._registered = app
+
+    def visit(self, user: str | None) -> None:
+        """Sign a user in to the stand-in's pages; the user agrees to every app. With None, the visitor refuses."""
+        with self._lock:
+            if user is not None:
+                self._account(user)
+            self._visitor = user
+
+    def agreement(self, arguments: Mapping[str, str]) -> str:
+        """The address to which the page for agreement sends its visitor; raises LookupError for an unknown app."""
+        with self._lock:
+            app = self._registered
+            if app is None or arguments.get("client_id") != app.client_id:
+                raise LookupError("no app with this client_id is registered; register() it first")
+            answer = {"code": self._grants.authorize(self._visitor)} if self._visitor else {"error": "access_denied"}
+            query = urlencode({**answer, "state": arguments.get("state", "")})
+            return f"{app.redirect_url}?{query}"
 
     def document(self, user: str) -> dict[str, Any]:
         """A copy of a user's active objects as a full /sync answer."""
@@ -228,11 +281,33 @@ class LocalTodoist:
     def _exchange(self, arguments: Mapping[str, Any]) -> Reply:
         return json_reply(self._grants.exchange(arguments, self.now()))
 
+    @property
+    def _has_webhook(self) -> bool:
+        return self._registered is not None and self._registered.webhook_url is not None
+
     def _account(self, user: str) -> Account:
         if user not in self._accounts:
             loaded = ", ".join(sorted(self._accounts)) or "no user yet"
             raise LookupError(f"no user {user!r} is loaded, only {loaded}; load() the user first")
         return self._accounts[user]
+
+
+@contextmanager
+def delivering(todoist: LocalTodoist, interval_s: float = 0.1) -> Iterator[None]:
+    """Make requests to the webhook in a thread, as soon as they are due, until the end of the block."""
+    stopped = Event()
+
+    def deliver() -> None:
+        while not stopped.wait(interval_s):
+            todoist.deliver()
+
+    thread = Thread(target=deliver, name="local-webhooks", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
 
 
 def _admit(account: Account, full: bool, now: datetime) -> None:

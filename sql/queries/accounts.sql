@@ -7,15 +7,37 @@ ON CONFLICT (user_id) DO UPDATE SET email = excluded.email, timezone = excluded.
 -- Add a Todoist account, or replace an existing one as a new connection, of which nothing is known yet. The instant of
 -- connecting is later than the last fetch of the previous connection, unless that is from after :latest, because the
 -- clock was set back since.
-INSERT INTO todoist_accounts AS a (user_id, credentials, connection_number, connected_at)
-VALUES (:user_id, :credentials, nextval('connection_numbers'), :connected_at)
+INSERT INTO todoist_accounts AS a (user_id, credentials, connection_number, connected_at, todoist_user_id,
+                                   oauth_connected_at)
+VALUES (:user_id, :credentials, nextval('connection_numbers'), :connected_at, :todoist_user_id, :oauth_connected_at)
 ON CONFLICT (user_id) DO UPDATE
 SET credentials = excluded.credentials, connection_number = excluded.connection_number,
     connected_at = greatest(excluded.connected_at,
                             CASE WHEN a.connected_at <= :latest THEN a.connected_at END,
                             CASE WHEN a.observed_at <= :latest THEN a.observed_at + INTERVAL '1 microsecond' END),
-    sync_token = NULL, directory = '{}', rows_digest = NULL, observed_at = NULL,
-    auth_failures = 0, refused_at = NULL, pending_refused_at = NULL, connected = TRUE;
+    sync_token = NULL, directory = '{}', rows_digest = NULL, observed_at = NULL, events_confirmed_at = NULL,
+    auth_failures = 0, refused_at = NULL, pending_refused_at = NULL, connected = TRUE,
+    todoist_user_id = excluded.todoist_user_id, oauth_connected_at = excluded.oauth_connected_at;
+
+-- name: read_connection_number$
+-- The connection number of a user's account, -1 for a user without one, or no row if there is no such user.
+SELECT coalesce(a.connection_number, -1) FROM users u LEFT JOIN todoist_accounts a USING (user_id)
+WHERE u.user_id = :user_id;
+
+-- name: lock_user$
+-- Let other transactions that connect this user wait for the end of this one; there need not be such a user.
+SELECT pg_advisory_xact_lock(7404, hashtext(:user_id));
+
+-- name: connect_user!
+-- Add a user who signed in through the product's app, or activate an existing one, whose email stays. A time zone that
+-- cannot be read leaves the known one.
+INSERT INTO users AS u (user_id, email, timezone)
+VALUES (:user_id, :email, coalesce(:timezone::TEXT, :default_timezone))
+ON CONFLICT (user_id) DO UPDATE SET timezone = coalesce(:timezone::TEXT, u.timezone), active = TRUE;
+
+-- name: remove_events!
+-- Delete the pending events of a user.
+DELETE FROM todoist_events WHERE user_id = :user_id;
 
 -- name: remove_user!
 -- Delete a user with the account, decisions and reactions.
@@ -38,10 +60,12 @@ UPDATE users SET active = :active WHERE user_id = :user_id;
 -- name: users_due
 -- Active, connected users to fetch in the run at :now, if the next run is at :next_run_at. A user is due in two cases:
 -- 1. The user was never fetched, or last fetched before :refetch_before (before :idle_refetch_before if the user was
---    created, and last asked for a tip, before :idle_since). If both are NULL, this case is off.
--- 2. The user will ask before :next_run_at with a probability of at least :threshold while the context is older than
---    :sla, with a tolerance of 30 minutes for both instants. A context that becomes invalid before that request, at the
---    user's midnight, is left out: a fetch now would not help.
+--    created, and last asked for a tip, before :idle_since). If both are NULL, this case is off. If :spares_covered, users
+--    whom trusted events cover are due only for their next audit.
+-- 2. The user will ask before :next_run_at with a probability of at least :threshold while the context is known as of more
+--    than :sla before, with a tolerance of 30 minutes for both instants; or, if :heeds_hints, while a trusted event tells
+--    of a change. A context that becomes invalid before that request, at the user's midnight, is left out: a fetch now
+--    would not help.
 -- An instant after :latest counts for nothing: it is from before the clock was set back.
 -- The users of one shard of :n_shards, or of all shards if :shard is NULL.
 WITH expected AS MATERIALIZED (
@@ -54,8 +78,19 @@ CROSS JOIN LATERAL (
     SELECT CASE WHEN a.observed_at <= :latest THEN a.observed_at END AS observed_at,
            CASE WHEN c.materialized_at <= :latest THEN c.materialized_at END AS materialized_at
 ) known
+CROSS JOIN LATERAL known_as_of(a.user_id, a.connection_number, a.observed_at, a.is_covered,
+                               greatest(known.materialized_at, known.observed_at), :believes_events) AS fresh_at
+LEFT JOIN LATERAL (
+    SELECT CASE WHEN :spares_covered AND h.is_trusted AND a.is_covered
+                THEN :now - h.audit_every + INTERVAL '4 hours' END AS audit_before,
+           :heeds_hints AND h.is_trusted AND a.is_covered AND EXISTS (
+               SELECT FROM todoist_events e
+               WHERE e.user_id = a.user_id AND e.connection_number = a.connection_number
+                 AND e.received_at >= known.observed_at) AS is_hint
+    FROM todoist_channel h
+) told ON TRUE
 CROSS JOIN LATERAL (
-    SELECT greatest(:now, greatest(known.materialized_at, known.observed_at) + :sla::INTERVAL - INTERVAL '30 minutes')
+    SELECT greatest(:now, CASE WHEN told.is_hint THEN NULL ELSE fresh_at + :sla::INTERVAL - INTERVAL '30 minutes' END)
                AS since,
            least(:next_run_at::TIMESTAMPTZ + INTERVAL '30 minutes',
                  CASE WHEN c.valid_until > :now THEN c.valid_until END) AS until
@@ -66,7 +101,7 @@ WHERE u.active AND a.connected
       WHEN u.created_at >= :idle_since
            OR EXISTS (SELECT FROM decisions d
                       WHERE d.user_id = u.user_id AND d.decided_at >= :idle_since AND d.delivered)
-      THEN :refetch_before::TIMESTAMPTZ ELSE :idle_refetch_before::TIMESTAMPTZ END
+      THEN least(:refetch_before::TIMESTAMPTZ, told.audit_before) ELSE :idle_refetch_before::TIMESTAMPTZ END
     OR (stale.since < stale.until AND :threshold <= (
       SELECT probability
       FROM request_forecast(u.user_id, u.timezone, u.created_at, stale.since, stale.until,
@@ -76,11 +111,13 @@ ORDER BY u.user_id;
 
 -- name: users_observed
 -- Every user that was ever fetched: the instant of the last fetch, and whether the stored context is older, or is later
--- than :latest and so from before the clock was set back.
+-- than :latest and so from before the clock was set back, or lacks an event that the stored tasks contain.
 -- The users of one shard of :n_shards, or of all shards if :shard is NULL.
 SELECT a.user_id, a.observed_at,
        a.observed_at > coalesce(c.materialized_at, '-infinity')
-           OR c.materialized_at > :latest::TIMESTAMPTZ AS is_newer
+           OR c.materialized_at > :latest::TIMESTAMPTZ
+           OR EXISTS (SELECT FROM todoist_events e
+                      WHERE e.user_id = a.user_id AND e.folded_form = e.received_at) AS is_newer
 FROM todoist_accounts a JOIN users u USING (user_id) LEFT JOIN context_store c USING (user_id)
 WHERE a.observed_at IS NOT NULL
   AND (:shard::INTEGER IS NULL OR mod(u.shard_key, :n_shards) = :shard)
@@ -125,8 +162,9 @@ UPDATE todoist_accounts
 SET sync_token = :sync_token, directory = :directory, rows_digest = :rows_digest,
     observed_at = greatest(:observed_at, CASE WHEN observed_at <= :latest THEN observed_at END,
                            CASE WHEN connected_at <= :latest THEN connected_at END),
+    synced_at = :synced_at,
     connected_at = CASE WHEN connected_at > :latest THEN :observed_at ELSE connected_at END,
-    auth_failures = 0, pending_refused_at = NULL
+    todoist_user_id = coalesce(:todoist_user_id, todoist_user_id), auth_failures = 0, pending_refused_at = NULL
 WHERE user_id = :user_id AND connection_number = :connection_number;
 
 -- name: save_timezone*!
@@ -135,6 +173,12 @@ UPDATE users u SET timezone = :timezone
 FROM todoist_accounts a
 WHERE a.user_id = u.user_id AND a.connection_number = :connection_number
   AND u.user_id = :user_id AND u.timezone <> :timezone;
+
+-- name: save_owner!
+-- Store whose Todoist an account is, unless the account was replaced meanwhile or it is known.
+UPDATE todoist_accounts SET todoist_user_id = :todoist_user_id
+WHERE user_id = :user_id AND connection_number = :connection_number
+  AND todoist_user_id IS DISTINCT FROM :todoist_user_id;
 
 -- name: save_refusal*!
 -- Store that Todoist refused a token in the run at :refused_at, until the end of the run confirms or discards it.

@@ -1,11 +1,16 @@
 -- name: read_users
 -- The freshness of these users' contexts and their last candidates, without the contexts. A user who is inactive or not
--- connected has neither, and what was made from an earlier account is left out.
+-- connected has neither, and what was made from an earlier account is left out. believes_events: see `known_as_of`.
+-- ended_ids: tasks that ended since the context was fetched, as Todoist's webhooks report.
 SELECT u.user_id, u.timezone, a.connection_number, a.auth_failures > 0 AS is_refused,
        c.materialized_at, c.valid_until, c.context_hash,
+       known_as_of(a.user_id, a.connection_number, a.observed_at, a.is_covered, c.materialized_at, :believes_events),
        s.candidate_set_id, s.context_hash AS made_for, s.author,
        coalesce(s.origin, CASE s.author WHEN 'llm' THEN 'waited' ELSE s.author END) AS origin, s.kept_from, s.made_at,
-       s.expires_at, s.renew_at, s.tips, s.kinds, s.themes, s.features
+       s.expires_at, s.renew_at, s.tips, s.kinds, s.themes, s.features,
+       ARRAY(SELECT e.object_id FROM todoist_events e
+             WHERE e.user_id = a.user_id AND e.connection_number = a.connection_number AND e.object_type = 'item'
+               AND e.is_ended AND e.received_at > c.materialized_at) AS ended_ids
 FROM users u
 LEFT JOIN todoist_accounts a ON a.user_id = u.user_id AND a.connected AND u.active
 LEFT JOIN context_store c
@@ -288,6 +293,16 @@ WITH expired AS (
     SELECT ctid FROM llm_calls WHERE called_at < :before ORDER BY called_at LIMIT :max_rows FOR UPDATE SKIP LOCKED
 ), deleted AS (
     DELETE FROM llm_calls WHERE ctid = ANY(ARRAY(SELECT ctid FROM expired)) RETURNING 1
+)
+SELECT count(*) FROM deleted;
+
+-- name: delete_events$
+-- Delete the oldest pending events from before :before; returns their number.
+WITH expired AS (
+    SELECT ctid FROM todoist_events WHERE received_at < :before ORDER BY received_at LIMIT :max_rows
+    FOR UPDATE SKIP LOCKED
+), deleted AS (
+    DELETE FROM todoist_events WHERE ctid = ANY(ARRAY(SELECT ctid FROM expired)) RETURNING 1
 )
 SELECT count(*) FROM deleted;
 

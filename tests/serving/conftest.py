@@ -36,6 +36,7 @@ def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
         opened.execute(
             "TRUNCATE users, context_store, policies, unreadable_policies, cluster_thresholds, asset_runs CASCADE"
         )
+        opened.execute("UPDATE todoist_channel SET last_delivery_at = NULL")
         yield opened
 
 

@@ -139,7 +139,7 @@ class TestToken:
         assert "http" not in page.text
 
     def test_all_addresses(self, service: Service) -> None:
-        """Every address of the document needs a token, except those for the platform."""
+        """Every address of the document needs a token, except those for the platform, and a callback a state."""
         paths = service.request("GET", "/openapi.json").body["paths"]
         wrong = {"Authorization": "Bearer wrong"}
         statuses = {
@@ -148,6 +148,7 @@ class TestToken:
             for method in methods
         }
         assert {path for path, status in statuses.items() if status == 200} == {"/healthz", "/readyz", "/metrics"}
+        assert statuses.pop("/v1/todoist/callback") == 400
         assert set(statuses.values()) == {200, 401}
 
 
@@ -260,8 +261,9 @@ class TestMetrics:
 
 
 class TestOpenAPI:
-    def test_valid(self, service: Service) -> None:
+    def test_valid(self, harness: ServiceHarness) -> None:
         """The OpenAPI document is valid, and lists the problems of each address with their media type."""
+        service = harness.open(todoist_client_secrets="secret-of-the-app")
         document = service.request("GET", "/openapi.json").body
         OpenAPI.model_validate(document)
         answers = {
@@ -276,6 +278,13 @@ class TestOpenAPI:
             "/v1/users/{user_id}/context": for_users,
             "/v1/users/{user_id}": {"204": set(), **{status: problem for status in for_users if status != "200"}},
             "/v1/decisions/{decision_id}/reaction": for_users | dict.fromkeys(["400", "409"], problem),
+            "/v1/todoist/connect": for_users,
+            "/v1/todoist/callback": {
+                "200": text,
+                "303": set(),
+                **dict.fromkeys(["400", "403", "409", "413", "422", "503"], problem),
+            },
+            "/v1/todoist/events": {"200": set(), **dict.fromkeys(["401", "408", "413", "503"], problem)},
             "/healthz": {"200": text},
             "/readyz": {"200": text, "503": problem},
             "/metrics": {"200": text},

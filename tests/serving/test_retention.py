@@ -170,7 +170,7 @@ class TestCandidates:
         decision_id = add_decision(harness, 140, kept)
         add_reaction(harness, decision_id, 80)
         before = trace(harness.connection, decision_id)
-        assert sweep(harness) == {"decisions": 0, "candidate_sets": 1, "llm_calls": 0}
+        assert sweep(harness) == {"decisions": 0, "candidate_sets": 1, "llm_calls": 0, "todoist_events": 0}
         assert trace(harness.connection, decision_id) == before
         assert before.origin is not None
         assert before.origin.candidate_set_id == written
@@ -262,3 +262,15 @@ def test_shorter_than_the_evaluation(monkeypatch: pytest.MonkeyPatch, decision_d
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=f"DECISION_DAYS={decision_days} is shorter"):
         read_settings(ServingSettings)
+
+
+def test_events(harness: ServiceHarness) -> None:
+    """Events that nothing folded for 30 days are deleted, later ones stay."""
+    for number, age_days in enumerate((40, 31, 29, 0)):
+        harness.connection.execute(
+            "INSERT INTO todoist_events (user_id, connection_number, object_type, object_id, event_name, object,"
+            " is_ended, received_at) VALUES ('ann', 1, 'item', %s, 'item:updated', '{}', FALSE, %s)",
+            [f"t{number}", days_ago(age_days)],
+        )
+    assert sweep(harness)["todoist_events"] == 2
+    assert harness.rows("SELECT object_id FROM todoist_events ORDER BY object_id") == [("t2",), ("t3",)]

@@ -6,6 +6,7 @@ import json
 
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import context
 
 from contexts.assembly.model import (
     Counts,
@@ -17,6 +18,7 @@ from contexts.assembly.model import (
     Theme,
     UserContext,
     tasks_shown,
+    without_tasks,
 )
 
 texts = st.text(max_size=20)
@@ -74,3 +76,25 @@ def test_tasks_shown() -> None:
         reactions=Reactions(by_kind={}, by_theme={}),
     )
     assert list(tasks_shown(context).items()) == [("b", ("overdue", urgent)), ("a", ("someday", view))]
+
+
+class TestWithoutTasks:
+    @given(st.sets(st.integers(0, 9)), st.sets(st.sampled_from(["2026-11-20", "2026-11-23", "2026-12-20", None])))
+    def test_as_assembled(self, ended: set[int], days: set[str | None]) -> None:
+        """A context without ended tasks is the context that would be assembled from the other tasks."""
+        dates = list(days) or [None]
+        tasks = [Task(f"t{n}", f"task {n}", due_date=dates[n % len(dates)]) for n in range(7)]
+        ended_ids = {f"t{n}" for n in ended}
+        expected = context(*(task for task in tasks if task.task_id not in ended_ids))
+        assert without_tasks(context(*tasks), ended_ids) == expected
+
+    def test_themes(self) -> None:
+        """A theme loses its ended tasks, also from its number."""
+        made = context("a", "b", "c", themes={"letters": ["t0", "t1", "t2"]})
+        [theme] = without_tasks(made, {"t1"}).themes
+        assert (theme.task_ids, theme.n_tasks) == (("t0", "t2"), 2)
+
+    def test_unknown_task(self) -> None:
+        """A task that the context does not show changes nothing."""
+        made = context("a", "b")
+        assert without_tasks(made, {"t9"}) is made

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from contexts.settings import EventsMode
 from contexts.todoist.accounts import Accounts, FetchScope, SyncState
 from contexts.todoist.credentials import CredentialCipher, Credentials, CredentialsError, new_key
 from contexts.todoist.mirror import Directory
@@ -593,3 +594,31 @@ class TestDue:
         for user in ("ann", "bob"):
             add_requests(user, NOW - timedelta(days=1))
         assert "ann" in accounts.due(NOW, NEXT_RUN, scope=FetchScope.LIKELY)
+
+    def test_events(self, accounts: Accounts, add: Add, add_requests: Any, connection: Connection) -> None:
+        """A user whom trusted events cover is not due, unless an event came or events are off.
+
+        Without a channel, events make no difference.
+        """
+        add("ann")
+        save_fetch(accounts, "ann", "s", at=NOW - 8 * timedelta(hours=1))
+        add_requests("ann", NOW - DAY + timedelta(hours=1))
+        connection.execute(
+            "UPDATE todoist_accounts SET oauth_connected_at = %(at)s, events_confirmed_at = %(at)s", {"at": NOW - DAY}
+        )
+        connection.execute(
+            "UPDATE todoist_channel SET is_trusted = TRUE, trusted_until = %s, delay_p99 = '1 minute'", (NOW,)
+        )
+
+        def is_due(events: EventsMode) -> bool:
+            return "ann" in accounts.due(NOW, NEXT_RUN, scope=FetchScope.LIKELY, events=events)
+
+        assert [is_due(events) for events in ("off", "hints", "trusted")] == [True, False, False]
+        connection.execute(
+            "INSERT INTO todoist_events SELECT user_id, connection_number, 'item', '1', 'item:updated', '{}', FALSE,"
+            " NULL, NULL, %s FROM todoist_accounts",
+            (NOW,),
+        )
+        assert [is_due(events) for events in ("off", "hints", "trusted")] == [True, True, True]
+        connection.execute("DELETE FROM todoist_channel")
+        assert [is_due(events) for events in ("off", "hints", "trusted")] == [True, True, True]

@@ -550,6 +550,49 @@ class TestRefusals:
             in_session(Todoist(url), lambda session: session.sync("t", None))
 
 
+class TestExchange:
+    def test_signed_in(self, todoist_server: TodoistServer) -> None:
+        """The code of a user who agreed is exchanged once for tokens, which tell whose they are."""
+        user = todoist_server.user()
+        code, client = todoist_server.todoist.authorize(user), todoist_server.client(app=APP)
+        tokens = in_session(client, lambda session: session.exchange(code))
+        assert tokens.refresh_token
+        owner = in_session(client, lambda session: session.owner(tokens.access_token))
+        assert owner.todoist_user_id
+        with pytest.raises(TokenRefused, match="the authorization code was refused"):
+            in_session(client, lambda session: session.exchange(code))
+
+    def test_owner(self, answering: Answering) -> None:
+        """Of Todoist's user object only id, email and time zone are read: it can hold the user's own token."""
+        user = {"id": 7, "email": "a@x.org", "tz_info": {"timezone": "Europe/Berlin"}, "token": CANARY}
+        url, _ = answering(JSONResponse(user))
+        owner = in_session(Todoist(url), lambda session: session.owner("t"))
+        assert (owner.todoist_user_id, owner.email, owner.timezone) == ("7", "a@x.org", "Europe/Berlin")
+        assert CANARY not in repr(owner)
+
+    @pytest.mark.parametrize(
+        ("reply", "error"),
+        [
+            (JSONResponse({}, 503), TodoistUnavailable),
+            (JSONResponse({"error": "bad_authorization_code"}, 400), TokenRefused),
+            (JSONResponse({"error": "invalid_client"}, 400), RequestRefused),
+            (JSONResponse({"token_type": "Bearer"}), TodoistUnavailable),
+        ],
+    )
+    def test_refused(self, answering: Answering, reply: Any, error: type[Exception]) -> None:
+        """A refused code, a refused app and an unavailable Todoist are different errors."""
+        url, _ = answering(reply)
+        with pytest.raises(error):
+            in_session(Todoist(url, app=APP), lambda session: session.exchange("code"))
+
+    @pytest.mark.parametrize("reply", [JSONResponse({}), JSONResponse([]), JSONResponse({"id": None})])
+    def test_no_owner(self, answering: Answering, reply: Any) -> None:
+        """A response that does not say whose token it is is no answer."""
+        url, _ = answering(reply)
+        with pytest.raises(TodoistUnavailable):
+            in_session(Todoist(url), lambda session: session.owner("t"))
+
+
 class TestRenewal:
     @pytest.fixture
     def granted(self, todoist_server: TodoistServer) -> tuple[str, Credentials]:

@@ -1,0 +1,52 @@
+-- name: write_events
+-- Store events, each for every user with the account of its owner, and return the outcome of each by its number:
+--   stored   the event is now the newest form of its object, at least for one of these users
+--   older    a newer form, or this one, was stored before
+--   foreign  no active user has connected this account of Todoist
+-- An object may occur once. Of two forms of an object the newer one is that with the later updated_at, of two with the
+-- same that which ended the object, and else that which Todoist made later, as also if one of them has no updated_at. A
+-- form of an account that was replaced is older than any of the present one.
+WITH event AS (
+    SELECT * FROM unnest(:numbers::INTEGER[], :todoist_user_ids::TEXT[], :object_types::TEXT[], :object_ids::TEXT[],
+                         :event_names::TEXT[], :objects::TEXT[], :is_ended::BOOLEAN[], :updated_at::TIMESTAMPTZ[],
+                         :triggered_at::TIMESTAMPTZ[])
+        AS e(number, todoist_user_id, object_type, object_id, event_name, object, is_ended, updated_at, triggered_at)
+), addressed AS (
+    SELECT e.*, a.user_id, a.connection_number
+    FROM event e JOIN todoist_accounts a USING (todoist_user_id) JOIN users u USING (user_id)
+    WHERE a.connected AND u.active
+), stored AS (
+    INSERT INTO todoist_events AS t (user_id, connection_number, object_type, object_id, event_name, object, is_ended,
+                                     updated_at, triggered_at, received_at)
+    SELECT user_id, connection_number, object_type, object_id, event_name, object::JSONB, is_ended, updated_at,
+           triggered_at, :received_at::TIMESTAMPTZ
+    FROM addressed
+    ORDER BY user_id, object_type, object_id  -- in the same order everywhere, so that no two statements deadlock
+    ON CONFLICT (user_id, object_type, object_id) DO UPDATE
+    SET connection_number = excluded.connection_number, event_name = excluded.event_name, object = excluded.object,
+        is_ended = excluded.is_ended, updated_at = excluded.updated_at, triggered_at = excluded.triggered_at,
+        received_at = excluded.received_at
+    WHERE CASE
+        WHEN t.connection_number <> excluded.connection_number THEN t.connection_number < excluded.connection_number
+        WHEN t.updated_at IS NULL OR excluded.updated_at IS NULL
+        THEN coalesce(t.triggered_at, t.received_at) < coalesce(excluded.triggered_at, excluded.received_at)
+        ELSE (t.updated_at, t.is_ended, coalesce(t.triggered_at, t.received_at))
+            < (excluded.updated_at, excluded.is_ended, coalesce(excluded.triggered_at, excluded.received_at))
+    END
+    RETURNING user_id, object_type, object_id
+)
+SELECT e.number,
+       CASE WHEN bool_or(s.user_id IS NOT NULL) THEN 'stored'
+            WHEN bool_or(a.user_id IS NOT NULL) THEN 'older'
+            ELSE 'foreign' END AS outcome
+FROM event e
+LEFT JOIN addressed a USING (number)
+LEFT JOIN stored s ON s.user_id = a.user_id AND s.object_type = e.object_type AND s.object_id = e.object_id
+GROUP BY e.number;
+
+-- name: note_delivery!
+-- Note that the webhooks delivered something at :delivered_at; at most one write a second. An instant from more than
+-- :clock_difference ahead is from before a clock was set back.
+UPDATE todoist_channel SET last_delivery_at = :delivered_at
+WHERE last_delivery_at IS NULL OR last_delivery_at < :delivered_at::TIMESTAMPTZ - INTERVAL '1 second'
+   OR last_delivery_at > :delivered_at::TIMESTAMPTZ + :clock_difference::INTERVAL;
