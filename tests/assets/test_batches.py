@@ -283,6 +283,19 @@ def test_budget(world: World, account: Any, provider: Provider) -> None:
     assert "tips_submitted" not in provider.night(NOON + timedelta(minutes=10))
 
 
+def test_budget_of_dollars(world: World, account: Any, provider: Provider) -> None:
+    """A batch is as large as the day's dollars allow at the mean price of past calls, those under way included."""
+    world.ahead = AheadSettings(max_cost_usd=0.008)
+    add(world, account, "ann", "bob", "cem")
+    world.connection.execute(
+        "INSERT INTO llm_calls (called_at, user_id, model, outcome, n_requests, seconds, cost_usd, place)"
+        " VALUES (%s, 'ann', 'test:scribe', 'answered', 1, 0.5, 0.003, 'ahead')",
+        (NOON - 2 * DAY,),
+    )
+    assert provider.night(NOON) == {"tips_submitted": 2, "tips_left_out": 1}
+    assert "tips_submitted" not in provider.night(NOON + timedelta(minutes=10))
+
+
 def test_removed_before_the_submission(world: World, account: Any, provider: Provider) -> None:
     """The context of a user who is removed after the plan, or who has another account by then, is not submitted."""
     add(world, account, "ann", "bob", "cem")
