@@ -173,19 +173,23 @@ class TipBatches:
         assert self._model is not None
         batch_id, client = self._new_id(), self._new_client(self._model)
         named = {f"{batch_id.hex}-{n}": request for n, request in enumerate(requests)}
-        batched = [BatchedRequest(name, request.context, request.day) for name, request in named.items()]
         with self._locked(batch_id):
-            self._record_intent(batch_id, named)
+            recorded = self._record_intent(batch_id, named)
+            counts = Counter({"tips_left_out": len(requests) - len(recorded)})
+            if not recorded:
+                self._close(batch_id, "not submitted")
+                return counts
             try:
-                handle = asyncio.run(client.submit(batch_id, batched))
+                handle = asyncio.run(client.submit(batch_id, recorded))
             except (BatchError, BatchLost) as error:
-                log.warning("the batch of tips for %d users is not submitted: %s", len(requests), error)
-                return Counter({"tips_left_out": len(requests)})
+                log.warning("the batch of tips for %d users is not submitted: %s", len(recorded), error)
+                return counts + Counter({"tips_left_out": len(recorded)})
             self._record_submission(batch_id, handle)
-        return Counter({"tips_submitted": len(requests)})
+        return counts + Counter({"tips_submitted": len(recorded)})
 
-    def _record_intent(self, batch_id: UUID, requests: Mapping[str, TipRequest]) -> None:
-        now = self._clock()
+    def _record_intent(self, batch_id: UUID, requests: Mapping[str, TipRequest]) -> list[BatchedRequest]:
+        """Record a batch; return its requests, without those of accounts that were replaced or removed meanwhile."""
+        now, recorded = self._clock(), list[BatchedRequest]()
         with self._connection.transaction():
             self._sql.add_batch(
                 self._connection,
@@ -195,7 +199,7 @@ class TipBatches:
                 expires_at=now + BATCH_WINDOW,
             )
             for custom_id, request in requests.items():
-                self._sql.add_batch_request(
+                is_recorded = self._sql.add_batch_request(
                     self._connection,
                     batch_id=batch_id,
                     custom_id=custom_id,
@@ -205,6 +209,9 @@ class TipBatches:
                     context_json=request.context.model_dump_json(),
                     likely_at=request.likely_at,
                 )
+                if is_recorded:
+                    recorded.append(BatchedRequest(custom_id, request.context, request.day))
+        return recorded
 
     def _record_submission(self, batch_id: UUID, handle: BatchHandle) -> None:
         created_at = datetime.fromisoformat(handle["created_at"])
@@ -229,8 +236,7 @@ class TipBatches:
             except (BatchError, BatchLost, AssetError) as error:
                 log.warning("batch %s cannot be collected yet: %s", batch_id, error)
                 if self._clock() >= batch["expires_at"] + _GIVEN_UP_AFTER:
-                    self._end(batch_id, "lost")
-                    self._sql.record_deletion(self._connection, batch_id=batch_id, deleted_at=self._clock())
+                    self._close(batch_id, "lost")
             return counts
 
     async def _advance_with(self, client: CandidateBatches, batch: Mapping[str, Any], counts: Counter[str]) -> None:
@@ -257,8 +263,7 @@ class TipBatches:
             log.warning("batch %s was submitted by a run that died; it is collected", batch_id)
             self._record_submission(batch_id, handle)
         elif self._clock() - batch["created_at"] >= _LISTED_AFTER:
-            self._end(batch_id, "not submitted")
-            self._sql.record_deletion(self._connection, batch_id=batch_id, deleted_at=self._clock())
+            self._close(batch_id, "not submitted")
         return handle
 
     async def _refreshed(self, client: CandidateBatches, batch_id: UUID, handle: BatchHandle) -> BatchHandle:
@@ -300,8 +305,18 @@ class TipBatches:
         return "tips_collected" if is_stored else "tips_superseded" if each.is_superseded else "tips_failed"
 
     def _requests(self, batch_id: UUID) -> list[_UnderWay]:
+        """Return the requests under way, without those whose context this version of the code cannot read."""
         found = rows(self._connection, self._sql.requests_under_way, {"batch_id": batch_id})
-        return [_under_way(row) for row in found]
+        requests = [each for row in found if (each := _under_way(row))]
+        if len(requests) < len(found):
+            n_unreadable = len(found) - len(requests)
+            log.warning("batch %s: %d requests have a context of another version", batch_id, n_unreadable)
+        return requests
+
+    def _close(self, batch_id: UUID, outcome: str) -> None:
+        """End a batch that needs nothing more at the provider."""
+        self._end(batch_id, outcome)
+        self._sql.record_deletion(self._connection, batch_id=batch_id, deleted_at=self._clock())
 
     def _end(self, batch_id: UUID, outcome: str) -> None:
         self._sql.end_batch(self._connection, batch_id=batch_id, outcome=outcome, ended_at=self._clock())
@@ -312,12 +327,11 @@ class TipBatches:
             yield
 
 
-def _under_way(row: Mapping[str, Any]) -> _UnderWay:
-    request = TipRequest(
-        row["user_id"],
-        row["connection_number"],
-        UserContext.model_validate_json(row["context_json"]),
-        row["context_hash"],
-        row["likely_at"],
-    )
+def _under_way(row: Mapping[str, Any]) -> _UnderWay | None:
+    """Return a request under way; None if its context cannot be read."""
+    try:
+        context = UserContext.model_validate_json(row["context_json"])
+    except ValueError:
+        return None
+    request = TipRequest(row["user_id"], row["connection_number"], context, row["context_hash"], row["likely_at"])
     return _UnderWay(request, row["custom_id"], row["is_superseded"])

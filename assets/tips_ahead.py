@@ -117,8 +117,8 @@ class TipWriter:
         """Return the mean price of a set in US dollars by the unit of work; empty if it is unknown."""
         if self._new_generator is None:
             return {}
-        price = self._sql.price_of_a_call(self._connection, since=now - _PRICE_PERIOD)
-        return {} if price is None else {WORK: float(price)}
+        price = self._price_of_a_call(now)
+        return {} if price is None else {WORK: price}
 
     def write(self, requests: Sequence[TipRequest], now: datetime) -> Mapping[str, int]:
         """Let the LLM write a set for each request at which fewer than two of its tips would still be valid.
@@ -143,7 +143,7 @@ class TipWriter:
         if requests:
             counts.update(asyncio.run(self._write_all(requests, self._new_generator())))
         if later and self._batches:
-            counts.update(self._batches.submit(later, self._calls_left()))
+            counts.update(self._batches.submit(later, self._batch_size()))
         return dict(counts)
 
     def finish_batches(self) -> None:
@@ -209,9 +209,30 @@ class TipWriter:
 
     def _calls_left(self) -> int:
         """Return the number of calls that today's budget still allows; the last ones may exceed it by their cost."""
-        today = datetime.combine(self._clock().astimezone(UTC).date(), time(), UTC)
-        n_calls, cost_usd = self._sql.spent_ahead(self._connection, since=today)
-        return 0 if cost_usd >= self._settings.max_cost_usd else max(0, self._settings.max_calls - n_calls)
+        n_calls, cost_usd = self._left()
+        return n_calls if cost_usd > 0 else 0
+
+    def _batch_size(self) -> int:
+        """Return the number of requests in batches that today's budget still allows, at the mean price of past calls.
+
+        The cost of a batch is known only at its end, so without a known price only the number of calls is bounded.
+        """
+        n_calls, cost_usd = self._left()
+        price = self._price_of_a_call(self._clock())
+        return int(max(0, min(n_calls, cost_usd / price))) if price else self._calls_left()
+
+    def _left(self) -> tuple[int, float]:
+        """Return the calls and the US dollars left of today's budget; the dollars are negative if it is exceeded."""
+        now = self._clock()
+        today = datetime.combine(now.astimezone(UTC).date(), time(), UTC)
+        price = self._price_of_a_call(now) or 0.0
+        n_calls, cost_usd = self._sql.spent_ahead(self._connection, since=today, price=price)
+        return max(0, self._settings.max_calls - n_calls), self._settings.max_cost_usd - cost_usd
+
+    def _price_of_a_call(self, now: datetime) -> float | None:
+        """Return the mean known cost of a call in US dollars; None if no cost is known."""
+        price = self._sql.price_of_a_call(self._connection, since=now - _PRICE_PERIOD)
+        return None if price is None else float(price)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.settings import ModelSettings
 
 from tips.batch_handles import BatchedRequest, BatchError, BatchHandle, BatchLost
+from tips.bounded_http import AnswerRefused
 from tips.generator import Generation, LLMGenerator
 from tips.models import LLMError, OutputMode, without_retries
 
@@ -221,7 +222,9 @@ def _provider_errors() -> Iterator[None]:
         if isinstance(error, ModelHTTPError) and status == 404:
             raise BatchLost("the provider has no such batch") from None
         raise BatchError(f"{type(error).__name__} {status}".strip()) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except AnswerRefused as error:
+        raise BatchLost(str(error)) from None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise BatchLost(f"its answer cannot be read, {type(error).__name__}") from None
 
 

@@ -23,6 +23,9 @@ _ESCAPED_HALVES = re.compile(rb"(?<!\\)(?:(\\+ud[89ab]\w\w\\+ud[c-f]\w\w)|(\\+u)
 A match begins at the first backslash of a run: a search from each of them would take minutes for an answer of
 backslashes."""
 
+_LINE_BREAKS = re.compile(rb"\xc2\x85|\xe2\x80[\xa8\xa9]")
+"""U+0085, U+2028 and U+2029 in UTF-8: no line breaks in JSON, but in `str.splitlines`, which pydantic-ai calls."""
+
 _MAX_DIGITS = 20
 _CHAT_USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 _USAGE = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
@@ -54,12 +57,17 @@ async def _read_bounded(response: httpx2.Response, max_bytes: int) -> None:
         if len(body) > max_bytes:
             raise AnswerRefused(f"the answer is larger than {max_bytes} bytes")
     await stream.aclose()
-    response.stream = httpx2.ByteStream(_with_possible_usage(_with_whole_letters(bytes(body))))
+    response.stream = httpx2.ByteStream(_with_possible_usage(_with_whole_lines(_with_whole_letters(bytes(body)))))
 
 
 def _with_whole_letters(body: bytes) -> bytes:
     """A JSON text in which an escaped half of a letter, which no text can hold, is a replacement character."""
     return _ESCAPED_HALVES.sub(lambda match: match[1] or match[2] + b"fffd", body)
+
+
+def _with_whole_lines(body: bytes) -> bytes:
+    """Lines of JSON in which the line breaks of Unicode are escaped: an answer with one must not break the others."""
+    return _LINE_BREAKS.sub(lambda match: json.dumps(match[0].decode())[1:-1].encode(), body)
 
 
 def _with_possible_usage(body: bytes) -> bytes:

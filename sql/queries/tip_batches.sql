@@ -19,11 +19,14 @@ WHERE r.user_id = ANY(:user_ids) AND b.created_at >= :since;
 -- Record the intent to submit a batch.
 INSERT INTO llm_batches (batch_id, model, created_at, expires_at) VALUES (:batch_id, :model, :created_at, :expires_at);
 
--- name: add_batch_request!
--- Record a request of a batch; none if the user has been removed.
+-- name: add_batch_request$
+-- Record a request of a batch, unless the account was replaced, removed or deactivated meanwhile; returns TRUE if the
+-- request was recorded.
 INSERT INTO llm_batch_requests (batch_id, user_id, custom_id, connection_number, context_hash, context_json, likely_at)
 SELECT :batch_id, u.user_id, :custom_id, :connection_number, :context_hash, :context_json, :likely_at
-FROM users u WHERE u.user_id = :user_id;
+FROM users u JOIN todoist_accounts a USING (user_id)
+WHERE u.user_id = :user_id AND u.active AND a.connected AND a.connection_number = :connection_number
+RETURNING TRUE;
 
 -- name: record_submission!
 -- Record that the provider has a batch.
@@ -70,12 +73,13 @@ UPDATE llm_batch_requests SET ended_at = :ended_at, context_json = NULL
 WHERE batch_id = :batch_id AND user_id = :user_id;
 
 -- name: end_batch!
--- Record the end of a batch, and forget the contexts of its requests.
+-- Record the end of a batch, unless it is recorded, and forget the contexts of its requests.
 WITH ended AS (
     UPDATE llm_batch_requests SET ended_at = :ended_at, context_json = NULL
     WHERE batch_id = :batch_id AND ended_at IS NULL
 )
-UPDATE llm_batches SET ended_at = :ended_at, outcome = :outcome WHERE batch_id = :batch_id;
+UPDATE llm_batches SET ended_at = :ended_at, outcome = :outcome
+WHERE batch_id = :batch_id AND ended_at IS NULL;
 
 -- name: record_deletion!
 -- Record that the provider has no files of a batch any more.

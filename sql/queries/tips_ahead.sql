@@ -50,13 +50,17 @@ WHERE user_id = ANY(:user_ids) AND origin = 'ahead'
 ORDER BY user_id, made_at DESC;
 
 -- name: spent_ahead^
--- The calls of the LLM ahead of requests since an instant, those under way in batches among them, and their known cost
--- in US dollars.
-SELECT (coalesce(sum(n_requests), 0)
-        + (SELECT count(*) FROM llm_batch_requests r JOIN llm_batches b USING (batch_id)
-           WHERE r.ended_at IS NULL AND b.created_at >= :since))::INTEGER AS n_calls,
-       coalesce(sum(cost_usd), 0) AS cost_usd
-FROM llm_calls WHERE place = 'ahead' AND called_at >= :since;
+-- The calls of the LLM ahead of requests since an instant, those under way in batches among them, and their cost in US
+-- dollars: the known cost of calls that were answered, and :price for each request under way.
+WITH under_way AS (
+    SELECT count(*) AS n FROM llm_batch_requests r JOIN llm_batches b USING (batch_id)
+    WHERE r.ended_at IS NULL AND b.created_at >= :since
+), answered AS (
+    SELECT coalesce(sum(n_requests), 0) AS n, coalesce(sum(cost_usd), 0) AS cost_usd
+    FROM llm_calls WHERE place = 'ahead' AND called_at >= :since
+)
+SELECT (answered.n + under_way.n)::INTEGER AS n_calls, answered.cost_usd + under_way.n * :price::FLOAT AS cost_usd
+FROM answered, under_way;
 
 -- name: price_of_a_call$
 -- The mean known cost in US dollars of a call of the LLM since an instant, that ahead of requests if there was any;

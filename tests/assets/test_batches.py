@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from scribe import ask_daily
 from world import NOON, World, run_step
@@ -280,6 +281,137 @@ def test_budget(world: World, account: Any, provider: Provider) -> None:
     add(world, account, "ann", "bob")
     assert provider.night(NOON) == {"tips_submitted": 1, "tips_left_out": 1}
     assert "tips_submitted" not in provider.night(NOON + timedelta(minutes=10))
+
+
+def test_budget_of_dollars(world: World, account: Any, provider: Provider) -> None:
+    """A batch is as large as the day's dollars allow at the mean price of past calls, those under way included."""
+    world.ahead = AheadSettings(max_cost_usd=0.008)
+    add(world, account, "ann", "bob", "cem")
+    world.connection.execute(
+        "INSERT INTO llm_calls (called_at, user_id, model, outcome, n_requests, seconds, cost_usd, place)"
+        " VALUES (%s, 'ann', 'test:scribe', 'answered', 1, 0.5, 0.003, 'ahead')",
+        (NOON - 2 * DAY,),
+    )
+    assert provider.night(NOON) == {"tips_submitted": 2, "tips_left_out": 1}
+    assert "tips_submitted" not in provider.night(NOON + timedelta(minutes=10))
+
+
+def test_removed_before_the_submission(world: World, account: Any, provider: Provider) -> None:
+    """The context of a user who is removed after the plan, or who has another account by then, is not submitted."""
+    add(world, account, "ann", "bob", "cem")
+
+    def new_batches(model: str) -> CandidateBatches:
+        world.accounts.remove("ann")
+        world.accounts.set_active("bob", active=False)
+        return CandidateBatches(model, mark_secret=SECRET)
+
+    world.new_batches = new_batches
+    assert provider.night(NOON) == {"tips_submitted": 1, "tips_left_out": 2}
+    [file] = provider.llm.batches.files.values()
+    assert [name for name in ("ann", "bob", "cem") if f"of {name}".encode() in file.content] == ["cem"]
+
+
+def test_nobody_left_before_the_submission(world: World, account: Any, provider: Provider) -> None:
+    """A batch whose only user is removed before its submission is not created."""
+    add(world, account, "ann")
+
+    def new_batches(model: str) -> CandidateBatches:
+        world.accounts.remove("ann")
+        return CandidateBatches(model, mark_secret=SECRET)
+
+    world.new_batches = new_batches
+    assert provider.night(NOON) == {"tips_left_out": 1}
+    assert (provider.outcomes(), provider.llm.batches.files) == (["not submitted"], {})
+
+
+def edit_answers(provider: Provider, now: datetime, change: Callable[[list[dict[str, Any]]], str]) -> None:
+    """Let the only batch end at an instant, with other lines in its file of answers."""
+    provider.world.clock = lambda: now
+    [batch_id] = provider.llm.batches.batches
+    provider.llm.batches.batch(batch_id)
+    file_id = provider.llm.batches.batches[batch_id]["output_file_id"]
+    file = provider.llm.batches.files[file_id]
+    content = change([json.loads(line) for line in file.content.splitlines()]).encode()
+    provider.llm.batches.files[file_id] = replace(file, content=content)
+
+
+def test_too_large_an_answer(world: World, account: Any, provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch whose answers are larger than a run reads is lost, its files are deleted, and the step goes on."""
+    monkeypatch.setattr("tips.batches._MAX_ANSWER_BYTES", 4096)
+    add(world, account, "ann")
+    provider.night(NOON)
+    edit_answers(provider, NOON + 2 * HOUR, lambda lines: json.dumps(lines[0]) + "\n" + " " * 4096)
+    world.batch_model = None
+    provider.night(NOON + 2 * HOUR)
+    assert (provider.outcomes(), provider.llm.batches.files) == (["lost"], {})
+
+
+def test_line_separators(world: World, account: Any, provider: Provider) -> None:
+    """A tip with a line separator of Unicode costs nobody else's tips."""
+    add(world, account, "ann", "bob")
+    provider.night(NOON)
+
+    def change(lines: list[dict[str, Any]]) -> str:
+        part = lines[0]["response"]["body"]["output"][0]["content"][0]
+        part["text"] = part["text"].replace(" ", "\u2028", 1)
+        return "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+
+    edit_answers(provider, NOON + 2 * HOUR, change)
+    provider.night(NOON + 2 * HOUR)
+    assert "bob" in provider.sets()
+
+
+def test_answers_of_other_requests(world: World, account: Any, provider: Provider) -> None:
+    """Answers to requests that nobody made are dropped, and of two answers to one request one is used."""
+    add(world, account, "ann", "bob")
+    provider.night(NOON)
+
+    def change(lines: list[dict[str, Any]]) -> str:
+        return "\n".join(map(json.dumps, [*lines, lines[0], {**lines[1], "custom_id": "other"}]))
+
+    edit_answers(provider, NOON + 2 * HOUR, change)
+    assert provider.night(NOON + 2 * HOUR)["tips_collected"] == 2
+    assert provider.sets() == ["ann", "bob"]
+
+
+def test_run_that_dies_between_two_answers(world: World, account: Any, provider: Provider) -> None:
+    """Answers that a run stored before it died are kept, and the next run stores the others: each is paid once."""
+    add(world, account, "ann", "bob")
+    provider.night(NOON)
+    world.connection.execute(
+        """CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'died'; END $$;
+           CREATE TRIGGER die BEFORE UPDATE ON llm_batch_requests FOR EACH ROW
+           WHEN (NEW.user_id = 'bob') EXECUTE FUNCTION die()"""
+    )
+    with pytest.raises(psycopg.errors.RaiseException):
+        provider.night(NOON + 2 * HOUR)
+    world.connection.execute("DROP TRIGGER die ON llm_batch_requests")
+    assert provider.sets() == ["ann"]
+    assert provider.night(NOON + 3 * HOUR)["tips_collected"] == 1
+    assert provider.sets() == ["ann", "bob"]
+    assert world.connection.execute("SELECT count(*) FROM llm_calls").fetchone() == (2,)
+
+
+def test_context_of_another_version(world: World, account: Any, provider: Provider) -> None:
+    """A request whose context the present version cannot read is given up, and the others of the batch are stored."""
+    add(world, account, "ann", "bob")
+    provider.night(NOON)
+    world.connection.execute(
+        """UPDATE llm_batch_requests SET context_json = '{"version": 0}' WHERE user_id = 'ann'"""
+    )
+    assert provider.night(NOON + 2 * HOUR)["tips_collected"] == 1
+    assert (provider.sets(), provider.outcomes(), provider.llm.batches.files) == (["bob"], ["completed"], {})
+
+
+def test_files_that_are_never_deleted(world: World, account: Any, provider: Provider) -> None:
+    """A batch that was collected stays so on record if the provider never deletes its files."""
+    add(world, account, "ann")
+    provider.night(NOON)
+    provider.llm.batches.fault = BatchFault.UNDELETED
+    provider.night(NOON + 2 * HOUR)
+    world.new_generator = None
+    provider.night(NOON + 40 * HOUR)
+    assert provider.outcomes() == ["completed"]
 
 
 def test_records(world: World, account: Any, provider: Provider) -> None:
