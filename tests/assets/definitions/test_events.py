@@ -401,7 +401,7 @@ def test_the_plan_is_the_run(told: World) -> None:
     runner = StepRunner(GRAPH, told.runtime, told.resources, NOON + 2 * HOUR, options)
     [line] = events_lines(runner.n_users_with_events)
     assert "1 have events" in line
-    assert [entry.asset for entry in runner.plan("fetch_signals")[0]] == ["todoist_tasks", "tip_reactions"]
+    assert [entry.asset for entry in runner.plan("fetch_signals")[0]] == ["tip_reactions", "todoist_tasks"]
     fold(told, NOON + 2 * HOUR)
     results = told.night(NOON + 2 * HOUR, scope=FetchScope.LIKELY)
     assert all(not results[name] for name in GRAPH.assets)
