@@ -47,7 +47,7 @@ _JOIN = """
 @asset(
     step="cluster_tasks",
     schema=_SCHEMA,
-    code_version="6",
+    code_version="7",
     checks=(same_rows_as("task_embeddings", where="task_id"),),
     work=WorkUnit("users_clustered", per="user"),
 )
@@ -62,7 +62,7 @@ def task_clusters(
     """One row per task with a vector: its theme with label, tags and size, and the task that it duplicates."""
     if not len(task_embeddings):
         return _SCHEMA.empty_table()
-    vectors = to_matrix(task_embeddings["embedding"]).astype(np.float32)
+    vectors = clusterer.center(to_matrix(task_embeddings["embedding"]).astype(np.float32))
     with _database().cursor() as connection:
         connection.register("vectors", _keys_with_positions(task_embeddings))
         connection.register("todoist_tasks", todoist_tasks)

@@ -278,10 +278,10 @@ def test_unchanged_nights_write_no_history(run_command: RunCommand, world: World
 
 
 def test_calibrate(run_command: RunCommand, world: World, account: Any) -> None:
-    """The similarity threshold is kept unless `--force` replaces it, and then all users are clustered again."""
+    """The calibration is kept unless `--force` replaces it, and then all users are clustered again."""
     assert "no vectors" in run_command("calibrate", fails=True)
     run_command("materialize")
-    kept = re.search(r"kept the stored (\S+):.*--force", run_command("calibrate"))
+    kept = re.search(r"kept the stored threshold (\S+), .*--force", run_command("calibrate"))
     assert kept is not None
     world.add("dan", account("sweep the yard", "rake the leaves", "oil the gate"))
     run_command("materialize")
