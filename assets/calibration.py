@@ -1,4 +1,4 @@
-"""Calibration of a model from its first vectors: threshold, spread and means; before it, no texts count as similar."""
+"""Calibration of a model from its first vectors: threshold, spread, means. Before it, no texts count as similar."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _n_texts(shards: Shards) -> int:
 
 
 def _sample(shards: Shards, model: str) -> tuple[Vectors, list[str]]:
-    """Return the vectors of distinct texts with the language of a user who wrote them, ordered by the texts' hashes."""
+    """Return the vectors of distinct texts and the language of a user of each, ordered by the texts' hashes."""
     vectors: dict[str, np.ndarray] = {}
     languages: dict[str, str] = {}
     for footer in shards.readable_footers(task_embeddings):

@@ -28,6 +28,7 @@ from contexts.settings import CredentialSettings, DatabaseSettings, Settings, re
 from contexts.themes.calibrations import Calibrations
 from contexts.themes.cluster import Calibration, Clusterer
 from contexts.themes.embed import Embedder
+from contexts.themes.universal_encoder import new_embedder
 from contexts.themes.vector_cache import VectorCache
 from contexts.todoist.accounts import Accounts
 from contexts.todoist.client import Todoist
@@ -91,7 +92,7 @@ class Runtime:
                 max_response_bytes=settings.todoist_max_response,
                 app=settings.oauth_app,
             ),
-            embedder=Embedder(
+            embedder=new_embedder(
                 settings.embedding_model,
                 revision=settings.revision,
                 prompt=settings.embedding_prompt,

@@ -24,7 +24,7 @@ from assets.definitions import task_clusters
 from assets.engine.vectors import to_lists
 from benchmarks.output import numbers_table
 from contexts.themes.arrays import Labels, Vectors
-from contexts.themes.cluster import Clusterer
+from contexts.themes.cluster import Calibration, Clusterer
 from contexts.todoist.mirror import text_hash
 from local.samples import sample_texts
 
@@ -36,7 +36,7 @@ _N_TOPICS = 8
 _LARGE_USERS = (1000, 5000, 20_000)
 """Numbers of tasks of single users."""
 
-_CLUSTERER = Clusterer("topics", 0.3)
+_CLUSTERER = Clusterer("topics", Calibration(0.3))
 
 _console = Console(highlight=False, soft_wrap=True)
 
