@@ -16,7 +16,7 @@ from assets.engine.errors import AssetError
 from assets.engine.parquet import Shards
 from assets.engine.tables import user_rows
 from assets.engine.vectors import to_matrix
-from contexts.themes.tags import shorten
+from contexts.themes.labels import shorten
 
 Points = NDArray[np.float64]
 

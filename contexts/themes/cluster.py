@@ -171,10 +171,12 @@ def keep_ids(labels: Sequence[int], task_ids: Sequence[str], previous_ids: Mappi
         groups.setdefault(label, []).append(task_id)
     clusters = {label: group for label, group in groups.items() if len(group) > 1}
     overlaps = Counter(
-        (label, previous_ids[task_id])
-        for label, group in clusters.items()
-        for task_id in group
-        if task_id in previous_ids
+        [
+            (label, previous_ids[task_id])
+            for label, group in (clusters.items() if previous_ids else ())
+            for task_id in group
+            if task_id in previous_ids
+        ]
     )
     ids: dict[int, str] = {}
     for (label, previous_id), _ in sorted(overlaps.items(), key=lambda item: (-item[1], item[0][1], item[0][0])):

@@ -24,13 +24,18 @@ def dissolve_chance_groups(labels: Labels, vectors: Vectors, spread: float) -> L
     n = len(labels)
     if spread <= 0 or n < 2:
         return labels
-    _, group_of = np.unique(labels, return_inverse=True)
-    sizes = np.bincount(group_of)
-    sums = _group_sums(vectors, group_of, len(sizes))
-    least = mean_pair_cosine(vectors.sum(axis=0)[None, :], np.array([n]))[0]
+    order = np.argsort(labels, kind="stable")
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(labels[order])) + 1])
+    sizes = np.diff(np.append(starts, n))
+    sums = np.add.reduceat(vectors[order], starts, axis=0)
+    least = mean_pair_cosine(sums.sum(axis=0)[None, :], np.array([n]))[0]
     least = least + MIN_SPREADS * spread / np.sqrt(np.maximum(sizes - 1, 1))
-    is_chance = (sizes > 1) & (mean_pair_cosine(sums, sizes) < np.round(least, _COSINE_DECIMALS))
-    return np.where(is_chance[group_of], labels.max() + 1 + np.arange(n), labels)
+    is_chance = (sizes > 1) & (mean_pair_cosine(sums, sizes) < least.round(_COSINE_DECIMALS))
+    if not is_chance.any():
+        return labels
+    is_alone = np.empty(n, bool)
+    is_alone[order] = np.repeat(is_chance, sizes)
+    return np.where(is_alone, labels.max() + 1 + np.arange(n), labels)
 
 
 def mean_pair_cosine(sums: Vectors, sizes: np.ndarray) -> np.ndarray:
@@ -41,9 +46,3 @@ def mean_pair_cosine(sums: Vectors, sizes: np.ndarray) -> np.ndarray:
     squares = np.einsum("ij,ij->i", sums, sums).astype(np.float64)
     cosines = (squares - sizes) / np.maximum(sizes * (sizes - 1), 1)
     return np.asarray(np.where(sizes > 1, cosines, 1.0).round(_COSINE_DECIMALS))
-
-
-def _group_sums(vectors: Vectors, group_of: np.ndarray, n_groups: int) -> Vectors:
-    membership = np.zeros((n_groups, len(vectors)), np.float32)
-    membership[group_of, np.arange(len(vectors))] = 1
-    return np.asarray(membership @ vectors, np.float32)
