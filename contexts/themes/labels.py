@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contexts.text import cut
-from contexts.themes.phrases import Phrase, head_of, phrases_of, stems_of
+from contexts.themes.phrases import Phrase, head_of, phrases_of, stems_of, verb_of
 
 MAX_LABEL_CHARS = 48
 
@@ -29,6 +29,9 @@ _MAX_NAMING_TASKS = 8
 
 _SHARED = 0.12
 """Gain, in cosine, of a phrase that twice as many tasks of the theme have."""
+
+_VERB_PENALTY = 0.15
+"""Loss of a single word that is the verb of another task: "update" says little."""
 
 _CENTRALITY_DECIMALS = 4
 _SCORE_DECIMALS = 6
@@ -105,6 +108,7 @@ def _phrases_by_score(theme: ThemeTasks, user_texts: Sequence[str], language: st
     order = sorted(range(len(centrality)), key=lambda position: (-centrality[position], theme.texts[position]))
     stems = [stems_of(text, language) for text in theme.texts]
     shared = _shared(stems)
+    verbs = {verb_of(text, language) for text in theme.texts}
     scores: dict[str, float] = {}
     for position in order[:_MAX_NAMING_TASKS]:
         for number, phrase in enumerate(phrases_of(theme.texts[position], language)):
@@ -112,7 +116,9 @@ def _phrases_by_score(theme: ThemeTasks, user_texts: Sequence[str], language: st
                 continue
             if phrase.stems <= shared:
                 values = [centrality[row] for row, words in enumerate(stems) if phrase.stems <= words]
-                scores[phrase.text] = _score(phrase, values or [centrality[position]], user_texts, language)
+                score = _score(phrase, values or [centrality[position]], user_texts, language)
+                is_verb = len(phrase.stems) == 1 and not verbs.isdisjoint(phrase.stems)
+                scores[phrase.text] = score - _VERB_PENALTY * is_verb
             elif number == 0:  # the best of those that no other task has
                 scores[phrase.text] = round(centrality[position] + phrase.gain, _SCORE_DECIMALS)
     yield from sorted(scores, key=scores.__getitem__, reverse=True)

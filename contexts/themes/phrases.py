@@ -74,6 +74,13 @@ def phrases_of(text: str, language: str) -> tuple[Phrase, ...]:
     return tuple(sorted(candidates, key=lambda phrase: -phrase.gain))
 
 
+@lru_cache(2**16)
+def verb_of(text: str, language: str) -> str:
+    """Return the stem of the word in the verb's position, or an empty string for a text of one word."""
+    words = split_words(text)
+    return stem(words[verb_position(language)], language) if len(words) > 1 else ""
+
+
 def head_of(text: str) -> str:
     """Return the first meaningful part of a text, without punctuation at its ends; or the text if it has none."""
     text = text[:_MAX_SCANNED_CHARS]
