@@ -26,10 +26,11 @@ def dissolve_chance_groups(labels: Labels, vectors: Vectors, spread: float) -> L
         return labels
     order = np.argsort(labels, kind="stable")
     starts = np.concatenate([[0], np.flatnonzero(np.diff(labels[order])) + 1])
-    sizes = np.diff(np.append(starts, n))
+    sizes = np.concatenate([starts[1:], [n]]) - starts
     sums = np.add.reduceat(vectors[order], starts, axis=0)
-    least = mean_pair_cosine(sums.sum(axis=0)[None, :], np.array([n]))[0]
-    least = least + MIN_SPREADS * spread / np.sqrt(np.maximum(sizes - 1, 1))
+    total = sums.sum(axis=0)
+    mean_of_all = (float(total @ total) - n) / (n * (n - 1))
+    least = mean_of_all + MIN_SPREADS * spread / np.sqrt(np.maximum(sizes - 1, 1))
     is_chance = (sizes > 1) & (mean_pair_cosine(sums, sizes) < least.round(_COSINE_DECIMALS))
     if not is_chance.any():
         return labels

@@ -42,14 +42,16 @@ def find_duplicates(
     for position, (text, parent_id) in enumerate(zip(texts, parent_ids, strict=True)):
         stems, stems_without_verb = _stems_of(text, language)
         all_stems, without_verb = (parent_id, stems), (parent_id, stems_without_verb)
-        candidates = {
-            first_by_stems.setdefault(all_stems, position) if stems else position,  # the same words
-            first_by_stems_without_verb.get(all_stems, position),  # the other text has an additional verb
-        }
+        same = first_by_stems.setdefault(all_stems, position) if stems else position  # the same words
+        longer = first_by_stems_without_verb.get(all_stems, position)  # the other text has an additional verb
+        shorter = position
         if stems_without_verb:
-            candidates.add(first_by_stems.get(without_verb, position))  # this text has an additional verb
+            shorter = first_by_stems.get(without_verb, position)  # this text has an additional verb
             first_by_stems_without_verb.setdefault(without_verb, position)
-        candidates.discard(position)
+        if same == longer == shorter == position:
+            duplicate_of.append(position)
+            continue
+        candidates = {same, longer, shorter} - {position}
         similar = (other for other in candidates if _is_similar(vectors[position], vectors[other], clusterer))
         duplicate_of.append(min(similar, default=position))
     return duplicate_of

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import log2
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contexts.text import cut
-from contexts.themes.phrases import Phrase, head_of, phrases_of, stems_of, verb_of
+from contexts.themes.phrases import head_of, phrases_of, stems_of, verb_of
 
 MAX_LABEL_CHARS = 48
 
@@ -68,7 +70,8 @@ def label_themes(themes: Sequence[ThemeTasks], user_texts: Sequence[str], langua
 
 def main_project(theme: ThemeTasks) -> str | None:
     """Return the project in which more than half of the theme's tasks lie; None for the inbox, or without one."""
-    name, count = Counter(map(_one_line, theme.projects)).most_common(1)[0]
+    counts = Counter([_one_line(project) for project in theme.projects])
+    name, count = max(counts.items(), key=itemgetter(1))
     if not name or 2 * count <= len(theme.projects) or name.lower() in INBOX_NAMES:
         return None
     return name
@@ -79,6 +82,7 @@ def shorten(text: str) -> str:
     return _cut_to_words(head_of(text), MAX_LABEL_CHARS)
 
 
+@lru_cache(2**14)
 def _one_line(project: str | None) -> str:
     return " ".join((project or "").split())
 
@@ -104,39 +108,48 @@ def _candidates(
 
 def _phrases_by_score(theme: ThemeTasks, user_texts: Sequence[str], language: str) -> Iterator[str]:
     """Yield the theme's phrases, the best first, then its shortened texts, the most central first."""
-    centrality = [round(value, _CENTRALITY_DECIMALS) for value in theme.centrality.tolist()]
+    centrality = theme.centrality.round(_CENTRALITY_DECIMALS).tolist()
     order = sorted(range(len(centrality)), key=lambda position: (-centrality[position], theme.texts[position]))
-    stems = [stems_of(text, language) for text in theme.texts]
-    shared = _shared(stems)
-    verbs = {verb_of(text, language) for text in theme.texts}
+    naming = order[:_MAX_NAMING_TASKS]
     scores: dict[str, float] = {}
-    for position in order[:_MAX_NAMING_TASKS]:
-        for number, phrase in enumerate(phrases_of(theme.texts[position], language)):
-            if phrase.text in scores:
-                continue
-            if phrase.stems <= shared:
-                values = [centrality[row] for row, words in enumerate(stems) if phrase.stems <= words]
-                score = _score(phrase, values or [centrality[position]], user_texts, language)
-                is_verb = len(phrase.stems) == 1 and not verbs.isdisjoint(phrase.stems)
-                scores[phrase.text] = score - _VERB_PENALTY * is_verb
-            elif number == 0:  # the best of those that no other task has
-                scores[phrase.text] = round(centrality[position] + phrase.gain, _SCORE_DECIMALS)
+    for position in naming:
+        for phrase in phrases_of(theme.texts[position], language)[:1]:  # the best of the text's own
+            scores.setdefault(phrase.text, round(centrality[position] + phrase.gain, _SCORE_DECIMALS))
+    scores |= _shared_phrases(theme, centrality, naming, user_texts, language)
     yield from sorted(scores, key=scores.__getitem__, reverse=True)
     yield from (shorten(theme.texts[position]) for position in order)
 
 
-def _score(phrase: Phrase, centrality: Sequence[float], user_texts: Sequence[str], language: str) -> float:
-    """Return the mean centrality of the theme's tasks that have the phrase's words, with its gain.
+def _shared_phrases(
+    theme: ThemeTasks,
+    centrality: Sequence[float],
+    naming: Sequence[int],
+    user_texts: Sequence[str],
+    language: str,
+) -> dict[str, float]:
+    """Return the scores of the phrases of which all words are shared by tasks of the theme.
 
-    The phrase itself has no vector; the tasks that contain it stand in for it. The gain for each doubling of
-    their number is weighted by the share of them that lie in this theme, which is the idea of c-TF-IDF (see
-    `contexts.themes.tags`).
+    The phrase itself has no vector; the tasks that contain it stand in for it: the score is their mean centrality.
+    The gain for each doubling of their number is weighted by the share of them that lie in this theme, which is the
+    idea of c-TF-IDF (see `contexts.themes.tags`).
     """
-    gain = phrase.gain
-    if len(centrality) > 1:
-        n_all = sum(phrase.stems <= stems_of(text, language) for text in user_texts)
-        gain += _SHARED * log2(len(centrality)) * len(centrality) / max(n_all, len(centrality))
-    return round(sum(centrality) / len(centrality) + gain, _SCORE_DECIMALS)
+    stems = [stems_of(text, language) for text in theme.texts]
+    shared = _shared(stems)
+    if not shared:
+        return {}
+    verbs = frozenset(verb_of(text, language) for text in theme.texts)
+    scores: dict[str, float] = {}
+    sharing = [theme.texts[position] for position in naming if not shared.isdisjoint(stems[position])]
+    for phrase in (each for text in sharing for each in phrases_of(text, language)):
+        if phrase.text in scores or not phrase.stems <= shared:
+            continue
+        values = [centrality[row] for row, words in enumerate(stems) if phrase.stems <= words]
+        if len(values) > 1:
+            n_all = sum([phrase.stems <= stems_of(text, language) for text in user_texts])
+            gain = phrase.gain + _SHARED * log2(len(values)) * len(values) / max(n_all, len(values))
+            gain -= _VERB_PENALTY * (len(phrase.stems) == 1 and phrase.stems <= verbs)
+            scores[phrase.text] = round(sum(values) / len(values) + gain, _SCORE_DECIMALS)
+    return scores
 
 
 def _shared(task_stems: Iterable[frozenset[str]]) -> frozenset[str]:
