@@ -60,6 +60,15 @@ _COMPONENTS_QUANTILE = 0.95
 _MIN_WIDTH = 168
 """Width of the table in characters; the default for files and pipes is 80."""
 
+SENTENCE_PAIRS = (
+    ("buy oat milk", "get some oat milk"),
+    ("file the tax return", "send the tax declaration"),
+    ("call the dentist", "Zahnarzt anrufen"),
+    ("water the tomatoes", "regar los tomates"),
+    ("back up the photos", "写真のバックアップを取る"),
+)
+"""Ten sentences, two of each meaning; a model that knows a pair's languages finds it more similar than all others."""
+
 Method = Callable[[Vectors], Labels]
 """Returns a cluster number for each of one user's unit vectors; an unclustered task has a unique number."""
 
@@ -273,6 +282,7 @@ def main() -> int:
     )
     _console.width = max(_console.width, _MIN_WIDTH)
     _console.print(f"Model: {embedder.version}", soft_wrap=True)
+    _console.print("\n".join(_sentence_lines(embedder)), soft_wrap=True)
     corpus = Corpus.embed(options.users, embedder)
     _console.print(_scores_table(corpus))
     _console.print("\n".join(_notes(corpus)), soft_wrap=True)
@@ -291,6 +301,17 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--dim", type=int, default=256, help="length of the vectors of a model that is not bundled")
     parser.add_argument("--users", type=int, default=_N_USERS, help="number of drawn users")
     return parser.parse_args(arguments)
+
+
+def _sentence_lines(embedder: Embedder) -> Iterable[str]:
+    """The cosine of each pair of `SENTENCE_PAIRS`, and the highest cosine of either with another sentence."""
+    sentences = [sentence for pair in SENTENCE_PAIRS for sentence in pair]
+    vectors = embedder.encode(sentences)
+    cosines = vectors @ vectors.T
+    for number, pair in enumerate(SENTENCE_PAIRS):
+        rows = [2 * number, 2 * number + 1]
+        others = np.delete(cosines[rows], rows, axis=1)
+        yield f"{cosines[rows[0], rows[1]]:.2f} {pair[0]} / {pair[1]}; with others {others.max():.2f} at most"
 
 
 def _labels_by(calibration: Calibration) -> Method:
