@@ -7,13 +7,12 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import log2
-from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contexts.text import cut
-from contexts.themes.phrases import head_of, phrases_of, stems_of, verb_of
+from contexts.themes.phrases import MAX_GAIN, head_of, phrases_of, stems_of, verb_of
 
 MAX_LABEL_CHARS = 48
 
@@ -25,6 +24,9 @@ INBOX_NAMES = frozenset(
     }
 )
 """Names of the inbox in Todoist's languages, in lower case. It collects what belongs nowhere, so it names nothing."""
+
+Stems = frozenset[str]
+"""The stems of a text's words."""
 
 _MAX_NAMING_TASKS = 8
 """Number of most central tasks whose phrases may become a label."""
@@ -58,11 +60,12 @@ def label_themes(themes: Sequence[ThemeTasks], user_texts: Sequence[str], langua
     user_texts: the texts of all tasks of the user; a phrase whose words other tasks have, too, is less specific.
     A project that several themes are in names none of them alone: a phrase follows it.
     """
+    user_stems = [stems_of(text, language) for text in user_texts]
     projects = [main_project(theme) for theme in themes]
     claims = Counter(project for project in projects if project)
     labels, used = [""] * len(themes), set[frozenset[str]]()
     for number in sorted(range(len(themes)), key=lambda number: -len(themes[number].texts)):
-        candidates = _candidates(themes[number], projects[number], claims, user_texts, language)
+        candidates = _candidates(themes[number], projects[number], claims, user_stems, language)
         labels[number] = _first_unused(candidates, used, language)
         used.add(_look(labels[number], language))
     return labels
@@ -70,11 +73,10 @@ def label_themes(themes: Sequence[ThemeTasks], user_texts: Sequence[str], langua
 
 def main_project(theme: ThemeTasks) -> str | None:
     """Return the project in which more than half of the theme's tasks lie; None for the inbox, or without one."""
-    counts = Counter([_one_line(project) for project in theme.projects])
-    name, count = max(counts.items(), key=itemgetter(1))
-    if not name or 2 * count <= len(theme.projects) or name.lower() in INBOX_NAMES:
-        return None
-    return name
+    names = [_one_line(project) for project in theme.projects]
+    name = max(set(names), key=names.count)
+    is_main = name and 2 * names.count(name) > len(names) and name.lower() not in INBOX_NAMES
+    return name if is_main else None
 
 
 def shorten(text: str) -> str:
@@ -94,28 +96,32 @@ def _within(theme: ThemeTasks, project: str) -> ThemeTasks:
 
 
 def _candidates(
-    theme: ThemeTasks, project: str | None, claims: Mapping[str, int], user_texts: Sequence[str], language: str
+    theme: ThemeTasks, project: str | None, claims: Mapping[str, int], user_stems: Sequence[Stems], language: str
 ) -> Iterator[str]:
     """Yield possible labels, the best first."""
     if project and claims[project] == 1:
         yield project
     if project:
-        for phrase in _phrases_by_score(_within(theme, project), user_texts, language):
+        for phrase in _phrases_by_score(_within(theme, project), user_stems, language):
             yield f"{project}: {phrase}"
     else:
-        yield from _phrases_by_score(theme, user_texts, language)
+        yield from _phrases_by_score(theme, user_stems, language)
 
 
-def _phrases_by_score(theme: ThemeTasks, user_texts: Sequence[str], language: str) -> Iterator[str]:
+def _phrases_by_score(theme: ThemeTasks, user_stems: Sequence[Stems], language: str) -> Iterator[str]:
     """Yield the theme's phrases, the best first, then its shortened texts, the most central first."""
     centrality = theme.centrality.round(_CENTRALITY_DECIMALS).tolist()
     order = sorted(range(len(centrality)), key=lambda position: (-centrality[position], theme.texts[position]))
     naming = order[:_MAX_NAMING_TASKS]
     scores: dict[str, float] = {}
+    best = -1.0
     for position in naming:
+        if centrality[position] + MAX_GAIN < best:
+            break
         for phrase in phrases_of(theme.texts[position], language)[:1]:  # the best of the text's own
+            best = max(best, centrality[position] + phrase.gain)
             scores.setdefault(phrase.text, round(centrality[position] + phrase.gain, _SCORE_DECIMALS))
-    scores |= _shared_phrases(theme, centrality, naming, user_texts, language)
+    scores |= _shared_phrases(theme, centrality, naming, user_stems, language)
     yield from sorted(scores, key=scores.__getitem__, reverse=True)
     yield from (shorten(theme.texts[position]) for position in order)
 
@@ -124,7 +130,7 @@ def _shared_phrases(
     theme: ThemeTasks,
     centrality: Sequence[float],
     naming: Sequence[int],
-    user_texts: Sequence[str],
+    user_stems: Sequence[Stems],
     language: str,
 ) -> dict[str, float]:
     """Return the scores of the phrases of which all words are shared by tasks of the theme.
@@ -145,7 +151,7 @@ def _shared_phrases(
             continue
         values = [centrality[row] for row, words in enumerate(stems) if phrase.stems <= words]
         if len(values) > 1:
-            n_all = sum([phrase.stems <= stems_of(text, language) for text in user_texts])
+            n_all = sum([phrase.stems <= words for words in user_stems])
             gain = phrase.gain + _SHARED * log2(len(values)) * len(values) / max(n_all, len(values))
             gain -= _VERB_PENALTY * (len(phrase.stems) == 1 and phrase.stems <= verbs)
             scores[phrase.text] = round(sum(values) / len(values) + gain, _SCORE_DECIMALS)

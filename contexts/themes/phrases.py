@@ -19,7 +19,9 @@ _MAX_PHRASE_WORDS = 3
 _NAME_PENALTY = 0.1
 """Loss of a phrase with a person's name, in cosine to the middle of the theme."""
 
-_TITLE_GAIN = 0.05
+MAX_GAIN = _TITLE_GAIN = 0.05
+"""The greatest gain of a phrase, in cosine to the middle of the theme."""
+
 _WORDS_GAIN = {1: 0.0, 2: 0.04, 3: 0.05}
 _MAX_TITLE_WORDS = 4
 _MAX_TITLE_CHARS = 28

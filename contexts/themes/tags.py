@@ -105,10 +105,12 @@ def _as_written(stems: Sequence[str], theme: ThemeTexts) -> list[str]:
     """Return the theme's most frequent form of each stem; the alphabet decides between equally frequent forms."""
     if not stems:
         return []
-    words = (word for text in theme.texts for word in split_words(text))
-    counts = Counter(word for word in words if _tag_stem(word, theme.language) in stems)
-    forms = sorted(counts, key=lambda word: (-counts[word], word))
-    return [next(word for word in forms if _tag_stem(word, theme.language) == wanted) for wanted in stems]
+    language = theme.language
+    words = [word for text in theme.texts for word in split_words(text) if _tag_stem(word, language) in stems]
+    counts = Counter(words)
+    by_rank = sorted(sorted(counts, reverse=True), key=counts.__getitem__)  # the last one of a stem counts
+    form_of = {_tag_stem(word, language): word for word in by_rank}
+    return [form_of[wanted] for wanted in stems]
 
 
 def _enumerate_distinct(names: Sequence[str]) -> _Numbers:
