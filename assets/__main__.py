@@ -114,9 +114,11 @@ def erase(user: UserId) -> None:
 
 @app.command()
 def calibrate(
-    force: Annotated[bool, typer.Option("--force", help="Replace the stored threshold: all themes change.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the stored calibration: all themes change.")
+    ] = False,
 ) -> None:
-    """Calibrate the similarity threshold of themes."""
+    """Calibrate the model: the threshold, spread and means on which themes depend."""
     _print(commands.calibrate_threshold(force=force))
 
 

@@ -52,6 +52,7 @@ from contexts.postgres.sql import connect
 from contexts.progress import ProgressLogger
 from contexts.settings import DatabaseSettings, Settings, SettingsError, read_settings
 from contexts.text import counted
+from contexts.themes.cluster import Calibration
 from contexts.themes.model_loading import EmbeddingError
 from contexts.todoist.accounts import batch_notice
 from contexts.todoist.client import TodoistError
@@ -100,7 +101,7 @@ def run_pipeline(options: RunOptions) -> Iterator[str]:
         run_id = f"by hand {runner.now:%Y-%m-%d %H:%M:%S} {uuid4().hex[:6]}"
         for step in GRAPH.steps:
             if runner.members(step):
-                # The step before may have calibrated the similarity threshold, which is a resource.
+                # The step before may have calibrated the model, and its calibration is a resource.
                 current = replace(runner, resources=runner.runtime.load_resources())
                 asset_runs += yield from _run_step(current, step, run_id, failures)
     _raise_unexpected(failures)
@@ -239,18 +240,30 @@ def _erase_files(runtime: Runtime, user: str) -> tuple[int, int]:
 
 
 def calibrate_threshold(*, force: bool) -> Iterator[str]:
-    """Calibrate the model's similarity threshold from the stored vectors. force: replace a stored threshold."""
+    """Calibrate the model from the stored vectors. force: replace a stored calibration."""
     with runtime_from_environment() as runtime:
         model = runtime.embedder.version
-        stored, measured = runtime.store.threshold(model), measure_calibration(runtime.shards, model)
+        stored, measured = runtime.calibrations.get(model), measure_calibration(runtime.shards, model)
         if not measured.n_used:
             raise AssetError(f"there are no vectors of {model} yet. Run: python -m assets materialize")
-        yield f"{model}: {measured.threshold:.4f} from {measured.n_used:,} of {measured.n_texts:,} texts"
+        yield (
+            f"{model}: {_calibration_text(measured.calibration)},"
+            f" from {measured.n_used:,} of {measured.n_texts:,} texts"
+        )
         if stored is not None and not force:
-            yield f"kept the stored {stored:.4f}: a new one would change everybody's themes. Replace it: --force"
+            yield (
+                f"kept the stored {_calibration_text(stored)}: a new one would change everybody's themes."
+                f" Replace it: --force"
+            )
         else:
-            runtime.store.set_threshold(model, measured.threshold, measured.n_texts)
+            runtime.calibrations.set(model, measured.calibration, measured.n_texts)
             yield f"stored; the next run of {task_clusters.step} clusters all users with it"
+
+
+def _calibration_text(calibration: Calibration) -> str:
+    n_means = len(calibration.centering.means)
+    means = {0: "no mean", 1: "the mean of all texts"}.get(n_means, f"the means of {n_means} languages")
+    return f"threshold {calibration.threshold:.4f}, spread {calibration.spread:.4f}, {means}"
 
 
 def draw_map(user: str, path: str | None) -> Iterator[str]:

@@ -26,8 +26,10 @@ from contexts.postgres.migrate import check_migrated
 from contexts.postgres.run_log import RunLog
 from contexts.postgres.sql import connect
 from contexts.settings import CredentialSettings, DatabaseSettings, Settings, read_settings
-from contexts.themes.cluster import Clusterer
+from contexts.themes.calibrations import Calibrations
+from contexts.themes.cluster import Calibration, Clusterer
 from contexts.themes.embed import Embedder
+from contexts.themes.universal_encoder import new_embedder
 from contexts.themes.vector_cache import VectorCache
 from contexts.todoist.accounts import Accounts
 from contexts.todoist.client import Todoist
@@ -41,8 +43,8 @@ if TYPE_CHECKING:
 LAYOUT_LOCK = "layout"
 """The lock that writers of shards share, and that a process holds alone while it moves rows to other shards."""
 
-UNCALIBRATED_THRESHOLD = 2.0
-"""The similarity threshold of a model before calibration: no two texts are that similar."""
+UNCALIBRATED = Calibration(threshold=2.0)
+"""The calibration of a model before its first one: no two texts are that similar."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Runtime:
     todoist: Todoist
     embedder: Embedder
     vector_cache: VectorCache
+    calibrations: Calibrations
     tip_writer: TipWriter
     lock: Lock
 
@@ -94,7 +97,7 @@ class Runtime:
                 max_response_bytes=settings.todoist_max_response,
                 app=settings.oauth_app,
             ),
-            embedder=Embedder(
+            embedder=new_embedder(
                 settings.embedding_model,
                 revision=settings.revision,
                 prompt=settings.embedding_prompt,
@@ -103,6 +106,7 @@ class Runtime:
                 n_threads=n_threads,
             ),
             vector_cache=VectorCache(connection),
+            calibrations=Calibrations(connection),
             tip_writer=tip_writer(settings, connection, cipher),
             lock=lambda asset, shard: _shard_lock(connection, asset, shard),
         )
@@ -110,7 +114,7 @@ class Runtime:
     def load_resources(self) -> Mapping[type, object]:
         """Return the resources that assets ask for, by type.
 
-        Reads the model's similarity threshold from Postgres. Load them once per step: the embed step calibrates it.
+        Reads the model's calibration from Postgres. Load them once per step: the embed step calibrates it.
         """
         model = self.embedder.version
         return {
@@ -121,7 +125,7 @@ class Runtime:
             History: self.history,
             Embedder: self.embedder,
             VectorCache: self.vector_cache,
-            Clusterer: Clusterer(model, self.store.threshold(model) or UNCALIBRATED_THRESHOLD),
+            Clusterer: Clusterer(model, self.calibrations.get(model) or UNCALIBRATED),
             Budget: Budget(self.settings.context_token_budget),
             TipWriter: self.tip_writer,
         }

@@ -457,7 +457,9 @@ class StepRunner:
         names = {asset.name for asset in self.graph.steps[step]}
         if task_embeddings.name in names:
             is_provisional = not self._has_all_vectors()
-            calibrate_model(runtime.shards, runtime.store, runtime.embedder.version, is_provisional=is_provisional)
+            calibrate_model(
+                runtime.shards, runtime.calibrations, runtime.embedder.version, is_provisional=is_provisional
+            )
             runtime.vector_cache.expire(self._days_ago(settings.embedding_cache_days))
         if self.graph.is_source_step(step):
             runtime.run_log.add_request_days(self.now)

@@ -24,7 +24,8 @@ from assets.definitions.task_clusters import task_clusters
 from assets.engine.vectors import to_lists
 from benchmarks.output import numbers_table
 from contexts.themes.arrays import Labels, Vectors
-from contexts.themes.cluster import Clusterer
+from contexts.themes.centering import Centering
+from contexts.themes.cluster import Calibration, Clusterer
 from contexts.todoist.mirror import text_hash
 from local.samples import sample_texts
 
@@ -36,7 +37,7 @@ _N_TOPICS = 8
 _LARGE_USERS = (1000, 5000, 20_000)
 """Numbers of tasks of single users."""
 
-_CLUSTERER = Clusterer("topics", 0.3)
+_CLUSTERER = Clusterer("topics", Calibration(0.3, 0.1, Centering(np.full((1, _DIM), 1e-4, np.float32))))
 
 _console = Console(highlight=False, soft_wrap=True)
 
@@ -145,7 +146,13 @@ def _random_shard(
                 **keys,
                 "text": task_texts,
                 "language": ["en"] * len(users),
+                "connection_number": pa.nulls(len(users), pa.int32()),
                 "parent_id": pa.nulls(len(users), pa.string()),
+                "is_by_others": [False] * len(users),
+                "project": pa.array(["Inbox", "Home", "Work", "Garden"]).take(
+                    pa.array(rng.integers(4, size=len(users)))
+                ),
+                "is_shared": [False] * len(users),
             }
         ),
         pa.table({**keys, "text_hash": hashes, "embedding": to_lists(vectors)}),

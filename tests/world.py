@@ -30,7 +30,8 @@ from contexts.assembly.store import ContextStore
 from contexts.clock import Clock
 from contexts.postgres.run_log import AssetRun, RunLog
 from contexts.settings import EventsMode, Settings
-from contexts.themes.cluster import Clusterer
+from contexts.themes.calibrations import Calibrations
+from contexts.themes.cluster import Calibration, Clusterer
 from contexts.themes.embed import Embedder
 from contexts.themes.vector_cache import VectorCache
 from contexts.todoist.accounts import Accounts
@@ -110,6 +111,7 @@ class World:
             todoist=self.client,
             embedder=self.embedder,
             vector_cache=VectorCache(self.connection),
+            calibrations=Calibrations(self.connection),
             tip_writer=TipWriter(
                 self.connection,
                 self.ahead,
@@ -140,7 +142,7 @@ class World:
         """The resources of the runtime, with the world's own threshold and budget."""
         return {
             **self.runtime.load_resources(),
-            Clusterer: Clusterer(self.embedder.version, self.threshold),
+            Clusterer: Clusterer(self.embedder.version, Calibration(self.threshold)),
             Budget: self.budget,
         }
 

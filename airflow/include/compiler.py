@@ -175,7 +175,7 @@ def _work(step: str, settings: Settings, *, is_source: bool, queue: dict[str, An
         run, now = get_current_context()["dag_run"], datetime.now(UTC)
         with _step_runner(datetime.fromisoformat(planned[0]["now"]) if planned else now) as runner:
             asset_runs = runner.finish(step, run.run_id, run.start_date or now, results, is_complete=is_complete)
-            # `finish` may have calibrated the similarity threshold, which is a resource.
+            # `finish` may have calibrated the model, and its calibration is a resource.
             runner = replace(runner, resources=runner.runtime.load_resources(), now=now)
             needed = runner.unchanged_but_needed(step)
         return {

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from assets.analysis.captions import Captions
 from assets.definitions.task_clusters import task_clusters
 from assets.definitions.task_embeddings import task_embeddings
 from assets.definitions.todoist_tasks import todoist_tasks
@@ -18,7 +21,7 @@ from assets.engine.errors import AssetError
 from assets.engine.parquet import Shards
 from assets.engine.tables import user_rows
 from assets.engine.vectors import to_matrix
-from contexts.themes.tags import shorten
+from contexts.themes.labels import shorten
 
 Points = NDArray[np.float64]
 
@@ -26,6 +29,13 @@ _GREY_SHADES = (14, 15)
 """Indices of the greys in the palette tab20; grey is reserved for unclustered tasks."""
 
 _FIGURE_INCHES, _DPI = (13, 9), 120
+_DOT_AREA = 46
+"""In square points, as matplotlib wants it."""
+
+_DOT_PIXELS, _GAP_PIXELS, _PAD_PIXELS, _BOX_PAD_PIXELS = 6.0, 7.0, 1.0, 6.0
+_MARGIN = 0.08
+"""Free space around the points, as a share of the drawing."""
+
 _MAX_CAPTIONED_TASKS = 80
 """Above this number of tasks the map shows the names of themes only, not the texts of tasks."""
 
@@ -70,27 +80,83 @@ def draw_task_map(tasks: Sequence[MappedTask], title: str, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     points, themes = layout([task.vector for task in tasks]), _rows_by_theme(tasks)
-    figure, axes = plt.subplots(figsize=_FIGURE_INCHES, dpi=_DPI, layout="constrained")
+    with mpl.rc_context({"font.family": _font_families(), "svg.fonttype": "path"}):
+        figure, axes = plt.subplots(figsize=_FIGURE_INCHES, dpi=_DPI, layout="constrained")
+        axes.margins(_MARGIN)
+        colours = _draw_points(axes, tasks, points, themes)
+        axes.set_title(title, loc="left", fontsize=13)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
+        figure.canvas.draw()  # the layout is final, so that captions can be measured in pixels
+        figure.set_layout_engine("none")
+        _draw_captions(axes, tasks, points, themes, colours)
+        figure.savefig(path)
+        plt.close(figure)
+
+
+def _draw_points(
+    axes: Any, tasks: Sequence[MappedTask], points: Points, themes: Mapping[str | None, Sequence[int]]
+) -> list[Any]:
+    """Draw a dot for each task, and return the colour of each theme."""
+    from matplotlib import pyplot as plt
+
     shades = [shade for shade in (*range(0, 20, 2), *range(1, 20, 2)) if shade not in _GREY_SHADES]
-    colours = [plt.get_cmap("tab20")(shade) for shade in shades]
-    captions = []
+    colours: list[Any] = []
     for number, (theme, rows) in enumerate(themes.items()):
-        colour: Any = "0.6" if theme is None else colours[number % len(colours)]
+        colours.append("0.6" if theme is None else plt.get_cmap("tab20")(shades[number % len(shades)]))
         name = _drawable(tasks[rows[0]].label or "unclustered")
         x, y = points[rows].T
-        dots = axes.scatter(x, y, s=46, color=[colour], label=f"{name} ({len(rows)})", edgecolors="white", zorder=2)
+        dots = axes.scatter(
+            x, y, s=_DOT_AREA, color=[colours[-1]], label=f"{name} ({len(rows)})", edgecolors="white", zorder=2
+        )
         dots.set_gid(f"theme-{number}")
+    return colours
+
+
+def _draw_captions(
+    axes: Any,
+    tasks: Sequence[MappedTask],
+    points: Points,
+    themes: Mapping[str | None, Sequence[int]],
+    colours: Sequence[Any],
+) -> None:
+    """Write the names of themes, then the texts of tasks, as far as there is place for them."""
+    pixels: Points = axes.transData.transform(points)
+    captions = Captions(area=np.array(axes.bbox.extents), gap=_GAP_PIXELS)
+    captions.keep_free(pixels, _DOT_PIXELS)
+    for (theme, rows), colour in zip(themes.items(), colours, strict=True):
         if theme is not None:
-            captions.append(_theme_caption(axes, name, points[rows].mean(axis=0), colour))
-    captions += _task_captions(axes, tasks, points) if len(tasks) <= _MAX_CAPTIONED_TASKS else []
-    _separate(axes, captions, points)
-    axes.set_title(title, loc="left", fontsize=13)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
-    figure.savefig(path)
-    plt.close(figure)
+            middle = pixels[rows].mean(axis=0)
+            nearest = rows[int(np.linalg.norm(pixels[rows] - middle, axis=1).argmin())]
+            box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": colour}
+            style = {"fontsize": 9, "weight": "bold", "bbox": box, "zorder": 4}
+            _caption(axes, captions, pixels[nearest], _drawable(tasks[rows[0]].label or ""), style)
+    if len(tasks) <= _MAX_CAPTIONED_TASKS:
+        for task, pixel in zip(tasks, pixels, strict=True):
+            style = {"fontsize": 6.5, "color": "0.25", "zorder": 3}
+            _caption(axes, captions, pixel, _drawable(shorten(task.text)), style)
+
+
+def _caption(axes: Any, captions: Captions, pixel: Points, text: str, style: Mapping[str, Any]) -> None:
+    """Write a text near a point, joined by a line if it is not beside it; nothing if there is no place."""
+    from matplotlib.transforms import IdentityTransform
+
+    written = axes.text(*pixel, text, ha="center", va="center", transform=IdentityTransform(), **style)
+    extent = written.get_window_extent()
+    pad = _BOX_PAD_PIXELS if "bbox" in style else _PAD_PIXELS
+    size = np.array([extent.width, extent.height]) + 2 * pad
+    place = captions.place(pixel, size) if text else None
+    if place is None:
+        written.remove()
+        return
+    centre, has_line = place
+    written.set_position(tuple(centre))
+    if has_line:
+        line = {"arrowstyle": "-", "color": "0.7", "lw": 0.5, "shrinkA": 0, "shrinkB": 0}
+        end = np.clip(pixel, centre - size / 2, centre + size / 2)
+        axes.annotate("", end, pixel, xycoords="figure pixels", textcoords="figure pixels", arrowprops=line, zorder=1)
 
 
 def layout(vectors: Sequence[NDArray[np.float32]]) -> Points:
@@ -118,24 +184,17 @@ def _rows_by_theme(tasks: Sequence[MappedTask]) -> dict[str | None, list[int]]:
     return dict(sorted(rows.items(), key=lambda item: (item[0] is None, -len(item[1]), item[0] or "")))
 
 
-def _theme_caption(axes: Any, name: str, centre: Points, colour: Any) -> Any:
-    box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": colour, "alpha": 0.9}
-    return axes.text(*centre, name, fontsize=9, weight="bold", ha="center", va="center", bbox=box, zorder=4)
+@cache
+def _font_families() -> list[str]:
+    """Return fonts that together have the letters of most scripts; the first one has Arabic, but no Chinese."""
+    import noto_cjk_sans_jp_regular
+    from matplotlib import font_manager
 
-
-def _task_captions(axes: Any, tasks: Sequence[MappedTask], points: Points) -> list[Any]:
-    return [
-        axes.text(*point, f" {_drawable(shorten(task.text))}", fontsize=6.5, color="0.25", zorder=3)
-        for task, point in zip(tasks, points, strict=True)
-    ]
-
-
-def _separate(axes: Any, captions: list[Any], points: Points) -> None:
-    """Move captions until they overlap neither each other nor the points."""
-    from adjustText import adjust_text
-
-    lines = {"arrowstyle": "-", "color": "0.7", "lw": 0.5}
-    adjust_text(captions, *points.T, ax=axes, expand=(1.05, 1.5), arrowprops=lines, time_lim=5)
+    # Of the second font there is one weight, which is drawn also where bold letters are wanted.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+    path = str(noto_cjk_sans_jp_regular.FONT_PATH)
+    font_manager.fontManager.addfont(path)
+    return ["DejaVu Sans", font_manager.FontProperties(fname=path).get_name()]
 
 
 def _drawable(text: str) -> str:

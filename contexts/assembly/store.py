@@ -126,30 +126,6 @@ class ContextStore:
             by_user.setdefault(row.pop("user_id"), []).append(Reaction(**row))
         return by_user
 
-    def threshold(self, model: str) -> float | None:
-        """Return the calibrated similarity threshold of a model; None if it is not calibrated."""
-        row = self._sql.threshold(self._connection, model=model)
-        return None if row is None else float(row[0])
-
-    def wants_calibration(self, model: str, n_texts: int, *, is_provisional: bool = False) -> bool:
-        """Return whether a calibration with `n_texts` texts would be the model's first or a better one.
-
-        is_provisional: whether these are a part of the texts; the calibration with all of them is a better one.
-        """
-        values = {"model": model, "n_texts": n_texts, "is_provisional": is_provisional}
-        return bool(self._sql.wants_calibration(self._connection, **values))
-
-    def set_threshold_if_better(
-        self, model: str, threshold: float, n_texts: int, *, is_provisional: bool = False
-    ) -> None:
-        """Write a model's calibration unless the stored one is good enough, see `wants_calibration`."""
-        values = {"model": model, "threshold": threshold, "n_texts": n_texts, "is_provisional": is_provisional}
-        self._sql.set_threshold_if_better(self._connection, **values)
-
-    def set_threshold(self, model: str, threshold: float, n_texts: int) -> None:
-        """Write a model's calibration in place of the stored one."""
-        self._sql.set_threshold(self._connection, model=model, threshold=threshold, n_texts=n_texts)
-
     def _refresh(self, observed: Sequence[ObservedContext]) -> Collection[str]:
         """Refresh the rows with an unchanged version, and return their users."""
         arrays = _arrays(("user_ids", "versions", "instants"), map(_observed_columns, observed))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 import numpy as np
@@ -13,9 +13,17 @@ from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
 
 from contexts.themes.arrays import Labels, Vectors
+from contexts.themes.centering import Centering, fit_centering
+from contexts.themes.cohesion import dissolve_chance_groups
 
-THRESHOLD_QUANTILE = 0.75
-"""Quantile of the cosines of random pairs that becomes the threshold of a model."""
+THRESHOLD_QUANTILE = 0.88
+"""Quantile of the cosines of random pairs that becomes the threshold of a model.
+
+A lower one agrees better with labels, and a higher one changes fewer ids after an edit, see `benchmarks.themes`.
+"""
+
+MIN_CENTRED_TEXTS = 100
+"""From fewer texts only a threshold is calibrated, because their mean and spread would be those of a few users."""
 
 MAX_PAIRWISE_TASKS = 2000
 """Number of tasks that are compared pairwise.
@@ -35,32 +43,64 @@ MIN_TASKS_TO_DISSOLVE = 9
 """A user with fewer tasks keeps clusters of any share."""
 
 _COSINE_DECIMALS = 5
-_QUANTILE_DECIMALS = 4
+_DECIMALS = 4
+_DEFAULT_THRESHOLD = 0.5
 _MAX_CALIBRATION_PAIRS = 200_000
 _BLOCK_ROWS = 4096
 _ID_HEX_DIGITS = 12
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """The properties of a model's vectors on which clusters depend.
+
+    threshold: minimum mean cosine of two clusters that are merged.
+    spread: standard deviation of the cosines of random pairs; 0 if every group of two or more tasks is a theme.
+    centering: applied to the vectors before anything else, also before the other two are measured.
+    """
+
+    threshold: float
+    spread: float = 0.0
+    centering: Centering = field(default_factory=Centering.none)
+
+    @property
+    def version(self) -> str:
+        """The calibration's identity."""
+        spread = f" spread={self.spread:.4f}" if self.spread else ""
+        means = f" means={self.centering.version}" if self.centering.version else ""
+        return f"threshold={self.threshold:.4f}{spread}{means}"
+
+
+@dataclass(frozen=True)
 class Clusterer:
-    """The clustering rule for one model. threshold: minimum mean cosine of two clusters that are merged."""
+    """The clustering rule for one model."""
 
     model: str
-    threshold: float
+    calibration: Calibration
 
     @property
     def version(self) -> str:
         """The rule's identity; themes are recomputed if it changes."""
-        return f"{self.model} threshold={self.threshold:.4f}"
+        return f"{self.model} {self.calibration.version}"
+
+    @property
+    def threshold(self) -> float:
+        """The minimum mean cosine of two clusters that are merged."""
+        return self.calibration.threshold
+
+    def center(self, vectors: Vectors) -> Vectors:
+        """Return the model's vectors as all other methods want them, see `Centering.apply`."""
+        return self.calibration.centering.apply(vectors)
 
     def labels(self, vectors: Vectors) -> Labels:
         """Return the cluster number of each unit row: average linkage on cosine distance, cut at the threshold.
 
+        Clusters that are no more similar than chance are dissolved, see `contexts.themes.cohesion`.
         Cosines are rounded, so that ties do not depend on the order of floating-point sums.
         """
         is_pairwise = len(vectors) <= MAX_PAIRWISE_TASKS
         labels = self._cluster_pairwise(vectors) if is_pairwise else self._cluster_in_rounds(vectors)
-        return _dissolve_dominant(labels)
+        return dissolve_chance_groups(_dissolve_dominant(labels), vectors, self.calibration.spread)
 
     def cosine_at(self, similarity: float) -> float:
         """Return the cosine of a similarity on a scale from 0 (the threshold) to 1 (identical), for any model."""
@@ -100,18 +140,24 @@ class Clusterer:
         return nearest
 
 
-def calibrate(vectors: Vectors) -> float:
-    """Return a model's threshold: the 0.75 quantile of the cosines of pairs of distinct texts.
+def calibrate(vectors: Vectors, languages: Sequence[str]) -> Calibration:
+    """Return a model's calibration from the vectors of distinct texts; from one text or none, a threshold of 0.5.
 
     vectors: unit rows in a fixed order; at most 200,000 pairs are drawn, with a fixed seed.
+    languages: the language of each text's user.
     """
     n = len(vectors)
     if n < 2:
-        return 0.5
+        return Calibration(_DEFAULT_THRESHOLD)
+    is_large = n >= MIN_CENTRED_TEXTS
+    centering = fit_centering(vectors, languages) if is_large else Centering.none()
+    centred = centering.apply(vectors)
     pairs = np.random.default_rng(0).integers(0, n, (min(_MAX_CALIBRATION_PAIRS, n * n), 2))
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]
-    cosines = np.einsum("ij,ij->i", vectors[pairs[:, 0]], vectors[pairs[:, 1]])
-    return round(float(np.quantile(cosines, THRESHOLD_QUANTILE)), _QUANTILE_DECIMALS)
+    cosines = np.einsum("ij,ij->i", centred[pairs[:, 0]], centred[pairs[:, 1]])
+    threshold = float(np.quantile(cosines, THRESHOLD_QUANTILE))
+    spread = round(float(cosines.std()), _DECIMALS) if is_large else 0.0
+    return Calibration(round(threshold, _DECIMALS), spread, centering)
 
 
 def keep_ids(labels: Sequence[int], task_ids: Sequence[str], previous_ids: Mapping[str, str]) -> list[str | None]:
@@ -125,10 +171,12 @@ def keep_ids(labels: Sequence[int], task_ids: Sequence[str], previous_ids: Mappi
         groups.setdefault(label, []).append(task_id)
     clusters = {label: group for label, group in groups.items() if len(group) > 1}
     overlaps = Counter(
-        (label, previous_ids[task_id])
-        for label, group in clusters.items()
-        for task_id in group
-        if task_id in previous_ids
+        [
+            (label, previous_ids[task_id])
+            for label, group in (clusters.items() if previous_ids else ())
+            for task_id in group
+            if task_id in previous_ids
+        ]
     )
     ids: dict[int, str] = {}
     for (label, previous_id), _ in sorted(overlaps.items(), key=lambda item: (-item[1], item[0][1], item[0][0])):

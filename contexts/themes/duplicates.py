@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from contexts.themes.arrays import Vectors
 from contexts.themes.cluster import Clusterer
-from contexts.themes.words import ARTICLES, stem, verb_position
+from contexts.themes.words import ARTICLES, split_words, stem, verb_position
 
 MIN_SIMILARITY = 0.6
 """Minimum similarity of duplicates, on a scale from the threshold of themes (0) to identity (1)."""
@@ -19,7 +20,7 @@ _Key = tuple[str | None, _Stems]
 
 
 def find_duplicates(
-    task_words: Sequence[Sequence[str]],
+    texts: Sequence[str],
     parent_ids: Sequence[str | None],
     vectors: Vectors,
     language: str,
@@ -27,7 +28,6 @@ def find_duplicates(
 ) -> list[int]:
     """Return for each text the position of the first text that it duplicates, or its own if it duplicates none.
 
-    task_words: the words of each text, see `contexts.themes.words.split_words`.
     parent_ids: the parent task of each text's task; equal words below two parents are not duplicates.
     vectors: unit rows, one per text.
 
@@ -39,25 +39,29 @@ def find_duplicates(
     first_by_stems: dict[_Key, int] = {}
     first_by_stems_without_verb: dict[_Key, int] = {}
     duplicate_of: list[int] = []
-    for position, (words, parent_id) in enumerate(zip(task_words, parent_ids, strict=True)):
-        stems = [stem(word, language) for word in words if word not in ARTICLES]
-        all_stems, without_verb = (parent_id, frozenset(stems)), (parent_id, _without_verb(stems, language))
-        candidates = [
-            first_by_stems.setdefault(all_stems, position) if stems else position,  # the same words
-            first_by_stems_without_verb.get(all_stems, position),  # the other text has an additional verb
-            first_by_stems.get(without_verb, position)
-            if without_verb[1]
-            else position,  # this text has an additional verb
-        ]
-        if without_verb[1]:
+    for position, (text, parent_id) in enumerate(zip(texts, parent_ids, strict=True)):
+        stems, stems_without_verb = _stems_of(text, language)
+        all_stems, without_verb = (parent_id, stems), (parent_id, stems_without_verb)
+        same = first_by_stems.setdefault(all_stems, position) if stems else position  # the same words
+        longer = first_by_stems_without_verb.get(all_stems, position)  # the other text has an additional verb
+        shorter = position
+        if stems_without_verb:
+            shorter = first_by_stems.get(without_verb, position)  # this text has an additional verb
             first_by_stems_without_verb.setdefault(without_verb, position)
-        similar = (
-            duplicate_of[other]
-            for other in candidates
-            if other != position and _is_similar(vectors[position], vectors[other], clusterer)
-        )
+        if same == longer == shorter == position:
+            duplicate_of.append(position)
+            continue
+        candidates = {same, longer, shorter} - {position}
+        similar = (other for other in candidates if _is_similar(vectors[position], vectors[other], clusterer))
         duplicate_of.append(min(similar, default=position))
     return duplicate_of
+
+
+@lru_cache(2**16)
+def _stems_of(text: str, language: str) -> tuple[_Stems, _Stems]:
+    """Return the stems of a text's words without articles, and those without its verb."""
+    stems = [stem(word, language) for word in split_words(text) if word not in ARTICLES]
+    return frozenset(stems), _without_verb(stems, language)
 
 
 def _without_verb(stems: Sequence[str], language: str) -> _Stems:

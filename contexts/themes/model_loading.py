@@ -36,7 +36,7 @@ PROBE_TEXTS = (
 
 
 class EmbeddingError(Exception):
-    """The model is not pinned, cannot be loaded, is incomplete, or its vectors are too short."""
+    """The model is not pinned, not installed, cannot be loaded, is incomplete, or its vectors are too short."""
 
 
 def load_model(model: str, revision: str | None, device: Device, n_threads: int | None) -> SentenceTransformer:
@@ -46,15 +46,22 @@ def load_model(model: str, revision: str | None, device: Device, n_threads: int 
 
     The architecture is the one in transformers: code from the hub is never run. On CUDA the weights are in half
     precision if that preserves the vectors, see `MIN_HALF_PRECISION_COSINE`.
-    Raises EmbeddingError if the model cannot be loaded or is incomplete; the message says what to do.
+    Raises EmbeddingError if the model cannot be loaded, is incomplete or has experts; the message says what to do.
     """
     try:
         transformer = _load(model, revision, device, n_threads)
         missing_weights = _missing_weights(transformer, revision)
         # Without a vocabulary all words are unknown, and different texts have the same tokens.
+        n_experts = _n_experts(transformer)
         has_vocabulary = _tokens(transformer, "buy milk") != _tokens(transformer, "pay rent")
     except Exception as error:  # the advice is the same for all errors of the libraries
         raise EmbeddingError(_advice(model, revision, device, error)) from error
+    if n_experts:
+        raise EmbeddingError(
+            f"EMBEDDING_MODEL={model} (revision {revision}) is a mixture of {n_experts} experts, which transformers"
+            f" does not have for this architecture: the experts would be random. Choose a model without experts; the"
+            f" README names multilingual ones."
+        )
     if missing_weights:
         fault = f"its files have no weights for {missing_weights[0]}"
         raise EmbeddingError(_incomplete(model, revision, fault, len(missing_weights)))
@@ -107,6 +114,13 @@ def _missing_weights(model: SentenceTransformer, revision: str | None) -> list[s
     except OSError:
         return []
     return sorted(name for name in loading_info["missing_keys"] if "pooler" not in name)
+
+
+def _n_experts(model: SentenceTransformer) -> int:
+    """Return the number of experts that a config of nomic names; transformers ignores it and makes plain layers."""
+    inner_model: Any = model[0].auto_model
+    config = inner_model.config
+    return int(getattr(config, "num_experts", 0)) if getattr(config, "moe_every_n_layers", 0) else 0
 
 
 def _tokens(model: SentenceTransformer, text: str) -> list[int]:

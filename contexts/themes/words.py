@@ -32,14 +32,16 @@ _NOUNS_AMONG_STOP_WORDS = {"bill", "fire", "interest", "mill", "system"}
 """Nouns in scikit-learn's list of English stop words."""
 
 
-def split_words(text: str) -> list[str]:
+@lru_cache(2**16)
+def split_words(text: str) -> tuple[str, ...]:
     """Return the words and numbers of a text, in order and in lower case, cut to `MAX_WORD_CHARS`.
 
     A word is a run of letters and digits of any script. Addresses are no words.
     """
     text = without_addresses(text)
     lower = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text.lower().replace("i\u0307", "i"))
-    return [cut(word, MAX_WORD_CHARS) for word in lower.translate(_BLANKS).split()]
+    words = lower.translate(_BLANKS).split()
+    return tuple(word if len(word) <= MAX_WORD_CHARS else cut(word, MAX_WORD_CHARS) for word in words)
 
 
 def verb_position(language: str) -> int:

@@ -63,34 +63,3 @@ SELECT d.user_id, d.decision_id::TEXT AS decision_id, coalesce(d.tip_kind, '') A
 FROM reactions r JOIN decisions d USING (decision_id)
 WHERE r.reacted_at >= :since AND d.user_id = ANY(:user_ids)
 ORDER BY d.user_id, r.reacted_at, d.decision_id;
-
--- name: threshold^
--- Read the similarity threshold of a model.
-SELECT threshold FROM cluster_thresholds WHERE model = :model;
-
--- name: set_threshold_if_better!
--- Write a calibration unless the model has one, with two exceptions: a final one replaces a provisional one, and one from
--- fewer than 1,000 texts is replaced by one from ten times as many, but no final one by a provisional one.
-INSERT INTO cluster_thresholds AS t (model, threshold, n_texts, is_provisional)
-VALUES (:model, :threshold, :n_texts, :is_provisional)
-ON CONFLICT (model) DO UPDATE
-SET threshold = excluded.threshold, n_texts = excluded.n_texts, is_provisional = excluded.is_provisional,
-    calibrated_at = now()
-WHERE (t.is_provisional AND NOT excluded.is_provisional)
-   OR (t.n_texts < 1000 AND excluded.n_texts >= 10 * t.n_texts AND t.is_provisional = excluded.is_provisional);
-
--- name: set_threshold!
--- Write a calibration, whether the model has one or not.
-INSERT INTO cluster_thresholds AS t (model, threshold, n_texts) VALUES (:model, :threshold, :n_texts)
-ON CONFLICT (model) DO UPDATE
-SET threshold = excluded.threshold, n_texts = excluded.n_texts, is_provisional = FALSE, calibrated_at = now();
-
--- name: wants_calibration$
--- Whether :n_texts texts would give a model's first calibration or a better one, see set_threshold_if_better.
-SELECT NOT EXISTS (
-    SELECT FROM cluster_thresholds t
-    WHERE model = :model AND NOT (
-        (t.is_provisional AND NOT :is_provisional)
-        OR (t.n_texts < 1000 AND :n_texts >= 10 * t.n_texts AND t.is_provisional = :is_provisional)
-    )
-);

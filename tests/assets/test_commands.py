@@ -16,6 +16,7 @@ from world import World
 from assets.__main__ import main
 from assets.definitions import GRAPH
 from assets.engine.parquet import Shards
+from contexts.themes.universal_encoder import UNIVERSAL_DIM, UNIVERSAL_ENCODER
 from local.checkpoint import save_tiny_nomic
 
 RunCommand = Callable[..., str]
@@ -118,6 +119,16 @@ def test_a_different_model(run_command: RunCommand, world: World, monkeypatch: p
     output = run_command("materialize", "--select", "task_embeddings+")
     assert "2 users, 4 texts embedded" in output
     assert len(world.todoist.calls) == 2
+
+
+def test_the_packaged_model(run_command: RunCommand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The multilingual model of a package embeds in a run, and settings that do not fit it are named in an error."""
+    for name, value in {"MODEL": UNIVERSAL_ENCODER, "DIM": "256", "PROMPT": "", "DEVICE": "auto"}.items():
+        monkeypatch.setenv(f"EMBEDDING_{name}", value)
+    assert f"needs EMBEDDING_DIM={UNIVERSAL_DIM}" in run_command("plan", fails=True)
+    monkeypatch.setenv("EMBEDDING_DIM", str(UNIVERSAL_DIM))
+    assert "4 texts embedded" in run_command("materialize")
+    assert f"{UNIVERSAL_ENCODER}@" in run_command("calibrate")
 
 
 def test_forced_for_one_user(run_command: RunCommand, world: World) -> None:
@@ -278,10 +289,10 @@ def test_unchanged_nights_write_no_history(run_command: RunCommand, world: World
 
 
 def test_calibrate(run_command: RunCommand, world: World, account: Any) -> None:
-    """The similarity threshold is kept unless `--force` replaces it, and then all users are clustered again."""
+    """The calibration is kept unless `--force` replaces it, and then all users are clustered again."""
     assert "no vectors" in run_command("calibrate", fails=True)
     run_command("materialize")
-    kept = re.search(r"kept the stored (\S+):.*--force", run_command("calibrate"))
+    kept = re.search(r"kept the stored threshold (\S+), .*--force", run_command("calibrate"))
     assert kept is not None
     world.add("dan", account("sweep the yard", "rake the leaves", "oil the gate"))
     run_command("materialize")

@@ -25,7 +25,7 @@ from assets.steps import RunOptions
 from contexts.assembly.store import ContextStore
 from contexts.postgres.migrate import migrate
 from contexts.postgres.sql import connect
-from contexts.themes.cluster import Clusterer
+from contexts.themes.cluster import Calibration, Clusterer
 from contexts.themes.embed import Embedder
 from contexts.todoist.accounts import Accounts, FetchScope
 from contexts.todoist.client import Todoist
@@ -129,7 +129,7 @@ class PipelineHistory(World):
         dying: dict[str, dict[type, object]] = {
             "tokens": {Accounts: DyingAccounts(self.connection, CredentialCipher([self.key]))},
             "embedder": {Embedder: DyingEmbedder(self.embedder.model)},
-            "clusterer": {Clusterer: DyingClusterer(self.embedder.version, self.threshold)},
+            "clusterer": {Clusterer: DyingClusterer(self.embedder.version, Calibration(self.threshold))},
             "store": {ContextStore: DyingStore(self.connection)},
         }
         return {**self.resources, **dying[dies_in]} if dies_in else None

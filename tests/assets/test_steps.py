@@ -19,6 +19,8 @@ from assets.steps import RunOptions, StepRunner
 from contexts.assembly.explain import context_versions
 from contexts.assembly.model import TaskGroups
 from contexts.assembly.store import ContextStore
+from contexts.themes.calibrations import Calibrations
+from contexts.themes.cluster import Calibration
 from contexts.todoist.accounts import FetchScope
 from contexts.todoist.credentials import Credentials
 
@@ -104,7 +106,9 @@ def test_a_calibration_publishes_the_vectors(runtime: Runtime, world: World, acc
     """A step that calibrates the model publishes its unchanged vectors, because all clusters are stale then."""
     world.add("ann", account("call the dentist", "call the doctor", "buy milk"))
     night(runtime, NOON)
-    world.store.set_threshold(world.embedder.version, 0.99, 0)  # from so few texts that the next run replaces it
+    Calibrations(world.connection).set(
+        world.embedder.version, Calibration(0.99), 0
+    )  # from so few texts that the next run replaces it
     run(runtime, "cluster_tasks", NOON + HOUR)
     assert run(runtime, "embed_tasks", NOON + 2 * HOUR) == {"task_embeddings"}
 
@@ -460,22 +464,32 @@ def embed(runtime: Runtime, now: datetime, only: int | None = None) -> None:
     runner.finish("embed_tasks", f"embed_tasks {now}", now, results, is_complete=only is None)
 
 
+def threshold_of(runtime: Runtime) -> float | None:
+    """Return the stored threshold of the runtime's model."""
+    stored = runtime.calibrations.get(runtime.embedder.version)
+    return stored and stored.threshold
+
+
+def measured_threshold(runtime: Runtime) -> float:
+    """Return the threshold that a calibration would have now."""
+    return measure_calibration(runtime.shards, runtime.embedder.version).calibration.threshold
+
+
 def test_a_broken_first_night_calibrates_again(runtime: Runtime, world: World, account: Any) -> None:
     """The threshold of a first night that was broken off is provisional: the next one calibrates again, once."""
     for number in range(6):
         world.add(f"user-{number}", account("call the dentist", "call the doctor", f"buy milk {number}"))
     run(runtime, "fetch_signals", NOON)
     embed(runtime, NOON, only=0)
-    model = runtime.embedder.version
-    provisional = runtime.store.threshold(model)
+    provisional = threshold_of(runtime)
     embed(runtime, NOON + HOUR)
-    calibrated = measure_calibration(runtime.shards, model).threshold
+    calibrated = measured_threshold(runtime)
     assert provisional is not None
-    assert provisional != runtime.store.threshold(model) == calibrated
+    assert provisional != threshold_of(runtime) == calibrated
     world.todoist.advance("user-0", {"items": [{"id": "t0", "content": "paint the fence"}]})
     run(runtime, "fetch_signals", NOON + 2 * HOUR)
     embed(runtime, NOON + 2 * HOUR)
-    assert measure_calibration(runtime.shards, model).threshold != calibrated == runtime.store.threshold(model)
+    assert measured_threshold(runtime) != calibrated == threshold_of(runtime)
 
 
 def test_a_broken_shard_does_not_block_the_calibration(runtime: Runtime, world: World, account: Any) -> None:
@@ -484,11 +498,10 @@ def test_a_broken_shard_does_not_block_the_calibration(runtime: Runtime, world: 
         world.add(f"user-{number}", account("call the dentist", "call the doctor", f"buy milk {number}"))
     run(runtime, "fetch_signals", NOON, only_shards=(0,))
     embed(runtime, NOON)
-    model = runtime.embedder.version
-    assert runtime.store.threshold(model) is not None
+    assert threshold_of(runtime) is not None
     run(runtime, "fetch_signals", NOON + HOUR)
     embed(runtime, NOON + HOUR)
-    assert runtime.store.threshold(model) == measure_calibration(runtime.shards, model).threshold
+    assert threshold_of(runtime) == measured_threshold(runtime)
 
 
 def test_an_unreadable_file_of_vectors_has_the_same_bound(waiting: Runtime, world: World) -> None:

@@ -104,7 +104,7 @@ def calibrate(database: str, variables: Mapping[str, str]) -> None:
     version = Embedder(variables["EMBEDDING_MODEL"], prompt="", dim=_DIM).version
     with connect(database) as connection:
         connection.execute(
-            "INSERT INTO cluster_thresholds (model, threshold, n_texts) VALUES (%s, %s, %s)",
+            "INSERT INTO cluster_thresholds (model, threshold, n_texts, n_means) VALUES (%s, %s, %s, 0)",
             [version, _LEAST_COSINE, _N_CALIBRATION_TEXTS],
         )
 

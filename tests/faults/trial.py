@@ -24,6 +24,8 @@ from contexts.assembly.explain import context_versions
 from contexts.assembly.history import HISTORY
 from contexts.postgres.migrate import migrate
 from contexts.postgres.sql import connect
+from contexts.themes.calibrations import Calibrations
+from contexts.themes.cluster import Calibration
 from contexts.todoist.client import Todoist
 from contexts.todoist.credentials import Credentials, new_key
 from faults.child import Child, Outcome, Point
@@ -135,7 +137,7 @@ class Stage:
         for user in users:
             credentials = Credentials(f"token-of-{user}")
             world.accounts.add(user, email=f"{user}@example.org", timezone="UTC", credentials=credentials)
-        world.store.set_threshold(WordVectors().version, _THRESHOLD, _N_CALIBRATION_TEXTS)
+        Calibrations(connection).set(WordVectors().version, Calibration(_THRESHOLD), _N_CALIBRATION_TEXTS)
 
     def world(self, connection: psycopg.Connection[Any], root: Path, n_shards: int = N_SHARDS) -> StagedWorld:
         """The pipeline over a database and a folder of this stage."""

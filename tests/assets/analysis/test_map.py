@@ -42,6 +42,15 @@ def test_any_number_of_tasks(n: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("error:Glyph")
+@pytest.mark.parametrize("text", ["牛乳を買う", "우유 사기", "شراء الحليب", "купить молоко", "αγορά γάλα", "买牛奶"])
+def test_scripts(text: str, tmp_path: Path) -> None:
+    """The fonts have the letters of Japanese, Korean, Chinese, Arabic, Russian and Greek texts."""
+    vectors = np.eye(2, dtype=np.float32)
+    draw_task_map([MappedTask(text, "h", text, vector) for vector in vectors], text, tmp_path / "ann.png")
+    assert (tmp_path / "ann.png").stat().st_size > 1000
+
+
+@pytest.mark.filterwarnings("error:Glyph")
 def test_emoji_and_dollar_signs(tmp_path: Path) -> None:
     """Emoji are left out, and a price in dollars is not read as a formula."""
     vectors = np.eye(2, dtype=np.float32)

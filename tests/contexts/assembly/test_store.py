@@ -389,37 +389,3 @@ def react(
 ) -> None:
     key = decide(connection, number, user, kind, theme)
     connection.execute("INSERT INTO reactions VALUES (%s, %s, %s)", (key, reaction, at))
-
-
-class TestThresholds:
-    def test_first(self, store: ContextStore) -> None:
-        """A model's first calibration is stored for this model only."""
-        assert store.threshold("m") is None
-        assert store.wants_calibration("m", 5)
-        store.set_threshold_if_better("m", 0.4321, 5)
-        assert store.threshold("m") == 0.4321
-        assert store.threshold("other") is None
-
-    @pytest.mark.parametrize(
-        ("n_first", "n_next", "is_better"),
-        [(50, 499, False), (50, 500, True), (999, 9990, True), (1000, 1_000_000, False), (50, 5, False)],
-    )
-    def test_better(self, store: ContextStore, n_first: int, n_next: int, is_better: bool) -> None:
-        """A calibration from few texts is replaced by one from ten times as many; one from many texts stays."""
-        store.set_threshold_if_better("m", 0.4, n_first)
-        assert store.wants_calibration("m", n_next) is is_better
-        store.set_threshold_if_better("m", 0.5, n_next)
-        assert store.threshold("m") == (0.5 if is_better else 0.4)
-
-    def test_provisional(self, store: ContextStore) -> None:
-        """A provisional calibration is replaced by the first one from all texts, and never replaces a final one."""
-        store.set_threshold_if_better("m", 0.4, 2000, is_provisional=True)
-        assert not store.wants_calibration("m", 2500, is_provisional=True)
-        assert store.wants_calibration("m", 2500)
-        store.set_threshold_if_better("m", 0.5, 2500)
-        assert store.threshold("m") == 0.5
-        assert not store.wants_calibration("m", 2500)
-        store.set_threshold("m", 0.6, 50)
-        assert not store.wants_calibration("m", 50_000, is_provisional=True)
-        store.set_threshold_if_better("m", 0.7, 50_000, is_provisional=True)
-        assert store.threshold("m") == 0.6

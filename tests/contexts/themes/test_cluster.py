@@ -11,9 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.cluster.hierarchy import fcluster, linkage
 
+from contexts.themes.centering import Centering
 from contexts.themes.cluster import (
     MAX_CLUSTER_SHARE,
+    MIN_CENTRED_TEXTS,
     MIN_TASKS_TO_DISSOLVE,
+    THRESHOLD_QUANTILE,
+    Calibration,
     Clusterer,
     calibrate,
     centrality,
@@ -39,19 +43,19 @@ def clusters_of(labels: Sequence[Any]) -> set[frozenset[int]]:
 class TestLabels:
     def test_directions(self) -> None:
         """Vectors of similar directions form clusters."""
-        labels = Clusterer("m", 0.8).labels(unit([1, 0], [1, 0.1], [0, 1], [0.1, 1], [-1, 0]))
+        labels = Clusterer("m", Calibration(0.8)).labels(unit([1, 0], [1, 0.1], [0, 1], [0.1, 1], [-1, 0]))
         assert clusters_of(labels) == {frozenset({0, 1}), frozenset({2, 3}), frozenset({4})}
 
     @pytest.mark.parametrize("n", [0, 1])
     def test_too_few(self, n: int) -> None:
         """No task has no cluster, and one task is alone in its cluster."""
-        assert Clusterer("m", 0.5).labels(random_units(3)[:n]).tolist() == [1] * n
+        assert Clusterer("m", Calibration(0.5)).labels(random_units(3)[:n]).tolist() == [1] * n
 
     def test_threshold(self) -> None:
         """The lowest threshold merges all tasks, and the highest only equal ones."""
         vectors = np.concatenate([random_units(6), random_units(2)])
-        assert len(set(Clusterer("m", -1.0).labels(vectors))) == 1
-        assert clusters_of(Clusterer("m", 1.0).labels(vectors)) == {
+        assert len(set(Clusterer("m", Calibration(-1.0)).labels(vectors))) == 1
+        assert clusters_of(Clusterer("m", Calibration(1.0)).labels(vectors)) == {
             frozenset({0, 6}),
             frozenset({1, 7}),
             *(frozenset({n}) for n in range(2, 6)),
@@ -61,7 +65,7 @@ class TestLabels:
     def test_cut(self, threshold: float, n_clusters: int) -> None:
         """Two tasks are in one cluster if their cosine, here 0.75, is above the threshold."""
         pair = unit([1, 0], [0.75, (1 - 0.75**2) ** 0.5])
-        assert len(set(Clusterer("m", threshold).labels(pair))) == n_clusters
+        assert len(set(Clusterer("m", Calibration(threshold)).labels(pair))) == n_clusters
 
     @settings(max_examples=30, deadline=None)
     @given(seed=st.integers(0, 1000), n=st.integers(2, 30))
@@ -69,18 +73,21 @@ class TestLabels:
         """Clusters do not depend on the order of tasks."""
         vectors = random_units(n, seed=seed)
         order = np.random.default_rng(seed).permutation(n)
-        shuffled = clusters_of(Clusterer("m", 0.3).labels(vectors[order]))
+        shuffled = clusters_of(Clusterer("m", Calibration(0.3)).labels(vectors[order]))
         assert {frozenset(int(order[at]) for at in group) for group in shuffled} == clusters_of(
-            Clusterer("m", 0.3).labels(vectors)
+            Clusterer("m", Calibration(0.3)).labels(vectors)
         )
 
     def test_dominant_cluster(self) -> None:
         """A cluster of more than two thirds of at least nine tasks is dissolved, and other clusters stay."""
         alike, apart = np.tile(unit([1, 0, 0]), (7, 1)), np.tile(unit([0, 1, 0]), (2, 1))
-        labels = Clusterer("m", 0.5).labels(np.concatenate([alike, apart]))
+        labels = Clusterer("m", Calibration(0.5)).labels(np.concatenate([alike, apart]))
         assert clusters_of(labels) == {frozenset({7, 8}), *(frozenset({n}) for n in range(7))}
-        assert len(set(Clusterer("m", 0.5).labels(alike).tolist())) == 1
-        assert len(set(Clusterer("m", 0.5).labels(np.concatenate([alike[:6], apart, apart[:1]])).tolist())) == 2
+        assert len(set(Clusterer("m", Calibration(0.5)).labels(alike).tolist())) == 1
+        assert (
+            len(set(Clusterer("m", Calibration(0.5)).labels(np.concatenate([alike[:6], apart, apart[:1]])).tolist()))
+            == 2
+        )
 
     @pytest.mark.parametrize("max_tasks", [6, 7, 40, 131])
     def test_more_than_pairwise(self, max_tasks: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,10 +95,16 @@ class TestLabels:
         rng = np.random.default_rng(0)
         topics = np.repeat(np.arange(6), [60, 40, 20, 8, 3, 1])
         vectors = unit(*(np.eye(6)[topics] + 0.05 * rng.normal(size=(len(topics), 6))))[rng.permutation(132)]
-        whole = clusters_of(Clusterer("m", 0.6).labels(vectors))
+        whole = clusters_of(Clusterer("m", Calibration(0.6)).labels(vectors))
         monkeypatch.setattr("contexts.themes.cluster.MAX_PAIRWISE_TASKS", max_tasks)
-        assert clusters_of(Clusterer("m", 0.6).labels(vectors)) == whole
+        assert clusters_of(Clusterer("m", Calibration(0.6)).labels(vectors)) == whole
         assert sorted(map(len, whole)) == [1, 3, 8, 20, 40, 60]
+
+    def test_chance(self) -> None:
+        """With a spread, two tasks are a cluster only if they are more similar than chance."""
+        vectors = np.concatenate([unit([1, 0.75, 0, 0], [0.75, 1, 0, 0]), np.eye(4, 4)[2:], -np.eye(4, 4)])
+        for spread, n_clusters in ((0.1, 7), (0.6, 8)):
+            assert len(set(Clusterer("m", Calibration(0.9, spread)).labels(vectors.astype(np.float32)))) == n_clusters
 
     @settings(max_examples=50, deadline=None)
     @given(seed=st.integers(0, 1000), n=st.integers(2, 40), threshold=st.floats(-0.2, 0.9))
@@ -101,32 +114,43 @@ class TestLabels:
         distances = np.round(1 - (vectors @ vectors.T)[np.triu_indices(n, 1)].astype(np.float64), 5).clip(0)
         expected = fcluster(linkage(distances, "average"), 1 - threshold, "distance")
         if n < MIN_TASKS_TO_DISSOLVE or np.bincount(expected).max() <= MAX_CLUSTER_SHARE * n:
-            assert clusters_of(Clusterer("m", threshold).labels(vectors)) == clusters_of(expected)
+            assert clusters_of(Clusterer("m", Calibration(threshold)).labels(vectors)) == clusters_of(expected)
 
     def test_version(self) -> None:
-        """Versions differ by model and by threshold."""
-        versions = {Clusterer(model, threshold).version for model in "mn" for threshold in (0.4, 0.41, 0.4)}
-        assert len(versions) == 4
+        """Versions differ by model, threshold, spread and means."""
+        means = Centering(np.ones((1, 2), np.float32)), Centering(np.zeros((1, 2), np.float32)), Centering.none()
+        calibrations = [Calibration(0.4, 0.1, each) for each in (*means, means[0])]
+        calibrations += [Calibration(0.4, 0.2), Calibration(0.4), Calibration(0.41), Calibration(0.4)]
+        versions = {Clusterer(model, calibration).version for model in "mn" for calibration in calibrations}
+        assert len(versions) == 2 * 6
 
 
 class TestCalibrate:
     def test_range(self) -> None:
-        """Three in four pairs of texts are less similar than the threshold, and the result is deterministic."""
-        vectors = random_units(200, dim=16)
-        threshold = calibrate(vectors)
-        cosines = (vectors @ vectors.T)[np.triu_indices(200, 1)]
-        assert np.mean(cosines < threshold) == pytest.approx(0.75, abs=0.01)
-        assert calibrate(vectors) == threshold
+        """The threshold is a quantile of the cosines of pairs of centred vectors, and the result is deterministic."""
+        vectors = random_units(400, dim=16) + 0.3
+        calibration = calibrate(vectors, ["en"] * 400)
+        centred = calibration.centering.apply(vectors)
+        cosines = (centred @ centred.T)[np.triu_indices(400, 1)]
+        assert np.mean(cosines < calibration.threshold) == pytest.approx(THRESHOLD_QUANTILE, abs=0.01)
+        assert calibration.spread == pytest.approx(cosines.std(), abs=0.01)
+        assert calibrate(vectors, ["en"] * 400).version == calibration.version
 
     @pytest.mark.parametrize("n", [2, 3, 5, 50])
     def test_no_text_is_its_own_neighbour(self, n: int) -> None:
         """Texts are not compared with themselves: the threshold of orthogonal vectors is 0."""
-        assert calibrate(np.eye(n, dtype=np.float32)) == 0.0
+        assert calibrate(np.eye(n, dtype=np.float32), ["en"] * n).threshold == 0.0
 
     @pytest.mark.parametrize("n", [0, 1])
     def test_nothing_to_compare(self, n: int) -> None:
         """The threshold of fewer than two texts is 0.5."""
-        assert calibrate(np.eye(2, dtype=np.float32)[:n]) == 0.5
+        assert calibrate(np.eye(2, dtype=np.float32)[:n], ["en"] * n).threshold == 0.5
+
+    @pytest.mark.parametrize(("n", "is_centred"), [(MIN_CENTRED_TEXTS - 1, False), (MIN_CENTRED_TEXTS, True)])
+    def test_few_texts(self, n: int, is_centred: bool) -> None:
+        """A mean and a spread are calibrated only from enough texts."""
+        calibration = calibrate(random_units(n), ["en"] * n)
+        assert bool(calibration.spread) is bool(len(calibration.centering.means)) is is_centred
 
 
 tasks = st.lists(st.integers(0, 5), min_size=1, max_size=12)

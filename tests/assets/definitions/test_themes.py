@@ -1,0 +1,54 @@
+"""The names of themes in `task_clusters`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from assets.definitions.task_clusters import task_clusters
+from assets.engine.vectors import to_lists
+from contexts.themes.centering import Centering
+from contexts.themes.cluster import Calibration, Clusterer
+
+TEXTS = ("flour", "butter", "sugar")
+
+
+def labels(project: str | None, *, is_shared: bool | None, calibration: Calibration | None = None) -> set[str | None]:
+    """Return the labels of a user's three similar tasks in a project."""
+    n = len(TEXTS)
+    keys = {"user_id": ["ann"] * n, "task_id": [f"t{number}" for number in range(n)]}
+    tasks = pa.table(
+        keys
+        | {
+            "connection_number": pa.nulls(n, pa.int32()),
+            "text": list(TEXTS),
+            "language": ["en"] * n,
+            "parent_id": pa.nulls(n, pa.string()),
+            "is_by_others": [False] * n,
+            "project": pa.array([project] * n, pa.string()),
+            "is_shared": pa.array([is_shared] * n, pa.bool_()),
+        }
+    )
+    vectors = np.array([[1, 0.1], [1, 0.2], [1, 0.3]], np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    embeddings = pa.table(keys | {"text_hash": list(TEXTS), "embedding": to_lists(vectors)})
+    clusterer = Clusterer("m", calibration or Calibration(0.5))
+    table = task_clusters(embeddings, tasks, task_clusters.schema.empty_table(), clusterer)
+    return set(table["label"].to_pylist())
+
+
+@pytest.mark.parametrize(
+    ("project", "is_shared", "label"),
+    [("Cake", False, "Cake"), ("Cake", True, "butter"), ("Cake", None, "butter"), ("Inbox", False, "butter")],
+)
+def test_only_a_project_that_the_user_named_names_a_theme(project: str, is_shared: bool | None, label: str) -> None:
+    """A project that others may have named, or that is the inbox, does not name a theme; an own project does."""
+    assert labels(project, is_shared=is_shared) == {label}
+
+
+def test_vectors_are_centred() -> None:
+    """The means of the calibration are subtracted before tasks are grouped."""
+    mean = Centering(np.array([[0.98, 0.196]], np.float32))
+    assert labels("Cake", is_shared=False, calibration=Calibration(0.5)) == {"Cake"}
+    assert labels("Cake", is_shared=False, calibration=Calibration(0.5, 0.0, mean)) != {"Cake"}

@@ -1,0 +1,74 @@
+"""Groups of tasks that are no more similar than chance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contexts.themes.cohesion import MIN_SPREADS, dissolve_chance_groups, mean_pair_cosine
+
+SPREAD = 0.1
+
+
+def unit(rows: Any) -> Any:
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+def tasks_with_a_pair(cosine: float, n_others: int = 40) -> Any:
+    """Return two tasks with a cosine, and others that are orthogonal to both and to each other."""
+    vectors = np.eye(n_others + 2, dtype=np.float32)
+    vectors[1, :2] = cosine, (1 - cosine**2) ** 0.5
+    return vectors
+
+
+@pytest.mark.parametrize(("cosine", "is_theme"), [(0.15, False), (0.25, True)])
+def test_pairs(cosine: float, is_theme: bool) -> None:
+    """Two tasks are a theme if they are two standard deviations more similar than the user's other pairs."""
+    labels = np.array([0, 0, *range(1, 41)])
+    kept = dissolve_chance_groups(labels, tasks_with_a_pair(cosine), SPREAD)
+    assert (kept[0] == kept[1]) is np.bool_(is_theme)
+    assert len(set(kept[2:])) == 40
+    assert MIN_SPREADS == 2
+
+
+def test_larger_groups_need_less() -> None:
+    """Five tasks are a theme with a similarity at which two tasks are none."""
+    cosine = 0.15
+    vectors = np.eye(45, dtype=np.float32)
+    vectors[:5] = unit(np.eye(5, 45) + 0.5 * np.eye(1, 45, 44) * np.sqrt(cosine / (1 - cosine)) * 2)
+    labels = np.array([*[0] * 5, *range(1, 41)])
+    assert len(set(dissolve_chance_groups(labels, vectors, SPREAD)[:5])) == 1
+    assert len(set(dissolve_chance_groups(np.array([0, 0, *range(1, 44)]), vectors, SPREAD)[:2])) == 2
+
+
+def test_users_whose_tasks_are_all_alike() -> None:
+    """A pair is compared with the user's own pairs: where all tasks are similar, a similar pair is no theme."""
+    rng = np.random.default_rng(0)
+    vectors = unit(rng.normal(size=(30, 64)) + 1.0)
+    labels = np.array([0, 0, *range(1, 29)])
+    assert float(vectors[0] @ vectors[1]) > 2 * SPREAD
+    assert len(set(dissolve_chance_groups(labels, vectors, SPREAD))) == 30
+
+
+def test_without_a_spread_every_group_is_a_theme() -> None:
+    """A model that was calibrated from few texts has no spread, and its groups stay."""
+    labels = np.array([0, 0, 1])
+    np.testing.assert_array_equal(dissolve_chance_groups(labels, tasks_with_a_pair(0.0, 1), 0.0), labels)
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 1000), n=st.integers(2, 30))
+def test_mean_of_all_pairs(seed: int, n: int) -> None:
+    """The mean cosine of a group, found by its sum, is that of its pairs."""
+    vectors = unit(np.random.default_rng(seed).normal(size=(n, 8)))
+    expected = float((vectors @ vectors.T)[np.triu_indices(n, 1)].mean())
+    assert mean_pair_cosine(vectors.sum(axis=0)[None, :], np.array([n]))[0] == pytest.approx(expected, abs=2e-5)
+
+
+def test_a_single_task() -> None:
+    """The mean cosine of a single task is 1."""
+    assert mean_pair_cosine(unit(np.ones((1, 4))), np.array([1]))[0] == 1
