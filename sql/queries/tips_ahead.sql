@@ -33,7 +33,7 @@ WHERE u.active AND a.connected;
 
 -- name: last_sets
 -- The newest candidates of each of these users that were made from their present account.
-SELECT DISTINCT ON (s.user_id) s.user_id, s.author, s.renew_at, s.tips, s.subject_hashes
+SELECT DISTINCT ON (s.user_id) s.user_id, s.author, s.context_hash, s.expires_at, s.renew_at, s.tips, s.subject_hashes
 FROM candidate_sets s JOIN todoist_accounts a USING (user_id)
 WHERE s.user_id = ANY(:user_ids)
   AND is_of_account(s.connection_number, s.made_at, a.connection_number, a.connected_at)

@@ -123,6 +123,17 @@ def test_invalid_before_the_request(world: World, account: Any, scribe: Scribe) 
     assert counts(world.night(NOON + timedelta(minutes=20)))["tips_written"] == 1
 
 
+def test_too_few_tips(world: World, account: Any, scribe: Scribe) -> None:
+    """A set with too few valid tips is not written again on its day until the context changes."""
+    world.add("ann", account("call the dentist"))
+    ask_daily(world, "ann", NOON + HOUR)
+    world.night(NOON)
+    world.connection.execute("UPDATE candidate_sets SET subject_hashes = ARRAY['', '']")
+    assert counts(world.night(NOON + timedelta(minutes=10))) == {"tips_still_valid": 1}
+    change_task(world, "call the surgeon")
+    assert counts(world.night(NOON + timedelta(minutes=20)))["tips_written"] == 1
+
+
 def test_set_that_nobody_saw(world: World, account: Any, scribe: Scribe) -> None:
     """After a day without the request for which a set was written no other set follows, until the user asks again."""
     world.add("ann", account("call the dentist"))
