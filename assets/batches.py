@@ -44,10 +44,10 @@ BATCH_PRICE = 0.5
 """The price of a request in a batch, in prices of a call at once."""
 
 BATCH_LEAD = timedelta(hours=2)
-"""A request sooner than that is not submitted in a batch: half of all batches take longer."""
+"""The least time until a user's request for which a batch is submitted: half of all batches take longer."""
 
 _LISTED_AFTER = timedelta(minutes=10)
-"""The age from which on a batch that the provider does not list was never created."""
+"""The age at which a batch that the provider does not list counts as never created."""
 
 _GIVEN_UP_AFTER = timedelta(hours=12)
 """The time after its expiry at which a batch that cannot be collected is given up."""

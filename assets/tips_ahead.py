@@ -179,7 +179,7 @@ class TipWriter:
     def _without_valid_tips(self, requests: Sequence[TipRequest]) -> list[TipRequest]:
         users = {"user_ids": [request.user_id for request in requests]}
         last = {row["user_id"]: row for row in rows(self._connection, self._sql.last_sets, users)}
-        return [request for request in requests if _n_valid(last.get(request.user_id), request) < MIN_VALID_TIPS]
+        return [request for request in requests if _needs_set(last.get(request.user_id), request)]
 
     async def _write_all(self, requests: Sequence[TipRequest], generator: CandidateGenerator) -> Counter[str]:
         counts, left, pace = Counter[str](), list(requests), _Pace(self._settings.concurrency)
@@ -271,12 +271,18 @@ def _left_out(requests: Sequence[TipRequest], reason: str) -> Counter[str]:
     return Counter({"tips_left_out": len(requests)})
 
 
-def _n_valid(last: Mapping[str, Any] | None, request: TipRequest) -> int:
-    """Return the number of the LLM's tips in a user's last set that are still valid at a request."""
+def _needs_set(last: Mapping[str, Any] | None, request: TipRequest) -> bool:
+    """Whether fewer than two of the LLM's tips in a user's last set are still valid at a request.
+
+    A set that the LLM wrote for the same context and day is not written again, however few tips are in it.
+    """
     if last is None or last["author"] not in LLM_AUTHORS or request.likely_at >= last["renew_at"]:
-        return 0
+        return True
     try:
         tips = list(map(read_tip, last["tips"]))
-        return len(still_valid(tips, last["subject_hashes"], request.context, request.day))
+        n_valid = len(still_valid(tips, last["subject_hashes"], request.context, request.day))
     except ValueError:  # a row that the service cannot read either: it makes new candidates
-        return 0
+        return True
+    is_of_day = timedelta(0) < last["expires_at"] - request.likely_at <= timedelta(days=1)
+    is_same = last["author"] == "llm" and last["context_hash"] == request.context_hash and is_of_day
+    return n_valid < MIN_VALID_TIPS and not is_same

@@ -1,8 +1,8 @@
 -- name: probable_requests
 -- Users for whom a set is worth its price in the run at :now, with the instant of the request: :now if the user never
 -- asked at this part of the day. These are
--- 1. users who will ask for a tip before :next_run_at with a probability of at least :threshold, unless the newest set of
---    their present account was written ahead and they have not asked since: no second set waits for the same request;
+-- 1. users who will ask for a tip before :next_run_at with a probability of at least :threshold, unless they did not ask
+--    on a day for which a set of their present account was written ahead, nor since;
 -- 2. with :with_first_sets, users for whom the LLM was never called.
 -- The users of one shard of :n_shards, or of all shards if :shard is NULL.
 WITH expected AS MATERIALIZED (SELECT share_of_users_asking(:now, :next_run_at) AS share)
@@ -12,14 +12,12 @@ CROSS JOIN LATERAL request_forecast(u.user_id, u.timezone, u.created_at, :now, :
 WHERE u.active AND a.connected AND a.auth_failures = 0
   AND (:shard::INTEGER IS NULL OR mod(u.shard_key, :n_shards) = :shard)
   AND CASE WHEN forecast.probability >= :threshold THEN NOT EXISTS (
-          SELECT FROM (
-              SELECT s.origin, s.made_at FROM candidate_sets s
-              WHERE s.user_id = u.user_id
-                AND is_of_account(s.connection_number, s.made_at, a.connection_number, a.connected_at)
-              ORDER BY s.made_at DESC LIMIT 1
-          ) last
-          WHERE last.origin = 'ahead' AND NOT EXISTS (
-              SELECT FROM decisions d WHERE d.user_id = u.user_id AND d.decided_at >= last.made_at AND d.delivered))
+          SELECT FROM candidate_sets s
+          WHERE s.user_id = u.user_id AND s.origin = 'ahead' AND s.expires_at <= coalesce(forecast.likely_at, :now)
+            AND is_of_account(s.connection_number, s.made_at, a.connection_number, a.connected_at)
+            AND NOT EXISTS (
+                SELECT FROM decisions d
+                WHERE d.user_id = u.user_id AND d.decided_at >= s.expires_at - INTERVAL '1 day' AND d.delivered))
       ELSE :with_first_sets AND NOT EXISTS (SELECT FROM llm_calls c WHERE c.user_id = u.user_id)
            AND NOT EXISTS (SELECT FROM candidate_sets s WHERE s.user_id = u.user_id AND s.author IN ('llm', 'kept')) END
 ORDER BY u.user_id;
@@ -35,7 +33,7 @@ WHERE u.active AND a.connected;
 
 -- name: last_sets
 -- The newest candidates of each of these users that were made from their present account.
-SELECT DISTINCT ON (s.user_id) s.user_id, s.author, s.renew_at, s.tips, s.subject_hashes
+SELECT DISTINCT ON (s.user_id) s.user_id, s.author, s.context_hash, s.expires_at, s.renew_at, s.tips, s.subject_hashes
 FROM candidate_sets s JOIN todoist_accounts a USING (user_id)
 WHERE s.user_id = ANY(:user_ids)
   AND is_of_account(s.connection_number, s.made_at, a.connection_number, a.connected_at)

@@ -108,17 +108,55 @@ def test_once(world: World, account: Any, scribe: Scribe) -> None:
     assert len(scribe.asked) == 2
 
 
-def test_set_that_nobody_saw(world: World, account: Any, scribe: Scribe) -> None:
-    """A set ahead whose user has not asked since is not followed by another, whatever changes, until they ask."""
+def change_task(world: World, content: str) -> None:
+    """Let the only task of ann say something else, which makes tips about it invalid."""
+    world.todoist.advance("ann", {"items": [{"id": "t0", "content": content, "added_by_uid": "1"}]})
+
+
+def test_invalid_before_the_request(world: World, account: Any, scribe: Scribe) -> None:
+    """A set whose task changes before the request on its day is written again."""
     world.add("ann", account("call the dentist"))
     ask_daily(world, "ann", NOON + HOUR)
     world.night(NOON)
-    world.todoist.advance("ann", {"items": [{"id": "t0", "content": "call the surgeon", "added_by_uid": "1"}]})
-    assert counts(world.night(NOON + timedelta(minutes=20))) == {}
+    assert counts(world.night(NOON + timedelta(minutes=10))) == {"tips_still_valid": 1}
+    change_task(world, "call the surgeon")
+    assert counts(world.night(NOON + timedelta(minutes=20)))["tips_written"] == 1
+
+
+def test_too_few_tips(world: World, account: Any, scribe: Scribe) -> None:
+    """A set with too few valid tips is not written again on its day until the context changes."""
+    world.add("ann", account("call the dentist"))
+    ask_daily(world, "ann", NOON + HOUR)
+    world.night(NOON)
+    world.connection.execute("UPDATE candidate_sets SET subject_hashes = ARRAY['', '']")
+    assert counts(world.night(NOON + timedelta(minutes=10))) == {"tips_still_valid": 1}
+    change_task(world, "call the surgeon")
+    assert counts(world.night(NOON + timedelta(minutes=20)))["tips_written"] == 1
+
+
+def test_set_that_nobody_saw(world: World, account: Any, scribe: Scribe) -> None:
+    """After a day without the request for which a set was written no other set follows, until the user asks again."""
+    world.add("ann", account("call the dentist"))
+    ask_daily(world, "ann", NOON + HOUR)
+    world.night(NOON)
+    change_task(world, "call the surgeon")
     assert counts(world.night(NOON + DAY)) == {}
     ask(world, "ann", NOON + DAY + timedelta(minutes=10))
     world.clock = lambda: NOON + DAY
     assert counts(world.night(NOON + DAY + timedelta(minutes=20)))["tips_written"] == 1
+
+
+def test_second_request_of_a_day(world: World, account: Any, scribe: Scribe) -> None:
+    """A user who asked on the day of a set, but before it was written, gets another set for the next day."""
+    world.add("ann", account("call the dentist"))
+    for hour in (-3, 1):
+        ask_daily(world, "ann", NOON + hour * HOUR)
+    ask(world, "ann", NOON - 3 * HOUR)
+    world.night(NOON)
+    change_task(world, "call the surgeon")
+    tomorrow = NOON + 20 * HOUR
+    world.clock = lambda: tomorrow
+    assert counts(world.night(tomorrow))["tips_written"] == 1
 
 
 def test_day_of_the_request(world: World, account: Any, scribe: Scribe) -> None:
