@@ -24,7 +24,7 @@ from contexts.todoist.mirror import Mirror, fold, open_tasks
 from local.samples import sample_users
 from tips import generator as generator_module
 from tips.answers import N_CANDIDATES, read_answer
-from tips.candidates import TaskReference
+from tips.candidates import GeneratedTip, TaskReference
 from tips.generator import Generation, LLMGenerator
 from tips.gguf import opened_model
 from tips.models import LLMError
@@ -44,7 +44,7 @@ class Refusals:
 
     by_reason: Counter[str]
 
-    def read(self, answer: object, context: UserContext) -> tuple[list[generator_module.GeneratedTip], list[str]]:
+    def read(self, answer: object, context: UserContext) -> tuple[list[GeneratedTip], list[str]]:
         """The good candidates of an answer and the complaints, see `tips.answers.read_answer`."""
         good, complaints = read_answer(answer, context)
         self.by_reason.update(
@@ -84,7 +84,7 @@ def main() -> int:
     n_users = int(sys.argv[1]) if sys.argv[1:] else 20
     language = sys.argv[2] if sys.argv[2:] else "en"
     refusals = Refusals(Counter())
-    generator_module.read_answer = refusals.read
+    generator_module.read_answer = refusals.read  # type: ignore[attr-defined]
     try:
         with opened_model(os.environ.get("LLM_MODEL") or "") as model:
             made = asyncio.run(write_tips(LLMGenerator(model, timeout_s=_TIMEOUT_S), n_users, language))

@@ -104,10 +104,10 @@ def figures(
 
 
 def mean_seconds_per_unit(runs: Iterable[StepRun]) -> dict[str, float]:
-    """The mean seconds of each unit of work in the runs: the few units of small runs weigh little."""
+    """The mean seconds of each unit of work in the pipeline's runs: the few units of small runs weigh little."""
     seconds, done = dict[str, float](), dict[str, float]()
     for run in runs:
-        for work, n_seconds in run.seconds.items():
+        for work, n_seconds in run.seconds.items() if run.step in GRAPH.steps else ():
             seconds[work] = seconds.get(work, 0.0) + n_seconds
             done[work] = done.get(work, 0.0) + run.done.get(work, 0.0)
     return {work: n_seconds / done[work] for work, n_seconds in seconds.items() if done[work]}

@@ -35,10 +35,14 @@ def test_saved_work() -> None:
 
 
 def test_seconds_of_small_runs_weigh_little() -> None:
-    """The seconds of a unit are those of all runs over all units: loading a model for two texts changes little."""
+    """The seconds of a unit are those of all runs over all units: loading a model for two texts changes little.
+
+    Days of requests, whose seconds may be unknown, do not count.
+    """
     runs = [
         StepRun("1", "embed_tasks", AT, done={"texts_embedded": 998}, seconds={"texts_embedded": 90.0}),
         StepRun("2", "embed_tasks", AT, done={"texts_embedded": 2}, seconds={"texts_embedded": 10.0}),
         StepRun("3", "embed_tasks", AT, done={"tips_written": 0}, seconds={"tips_written": 1.0}),
+        StepRun("2026-11-22", "serving", AT, done={"tips": 9}, seconds={"llm_calls": None}),  # type: ignore[dict-item]
     ]
     assert mean_seconds_per_unit(runs) == {"texts_embedded": 0.1}
