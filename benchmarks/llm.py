@@ -84,7 +84,7 @@ def main() -> int:
     n_users = int(sys.argv[1]) if sys.argv[1:] else 20
     language = sys.argv[2] if sys.argv[2:] else "en"
     refusals = Refusals(Counter())
-    vars(generator_module)["read_answer"] = refusals.read
+    generator_module.read_answer = refusals.read  # type: ignore[attr-defined]
     try:
         with opened_model(os.environ.get("LLM_MODEL") or "") as model:
             made = asyncio.run(write_tips(LLMGenerator(model, timeout_s=_TIMEOUT_S), n_users, language))

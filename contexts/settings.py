@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from croniter import croniter
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import ByteSize, Field, Json, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MAX_SHARDS = 1024
@@ -158,6 +158,17 @@ class Settings(SharedSettings):
         description="Maximum time that a changed context waits for its themes, as hours:minutes:seconds.",
     )
     night_deadline_minutes: int = Field(60, ge=1, description="A step that runs longer raises an alert.")
+    alert_notifier: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][\w.]*\.\w+$",
+        description="Class of an Airflow notifier for runs that fail or are late, such as"
+        " airflow.providers.smtp.notifications.smtp.SmtpNotifier.",
+    )
+    alert_arguments: Json[dict[str, Any]] = Field(
+        "{}",  # type: ignore[arg-type]  # read as JSON, as the values of variables are
+        description='Arguments of the notifier as JSON, with {message} for what happened, such as {"to":'
+        ' "data@example.org", "subject": "{message}", "html_content": "{message}"}.',
+    )
     embedding_model: str = Field(NOMIC, description="Name of the model on the hub, or the folder of a saved model.")
     embedding_revision: str | None = Field(
         None, pattern="^[0-9a-f]{40}$", description="Commit of the model on the hub; pinned for the default model."

@@ -13,9 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from assets.definitions import GRAPH
-from contexts.postgres.run_log import AssetRun, RunLog
+from contexts.postgres.run_log import AssetRun, RunLog, StepRun
 from local.airflow_api import Airflow, DagRun, PrintLine
-from local.clock import utc_now
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class NightFigures:
     """One night's figures.
 
     saved: units of work that a night without earlier results would also have done, by the unit.
-    seconds_saved: the time that they would have taken, by the median times of the units.
+    seconds_saved: the time that they would have taken, by the mean times of the units so far.
     seconds: run time of the DAG runs of each step.
     """
 
@@ -54,9 +53,10 @@ def run_night(airflow: Airflow, run_log: RunLog, started_at: datetime, print_lin
     airflow.trigger("fetch_signals")
     dag_runs = airflow.wait_for_runs(started_at, print_line)
     asset_runs = [run for run in run_log.asset_runs_since(started_at) if run.started_at >= started_at]
-    seconds_per_unit = {work: each.seconds_per_unit or 0.0 for work, each in run_log.throughput(utc_now()).items()}
     n_events = len(airflow.events_since(started_at))
-    return figures(earlier, asset_runs, dag_runs, seconds_per_unit, n_events=n_events)
+    return figures(
+        earlier, asset_runs, dag_runs, mean_seconds_per_unit(run_log.step_runs_since(epoch)), n_events=n_events
+    )
 
 
 def figures(
@@ -101,6 +101,16 @@ def figures(
         seconds=seconds,
         succeeded=bool(ended) and all(dag_run.state == "success" for dag_run in ended),
     )
+
+
+def mean_seconds_per_unit(runs: Iterable[StepRun]) -> dict[str, float]:
+    """The mean seconds of each unit of work in the pipeline's runs: the few units of small runs weigh little."""
+    seconds, done = dict[str, float](), dict[str, float]()
+    for run in runs:
+        for work, n_seconds in run.seconds.items() if run.step in GRAPH.steps else ():
+            seconds[work] = seconds.get(work, 0.0) + n_seconds
+            done[work] = done.get(work, 0.0) + run.done.get(work, 0.0)
+    return {work: n_seconds / done[work] for work, n_seconds in seconds.items() if done[work]}
 
 
 def _saved(latest: Mapping[str, AssetRun], tonight: Iterable[AssetRun]) -> dict[str, int]:

@@ -18,6 +18,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from contexts.postgres.errors import describe_error
+from contexts.postgres.migrate import MigrationsMissing, check_migrated
 from contexts.postgres.sql import connect, queries
 from contexts.settings import DatabaseSettings, SettingsError, read_settings
 from serving.row_formats import Unreadable, read_logged_decision
@@ -65,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     until = datetime.now(UTC) - timedelta(hours=options.ignored_after)
     try:
         with connect(read_settings(DatabaseSettings).database_url) as connection:
+            check_migrated(connection)
             log = read_log(connection, until - timedelta(days=options.days), until, options.origin)
         evaluations = {
             name: evaluate(
@@ -75,8 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             for name in options.policy or POLICIES
         }
-    except (SettingsError, ValueError, psycopg.Error) as error:
-        sys.stderr.write(f"{error}\n")
+    except (SettingsError, MigrationsMissing, ValueError, psycopg.Error) as error:
+        sys.stderr.write(f"{describe_error(error)}\n")
         return 1
     _print_report(log, evaluations, options)
     return 0

@@ -23,8 +23,9 @@ from assets.engine.graph import Graph
 from contexts.settings import Settings
 from contexts.themes.embed import Embedder
 from contexts.todoist.accounts import FetchScope
+from include.alerts import failure_notifier, report_late
 from include.parameters import PARAMS, parameters_of, read_parameters
-from include.policies import HonourRetryAfter, report_late
+from include.policies import HonourRetryAfter
 
 if TYPE_CHECKING:
     from assets.steps import RunOptions, StepRunner
@@ -66,11 +67,11 @@ def _observed_step(graph: Graph, step: str) -> str:
     return [name for name in graph.steps if name in ancestors - {step} and name in OBSERVATIONS][-1]
 
 
-def _published(graph: Graph, step: str) -> list[str]:
-    """Return the assets that a step publishes: all but those that only the step itself reads."""
+def _inlets(graph: Graph, step: str) -> list[AirflowAsset]:
+    """Return the assets of other steps that a step reads: Airflow's UI shows the step as their consumer."""
     members = graph.steps[step]
-    inside = {edge.asset for member in members for edge in member.inputs}
-    return [member.name for member in members if member.name not in inside]
+    names = {edge.asset for member in members for edge in member.inputs} - {member.name for member in members}
+    return [_airflow_asset(name) for name in sorted(names)]
 
 
 def _airflow_asset(name: str) -> AirflowAsset:
@@ -100,9 +101,11 @@ def _dag(graph: Graph, step: str, settings: Settings) -> DAG:
             interval=timedelta(minutes=settings.night_deadline_minutes),
             callback=SyncCallback(report_late, kwargs={"step": step, "minutes": settings.night_deadline_minutes}),
         ),
+        on_failure_callback=failure_notifier(step, settings),
     ) as dag:
-        collected = _work(step, settings, is_source=is_source, queue=_queue(members, settings))
-        _publish(_published(graph, step), collected)
+        options = {"inlets": _inlets(graph, step), **_queue(members, settings)}
+        collected = _work(step, is_source=is_source, options=options)
+        _publish([member.name for member in members], collected)
         if step in OBSERVATIONS:
             _publish_observation(OBSERVATIONS[step], collected)
         if is_source:
@@ -125,8 +128,8 @@ def _queue(members: Iterable[Asset], settings: Settings) -> dict[str, Any]:
     return {"queue": settings.embedding_queue} if needs_model and settings.embedding_queue else {}
 
 
-def _work(step: str, settings: Settings, *, is_source: bool, queue: dict[str, Any]) -> Any:
-    """Add the tasks that run the step; return the output of `collect`. queue: option of the computing task."""
+def _work(step: str, *, is_source: bool, options: dict[str, Any]) -> Any:
+    """Add the tasks that run the step; return the output of `collect`. options: of the computing task."""
 
     @task(task_id="plan", doc_md="Plans the shards to run from footers and Postgres, with reasons and an estimate.")
     def plan() -> list[dict[str, Any]]:
@@ -151,7 +154,7 @@ def _work(step: str, settings: Settings, *, is_source: bool, queue: dict[str, An
 
     @task(
         task_id="compute",
-        **queue,
+        **options,
         map_index_template="shard {{ work['shard'] }}",
         doc_md="Materializes the planned assets of one shard.",
     )
@@ -183,6 +186,7 @@ def _work(step: str, settings: Settings, *, is_source: bool, queue: dict[str, An
                 "should_publish": asset_run.changed or asset_run.asset in needed,
                 "extra": {
                     "data_version": asset_run.data_version,
+                    "code_version": runner.graph[asset_run.asset].code_version,
                     "n_shards_run": asset_run.n_shards_run,
                     "n_users": asset_run.n_users,
                     "n_users_computed": asset_run.n_users_computed,

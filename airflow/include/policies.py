@@ -1,8 +1,7 @@
-"""The retry policy of tasks, and the alert about late runs."""
+"""The retry policy of tasks."""
 
 from __future__ import annotations
 
-import logging
 from datetime import timedelta
 from typing import Any
 
@@ -16,8 +15,6 @@ from contexts.themes.model_loading import EmbeddingError
 from contexts.todoist.client import TodoistUnavailable
 from contexts.todoist.credentials import CredentialsError
 from contexts.todoist.refusals import MostRefused
-
-log = logging.getLogger(__name__)
 
 MAX_WAIT = timedelta(minutes=20)
 _PERMANENT = (AssetError, EmbeddingError, SettingsError, CredentialsError, MigrationsMissing, MostRefused)
@@ -38,8 +35,3 @@ class HonourRetryAfter(RetryPolicy):
                 wait = min(timedelta(seconds=cause.retry_after), MAX_WAIT)
                 return RetryDecision.retry(wait, reason=f"Todoist asked to wait {cause.retry_after:.0f} s")
         return RetryDecision.default()
-
-
-def report_late(step: str, minutes: int, **_: Any) -> None:
-    """Log that a run is late: contexts become stale, and requests assemble them inline."""
-    log.error("%s has not finished in %d minutes: contexts are becoming stale. See its run in the UI.", step, minutes)

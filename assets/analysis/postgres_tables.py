@@ -16,6 +16,9 @@ from assets.analysis.views import View
 from assets.engine.errors import AssetError
 from contexts.postgres.sql import queries
 
+_UNDEFINED = ("42P01", "42703")
+"""The SQLSTATE of a table or column that does not exist."""
+
 _INSTANT, _TEXT = pa.timestamp("us", "UTC"), pa.string()
 
 POSTGRES_SCHEMAS = {
@@ -126,7 +129,8 @@ class PostgresTables:
                 for name in names:
                     self._fetch_table(cursor, name, folder)
         except AdbcError as error:
-            raise AssetError(f"cannot read {tables} from Postgres (DATABASE_URL): {error}") from None
+            remedy = "\nApply the migrations: python -m contexts migrate" if error.sqlstate in _UNDEFINED else ""
+            raise AssetError(f"cannot read {tables} from Postgres (DATABASE_URL): {error}{remedy}") from None
 
     def _fetch_table(self, cursor: dbapi.Cursor, name: str, folder: Path) -> None:
         sql = getattr(queries("analysts"), name).sql

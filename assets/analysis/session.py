@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
+from typing import TypeVar
 
 import duckdb
 import psutil
@@ -36,6 +38,10 @@ FILE_VIEWS = (
     View("context_history", history.SCHEMA, history.PATTERN, {"day": "DATE", "shard": "INTEGER"}),
 )
 """Views of the files under DATA_ROOT."""
+
+_POLL_S = 0.1
+
+_T = TypeVar("_T")
 
 _VIEW_NAMES = "SELECT replace(schema_name || '.' || view_name, 'main.', '') FROM duckdb_views() WHERE NOT internal"
 _COLUMN_NAMES = "SELECT DISTINCT column_name FROM duckdb_columns() WHERE NOT internal"
@@ -69,17 +75,28 @@ class Session:
                 yield result
 
     def _result(self, statement: duckdb.Statement) -> duckdb.DuckDBPyRelation | None:
-        try:
+        def run() -> duckdb.DuckDBPyRelation | None:
             result = self.connection.sql(statement.query)
             if result is None or not result.columns:
                 return None
             return result.materialize()  # now, because the next statement holds other files
+
+        try:
+            return self._interruptible(run)
         except (duckdb.CatalogException, duckdb.BinderException) as error:
             raise type(error)(explain_name(str(error), *self._known_names())) from None
-        except RuntimeError as error:
-            if "interrupted" not in str(error).lower():
+
+    def _interruptible(self, work: Callable[[], _T]) -> _T:
+        """Do work with the connection in a thread, so that this one notices Ctrl-C while DuckDB's threads work."""
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(work)
+            try:
+                while not wait([future], _POLL_S).done:
+                    pass
+            except KeyboardInterrupt:
+                self.connection.interrupt()
                 raise
-            raise KeyboardInterrupt from None
+            return future.result()
 
     def _known_names(self) -> tuple[list[str], list[str], list[str]]:
         """The names of all views, columns and macros."""

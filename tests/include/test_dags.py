@@ -41,6 +41,7 @@ print("RESULT", json.dumps({
         "run_types": sorted(str(run_type.value) for run_type in dag.allowed_run_types),
         "queues": {task.task_id: task.queue for task in dag.tasks},
         "policies": sorted({type(task.retry_policy).__name__ for task in dag.tasks}),
+        "inlets": sorted(asset.name for task in dag.tasks for asset in task.inlets),
         "outlets": sorted(asset.name for task in dag.tasks for asset in task.outlets),
         "schedule": dag.schedule if dag.schedule is None or isinstance(dag.schedule, str) else
             sorted(names(dag.schedule)),
@@ -58,6 +59,16 @@ for dag_id in sys.argv[2:]:
     run = dag.test(run_conf=json.loads(os.environ.get("CONF", "{}")))
     states = {f"{task.task_id}[{task.map_index}]": str(task.state) for task in run.get_task_instances()}
     print("RESULT", json.dumps([dag_id, str(run.state), states]))
+"""
+
+
+NOTIFY = """
+import sys
+from airflow.dag_processing.dagbag import DagBag
+from include.alerts import report_late
+dag = DagBag(dag_folder=sys.argv[1]).dags["embed_tasks"]
+dag.on_failure_callback({"dag": dag, "run_id": "r1"})  # as the processor of DAGs does
+report_late("embed_tasks", 60, context={"run_id": "r1"})
 """
 
 
@@ -101,8 +112,22 @@ def test_schedules_and_outlets(parsed: Any) -> None:
         "fetch_signals": (Settings().materialize_schedule, ["signals_observed", "tip_reactions", "todoist_tasks"]),
         "embed_tasks": (["todoist_tasks"], ["task_embeddings"]),
         "cluster_tasks": (["task_embeddings"], ["task_clusters"]),
-        "compute_context": (["signals_observed", "task_clusters"], ["context_store", "contexts_observed"]),
+        "compute_context": (
+            ["signals_observed", "task_clusters"],
+            ["context_store", "contexts_observed", "user_contexts"],
+        ),
         "write_tips": (None, ["tip_candidates"]),
+    }
+
+
+def test_consumers(parsed: Any) -> None:
+    """Airflow's UI shows each step as a consumer of the assets of other steps that it reads."""
+    assert {dag_id: dag["inlets"] for dag_id, dag in parsed["dags"].items()} == {
+        "fetch_signals": [],
+        "embed_tasks": ["todoist_tasks"],
+        "cluster_tasks": ["task_embeddings", "todoist_tasks"],
+        "compute_context": ["task_clusters", "tip_reactions", "todoist_tasks"],
+        "write_tips": ["context_store", "task_clusters", "tip_reactions", "todoist_tasks"],
     }
 
 
@@ -231,6 +256,38 @@ def test_a_failed_shard_does_not_stop_the_others(world: World, account: Any, env
         "success",
     ]
     assert tasks["collect[-1]"] == tasks["publish_signals_observed[-1]"] == "success"
+
+
+def test_notifications(tmp_path: Path) -> None:
+    """A run that fails, and one that is late, notify through ALERT_NOTIFIER with what happened."""
+    told = tmp_path / "told"
+    notifying = airflow_environment(tmp_path) | {
+        "ALERT_NOTIFIER": "file_notifier.FileNotifier",
+        "ALERT_ARGUMENTS": json.dumps({"path": str(told), "text": "{message}"}),
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'airflow'}:{ROOT / 'tests'}",
+    }
+    python(NOTIFY, str(ROOT / "airflow" / "dags"), environment=notifying)
+    failed, late = told.read_text().splitlines()
+    assert failed.startswith("A run of embed_tasks failed")
+    assert late.startswith("embed_tasks has not finished in 60 minutes")
+    assert failed.endswith("[r1]")
+    assert late.endswith("[r1]")
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"ALERT_NOTIFIER": "nowhere.Notifier"},
+        {"ALERT_NOTIFIER": "pathlib.Path", "ALERT_ARGUMENTS": "{}"},
+        {"ALERT_ARGUMENTS": "{to: me}"},
+    ],
+    ids=str,
+)
+def test_a_wrong_notifier_is_an_import_error(tmp_path: Path, variables: dict[str, str]) -> None:
+    """A notifier that does not exist, or is none, and arguments that are not JSON are import errors."""
+    environment = airflow_environment(tmp_path) | variables
+    [result] = python(PARSE, str(ROOT / "airflow" / "dags"), environment=environment)
+    assert "ALERT_" in str(result["errors"])
 
 
 def test_an_outage_fails_the_run_at_its_end(world: World, account: Any, environment: dict[str, str]) -> None:

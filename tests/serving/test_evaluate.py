@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from benchmarks.bandit_world import TipWorld
+from local.postgres import create_database
 from serving.evaluate import DecisionLog, main, read_log, target_probabilities
 from tips.bandit import REWARDS, Posterior, ThompsonPolicy
 from tips.estimators import LoggedDecision, evaluate, fitted_posterior
@@ -333,3 +334,12 @@ class TestCommand:
         )
         assert (done.returncode, done.stderr) == (0, "")
         assert "80 decisions of 40 users" in done.stdout
+
+
+def test_a_database_without_migrations(
+    server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """If the tables do not exist, the message says how to make them."""
+    monkeypatch.setenv("DATABASE_URL", create_database(server, "unmigrated"))
+    assert main([]) == 1
+    assert "python -m contexts migrate" in capsys.readouterr().err

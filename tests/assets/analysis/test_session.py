@@ -24,6 +24,7 @@ from assets.analysis.session import FILE_VIEWS, Session, open_session
 from assets.definitions import GRAPH
 from assets.engine.errors import AssetError
 from contexts.postgres.sql import ROOT
+from local.postgres import create_database
 
 
 @pytest.fixture
@@ -140,6 +141,16 @@ def test_remote_files(remote: str, world: World, account: Any) -> None:
         world.night(NOON + timedelta(days=1))
         assert rows(analyst, "SELECT content FROM todoist_tasks") == [("buy oat milk",)]
         assert rows(analyst, "SELECT author FROM context_history") == [("pipeline",), ("pipeline",)]
+
+
+def test_a_database_without_migrations(server: str, tmp_path: Path) -> None:
+    """If the tables do not exist, the message says how to make them."""
+    url = create_database(server, "unmigrated")
+    with (
+        open_session(str(tmp_path), PostgresTables(url, NOON)) as session,
+        pytest.raises(AssetError, match="python -m contexts migrate"),
+    ):
+        session.sql("FROM users")
 
 
 def test_without_postgres(world: World, account: Any) -> None:
