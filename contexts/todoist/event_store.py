@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
-from contexts.clock import Clock
+from contexts.clock import CLOCK_DIFFERENCE, Clock
 from contexts.postgres.sql import queries, rows
 from contexts.settings import EventsMode
 from contexts.todoist.event_trust import (
@@ -135,8 +135,6 @@ class EventStore:
 
     def settle(self, user_ids: Iterable[str], now: datetime) -> int:
         """Delete the events that the stored contexts contain, and return their number; `now`: of the run."""
-        if self.mode == "off":
-            return 0
         listed = list(user_ids)
         with self.connection.transaction():
             _SQL.lock_events(self.connection, user_ids=listed)
@@ -151,11 +149,15 @@ class EventStore:
 
     def judge(self, now: datetime) -> Channel:
         """Decide by the audits whether events are trusted from now on, and return the channel."""
-        before = self.channel()
         if self.mode == "off":
-            if before.is_trusted:
-                _SQL.end_trust(self.connection, now=now)
+            _SQL.end_trust(self.connection, now=now)
             return self.channel()
+        with self.connection.transaction():  # `watch` locks the channel: a service cannot end the trust meanwhile
+            self._judge(now)
+        return self.channel()
+
+    def _judge(self, now: datetime) -> None:
+        before = self.channel()
         is_alive, was_trusted = self.watch(now), before.is_trusted
         evidence = self._rows(_SQL.event_evidence, since=now - EVIDENCE_PERIOD)[0]
         bound = miss_rate_bound(int(evidence["n_changes"]), int(evidence["n_missed"]))
@@ -170,7 +172,6 @@ class EventStore:
         )
         if was_trusted and is_alive and not is_trusted:
             log.warning("events of Todoist are trusted no longer: they may miss %.1f %% of the changes", 100 * bound)
-        return self.channel()
 
     def channel(self) -> Channel:
         """Return the state of the channel."""
@@ -198,6 +199,7 @@ def watch_values(now: datetime, *, sees_endpoint: bool) -> dict[str, Any]:
         "sees_endpoint": sees_endpoint,
         "improbable": IMPROBABLE_SILENCE,
         "longest_outage": LONGEST_OUTAGE,
+        "clock_difference": CLOCK_DIFFERENCE,
     }
 
 

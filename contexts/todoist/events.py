@@ -39,6 +39,7 @@ class PendingEvent:
 
     name: such as `item:updated`. content: the fields of the object that the mirror reads; empty if they are not
     believed. updated_at: the object's own; None if it is unknown. received_at: by the clock of the service.
+    triggered_at: the time at which Todoist made the event; None if it is unknown.
     """
 
     object_type: str
@@ -47,6 +48,7 @@ class PendingEvent:
     content: Mapping[str, Any]
     updated_at: datetime | None
     received_at: datetime
+    triggered_at: datetime | None = None
 
     @property
     def key(self) -> ObjectKey:
@@ -104,9 +106,9 @@ def fold_events(
 
     An event is folded if its object changed clearly after the last `/sync` and later than what is known of the
     object. It is dropped if it is clearly older than that. Anything else is undecided: an unknown or an equal
-    instant, a change during the last `/sync`, an object that cannot be read, a place that is new, deleted or
-    un-archived, a task in an unknown place, one that was reopened, one below a task that ended, and one that was
-    moved with sub-tasks. Folding the same events again changes nothing.
+    instant, a change during the last `/sync`, one that did not move the object's instant, an object that cannot be
+    read, a place that is new, deleted or un-archived, a task in an unknown place, one that was reopened, one below a
+    task that ended, and one that was moved with sub-tasks. Folding the same events again changes nothing.
     """
     result = FoldedEvents(mirror, instants=dict(instants))
     if len(events) > MAX_EVENTS:
@@ -154,7 +156,9 @@ def _is_older(state: FoldedEvents, last_sync: SyncPeriod, event: PendingEvent) -
     """Return whether the mirror contains the event's change, or a later one of the same object, for certain."""
     if event.updated_at is None:
         return False
-    if event.updated_at < max(last_sync.began_at - CLOCK_MARGIN, _known_instant(state, event)):
+    earliest = last_sync.began_at - CLOCK_MARGIN
+    is_contained = event.updated_at < earliest and (event.triggered_at or _NEVER) < earliest
+    if is_contained or event.updated_at < _known_instant(state, event):
         return True
     return event.updated_at == _known_instant(state, event) and _is_shown(state.mirror, event)
 
@@ -342,7 +346,7 @@ def _changed_since(expected: FoldedEvents, answer: Mirror, key: ObjectKey, insta
 
 
 def _agrees(event: PendingEvent, expected: FoldedEvents, answer: Mirror) -> bool:
-    """Return whether an answer shows the object as an event told it; ended objects only if they were known."""
+    """Return whether an answer shows a task as an event told it, or lacks one that ended."""
     if event.object_type != "item":
         return False
     if is_ended(event.form):

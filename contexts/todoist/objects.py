@@ -35,6 +35,9 @@ _SCALAR_FIELDS: Mapping[ObjectType, tuple[str, ...]] = {
 }  # fmt: skip
 """The fields with a text, a number or a flag that are read of an object."""
 
+_FLAGS = frozenset({*_ENDED_FLAGS, "is_shared", "workspace_id"})
+"""Those of them of which only is read whether they are set."""
+
 _NESTED_FIELDS = {
     "due": ("date", "timezone", "string", "is_recurring"),
     "deadline": ("date",),
@@ -175,7 +178,11 @@ def fields_read(object_type: ObjectType, value: Mapping[str, Any]) -> dict[str, 
 
     The result can be stored as JSON by Postgres, which holds no NUL characters, lone surrogates and infinite numbers.
     """
-    kept: dict[str, Any] = {name: _scalar(value[name]) for name in _SCALAR_FIELDS[object_type] if name in value}
+    kept: dict[str, Any] = {
+        name: bool(value[name]) if name in _FLAGS else _scalar(value[name])
+        for name in _SCALAR_FIELDS[object_type]
+        if name in value
+    }
     if object_type != "item":
         return kept
     if "labels" in value:

@@ -26,6 +26,7 @@ MAX_EVENT_AGE = timedelta(hours=3)
 time: a later one may be the repetition of a captured request."""
 
 _MAX_ACTION_CHARS = 40
+_MAX_ID_CHARS = 100  # an index of Postgres does not hold texts of any length
 _ENDING_EVENTS = frozenset(
     {
         "item:completed", "item:deleted", "project:archived", "project:deleted", "section:archived",
@@ -46,6 +47,7 @@ class UnreadableEvent(ValueError):
 class TodoistEvent:
     """A change of one object that Todoist reports to one of its users.
 
+    event_name: an update that takes back a completion is `item:uncompleted`, as if Todoist had named it so.
     object: the object after the change, only the fields that the mirror reads.
     is_ended: whether the change ends the object, or the present occurrence of a recurring task.
     updated_at: the object's own; None if it is unset or unreadable.
@@ -98,11 +100,13 @@ def read_event(body: bytes) -> TodoistEvent:
     owner, changed = object_id({"id": document.get("user_id")}), object_id(value)
     if owner is None or changed is None:
         raise UnreadableEvent("the body does not say whose object changed, or which")
+    if max(len(owner), len(changed)) > _MAX_ID_CHARS:
+        raise UnreadableEvent(f"an id is longer than {_MAX_ID_CHARS} characters")
     return TodoistEvent(
         todoist_user_id=owner,
         object_type=object_type,
         object_id=changed,
-        event_name=name,
+        event_name="item:uncompleted" if _intent(document) == "item_uncompleted" else name,
         object=fields_read(object_type, value),
         is_ended=name in _ENDING_EVENTS or is_ended(value) or _intent(document) == "item_completed",
         updated_at=parse_instant(value.get("updated_at")),

@@ -61,9 +61,10 @@ ALTER TABLE todoist_accounts ADD COLUMN is_covered BOOLEAN NOT NULL GENERATED AL
 
 -- As of when the tasks of a user are known, of which the last fetch was at fetched_at. For a covered account without an
 -- event since then, the silence of a trusted channel counts, up to the delay of events, and for no longer than audits make
--- certain; observed_at: the last fetch by the pipeline, which fetched_at must not be older than. The one rule of freshness:
--- requests, the choice of users to fetch, and the plan ask it. In plpgsql, because a session plans it once: inlined into
--- the read of a request, it would be planned with each.
+-- certain; observed_at: the last fetch by the pipeline, which fetched_at must not be older than. Events may have been lost
+-- until trust last ended: an account that was not fetched since has none of the silence after that. The one rule of
+-- freshness: requests, the choice of users to fetch, and the plan ask it. In plpgsql, because a session plans it once:
+-- inlined into the read of a request, it would be planned with each.
 CREATE FUNCTION known_as_of(account_user_id TEXT, account_number INTEGER, observed_at TIMESTAMPTZ, is_covered BOOLEAN,
                             fetched_at TIMESTAMPTZ, believes_events BOOLEAN)
 RETURNS TIMESTAMPTZ LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
@@ -71,7 +72,9 @@ BEGIN
     IF believes_events AND is_covered AND fetched_at >= observed_at THEN
         RETURN coalesce((
             SELECT greatest(fetched_at, c.trusted_until - c.delay_p99) FROM todoist_channel c
-            WHERE observed_at >= c.trusted_until - c.audit_every - INTERVAL '1 day' AND NOT EXISTS (
+            WHERE observed_at >= c.trusted_until - c.audit_every - INTERVAL '1 day'
+              AND (c.trusted_until <= c.evidence_since OR observed_at >= coalesce(c.evidence_since, '-infinity'))
+              AND NOT EXISTS (
                 SELECT FROM todoist_events e
                 WHERE e.user_id = account_user_id AND e.connection_number = account_number
                   AND e.received_at >= fetched_at)

@@ -54,14 +54,19 @@ FROM users u LEFT JOIN todoist_accounts a USING (user_id)
 ORDER BY u.user_id;
 
 -- name: set_active!
--- Include a user in fetches, or exclude the user from them.
+-- Include a user in fetches, or exclude the user from them. Events of an inactive user were not kept, so the user is not
+-- covered until a call confirms an event again.
+WITH included AS (
+    UPDATE todoist_accounts a SET events_confirmed_at = NULL
+    FROM users u WHERE u.user_id = :user_id AND a.user_id = u.user_id AND NOT u.active
+)
 UPDATE users SET active = :active WHERE user_id = :user_id;
 
 -- name: users_due
 -- Active, connected users to fetch in the run at :now, if the next run is at :next_run_at. A user is due in two cases:
 -- 1. The user was never fetched, or last fetched before :refetch_before (before :idle_refetch_before if the user was
 --    created, and last asked for a tip, before :idle_since). If both are NULL, this case is off. If :spares_covered, users
---    whom trusted events cover are due only for their next audit.
+--    whom trusted events cover, and who were fetched since trust last ended, are due only for their next audit.
 -- 2. The user will ask before :next_run_at with a probability of at least :threshold while the context is known as of more
 --    than :sla before, with a tolerance of 30 minutes for both instants; or, if :heeds_hints, while a trusted event tells
 --    of a change. A context that becomes invalid before that request, at the user's midnight, is left out: a fetch now
@@ -82,6 +87,7 @@ CROSS JOIN LATERAL known_as_of(a.user_id, a.connection_number, a.observed_at, a.
                                greatest(known.materialized_at, known.observed_at), :believes_events) AS fresh_at
 LEFT JOIN LATERAL (
     SELECT CASE WHEN :spares_covered AND h.is_trusted AND a.is_covered
+                     AND known.observed_at >= coalesce(h.evidence_since, '-infinity')
                 THEN :now - h.audit_every + INTERVAL '4 hours' END AS audit_before,
            :heeds_hints AND h.is_trusted AND a.is_covered AND EXISTS (
                SELECT FROM todoist_events e
@@ -209,8 +215,9 @@ SELECT user_id FROM counted WHERE NOT connected ORDER BY user_id;
 UPDATE todoist_accounts SET pending_refused_at = NULL WHERE pending_refused_at = :refused_at;
 
 -- name: reconnect
--- Connect the disconnected account of a user, or all of them if :user_id is NULL, and return the users.
+-- Connect the disconnected account of a user, or all of them if :user_id is NULL, and return the users. Events of a
+-- disconnected account were not kept, so it is not covered until a call confirms an event again.
 UPDATE todoist_accounts
-SET connected = TRUE, auth_failures = 0, pending_refused_at = NULL
+SET connected = TRUE, auth_failures = 0, pending_refused_at = NULL, events_confirmed_at = NULL
 WHERE NOT connected AND (:user_id::TEXT IS NULL OR user_id = :user_id)
 RETURNING user_id;

@@ -1,12 +1,13 @@
 -- name: users_to_fold
 -- Covered users with events that are not folded yet, whose next audit is not due, and the instant of their last fetch.
+-- That is no earlier than the last end of trust, until which events may have been lost.
 -- A context that a request has assembled since then is not replaced by older tasks, even with events in them: not such a
 -- user.
 -- The users of one shard of :n_shards, or of all shards if :shard is NULL.
 SELECT a.user_id, a.observed_at
 FROM todoist_channel c CROSS JOIN todoist_accounts a JOIN users u USING (user_id)
 WHERE c.is_trusted AND u.active AND a.is_covered AND a.sync_token IS NOT NULL
-  AND a.observed_at >= :now - c.audit_every + INTERVAL '4 hours'
+  AND a.observed_at >= greatest(:now - c.audit_every + INTERVAL '4 hours', c.evidence_since)
   AND NOT EXISTS (SELECT FROM context_store s WHERE s.user_id = a.user_id AND s.materialized_at > a.observed_at)
   AND (:shard::INTEGER IS NULL OR mod(u.shard_key, :n_shards) = :shard)
   AND EXISTS (SELECT FROM todoist_events e
@@ -18,8 +19,9 @@ ORDER BY a.user_id;
 -- Of some users, those who signed in through the product's app and were fetched since: their last call, whether they are
 -- covered, whether their events may be folded, and whether their next audit is to be a full one, as each fourth is.
 SELECT a.user_id, a.observed_at, a.synced_at, a.is_covered,
-       c.is_trusted AND a.is_covered AND a.observed_at >= :now - c.audit_every + INTERVAL '4 hours' AND NOT EXISTS (
-           SELECT FROM context_store s WHERE s.user_id = a.user_id AND s.materialized_at > a.observed_at) AS may_fold,
+       c.is_trusted AND a.is_covered
+           AND a.observed_at >= greatest(:now - c.audit_every + INTERVAL '4 hours', c.evidence_since) AND NOT EXISTS (
+               SELECT FROM context_store s WHERE s.user_id = a.user_id AND s.materialized_at > a.observed_at) AS may_fold,
        a.is_covered AND (
            SELECT count(*) >= 3 FROM event_audits e
            WHERE e.user_id = a.user_id AND e.audited_at > coalesce(
@@ -31,7 +33,8 @@ WHERE a.user_id = ANY(:user_ids) AND a.oauth_connected_at <= a.observed_at AND a
 
 -- name: pending_events
 -- The events of some users' present accounts that are not folded yet.
-SELECT e.user_id, e.object_type, e.object_id, e.event_name AS name, e.object AS content, e.updated_at, e.received_at
+SELECT e.user_id, e.object_type, e.object_id, e.event_name AS name, e.object AS content, e.updated_at, e.received_at,
+       e.triggered_at
 FROM todoist_events e JOIN todoist_accounts a USING (user_id, connection_number)
 WHERE e.user_id = ANY(:user_ids) AND e.folded_form IS DISTINCT FROM e.received_at;
 
@@ -113,6 +116,7 @@ UPDATE todoist_accounts SET events_confirmed_at = NULL WHERE user_id = ANY(:user
 -- End the trust in the channel if it is silent although more than :improbable events were to be expected, as many as came
 -- a week before (a day before, in the first week), or if no service with the endpoint ran for longer than :longest_outage;
 -- else silence counts until :now. sees_endpoint: whether the caller is such a service.
+-- An instant from more than :clock_difference ahead is from before a clock was set back.
 -- Returns whether the channel is alive, whether it is trusted, and whether trust ended now.
 WITH channel AS MATERIALIZED (SELECT * FROM todoist_channel FOR UPDATE),
 lag AS (
@@ -124,7 +128,11 @@ lag AS (
         SELECT received_at FROM event_arrivals UNION ALL SELECT received_at FROM todoist_events
     ) e ON e.received_at > c.last_delivery_at - lag.shift AND e.received_at <= :now::TIMESTAMPTZ - lag.shift
 ), found AS (
-    SELECT c.*, c.last_delivery_at IS NULL OR expected.n > :improbable::FLOAT8 AS is_silent,
+    SELECT c.is_trusted, c.last_delivery_at, c.endpoint_seen_at, c.trust_ended_by,
+           CASE WHEN c.trusted_until <= :now::TIMESTAMPTZ + :clock_difference::INTERVAL THEN c.trusted_until END
+               AS trusted_until,
+           least(c.evidence_since, :now::TIMESTAMPTZ) AS evidence_since,
+           c.last_delivery_at IS NULL OR expected.n > :improbable::FLOAT8 AS is_silent,
            coalesce(:now::TIMESTAMPTZ - c.endpoint_seen_at > :longest_outage::INTERVAL, TRUE) AS is_cut
     FROM channel c CROSS JOIN expected
 )

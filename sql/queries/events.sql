@@ -6,15 +6,18 @@
 -- An object may occur once. Of two forms of an object the newer one is that with the later updated_at, of two with the
 -- same that which ended the object, and else that which Todoist made later, as also if one of them has no updated_at. A
 -- form of an account that was replaced is older than any of the present one.
+-- What ended stays so if the newer form has no content, and an occurrence of a recurring task also if the task is then
+-- updated: only item:uncompleted reopens it.
 WITH event AS (
     SELECT * FROM unnest(:numbers::INTEGER[], :todoist_user_ids::TEXT[], :object_types::TEXT[], :object_ids::TEXT[],
                          :event_names::TEXT[], :objects::TEXT[], :is_ended::BOOLEAN[], :updated_at::TIMESTAMPTZ[],
                          :triggered_at::TIMESTAMPTZ[])
         AS e(number, todoist_user_id, object_type, object_id, event_name, object, is_ended, updated_at, triggered_at)
-), addressed AS (
+), addressed AS MATERIALIZED (
     SELECT e.*, a.user_id, a.connection_number
     FROM event e JOIN todoist_accounts a USING (todoist_user_id) JOIN users u USING (user_id)
     WHERE a.connected AND u.active
+    FOR KEY SHARE OF u  -- before any event, as an erasure locks them: else one of both could wait for the other for ever
 ), stored AS (
     INSERT INTO todoist_events AS t (user_id, connection_number, object_type, object_id, event_name, object, is_ended,
                                      updated_at, triggered_at, received_at)
@@ -24,7 +27,11 @@ WITH event AS (
     ORDER BY user_id, object_type, object_id  -- in the same order everywhere, so that no two statements deadlock
     ON CONFLICT (user_id, object_type, object_id) DO UPDATE
     SET connection_number = excluded.connection_number, event_name = excluded.event_name, object = excluded.object,
-        is_ended = excluded.is_ended, updated_at = excluded.updated_at, triggered_at = excluded.triggered_at,
+        is_ended = excluded.is_ended OR (
+            t.is_ended AND t.connection_number = excluded.connection_number AND (
+                excluded.object = '{}' OR (t.event_name = 'item:updated' AND excluded.event_name = 'item:updated'
+                                           AND t.object -> 'checked' IS DISTINCT FROM 'true'))),
+        updated_at = excluded.updated_at, triggered_at = excluded.triggered_at,
         received_at = excluded.received_at
     WHERE CASE
         WHEN t.connection_number <> excluded.connection_number THEN t.connection_number < excluded.connection_number

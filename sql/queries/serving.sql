@@ -1,7 +1,8 @@
 -- name: read_users
 -- The freshness of these users' contexts and their last candidates, without the contexts. A user who is inactive or not
 -- connected has neither, and what was made from an earlier account is left out. believes_events: see `known_as_of`.
--- ended_ids: tasks that ended since the context was fetched, as Todoist's webhooks report.
+-- ended_ids: tasks that ended since the context was fetched, as Todoist's webhooks report; clocks differ by a minute. An
+-- earlier end, of which a repeated delivery tells, is in the context, unless the task is open again.
 SELECT u.user_id, u.timezone, a.connection_number, a.auth_failures > 0 AS is_refused,
        c.materialized_at, c.valid_until, c.context_hash,
        known_as_of(a.user_id, a.connection_number, a.observed_at, a.is_covered, c.materialized_at, :believes_events),
@@ -10,7 +11,8 @@ SELECT u.user_id, u.timezone, a.connection_number, a.auth_failures > 0 AS is_ref
        s.expires_at, s.renew_at, s.tips, s.kinds, s.themes, s.features,
        ARRAY(SELECT e.object_id FROM todoist_events e
              WHERE e.user_id = a.user_id AND e.connection_number = a.connection_number AND e.object_type = 'item'
-               AND e.is_ended AND e.received_at > c.materialized_at) AS ended_ids
+               AND e.is_ended AND e.received_at > c.materialized_at
+               AND coalesce(e.triggered_at, e.received_at) > c.materialized_at - INTERVAL '1 minute') AS ended_ids
 FROM users u
 LEFT JOIN todoist_accounts a ON a.user_id = u.user_id AND a.connected AND u.active
 LEFT JOIN context_store c

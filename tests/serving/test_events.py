@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -226,6 +227,17 @@ class TestOutcomes:
         [(_, _, kept)] = stored(harness)
         assert (kept["content"], kept["priority"]) == ("a b ? \u202e", None)
 
+    @pytest.mark.parametrize("key", ["object_id", "owner"])
+    def test_one_bad_event(self, harness: ServiceHarness, webhook: Webhook, key: str) -> None:
+        """An event that Postgres could not hold, because of a very long id, costs none of those beside it."""
+        long_id = "".join(sha256(bytes([number])).hexdigest() for number in range(200))
+        bodies = [event(object_id=f"t{number}") for number in range(20)]
+        wrong: dict[str, Any] = {key: long_id}
+        bodies.insert(10, event(**wrong))
+        responses = harness.together(*map(webhook.sending, bodies))
+        assert [response.status for response in responses] == [200] * 21
+        assert (len(stored(harness)), webhook.outcomes()["unreadable"]) == (20, 1)
+
     def test_many_at_once(self, harness: ServiceHarness, webhook: Webhook) -> None:
         """Events that arrive together are all stored, several of one object included: its newest form."""
         bodies = [
@@ -339,6 +351,37 @@ class TestNextTip:
         assert webhook.service.tip().body["source"] == "inline"
         assert "t0" in task_ids(harness.candidates())
 
+    def test_repeated_after_the_fold(self, harness: ServiceHarness, webhook: Webhook) -> None:
+        """A captured completion that is sent again after its task was reopened and fetched hides nothing."""
+        harness.clock.forward(hours=2)
+        harness.connection.execute("UPDATE context_store SET materialized_at = %s", [NOON + 2 * HOUR - MINUTE])
+        assert webhook.outcome(event(at=NOON + HOUR, updated_at=NOON + HOUR)) == "stored"
+        webhook.service.tip()
+        assert "t0" in task_ids(harness.candidates())
+
+    def test_completed_and_reopened(self, harness: ServiceHarness, webhook: Webhook) -> None:
+        """A task that is reopened may be named again."""
+        webhook.send(event())
+        webhook.send(event("item:uncompleted", at=NOON + SECOND, updated_at=NOON + SECOND))
+        webhook.service.tip()
+        assert "t0" in task_ids(harness.candidates())
+
+    @pytest.mark.parametrize(("intent", "is_named"), [("item_updated", False), ("item_uncompleted", True)])
+    def test_recurring(self, harness: ServiceHarness, webhook: Webhook, intent: str, is_named: bool) -> None:
+        """A completed recurring task stays out of the tips if it is edited then, unless that takes the end back."""
+        webhook.send(event("item:updated", extra={"update_intent": "item_completed"}, checked=False))
+        at = NOON + SECOND
+        webhook.send(event("item:updated", at=at, updated_at=at, extra={"update_intent": intent}, checked=False))
+        webhook.service.tip()
+        assert ("t0" in task_ids(harness.candidates())) is is_named
+
+    def test_hint_after_the_end(self, harness: ServiceHarness, webhook: Webhook) -> None:
+        """An event without a believable time does not bring a completed task back into the tips."""
+        webhook.send(event())
+        assert webhook.outcome(event("item:updated", at=NOON + 5 * HOUR)) == "late"
+        webhook.service.tip()
+        assert "t0" not in task_ids(harness.candidates())
+
     def test_other_account(self, harness: ServiceHarness, webhook: Webhook) -> None:
         """An event of a replaced account says nothing about the present one."""
         webhook.send(event())
@@ -391,6 +434,33 @@ class TestTrouble:
             return list(outcomes)
 
         assert harness.run(write()) == ["stored", "stored"]
+
+    def test_erasure(self, harness: ServiceHarness, webhook: Webhook, account: Any) -> None:
+        """An erasure beside events of the user is done, and costs no event of others with the same account."""
+        harness.add_with_context("bob", account("call ann"))
+        own_account(harness, "bob", "1")
+        webhook.send(event(object_id="t0"))
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        bodies = [event("item:updated", key, updated_at=NOON + MINUTE) for key in ("t0", "t1")]
+        signed = [read_event(json.dumps(body).encode()) for body in bodies]
+
+        async def both() -> list[str]:
+            async with open_event_store(harness.database_url, harness.clock) as store:
+                with (
+                    connect(harness.database_url) as watch,
+                    connect(harness.database_url) as other,
+                    other.transaction(),
+                ):
+                    other.execute("SET LOCAL deadlock_timeout = '10ms'")  # so that this session is given up
+                    other.execute("SELECT FROM users WHERE user_id = 'bob' FOR UPDATE")
+                    writing = asyncio.gather(*map(store.write, signed))
+                    while not watch.execute(waiting).fetchone():
+                        await asyncio.sleep(0.01)
+                    other.execute("DELETE FROM users WHERE user_id = 'bob'")
+                return list(await writing)
+
+        assert harness.run(both()) == ["stored", "stored"]
+        assert [user for user, _, _ in stored(harness)] == ["ann", "ann"]
 
     def test_flood_of_events(self, harness: ServiceHarness, ann: None) -> None:
         """Deliveries take no place of requests for tips, and the reverse."""

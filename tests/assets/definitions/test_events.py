@@ -286,6 +286,18 @@ class TestCover:
         assert fold(told, NOON + 3 * HOUR)["users_folded"] == 0
         assert known(told) == (NOON, "fetch")
 
+    @pytest.mark.parametrize("change_of", ["activity", "connection"])
+    def test_a_pause(self, told: World, change_of: str) -> None:
+        """A user who was inactive or disconnected, when no event was kept, is not covered on the return."""
+        assert known(told)[1] == "events"
+        if change_of == "activity":
+            told.accounts.set_active("ann", active=False)
+            told.accounts.set_active("ann", active=True)
+        else:
+            told.connection.execute("UPDATE todoist_accounts SET connected = FALSE")
+            told.accounts.reconnect("ann")
+        assert known(told) == (NOON, "fetch")
+
     def test_an_erased_user(self, told: World) -> None:
         """Nothing of the events of an erased user is left."""
         change(told, "item:completed", NOON + HOUR, task("a", NOON + HOUR, checked=True))
@@ -383,6 +395,50 @@ class TestAudits:
             )
             told.connection.execute("UPDATE todoist_channel SET last_delivery_at = %s", (audited_at,))
             assert events.judge(audited_at).is_trusted == is_trusted
+
+    def test_a_gap(self, told: World, account: Callable[..., Document]) -> None:
+        """When trust returns, only users who were fetched since it ended are known by events, and spared calls."""
+        told.add("bob", account(task("x"), projects=PROJECTS))
+        sign_in(told, "bob")
+        night(told, NOON + HOUR)
+        cover(told, NOON + 3 * HOUR, "bob")
+        events = EventStore(told.connection, "trusted")
+        told.todoist.advance("ann", {"items": [task("n", NOON + 4 * HOUR)]})  # while the endpoint is away
+        assert not events.watch(NOON + 5 * HOUR, sees_endpoint=True)
+        for table, column in (("todoist_accounts", "observed_at"), ("context_store", "materialized_at")):
+            sql = f"UPDATE {table} SET {column} = %s WHERE user_id = 'bob'"
+            told.connection.execute(sql, (NOON + 6 * HOUR,))
+        trust(told, NOON + 12 * HOUR, "bob")
+        assert (known(told, "ann"), known(told, "bob")[1]) == ((NOON + 3 * HOUR, "fetch"), "events")
+        change(told, "item:updated", NOON + 12 * HOUR, task("a", NOON + 12 * HOUR))
+        assert events.users_to_fold(NOON + 13 * HOUR) == {}
+        assert night(told, NOON + 24 * HOUR, FetchScope.NIGHTLY)["todoist_calls"] == 1
+        assert "n" in ids(told)
+
+    def test_a_clock_that_was_set_back(self, told: World) -> None:
+        """Silence counts until the present, also if it counted until later because a clock was ahead."""
+        events, at = EventStore(told.connection, "trusted"), NOON + HOUR + timedelta(minutes=1)
+        told.connection.execute(
+            "UPDATE todoist_channel SET trusted_until = %s, endpoint_seen_at = %s",
+            (NOON + 300 * DAY, NOON + 300 * DAY),
+        )
+        assert events.watch(at, sees_endpoint=True)
+        assert known(told) == (at - timedelta(seconds=5), "events")
+        told.connection.execute(
+            "UPDATE todoist_channel SET is_trusted = FALSE, trusted_until = %s", (NOON + 300 * DAY,)
+        )
+        events.watch(at, sees_endpoint=True)
+        assert known(told) == (NOON, "fetch")
+
+    def test_switched_off(self, told: World) -> None:
+        """Events that were folded before events are switched off do not stay for ever, nor do their contexts."""
+        change(told, "item:completed", NOON + HOUR, task("a", NOON + HOUR, checked=True))
+        service_runs(told, NOON + 2 * HOUR)
+        told.night(NOON + 2 * HOUR, scope=FetchScope.LIKELY, select=("todoist_tasks", "tip_reactions"))
+        told.events = "off"
+        night(told, NOON + 3 * HOUR)
+        assert (n_pending(told), told.accounts.observed_since_stored(NOON + 3 * HOUR)) == (0, set())
+        assert '"id":"a"' not in told.stored()["ann"]["context_json"]
 
     def test_off(self, told: World) -> None:
         """With events off nothing is judged, folded, counted or believed, and trust is gone."""

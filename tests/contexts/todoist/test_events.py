@@ -70,6 +70,14 @@ class TestFoldEvents:
         assert (len(result.folded), result.is_due) == (2, False)
         assert {key: each.content for key, each in result.mirror.tasks.items()} == {"1": "New"}
 
+    def test_an_instant_that_stays(self, mirror: Mirror) -> None:
+        """An event that Todoist made after the last call is not dropped if its object's own instant is older."""
+        late = item_event("item:deleted", "1", START - HOUR)
+        assert fold_events(mirror, {}, SYNC, [late]).dropped == (late,)
+        deleted = replace(late, triggered_at=START + HOUR)
+        result = fold_events(mirror, {}, SYNC, [deleted])
+        assert (result.undecided, result.mirror) == ((deleted,), mirror)
+
     def test_twice(self, mirror: Mirror) -> None:
         """Events that are folded again change nothing, and none of them makes the user due."""
         events = [

@@ -33,7 +33,7 @@ scalars = (
     st.none()
     | st.booleans()
     | st.integers(-(10**12), 10**12)
-    | st.floats()
+    | st.floats(allow_nan=False, allow_infinity=False)  # JSON has no others
     | st.text(max_size=12)
     | st.sampled_from(["2026-12-01", "2026-12-01T12:00:00Z", "a\0b", "\ud800", "&amp;"])
 )
@@ -73,6 +73,11 @@ class TestFieldsRead:
         text = json.dumps(kept, allow_nan=False)
         assert "\\u0000" not in text
         json.dumps(kept, ensure_ascii=False).encode()
+
+    @pytest.mark.parametrize("flag", [1, "yes", [1], {"at": 1}, float("inf"), 0, "", None])
+    def test_flags(self, flag: Any) -> None:
+        """A flag is kept as it is read, in whatever form it comes."""
+        assert is_ended(fields_read("item", {"checked": flag})) == is_ended({"checked": flag})
 
     def test_nothing_else(self) -> None:
         """Fields that the mirror does not read are left out, also of nested objects, and so is what they hide."""
