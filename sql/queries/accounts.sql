@@ -36,8 +36,9 @@ VALUES (:user_id, :email, coalesce(:timezone::TEXT, :default_timezone))
 ON CONFLICT (user_id) DO UPDATE SET timezone = coalesce(:timezone::TEXT, u.timezone), active = TRUE;
 
 -- name: remove_events!
--- Delete the pending events of a user.
-DELETE FROM todoist_events WHERE user_id = :user_id;
+-- Delete the pending events of a user, locked in the order in which the service writes them.
+DELETE FROM todoist_events WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM todoist_events WHERE user_id = :user_id ORDER BY object_type, object_id FOR UPDATE));
 
 -- name: remove_user!
 -- Delete a user with the account, decisions and reactions.
@@ -92,7 +93,7 @@ LEFT JOIN LATERAL (
            :heeds_hints AND h.is_trusted AND a.is_covered AND EXISTS (
                SELECT FROM todoist_events e
                WHERE e.user_id = a.user_id AND e.connection_number = a.connection_number
-                 AND e.received_at >= known.observed_at) AS is_hint
+                 AND e.received_at >= greatest(known.materialized_at, known.observed_at)) AS is_hint
     FROM todoist_channel h
 ) told ON TRUE
 CROSS JOIN LATERAL (

@@ -252,6 +252,14 @@ class TestFolding:
         change(told, "item:completed", NOON + HOUR, task("a", NOON + HOUR, checked=True))
         assert fold(told, NOON + 2 * HOUR)["todoist_calls"] == 0
 
+    def test_fetched_by_a_request(self, told: World) -> None:
+        """With `hints`, a user whose context a request has assembled since the event is not called for it."""
+        told.events = "hints"
+        change(told, "item:completed", NOON + HOUR, task("a", NOON + HOUR, checked=True))
+        told.connection.execute("UPDATE context_store SET materialized_at = %s", (NOON + 2 * HOUR,))
+        asks_daily(told, NOON + 4 * HOUR)
+        assert fold(told, NOON + 3 * HOUR)["todoist_calls"] == 0
+
 
 def _die(*_: object) -> None:
     raise KeyboardInterrupt
