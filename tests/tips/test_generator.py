@@ -494,7 +494,7 @@ class TestModel:
     )
     def test_missing_key(self, model: str, variable: str) -> None:
         """A provider without its key or address is refused with the name of the variable."""
-        with pytest.raises(LLMError, match=f"LLM_MODEL={model}: Set the `{variable}`"):
+        with pytest.raises(LLMError, match=f"LLM_MODEL={model}: {variable} is not set"):
             LLMGenerator(model)
 
     @pytest.mark.parametrize(
