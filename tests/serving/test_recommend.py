@@ -349,7 +349,7 @@ class TestBudget:
 class TestConcurrent:
     def test_one_user(self, harness: ServiceHarness) -> None:
         """200 concurrent requests for a stale user cause one call to Todoist and to the LLM, and share its tips."""
-        service = harness.open(todoist_timeout=3, llm_timeout=3, request_budget=10)
+        service = harness.open(todoist_timeout=5, llm_timeout=5, llm_first_wait=5, request_budget=25)
         harness.clock.forward(hours=7)
         harness.todoist.fail("ann", Fault.slow(delay_s=0.3))
         harness.llm.seconds = 0.3
@@ -361,9 +361,10 @@ class TestConcurrent:
         assert harness.calls() == (1, 1)
         assert harness.one("SELECT count(*) FROM candidate_sets") == 1
 
-    def test_two_services(self, harness: ServiceHarness, service: Service) -> None:
+    def test_two_services(self, harness: ServiceHarness) -> None:
         """Two services with concurrent requests for a stale user do the work once in total."""
-        other = harness.open()
+        patient = {"todoist_timeout": 5, "llm_timeout": 5, "llm_first_wait": 5, "request_budget": 25}
+        service, other = harness.open(**patient), harness.open(**patient)
         harness.clock.forward(hours=7)
         harness.todoist.fail("ann", Fault.slow(delay_s=0.3))
         harness.llm.seconds = 0.3
