@@ -80,21 +80,24 @@ class Pipeline:
         n_shards: int,
         key: str | None = None,
         writer: TipWriter | None = None,
+        events: EventStore | None = None,
     ) -> None:
         """Open the pipeline.
 
         root: the folder of all Parquet files.
         key: encrypts the users' credentials; None generates one, if no other process reads them.
         writer: writes tips ahead of requests; None: nothing is written ahead.
+        events: of webhooks; None: there are none.
         """
         self.accounts = Accounts(connection, CredentialCipher([key or new_key()]))
         self._root = root
-        self._shards = Shards(str(root), n_shards)
+        self.shards = Shards(str(root), n_shards)
+        self.events = events or EventStore(connection)
         self._runtime = Runtime(
             settings=Settings(data_root=str(root), n_shards=n_shards),
-            shards=self._shards,
+            shards=self.shards,
             accounts=self.accounts,
-            events=EventStore(connection),
+            events=self.events,
             store=ContextStore(connection),
             history=History(str(root), connection, partial(shard_of, n_shards=n_shards)),
             run_log=RunLog(connection),
@@ -119,11 +122,14 @@ class Pipeline:
         scope, next_run_at: select the users to fetch (see `Accounts.due`); the next run is in four hours by default.
         """
         costs, next_run_at = [], next_run_at or now + _DEFAULT_INTERVAL
-        due = self.accounts.due(now, next_run_at, scope=scope)
+        due = self._due(now, next_run_at, scope)
         for asset in GRAPH:
             users = self._users_of(asset, now, next_run_at, due)
             costs.append(self._run_asset(asset, now, users, print_line))
             print_line(f"  {asset.name}: {costs[-1].seconds:.2f} s")
+        if self.events.mode != "off":
+            self.events.judge(now)
+            self.events.expire(now)
         return costs
 
     def plan_seconds(self, now: datetime) -> float:
@@ -132,6 +138,11 @@ class Pipeline:
         runner = StepRunner(GRAPH, self._runtime, self._runtime.load_resources(), now)
         runner.estimate(*runner.forecast(), GRAPH)
         return time.perf_counter() - started
+
+    def _due(self, now: datetime, next_run_at: datetime, scope: FetchScope) -> Users:
+        """The users to fetch, and those whose events are to be folded, as the step runner finds them."""
+        due = self.accounts.due(now, next_run_at, scope=scope, events=self.events.mode)
+        return {**self.events.users_to_fold(now), **due}
 
     def _run_asset(self, asset: Asset, now: datetime, users: Users, print_line: PrintLine) -> AssetCost:
         files_before, memory = self._files(), MemoryMeter.start()
@@ -157,9 +168,9 @@ class Pipeline:
     def _materialize(self, asset: Asset, now: datetime, users: Users, print_line: PrintLine) -> list[ShardResult]:
         """Materialize an asset as its step does: calibrate the threshold, then run shard by shard."""
         if asset is task_clusters:
-            calibrate_model(self._shards, self._runtime.calibrations, self._runtime.embedder.version)
+            calibrate_model(self.shards, self._runtime.calibrations, self._runtime.embedder.version)
         by_shard = self._users_by_shard(users)
-        resources, n_shards = self._runtime.load_resources(), self._shards.n_shards
+        resources, n_shards = self._runtime.load_resources(), self.shards.n_shards
         progress = ProgressLogger(f"shards of {asset.name}", n_shards, lambda line: print_line(f"  {line}"))
         results: list[ShardResult] = []
         for shard in range(n_shards):
@@ -167,15 +178,15 @@ class Pipeline:
                 request = build_request(n_shards, by_shard.get(shard, {}), only_shards=[shard])
                 if asset.on_demand:
                     request = replace(request, demanded=request.observed)
-                plan = Planner(GRAPH, self._shards, resources, now).plan([asset], request)
-                results += materialize(plan, GRAPH, self._shards, resources=resources, now=now)
+                plan = Planner(GRAPH, self.shards, resources, now).plan([asset], request)
+                results += materialize(plan, GRAPH, self.shards, resources=resources, now=now)
             progress.add(1)
         return results
 
     def _users_of(self, asset: Asset, now: datetime, next_run_at: datetime, due: Users) -> Users:
         """The users whom an asset receives, as the step runner finds them."""
         if asset.on_demand:
-            return self._runtime.tip_writer.demand(now, next_run_at, shard=None, n_shards=self._shards.n_shards)
+            return self._runtime.tip_writer.demand(now, next_run_at, shard=None, n_shards=self.shards.n_shards)
         if asset.step == FETCH_STEP:
             return due
         return self.accounts.observed() if asset.observes else {}
@@ -183,7 +194,7 @@ class Pipeline:
     def _users_by_shard(self, users: Users) -> Mapping[int, dict[str, datetime]]:
         shards: dict[int, dict[str, datetime]] = {}
         for user, at in users.items():
-            shards.setdefault(shard_of(user, self._shards.n_shards), {})[user] = at
+            shards.setdefault(shard_of(user, self.shards.n_shards), {})[user] = at
         return shards
 
     def _files(self) -> set[tuple[Path, int, int]]:

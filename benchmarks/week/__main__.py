@@ -6,21 +6,24 @@ import asyncio
 import shutil
 import sys
 from argparse import ArgumentParser, Namespace
+from datetime import datetime, timedelta
 
 from rich.console import Console
 
 from benchmarks.output import LOCAL_FOLDER
 from benchmarks.week.ahead_of_time import RuleResult, simulate_ahead_of_time
 from benchmarks.week.chart import save_chart
+from benchmarks.week.events import EventsResult, simulate_events
+from benchmarks.week.events_report import print_events, save_events
 from benchmarks.week.habits import HARDER_WORLD, STEADY_WORLD
 from benchmarks.week.measurements import percentiles
 from benchmarks.week.on_demand import paged_fetcher, simulate_on_demand, sync_fetcher
 from benchmarks.week.report import Comparison, print_comparison, save_comparison, title_of
-from benchmarks.week.rules import RULES, Rule
+from benchmarks.week.rules import EVENT_RULES, RULES, Rule
 from benchmarks.week.rules_report import print_rules, save_rules
 from benchmarks.week.service import set_llm_url
 from benchmarks.week.stand_ins import running_llm_stand_in
-from benchmarks.week.workload import Workload, generate_workload
+from benchmarks.week.workload import MONDAY, Workload, generate_workload
 
 _FOLDER = LOCAL_FOLDER / "week"
 
@@ -34,6 +37,8 @@ def main() -> int:
     options = _options()
     if options.rules is not None:
         return _compare_rules(options)
+    if options.events is not None:
+        return _compare_events(options)
     shutil.rmtree(_FOLDER, ignore_errors=True)
     _FOLDER.mkdir(parents=True)
     try:
@@ -86,6 +91,31 @@ def _compare_rules(options: Namespace) -> int:
     return 0
 
 
+def _compare_events(options: Namespace) -> int:
+    """Simulate the week for each rule of believing events, print a table, write `.local/week-events.json`."""
+    workload = generate_workload(options.users, options.days, seed=options.seed)
+    _print_line(f"{workload.n_requests} requests, {len(workload.changes)} changes of tasks")
+    cut_off_at = MONDAY + timedelta(days=options.cut_off - 1) if options.cut_off else None
+    results = [
+        asyncio.run(_simulate_events(workload, rule, cut_off_at))
+        for rule in EVENT_RULES
+        if not options.events or rule.name in options.events
+    ]
+    print_events(results, workload.until, _console)
+    save_events(results, workload.until, LOCAL_FOLDER / "week-events.json")
+    return 0
+
+
+async def _simulate_events(workload: Workload, rule: Rule, cut_off_at: datetime | None) -> EventsResult:
+    _print_line(rule.name)
+    shutil.rmtree(_FOLDER, ignore_errors=True)
+    _FOLDER.mkdir(parents=True)
+    try:
+        return await simulate_events(workload, _FOLDER, _print_line, rule, cut_off_at)
+    finally:
+        shutil.rmtree(_FOLDER, ignore_errors=True)
+
+
 async def _time_on_demand(workload: Workload, n_timed_days: int) -> None:
     """Print the percentiles of answers that are assembled on demand, to compare those of the rules with."""
     with running_llm_stand_in() as llm_url:
@@ -120,6 +150,19 @@ def _options() -> Namespace:
         nargs="*",
         choices=names,
         help=f"compare rules of calling the LLM, all if none is named: {', '.join(names)}",
+    )
+    event_names = [rule.name for rule in EVENT_RULES]
+    parser.add_argument(
+        "--events",
+        nargs="*",
+        choices=event_names,
+        help=f"compare rules of believing Todoist's webhooks, all if none is named: {', '.join(event_names)}",
+    )
+    parser.add_argument(
+        "--cut-off",
+        type=int,
+        metavar="DAY",
+        help="for --events: no webhook arrives on this day of the week, 1 for Monday",
     )
     parser.add_argument("--world", choices=["steady", "harder", "both"], default="both", help="for --rules")
     return parser.parse_args()

@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.output import PrintLine
 from benchmarks.week import causes
+from benchmarks.week.changes import Change
 from benchmarks.week.coverage import CalibrationBin, Coverage, Forecast, calibration, measure_coverage
 from benchmarks.week.measurements import TimedAnswer, WeekResult
 from benchmarks.week.reactions import draw_reaction
@@ -28,9 +29,9 @@ from benchmarks.week.timeline import SimulatedClock, Timeline, WaitingUsers
 from benchmarks.week.workload import MONDAY, WARM_UP, TipRequest, Workload
 from contexts.todoist.accounts import FetchScope
 
-_MAX_WAITING_USERS = 12
-_MAX_WAIT = timedelta(minutes=30)
-_HEAD_START_S = 0.05
+MAX_WAITING_USERS = 12
+MAX_WAIT = timedelta(minutes=30)
+HEAD_START_S = 0.05
 _IGNORE_INTERVAL = timedelta(minutes=30)
 
 _REFRESH_PAUSE_S = 0.5
@@ -110,7 +111,7 @@ class AheadOfTimeWeek:
         for user_id, at in self.workload.joins.items():
             schedule(at, partial(self.system.join, users[user_id], at))
         for change in self.workload.changes:
-            schedule(change.at, partial(self.todoist.apply, change))
+            schedule(change.at, partial(self._apply, change))
         for request in self.workload.requests:
             schedule(request.at, partial(self._ask, request))
         for n in range((until - start) // _IGNORE_INTERVAL):
@@ -121,6 +122,9 @@ class AheadOfTimeWeek:
         if at >= MONDAY:
             self.forecasts.append(self.system.forecast(at))
         self.runs.append(await self.system.run_pipeline(at))
+
+    async def _apply(self, change: Change) -> None:
+        await self.todoist.apply(change)
 
     async def _ask(self, request: TipRequest) -> None:
         await self.waiting_users.ask(request.user_id, request.at, partial(self._answer, request))
@@ -134,7 +138,7 @@ class AheadOfTimeWeek:
         revalidate_after = self.system.serving_settings.revalidate_after
         if answer["source"] == "stored" and answer["age_seconds"] > revalidate_after.total_seconds():
             await asyncio.sleep(_REFRESH_PAUSE_S)
-        if self.system.has_made_a_set(answer["decision_id"]):
+        if self.rule.has_llm and self.system.has_made_a_set(answer["decision_id"]):
             await asyncio.sleep(_WRITING_PAUSE_S)
 
     def _schedule_reaction(self, request: TipRequest, answer: Mapping[str, Any]) -> None:
@@ -175,9 +179,7 @@ async def simulate_ahead_of_time(
         todoist = stack.enter_context(running_todoist_stand_in(workload.users))
         system = await stack.enter_async_context(running_system(workload, todoist.url, clock, folder, rule))
         group = await stack.enter_async_context(asyncio.TaskGroup())
-        waiting_users = WaitingUsers(
-            group, max_users=_MAX_WAITING_USERS, max_wait=_MAX_WAIT, head_start_s=_HEAD_START_S
-        )
+        waiting_users = WaitingUsers(group, max_users=MAX_WAITING_USERS, max_wait=MAX_WAIT, head_start_s=HEAD_START_S)
         week = AheadOfTimeWeek(workload, system, todoist, Timeline(clock, print_line), waiting_users, rule)
         await week.simulate()
         requests = [(request.user_id, request.at) for request in workload.requests]

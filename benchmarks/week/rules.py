@@ -1,10 +1,11 @@
-"""Rules by which the LLM is called: while a request waits, behind an answer, or ahead of probable requests."""
+"""Rules to compare: how the LLM is called, and how far events of webhooks are believed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from assets.tips_ahead import AheadSettings
+from contexts.settings import EventsMode
 
 _NO_LIMIT = 10**9
 
@@ -14,13 +15,18 @@ class Rule:
     """One rule.
 
     wait_s: seconds that a request waits for the LLM. ahead: None: nothing is written ahead.
-    is_for_everybody: a set is written for each user, however improbable a request is.
+    is_for_everybody: a set is written for each user, however improbable a request is. events: how far events of
+    webhooks are believed. past_miss_rate: of two weeks of audits before the simulation; None: there are none.
+    has_llm: without it candidates are made by rules.
     """
 
     name: str
     wait_s: float = 0.0
     ahead: AheadSettings | None = None
     is_for_everybody: bool = False
+    events: EventsMode = "off"
+    past_miss_rate: float | None = None
+    has_llm: bool = True
 
 
 _AHEAD = AheadSettings(max_calls=_NO_LIMIT, max_cost_usd=_NO_LIMIT)
@@ -34,3 +40,14 @@ RULES = (
     Rule("everybody", ahead=_AHEAD, is_for_everybody=True),
 )
 """The rules to compare: waiting, as before tips were written ahead; the default; and the two trivial ones."""
+
+LOST = 0.01
+"""The share of events that do not arrive."""
+
+EVENT_RULES = (
+    Rule("off", has_llm=False),
+    Rule("hints", events="hints", past_miss_rate=LOST, has_llm=False),
+    Rule("trusted", events="trusted", past_miss_rate=LOST, has_llm=False),
+    Rule("trusted-evidence", events="trusted", past_miss_rate=0.0, has_llm=False),
+)
+"""Rules of believing events: two weeks before had lost as many as the week does, or none."""

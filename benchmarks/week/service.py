@@ -16,12 +16,14 @@ import uvloop
 from pydantic import SecretStr
 
 from benchmarks.week.timeline import SimulatedClock
+from contexts.settings import EventsMode
 from contexts.todoist.credentials import CredentialCipher
 from serving.__main__ import open_app
 from serving.settings import ServingSettings
 
 SERVICE_TOKEN = "the-benchmark-of-a-week"
 LLM_MODEL = "openai-chat:local"
+WEBHOOK_SECRET = "the-webhooks-of-a-week"
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,16 @@ class ServiceConnections:
 
     key: encrypts the users' credentials.
     llm_wait_s: seconds that a request waits for the LLM.
+    has_llm: whether there is an LLM.
+    events: how far events of webhooks are believed.
     """
 
     database_url: str
     todoist_url: str
     key: str
     llm_wait_s: float = 0.0
+    has_llm: bool = True
+    events: EventsMode = "off"
 
 
 def set_llm_url(url: str) -> None:
@@ -44,12 +50,14 @@ def set_llm_url(url: str) -> None:
 
 
 def service_settings(connections: ServiceConnections) -> ServingSettings:
-    """The settings of the service: the defaults, independent of the environment, but for the rule of the LLM."""
+    """The settings of the service: the defaults, independent of the environment, but for the rule."""
     return ServingSettings(
         service_tokens=(SecretStr(SERVICE_TOKEN),),
         todoist_api_url=connections.todoist_url,
-        llm_model=LLM_MODEL,
+        llm_model=LLM_MODEL if connections.has_llm else None,
         llm_wait=connections.llm_wait_s,
+        todoist_events=connections.events,
+        todoist_client_secrets=(SecretStr(WEBHOOK_SECRET),) if connections.events != "off" else (),
     )
 
 

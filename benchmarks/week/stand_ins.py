@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import cast
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any, cast
 
 import httpx
 
@@ -12,6 +14,7 @@ from benchmarks.subprocesses import module_process
 from benchmarks.todoist import TodoistProcess, todoist_process
 from benchmarks.week.changes import Change
 from local.samples import SampleUser
+from local.todoist.webhooks import RegisteredApp
 
 TODOIST_SECONDS = (0.15, 0.4)
 """Minimum and maximum delay of Todoist's answers in seconds."""
@@ -28,12 +31,44 @@ class TodoistControl:
 
     def __init__(self, process: TodoistProcess) -> None:
         self.url = process.url
-        self._client = httpx.AsyncClient(base_url=f"{process.url}/_control")
+        self._client = httpx.AsyncClient(base_url=f"{process.url}/_control", timeout=60)
 
     async def apply(self, change: Change) -> None:
         """Apply a change to a user's tasks."""
-        body = {"user": change.user_id, "delta": change.delta}
-        (await self._client.post("/advance", json=body)).raise_for_status()
+        await self._post("/advance", user=change.user_id, delta=change.delta)
+
+    async def apply_at_its_time(self, change: Change) -> None:
+        """Apply a change at its instant on the clock of the stand-in, which is the task's `updated_at`."""
+        updated_at = change.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        items = [item | {"updated_at": updated_at} for item in change.delta["items"]]
+        await self.set_clock(change.at)
+        await self._post("/advance", user=change.user_id, delta={**change.delta, "items": items})
+
+    async def set_clock(self, at: datetime) -> None:
+        """Set the clock of the stand-in."""
+        await self._post("/clock", at=at.isoformat())
+
+    async def register(self, app: RegisteredApp) -> None:
+        """Register the product's app."""
+        await self._post("/register", **asdict(app))
+
+    async def sign_in(self, user_id: str, app: RegisteredApp) -> None:
+        """Let a user agree to the app, which redeems the code; the user's personal token stays valid."""
+        code = (await self._post("/authorize", user=user_id))["code"]
+        form = {"client_id": app.client_id, "client_secret": app.client_secret, "code": code}
+        (await self._client.post(f"{self.url}/oauth/access_token", data=form)).raise_for_status()
+
+    async def disturb(self, **faults: float | str) -> None:
+        """Set the faults of the deliveries of webhooks."""
+        await self._post("/disturb", **faults)
+
+    async def deliver(self, at: datetime) -> None:
+        """Make the requests to the webhook that are due at an instant."""
+        await self.set_clock(at)
+        await self._post("/deliver")
+
+    async def _post(self, path: str, **body: Any) -> Any:
+        return (await self._client.post(path, json=body)).raise_for_status().json()
 
     async def calls_by_user(self) -> Mapping[str, int]:
         """The number of calls so far by user."""

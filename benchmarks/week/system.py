@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import httpx
 import psycopg
 from prometheus_client.parser import text_string_to_metric_families
 
+from assets.definitions.todoist_tasks import todoist_tasks
 from assets.engine.asset import Users
 from assets.tips_ahead import AheadSettings, TipWriter
 from benchmarks.pipeline import Pipeline
@@ -38,6 +39,7 @@ from contexts.settings import Settings, read_settings
 from contexts.todoist.accounts import FetchScope
 from contexts.todoist.client import Todoist
 from contexts.todoist.credentials import Credentials, new_key
+from contexts.todoist.event_store import EventStore
 from local import postgres
 from local.samples import SampleUser
 from serving.__main__ import POLICY
@@ -56,11 +58,16 @@ _MAX_PREPARATION_S = 15
 
 @dataclass(frozen=True)
 class ScheduledRun:
-    """A scheduled run of the pipeline and the number of its Todoist calls."""
+    """A scheduled run of the pipeline. counts: of its assets, by name."""
 
     at: datetime
     scope: FetchScope
-    n_todoist_calls: int
+    counts: Mapping[str, int]
+
+    @property
+    def n_todoist_calls(self) -> int:
+        """The number of its Todoist calls."""
+        return self.counts.get("todoist_calls_full", 0) + self.counts.get("todoist_calls_incremental", 0)
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,7 @@ class System:
     """The running system.
 
     learner: marks ignored tips, in place of the service's own periodic task.
+    service_url: the address of the service.
     """
 
     connection: psycopg.Connection[Any]
@@ -77,6 +85,7 @@ class System:
     learner: Learner
     settings: Settings
     serving_settings: ServingSettings
+    service_url: str
 
     def run_times(self, since: datetime, until: datetime) -> Iterator[datetime]:
         """The instants of the schedule after `since` and before `until`."""
@@ -92,8 +101,7 @@ class System:
         run, next_run_at = self.pipeline.run, self.settings.next_run(at)
         costs = await asyncio.to_thread(run, at, _print_nothing, scope=scope, next_run_at=next_run_at)
         counts = {name: n for cost in costs for name, n in cost.counts.items()}
-        n_calls = counts.get("todoist_calls_full", 0) + counts.get("todoist_calls_incremental", 0)
-        return ScheduledRun(at, scope, n_calls)
+        return ScheduledRun(at, scope, counts)
 
     def forecast(self, at: datetime) -> Forecast:
         """The probabilities of requests before the next run."""
@@ -120,6 +128,24 @@ class System:
         """Whether candidates were made for a decision without the LLM, which may write behind it then."""
         made = "SELECT FROM decisions WHERE decision_id = %s AND origin IN ('kept', 'rules') AND set_age_s < 60"
         return self.connection.execute(made, [decision_id]).fetchone() is not None
+
+    def fetched_at(self, user_id: str) -> datetime | None:
+        """The instant of the fetch that a user's stored context shows, with the events that were folded since."""
+        found = "SELECT materialized_at FROM context_store WHERE user_id = %s"
+        row = self.connection.execute(found, [user_id]).fetchone()
+        return row[0] if row else None
+
+    def stored_tasks(self) -> Mapping[str, Mapping[str, datetime]]:
+        """The instants of the last change of each stored task, by user and task."""
+        tasks: dict[str, dict[str, datetime]] = {}
+        for number in range(_N_SHARDS):
+            with self.pipeline.shards.open(todoist_tasks, number) as shard:
+                rows = shard.read(["user_id", "task_id", "updated_at"]).to_pylist() if shard else []
+            for row in rows:
+                of_user = tasks.setdefault(row["user_id"], {})
+                if row["task_id"] is not None:
+                    of_user[row["task_id"]] = row["updated_at"] or datetime.min.replace(tzinfo=UTC)
+        return tasks
 
     async def react(self, decision_id: str, reaction: str) -> None:
         """Send a user's reaction to a tip."""
@@ -153,10 +179,11 @@ async def running_system(
         new_generator = partial(LLMGenerator, LLM_MODEL, timeout_s=_LLM_TIMEOUT_S) if rule.ahead else None
         new_writer = _WriterForEverybody if rule.is_for_everybody else TipWriter
         writer = new_writer(connection, rule.ahead or AheadSettings(), new_generator, clock=clock.now, new_id=uuid4)
-        pipeline = Pipeline(connection, todoist, WordEmbedder(), folder / "data", _N_SHARDS, key, writer)
+        events = EventStore(connection, rule.events, clock=clock.now)
+        pipeline = Pipeline(connection, todoist, WordEmbedder(), folder / "data", _N_SHARDS, key, writer, events)
         _add_users(workload, connection, pipeline)
         await asyncio.to_thread(pipeline.run, MONDAY - WARM_UP, _print_nothing)
-        connections = ServiceConnections(url, todoist_url, key, rule.wait_s)
+        connections = ServiceConnections(url, todoist_url, key, rule.wait_s, rule.has_llm, rule.events)
         with running_week_service(connections, clock) as service_url:
             async with _open_client(service_url) as client, _open_learner(url, clock) as learner:
                 yield System(
@@ -167,6 +194,7 @@ async def running_system(
                     learner=learner,
                     settings=read_settings(Settings),
                     serving_settings=service_settings(connections),
+                    service_url=service_url,
                 )
 
 

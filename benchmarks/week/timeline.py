@@ -55,6 +55,10 @@ class Timeline:
         """Add an event."""
         heappush(self._events, _Event(at, next(self._numbers), action))
 
+    def now(self) -> datetime:
+        """The simulated time."""
+        return self._clock.now()
+
     async def run(self, waiting_users: WaitingUsers) -> None:
         """Run all events, including events that are added meanwhile.
 

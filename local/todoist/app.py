@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -17,7 +17,7 @@ from local.todoist.faults import fault_from
 from local.todoist.pages import KINDS
 from local.todoist.replies import gone
 from local.todoist.requests import read_body
-from local.todoist.webhooks import RegisteredApp
+from local.todoist.webhooks import DeliveryFaults, RegisteredApp
 
 if TYPE_CHECKING:
     from local.todoist import LocalTodoist
@@ -98,6 +98,7 @@ def _control_routes(todoist: "LocalTodoist") -> list[Route]:
         Route("/register", _control(lambda body: todoist.register(RegisteredApp(**body))), methods=["POST"]),
         Route("/visit", _control(lambda body: todoist.visit(**body)), methods=["POST"]),
         Route("/deliver", _control(lambda body: {"n_requests": todoist.deliver(**body)}), methods=["POST"]),
+        Route("/disturb", _control(lambda body: _disturb(todoist, **body)), methods=["POST"]),
         Route("/forget_sync_tokens", _control(lambda body: todoist.forget_sync_tokens(**body)), methods=["POST"]),
         Route("/clock", _control(lambda body: _set_clock(todoist, **body)), methods=["POST"]),
         Route("/calls", _control(lambda body: _calls(todoist, **body)), methods=["GET"]),
@@ -131,6 +132,14 @@ def _set_faults(
         todoist.fail(user, *parsed)
     elif rate is not None:
         todoist.fail_at_rate(rate, *parsed)
+
+
+def _disturb(
+    todoist: "LocalTodoist", cut_off_until: str | None = None, max_delay_s: float = 2700.0, **shares: float
+) -> None:
+    """Set the faults of deliveries, with shares from 0 to 1, and the instant until which none arrives."""
+    faults = DeliveryFaults(**shares, max_delay=timedelta(seconds=max_delay_s))
+    todoist.disturb(faults, datetime.fromisoformat(cut_off_until) if cut_off_until else None)
 
 
 def _set_clock(todoist: "LocalTodoist", at: str) -> dict[str, str]:

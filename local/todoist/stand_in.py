@@ -25,7 +25,7 @@ from local.todoist.objects import Objects
 from local.todoist.pages import KINDS, build_page, read_page_request
 from local.todoist.replies import limits_reached
 from local.todoist.requests import read_sync_request
-from local.todoist.webhooks import RegisteredApp, Webhooks
+from local.todoist.webhooks import DeliveryFaults, RegisteredApp, Webhooks
 
 DOCUMENT_TYPES = ("items", "projects", "sections", "labels", "user")
 
@@ -152,6 +152,11 @@ class LocalTodoist:
             with self._lock:
                 self.webhooks.end(delivery, status, self.now())
         return len(due)
+
+    def disturb(self, faults: DeliveryFaults, cut_off_until: datetime | None = None) -> None:
+        """Set the faults of deliveries from now on; none arrives before `cut_off_until`."""
+        with self._lock:
+            self.webhooks.faults, self.webhooks.cut_off_until = faults, cut_off_until
 
     def register(self, app: RegisteredApp) -> None:
         """Register an app, as its operator does in Todoist's console; it replaces the one before."""
