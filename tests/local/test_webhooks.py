@@ -267,7 +267,7 @@ class TestSignIn:
             assert httpx.get(f"{base_url}/oauth/authorize?client_id=other&state=s").status_code == 400
 
     def test_controls(self, todoist: LocalTodoist, url: str, receiver: Receiver) -> None:
-        """Another process can register an app, sign a visitor in, and have events delivered."""
+        """Another process can register an app, sign a visitor in, and have events delivered, lost or cut off."""
         numbers = count(1)
         with running_todoist(todoist) as base_url, httpx.Client(base_url=f"{base_url}/_control") as http:
 
@@ -279,5 +279,11 @@ class TestSignIn:
             control("register", **app)
             control("visit", user="bob")
             control("advance", user="ada", delta={"items": [{"id": "t1", "content": "call bob"}]})
+            assert control("deliver") == {"n_requests": 1}
+            control("disturb", lost=1.0)
+            control("advance", user="ada", delta={"items": [{"id": "t1", "content": "call cid"}]})
+            assert control("deliver") == {"n_requests": 0}
+            control("disturb", cut_off_until=(NIGHT + timedelta(days=1)).isoformat())
+            control("advance", user="ada", delta={"items": [{"id": "t1", "content": "call dan"}]})
             assert control("deliver") == {"n_requests": 1}
         assert receiver.names == ["item:updated"]
