@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from benchmarks.week.evidence import store_evidence
+from benchmarks.week.evidence import spread_audits, store_evidence
 from benchmarks.week.rules import LOST, Rule
 from benchmarks.week.service import WEBHOOK_SECRET
 from benchmarks.week.stand_ins import TodoistControl
@@ -58,6 +58,7 @@ class EventChannel:
         connection.execute("UPDATE todoist_accounts SET oauth_connected_at = %s", [start - timedelta(days=30)])
         if rule.past_miss_rate is not None:
             store_evidence(connection, workload, miss_rate=rule.past_miss_rate, max_delay=_MAX_DELAY)
+        spread_audits(connection, workload.users, start, every_days=rule.audit_days)
         await self._disturb()
 
     async def tick(self, at: datetime) -> None:

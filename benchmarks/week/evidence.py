@@ -22,6 +22,8 @@ _AUDIT = """
 """
 _ARRIVAL = "INSERT INTO event_arrivals (received_at, delay_s) VALUES (%s, %s)"
 _COVER = "UPDATE todoist_accounts SET events_confirmed_at = %s"
+_LAST_FETCHES = "UPDATE todoist_accounts SET observed_at = %(at)s, synced_at = %(at)s WHERE user_id = %(user)s"
+_CONTEXTS = "UPDATE context_store SET materialized_at = %(at)s WHERE user_id = %(user)s"
 _CHANNEL = "UPDATE todoist_channel SET last_delivery_at = %s, endpoint_seen_at = %s, evidence_since = NULL"
 
 
@@ -50,6 +52,19 @@ def store_evidence(
         cursor.executemany(_ARRIVAL, arrivals)
         cursor.execute(_COVER, [start])
         cursor.execute(_CHANNEL, [max(at for at, _ in arrivals), start])
+
+
+def spread_audits(
+    connection: psycopg.Connection[Any], users: Sequence[SampleUser], at: datetime, *, every_days: int
+) -> None:
+    """Date the fetches of all users back by up to some days, as if audits were spread over that time.
+
+    at: the fetches, since which nothing has changed.
+    """
+    for number, user in enumerate(users):
+        values = {"at": at - timedelta(days=number % every_days), "user": user.user_id}
+        connection.execute(_LAST_FETCHES, values)
+        connection.execute(_CONTEXTS, values)
 
 
 def _audits(

@@ -17,7 +17,8 @@ class Rule:
     wait_s: seconds that a request waits for the LLM. ahead: None: nothing is written ahead.
     is_for_everybody: a set is written for each user, however improbable a request is. events: how far events of
     webhooks are believed. past_miss_rate: of two weeks of audits before the simulation; None: there are none.
-    has_llm: without it candidates are made by rules.
+    audit_days: days over which the last audits before the simulation are spread. has_llm: without it candidates are
+    made by rules.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Rule:
     is_for_everybody: bool = False
     events: EventsMode = "off"
     past_miss_rate: float | None = None
+    audit_days: int = 1
     has_llm: bool = True
 
 
@@ -48,6 +50,6 @@ EVENT_RULES = (
     Rule("off", has_llm=False),
     Rule("hints", events="hints", past_miss_rate=LOST, has_llm=False),
     Rule("trusted", events="trusted", past_miss_rate=LOST, has_llm=False),
-    Rule("trusted-evidence", events="trusted", past_miss_rate=0.0, has_llm=False),
+    Rule("trusted-evidence", events="trusted", past_miss_rate=0.0, audit_days=7, has_llm=False),
 )
 """Rules of believing events: two weeks before had lost as many as the week does, or none."""

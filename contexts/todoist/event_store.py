@@ -17,6 +17,7 @@ from contexts.settings import EventsMode
 from contexts.todoist.event_trust import (
     EVIDENCE_PERIOD,
     IMPROBABLE_SILENCE,
+    LONGEST_AUDIT_INTERVAL,
     LONGEST_OUTAGE,
     audit_interval,
     miss_rate_bound,
@@ -161,12 +162,14 @@ class EventStore:
         is_alive, was_trusted = self.watch(now), before.is_trusted
         evidence = self._rows(_SQL.event_evidence, since=now - EVIDENCE_PERIOD)[0]
         bound = miss_rate_bound(int(evidence["n_changes"]), int(evidence["n_missed"]))
+        last_week = self._rows(_SQL.event_evidence, since=now - LONGEST_AUDIT_INTERVAL)[0]
+        bound_of_week = miss_rate_bound(int(last_week["n_changes"]), int(last_week["n_missed"]))
         is_trusted = is_alive and bound <= self.allowed_miss_rate and evidence["delay_p99"] is not None
         _SQL.save_verdict(
             self.connection,
             **evidence,
             miss_rate_bound=bound,
-            audit_every=audit_interval(bound, self.allowed_miss_rate),
+            audit_every=audit_interval(bound_of_week, self.allowed_miss_rate),
             is_trusted=is_trusted,
             now=now,
         )

@@ -33,7 +33,10 @@ def miss_rate_bound(n_changes: int, n_missed: int) -> float:
 
 
 def audit_interval(bound: float, allowed: float) -> timedelta:
-    """Return the time between two audits of a user: longer than a day if the bound is far below the allowed rate."""
+    """Return the time between two audits of a user: longer than a day if the bound is far below the allowed rate.
+
+    bound: of the miss rate by the audits of the last week, so that new faults of the channel count soon.
+    """
     if bound <= 0:
         return LONGEST_AUDIT_INTERVAL
     days = min(LONGEST_AUDIT_INTERVAL.days, max(SHORTEST_AUDIT_INTERVAL.days, int(allowed / bound)))

@@ -6,7 +6,8 @@ ALTER TABLE todoist_accounts
 -- An event that the stored tasks contain stays until the stored context contains it, too.
 ALTER TABLE todoist_events
     ADD COLUMN folded_form TIMESTAMPTZ,          -- received_at of the form that the stored tasks contain; NULL: none
-    ADD COLUMN folded_at TIMESTAMPTZ;            -- when that form was folded
+    ADD COLUMN folded_at TIMESTAMPTZ,            -- when that form was folded
+    ADD COLUMN first_received_at TIMESTAMPTZ;    -- of the row's first form; NULL: no other form has come
 
 CREATE INDEX todoist_events_by_time ON todoist_events (received_at);
 
@@ -59,9 +60,9 @@ ALTER TABLE todoist_channel
 ALTER TABLE todoist_accounts ADD COLUMN is_covered BOOLEAN NOT NULL GENERATED ALWAYS AS (
     connected AND auth_failures = 0 AND coalesce(events_confirmed_at >= oauth_connected_at, FALSE)) STORED;
 
--- As of when the tasks of a user are known, of which the last fetch was at fetched_at. For a covered account without an
--- event since then, the silence of a trusted channel counts, up to the delay of events, and for no longer than audits make
--- certain; observed_at: the last fetch by the pipeline, which fetched_at must not be older than. Events may have been lost
+-- As of when the tasks of a user are known, of which the last fetch was at fetched_at. For a covered account the silence of
+-- a trusted channel counts, until the first event that the context may lack, up to the delay of events, and for no longer
+-- than audits make certain; observed_at: the last fetch by the pipeline, which fetched_at must not be older than. Events may have been lost
 -- until trust last ended: an account that was not fetched since has none of the silence after that. The one rule of
 -- freshness: requests, the choice of users to fetch, and the plan ask it. In plpgsql, because a session plans it once:
 -- inlined into the read of a request, it would be planned with each.
@@ -71,13 +72,13 @@ RETURNS TIMESTAMPTZ LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
 BEGIN
     IF believes_events AND is_covered AND fetched_at >= observed_at THEN
         RETURN coalesce((
-            SELECT greatest(fetched_at, c.trusted_until - c.delay_p99) FROM todoist_channel c
+            SELECT greatest(fetched_at, least(c.trusted_until, (
+                SELECT min(coalesce(e.first_received_at, e.received_at)) FROM todoist_events e
+                WHERE e.user_id = account_user_id AND e.connection_number = account_number
+                  AND e.received_at >= fetched_at)) - c.delay_p99)
+            FROM todoist_channel c
             WHERE observed_at >= c.trusted_until - c.audit_every - INTERVAL '1 day'
               AND (c.trusted_until <= c.evidence_since OR observed_at >= coalesce(c.evidence_since, '-infinity'))
-              AND NOT EXISTS (
-                SELECT FROM todoist_events e
-                WHERE e.user_id = account_user_id AND e.connection_number = account_number
-                  AND e.received_at >= fetched_at)
         ), fetched_at);
     END IF;
     RETURN fetched_at;

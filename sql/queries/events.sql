@@ -32,7 +32,7 @@ WITH event AS (
                 excluded.object = '{}' OR (t.event_name = 'item:updated' AND excluded.event_name = 'item:updated'
                                            AND t.object -> 'checked' IS DISTINCT FROM 'true'))),
         updated_at = excluded.updated_at, triggered_at = excluded.triggered_at,
-        received_at = excluded.received_at
+        received_at = excluded.received_at, first_received_at = coalesce(t.first_received_at, t.received_at)
     WHERE CASE
         WHEN t.connection_number <> excluded.connection_number THEN t.connection_number < excluded.connection_number
         WHEN t.updated_at IS NULL OR excluded.updated_at IS NULL

@@ -96,7 +96,7 @@ def test_trusted_share() -> None:
 
 @pytest.fixture(scope="module")
 def workload() -> Workload:
-    return generate_workload(30, 1, seed=1)
+    return generate_workload(60, 1, seed=1)
 
 
 @pytest.mark.parametrize(("miss_rate", "days"), [(0.0, 7), (0.01, 1)])

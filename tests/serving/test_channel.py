@@ -59,10 +59,14 @@ class TestKnownBy:
         assert covered.calls()[0] == 1  # the night's
 
     def test_an_event(self, covered: ServiceHarness) -> None:
-        """After an event the context is known as of its fetch only, and is assembled again if that is old."""
+        """After an event the context is known as of the event only, and is assembled again once that is old."""
         service = covered.open(todoist_events="trusted", todoist_client_secrets="secret-of-the-app")
         tell(covered, PendingEvent("item", "t0", "item:updated", {}, None, NOON + 4 * HOURS))
         covered.clock.at = NOON + 7 * HOURS
+        body = service.tip().body
+        assert (body["source"], body["known_by"], covered.calls()[0]) == ("stored", "events", 1)
+        assert body["age_seconds"] == pytest.approx(3 * 3600 + 5, abs=0.01)
+        covered.clock.at = NOON + 10 * HOURS
         body = service.tip().body
         assert (body["source"], body["known_by"], covered.calls()[0]) == ("inline", "fetch", 2)
 

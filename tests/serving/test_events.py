@@ -278,6 +278,15 @@ class TestNewestForm:
         [(kept,)] = harness.rows("SELECT object FROM todoist_events")
         assert kept["priority"] == 4
 
+    def test_since_when(self, harness: ServiceHarness, webhook: Webhook) -> None:
+        """The arrival of an object's first pending form is kept: since then the stored context may lack a change."""
+        began_at = harness.clock.at
+        for number in range(3):
+            harness.clock.at = began_at + number * MINUTE
+            assert webhook.outcome(event("item:updated", updated_at=began_at + number * SECOND)) == "stored"
+        assert began_at <= harness.one("SELECT first_received_at FROM todoist_events") < began_at + MINUTE
+        assert harness.one("SELECT received_at FROM todoist_events") >= began_at + 2 * MINUTE
+
     def test_replaced_account(self, harness: ServiceHarness, webhook: Webhook, account: Any) -> None:
         """A replaced account loses its pending events."""
         webhook.send(event())

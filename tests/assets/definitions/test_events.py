@@ -159,7 +159,7 @@ class TestFolding:
         """A completion that an event tells is in the context without a call, which is then known by events."""
         n_calls, before = len(told.todoist.calls), told.stored()["ann"]
         change(told, "item:completed", NOON + HOUR, task("a", NOON + HOUR, checked=True))
-        assert known(told) == (NOON, "fetch")
+        assert known(told) == (NOON + HOUR - timedelta(seconds=5), "events")
         counts = fold(told, NOON + 2 * HOUR)
         assert (counts["users_folded"], counts["events_folded"], counts["events_settled"]) == (1, 1, 1)
         assert (len(told.todoist.calls), ids(told)) == (n_calls, {"b", "c-ann"})
@@ -208,14 +208,14 @@ class TestFolding:
         assert (counts["todoist_calls_full"], n_pending(told), ids(told)) == (1, 0, {"b", "c-ann"})
 
     def test_a_run_that_died_before_the_context(self, told: World) -> None:
-        """An event whose context is not stored yet is still pending: the row does not count as known by events."""
+        """An event whose context is not stored yet is still pending: the row is known as of the event only."""
         change(told, "item:completed", NOON + HOUR, task("a", NOON + HOUR, checked=True))
         service_runs(told, NOON + 2 * HOUR)
         told.night(NOON + 2 * HOUR, scope=FetchScope.LIKELY, select=("todoist_tasks", "tip_reactions"))
-        assert (ids(told), n_pending(told), known(told)) == ({"b", "c-ann"}, 1, (NOON, "fetch"))
+        assert (ids(told), n_pending(told), known(told)) == ({"b", "c-ann"}, 1, (NOON + HOUR, "events"))
         counts = fold(told, NOON + 3 * HOUR)
         assert (counts["events_folded"], counts["events_settled"], n_pending(told)) == (0, 1, 0)
-        assert known(told)[1] == "events"
+        assert known(told) == (NOON + 3 * HOUR - timedelta(seconds=5), "events")
 
     def test_a_newer_form_meanwhile(self, told: World) -> None:
         """A change that comes while an earlier one of the same task is folded is folded by the next run."""
@@ -231,7 +231,7 @@ class TestFolding:
         """Events of a user whose context a request has assembled since the last fetch wait for the next call."""
         told.connection.execute("UPDATE context_store SET materialized_at = %s", (NOON + HOUR,))
         change(told, "item:completed", NOON + 2 * HOUR, task("a", NOON + 2 * HOUR, checked=True))
-        assert (fold(told, NOON + 3 * HOUR)["users_folded"], known(told)) == (0, (NOON + HOUR, "fetch"))
+        assert (fold(told, NOON + 3 * HOUR)["users_folded"], known(told)) == (0, (NOON + 2 * HOUR, "events"))
         counts = night(told, NOON + 4 * HOUR)
         assert (counts["changes_missed"], n_pending(told), known(told)) == (0, 0, (NOON + 4 * HOUR, "fetch"))
         assert "a" not in ids(told)
@@ -362,6 +362,24 @@ class TestAudits:
         assert (channel.is_trusted, channel.trusted_until, channel.trust_ended_by) == (False, NOON, "misses")
         change(told, "item:updated", NOON + 6 * HOUR, task("b", NOON + 6 * HOUR))
         assert fold(told, NOON + 7 * HOUR)["users_folded"] == 0
+
+    def test_new_faults(self, told: World) -> None:
+        """Audits come more often soon after events begin to be lost, however clean the weeks before were."""
+        told.connection.execute("DELETE FROM event_audits")
+        told.connection.execute("UPDATE todoist_channel SET evidence_since = NULL")
+
+        def audit(at: datetime, n_changes: int, n_missed: int) -> timedelta:
+            told.connection.execute(
+                "INSERT INTO event_audits VALUES ('ann', %s, %s, 'incremental', %s, %s)",
+                (at, at, n_changes, n_missed),
+            )
+            service_runs(told, NOON + 2 * HOUR)
+            return EventStore(told.connection, "trusted").judge(NOON + 2 * HOUR).audit_every
+
+        audit(NOON - 10 * DAY, 10_000, 0)
+        assert audit(NOON, 2000, 0) == 7 * DAY
+        assert audit(NOON + HOUR, 300, 10) < 3 * DAY
+        assert self.channel(told).is_trusted
 
     def test_silence(self, told: World) -> None:
         """A channel that is silent although many events came at that time of the day before is not trusted."""

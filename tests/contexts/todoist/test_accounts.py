@@ -596,7 +596,7 @@ class TestDue:
         assert "ann" in accounts.due(NOW, NEXT_RUN, scope=FetchScope.LIKELY)
 
     def test_events(self, accounts: Accounts, add: Add, add_requests: Any, connection: Connection) -> None:
-        """A user whom trusted events cover is not due, unless an event came or events are off.
+        """A user whom trusted events cover is due if events are off, or hint at a change, or one is pending for long.
 
         Without a channel, events make no difference.
         """
@@ -619,6 +619,8 @@ class TestDue:
             " NULL, NULL, %s FROM todoist_accounts",
             (NOW,),
         )
+        assert [is_due(events) for events in ("off", "hints", "trusted")] == [True, True, False]
+        connection.execute("UPDATE todoist_events SET received_at = %s", (NOW - 7 * timedelta(hours=1),))
         assert [is_due(events) for events in ("off", "hints", "trusted")] == [True, True, True]
         connection.execute("DELETE FROM todoist_channel")
         assert [is_due(events) for events in ("off", "hints", "trusted")] == [True, True, True]
