@@ -366,7 +366,7 @@ class TestAudits:
     def test_new_faults(self, told: World) -> None:
         """Audits come more often soon after events begin to be lost, however clean the weeks before were."""
         told.connection.execute("DELETE FROM event_audits")
-        told.connection.execute("UPDATE todoist_channel SET evidence_since = NULL")
+        told.connection.execute("UPDATE todoist_channel SET evidence_since = %s", (NOON - 20 * DAY,))
 
         def audit(at: datetime, n_changes: int, n_missed: int) -> timedelta:
             told.connection.execute(
