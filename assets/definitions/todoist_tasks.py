@@ -115,7 +115,10 @@ def todoist_tasks(
     if len(failed) >= _OUTAGE_USERS and not fetched:
         _raise_if_outage(failed)
     audits = audits_by_calls(
-        [(outcome.account, outcome.mirror, outcome.n_full > 0) for outcome in fetched], mirrors, told, now
+        [(outcome.account, outcome.mirror, outcome.n_full > 0, outcome.ended_at) for outcome in fetched],
+        mirrors,
+        told,
+        now,
     )
     removed = stored - accounts.existing(stored)
     cache.erase(_text_hashes(previous, removed))

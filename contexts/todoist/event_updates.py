@@ -89,15 +89,15 @@ def full_audits(told: Mapping[str, ToldUser]) -> set[str]:
 
 
 def audits_by_calls(
-    answers: Iterable[tuple[Account, Mirror, bool]],
+    answers: Iterable[tuple[Account, Mirror, bool, Mapping[str, datetime]]],
     mirrors: Mapping[str, Mirror],
     told: Mapping[str, ToldUser],
     now: datetime,
 ) -> list[UserAudit]:
     """Judge the events of the users who were called.
 
-    answers: each account with the mirror after the call, and whether it was a full one. Users without stored tasks
-    have nothing to compare.
+    answers: each account with the mirror after the call, whether it was a full one, and when tasks ended by it. Users
+    without stored tasks have nothing to compare.
     """
     return [
         UserAudit(
@@ -105,9 +105,9 @@ def audits_by_calls(
             user.last_sync.began_at,
             "full" if is_full else "incremental",
             user.is_covered,
-            audit_events(user.fold(_whole(account, mirrors)), mirror, user.last_sync, now),
+            audit_events(user.fold(_whole(account, mirrors)), mirror, user.last_sync, now, ended_at),
         )
-        for account, mirror, is_full in answers
+        for account, mirror, is_full, ended_at in answers
         if (user := told.get(account.user_id)) is not None and account.user_id in mirrors
     ]
 

@@ -258,9 +258,16 @@ class EventAudit:
     has_confirmed: bool
 
 
-def audit_events(expected: FoldedEvents, answer: Mirror, last_sync: SyncPeriod, now: datetime) -> EventAudit:
+def audit_events(
+    expected: FoldedEvents,
+    answer: Mirror,
+    last_sync: SyncPeriod,
+    now: datetime,
+    ended_at: Mapping[str, datetime] | None = None,
+) -> EventAudit:
     """Compare the mirror with all events in it with Todoist's answer at `now`.
 
+    ended_at: when tasks ended by the answer, as far as it says so.
     Objects with an undecided event, and tasks in such a place or below such a task, are left out.
     """
     told = {event.key for event in expected.undecided}
@@ -269,7 +276,7 @@ def audit_events(expected: FoldedEvents, answer: Mirror, last_sync: SyncPeriod, 
         key
         for key in _changed(expected, answer, last_sync)
         if not _depends_on(told, key, expected.mirror, answer)
-        and not _changed_since(expected, answer, key, settled_before)
+        and not _changed_since(expected, answer, key, settled_before, ended_at or {})
     }
     missed = judged & _different(expected.mirror, answer)
     return EventAudit(len(judged), len(missed), any(_agrees(event, expected, answer) for event in expected.folded))
@@ -338,10 +345,13 @@ def _depends_on(told: Collection[ObjectKey], key: ObjectKey, *mirrors: Mirror) -
     return False
 
 
-def _changed_since(expected: FoldedEvents, answer: Mirror, key: ObjectKey, instant: datetime) -> bool:
+def _changed_since(
+    expected: FoldedEvents, answer: Mirror, key: ObjectKey, instant: datetime, ended_at: Mapping[str, datetime]
+) -> bool:
     """Return whether an object is known to have changed after an instant."""
     task = answer.tasks.get(key[1]) if key[0] == "item" else None
-    at = task.updated_at if task else expected.instants.get(key) or expected.instants.get((DESCENDANT, key[1]))
+    told_at = expected.instants.get(key) or expected.instants.get((DESCENDANT, key[1]))
+    at = task.updated_at if task else told_at or (ended_at.get(key[1]) if key[0] == "item" else None)
     return at is not None and at > instant
 
 

@@ -6,7 +6,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from traceback import extract_tb
 from typing import Any, TypeVar
 
@@ -37,6 +38,7 @@ class Fetched:
     n_full, n_incremental: number of calls.
     n_skipped: number of invalid items.
     has_unread_zone: whether the time zone in the response cannot be read.
+    ended_at: see `Folded`.
     """
 
     account: Account
@@ -46,6 +48,7 @@ class Fetched:
     n_incremental: int
     n_skipped: int
     has_unread_zone: bool
+    ended_at: Mapping[str, datetime] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -112,8 +115,8 @@ async def fetch_one(
     except TodoistError as error:
         log.warning("user %s: not fetched, %s: %s", account.user_id, type(error).__name__, error)
         return Failed(account, error, calls.n_full, calls.n_incremental)
-    for item_id, field in folded.skipped:
-        log.warning("user %s: item %s skipped, its '%s' cannot be read", account.user_id, item_id, field)
+    for item_id, name in folded.skipped:
+        log.warning("user %s: item %s skipped, its '%s' cannot be read", account.user_id, item_id, name)
     if folded.unread_zone is not None:
         log.warning("user %s: unreadable time zone %r, kept the previous one", account.user_id, folded.unread_zone)
     if isinstance(new_token, str) and new_token and new_token.isprintable():
@@ -131,6 +134,7 @@ async def fetch_one(
         n_incremental=calls.n_incremental,
         n_skipped=len(folded.skipped),
         has_unread_zone=folded.unread_zone is not None,
+        ended_at=folded.ended_at,
     )
 
 

@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Set
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from hashlib import sha256
 from typing import Any, TypedDict
 
@@ -20,6 +21,7 @@ from contexts.todoist.objects import (
     is_ended,
     object_id,
     objects,
+    parse_instant,
     read_project,
     read_section,
     read_task,
@@ -106,12 +108,14 @@ class Folded:
 
     skipped: the id and the faulty field of each invalid item, without any text. unread_zone: the user's time zone if
     it cannot be read; the mirror then keeps the previous one. needs_full: the next fetch has to be a full sync.
+    ended_at: when the items ended that the response lists as ended, as far as it can be read.
     """
 
     mirror: Mirror
     skipped: tuple[tuple[str, str], ...]
     unread_zone: str | None
     needs_full: bool
+    ended_at: Mapping[str, datetime] = field(default_factory=dict)
 
 
 def fold(mirror: Mirror, response: Mapping[str, Any]) -> Folded:
@@ -132,7 +136,7 @@ def fold(mirror: Mirror, response: Mapping[str, Any]) -> Folded:
     ended = archived.tasks_in(tasks) | (deleted.tasks_in(tasks) - items.open.keys())
     if ended or items.ended:
         parents = {task_id: task.parent_id for task_id, task in tasks.items()}
-        ended |= _descendants(parents, ended | items.ended) - items.open.keys()
+        ended |= _descendants(parents, ended | items.ended.keys()) - items.open.keys()
     remaining = {task_id: task for task_id, task in tasks.items() if task_id not in ended} if ended else tasks
     unreadable = frozenset(digest for _, _, digest in items.skipped)
     is_incomplete = not is_full and bool(_active_places(directory) - _active_places(before.directory))
@@ -143,6 +147,7 @@ def fold(mirror: Mirror, response: Mapping[str, Any]) -> Folded:
         skipped=tuple((task_id, name) for task_id, name, _ in items.skipped),
         unread_zone=_unread_zone(response),
         needs_full=is_incomplete or not unreadable <= mirror.directory.unreadable,
+        ended_at={task_id: at for task_id, at in items.ended.items() if at is not None},
     )
 
 
@@ -196,10 +201,10 @@ def text_hash(text: str) -> str:
 
 @dataclass
 class _Items:
-    """The items of a response. skipped: the id, the faulty field and the digest of each invalid item."""
+    """The items of a response. ended: when, None: unknown. skipped: id, faulty field and digest of invalid items."""
 
     open: dict[str, TodoistTask] = field(default_factory=dict)
-    ended: set[str] = field(default_factory=set)
+    ended: dict[str, datetime | None] = field(default_factory=dict)
     skipped: list[tuple[str, str, str]] = field(default_factory=list)
 
 
@@ -237,10 +242,10 @@ def _read_items(response: Mapping[str, Any]) -> _Items:
                 raise BadItem("id" if isinstance(item, dict) else "not an object")
             if is_ended(item):
                 items.open.pop(task_id, None)
-                items.ended.add(task_id)
+                items.ended[task_id] = parse_instant(item.get("updated_at"))
             else:
                 items.open[task_id] = read_task(task_id, item)
-                items.ended.discard(task_id)
+                items.ended.pop(task_id, None)
         except BadItem as error:
             items.skipped.append((task_id or "?", str(error), _digest(item)))
     return items

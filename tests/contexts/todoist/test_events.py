@@ -169,6 +169,14 @@ class TestAudit:
         audit = audit_events(FoldedEvents(mirror), answer.mirror, SYNC, START + 5 * HOUR + DELAY_BOUND / 2)
         assert (audit.n_changes, audit.n_missed) == (0, 0)
 
+    @pytest.mark.parametrize(("hours", "n_missed"), [(1, 1), (5, 0)])
+    def test_a_late_completion(self, mirror: Mirror, hours: int, n_missed: int) -> None:
+        """A completion of the last hour, whose event may still come, is not missed, and an earlier one is."""
+        answer = fold(mirror, {"items": [task("1", START + hours * HOUR, checked=True)]})
+        now = START + 5 * HOUR + DELAY_BOUND / 2
+        audit = audit_events(FoldedEvents(mirror), answer.mirror, SYNC, now, answer.ended_at)
+        assert (audit.n_changes, audit.n_missed) == (n_missed, n_missed)
+
     def test_a_wrong_form(self, mirror: Mirror) -> None:
         """A task that differs from its last event is missed: a later event of it was lost."""
         told = fold_events(mirror, {}, SYNC, [item_event("item:updated", "1", START + HOUR, content="New")])
