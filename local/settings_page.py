@@ -19,14 +19,16 @@ PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 _INTRODUCTION = """\
 # Settings
 
-All settings are environment variables. A program reads its settings when it starts, and names every wrong one with
-the values that are allowed. This page is made from the declarations in `contexts/settings.py` and
-`serving/settings.py`: `python -m local.settings_page` writes it again, and a test compares it with them.
+All settings are environment variables. A program reads its settings when it starts, one group after the other, and
+stops at the first group with wrong or missing ones: it names each of them with the values that are allowed. This page
+is made from the declarations in `contexts/settings.py` and `serving/settings.py`: `python -m local.settings_page`
+writes it again, and a test compares it with them.
 
 Inside Airflow, Postgres is the connection `context_store`, and Todoist the HTTP connection `todoist` (without a host
 it is the real API); the variables `DATABASE_URL` and `TODOIST_API_URL` are for the service and the commands. The key
 and the address of the LLM are in the provider's own variables: `OPENAI_API_KEY`, `OPENAI_BASE_URL`,
-`ANTHROPIC_API_KEY`, `OLLAMA_BASE_URL`. A duration is written as hours:minutes:seconds.
+`ANTHROPIC_API_KEY`, `OLLAMA_BASE_URL`. A duration with a default such as `06:00:00` is written as
+hours:minutes:seconds; all others are numbers in the unit that their row names.
 """
 
 _SECTIONS: tuple[tuple[str, str, type[BaseSettings]], ...] = (
