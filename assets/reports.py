@@ -70,7 +70,7 @@ def run_lines(run: StepRun) -> Iterator[str]:
     yield f"{run.started_at:%Y-%m-%d %H:%M:%S}  {run.step}, {state}{users}  ({run.run_id})"
     for work in dict.fromkeys([*run.planned, *run.done, *run.saved]):
         cells = (
-            f"{name} {amounts[work]:,.{digits}f}"
+            f"{name} unknown" if (amount := amounts[work]) is None else f"{name} {amount:,.{digits}f}"
             for name, amounts, digits in (
                 ("planned", run.planned, 0),
                 ("done", run.done, 0),

@@ -108,8 +108,8 @@ def mean_seconds_per_unit(runs: Iterable[StepRun]) -> dict[str, float]:
     seconds, done = dict[str, float](), dict[str, float]()
     for run in runs:
         for work, n_seconds in run.seconds.items() if run.step in GRAPH.steps else ():
-            seconds[work] = seconds.get(work, 0.0) + n_seconds
-            done[work] = done.get(work, 0.0) + run.done.get(work, 0.0)
+            seconds[work] = seconds.get(work, 0.0) + (n_seconds or 0.0)
+            done[work] = done.get(work, 0.0) + (run.done.get(work) or 0.0)
     return {work: n_seconds / done[work] for work, n_seconds in seconds.items() if done[work]}
 
 

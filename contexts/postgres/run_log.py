@@ -12,8 +12,8 @@ from psycopg.types.json import Jsonb
 
 from contexts.postgres.sql import queries, rows
 
-Amounts = Mapping[str, float]
-"""Amounts by kind of work: todoist_calls, texts_embedded, users_clustered ..."""
+Amounts = Mapping[str, float | None]
+"""Amounts by kind of work: todoist_calls, texts_embedded, users_clustered ...; None: unknown."""
 
 _THROUGHPUT_WINDOW = timedelta(days=30)
 

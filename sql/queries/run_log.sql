@@ -68,10 +68,11 @@ SELECT coalesce(max(started_at), '2000-01-01 00:00+00') FROM step_runs WHERE ste
 -- day's tokens per call (or those of the last thirty days). Calls ahead of requests and behind answers count, too.
 INSERT INTO step_runs (run_id, step, started_at, finished_at, n_users, done, saved, seconds)
 SELECT to_char(day, 'YYYY-MM-DD'), 'serving', day AT TIME ZONE 'UTC', :now, n_users,
-       jsonb_build_object('tips', n_tips, 'todoist_calls', n_inline, 'llm_calls', n_calls, 'llm_tokens', n_tokens),
+       jsonb_build_object('tips', n_tips, 'todoist_calls', n_inline, 'llm_calls', coalesce(n_calls, 0),
+                          'llm_tokens', CASE WHEN n_calls IS NULL THEN 0 ELSE n_tokens END),
        jsonb_build_object('todoist_calls', n_stored, 'llm_calls', n_saved,
                           'llm_tokens', round(n_saved * coalesce(n_tokens / nullif(n_calls, 0), usual, 0))),
-       jsonb_build_object('llm_calls', llm_seconds)
+       jsonb_build_object('llm_calls', coalesce(llm_seconds, 0))
 FROM (
     SELECT date_trunc('day', decided_at AT TIME ZONE 'UTC') AS day, count(DISTINCT user_id) AS n_users,
            count(*) AS n_tips, count(*) FILTER (WHERE source = 'inline') AS n_inline,

@@ -227,6 +227,13 @@ def test_a_run_has_a_line_for_each_kind_of_work() -> None:
     ]
 
 
+def test_work_of_an_unknown_amount_is_called_unknown() -> None:
+    """An amount that is null in Postgres, such as tokens that the LLM did not report, is printed as unknown."""
+    run = StepRun("2026-11-23", "serving", NOON, NOON, 1, done={"llm_calls": 2.0, "llm_tokens": None})
+    _, *lines = run_lines(run)
+    assert [line.split() for line in lines] == [["llm", "calls", "done", "2"], ["llm", "tokens", "done", "unknown"]]
+
+
 def test_a_run_that_did_not_finish_says_it() -> None:
     """A run without an end did not finish, and its number of users is unknown."""
     assert next(run_lines(run_of(None, None))) == "2026-11-23 12:00:00  embed, did not finish  (scheduled 1)"

@@ -126,3 +126,15 @@ def test_waits(run_log: RunLog) -> None:
     run_log.record_waits("compute_context", [2], [2], AT - HOUR)  # the clock was set back
     assert run_log.waiting_since("compute_context") == {1: AT, 2: AT - HOUR}
     assert run_log.waiting_since("cluster_tasks") == {}
+
+
+def test_a_day_without_calls_of_the_llm_has_none(run_log: RunLog, connection: psycopg.Connection[Any]) -> None:
+    """A day of requests without a call of the LLM has no calls, tokens and seconds, and none of them is unknown."""
+    connection.execute("INSERT INTO users (user_id, email, timezone) VALUES ('ann', 'ann@example.org', 'UTC')")
+    connection.execute(
+        "INSERT INTO decisions (decision_id, user_id, decided_at) VALUES (gen_random_uuid(), 'ann', %s)", [AT]
+    )
+    run_log.add_request_days(AT + HOUR)
+    [run] = run_log.step_runs_since(AT - timedelta(days=1))
+    assert run.done == {"tips": 1, "todoist_calls": 0, "llm_calls": 0, "llm_tokens": 0}
+    assert run.seconds == {"llm_calls": 0}
