@@ -81,7 +81,7 @@ def _run(stack: ExitStack, scenario: Scenario, folder: Path, *, once: bool) -> i
     if scenario.asks_daily:
         n_played = play_requests(store.connection, scenario.user_ids, utc_now())
         print_line(
-            f"Played {n_played:,} requests and reactions of two weeks; every user asked daily an hour from now"
+            f"Played {n_played:,} requests and reactions: for two weeks each user asked daily, an hour from now"
         )
     runtime = Runtime.connect(settings, CredentialCipher([store.key]), store.connection, scenario.todoist_url)
     airflow = _start_airflow(stack, store, folder)
