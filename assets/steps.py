@@ -304,7 +304,9 @@ class StepRunner:
             )
         if request.only_shards is not None:
             return request
-        return replace(request, observe_shards=request.observe_shards | self._shards_with_removed_users(planner))
+        return replace(
+            request, observe_shards=request.observe_shards | self._shards_with_removed_users(planner, lost)
+        )
 
     def _request(self, planner: Planner, assets: Sequence[Asset], shard: int | None = None) -> Request:
         """Return the request of derived assets: all users, observed where a fetch is newer than the stored row.
@@ -363,12 +365,14 @@ class StepRunner:
             if number in stored and stored[number].get(user) != saved[user]
         )
 
-    def _shards_with_removed_users(self, planner: Planner) -> frozenset[int]:
+    def _shards_with_removed_users(self, planner: Planner, lost: frozenset[int]) -> frozenset[int]:
+        """Return the shards with rows of removed users in a source, or in any asset if a source is lost."""
         stored = {
             user
             for asset in self.graph
-            if asset.is_source
-            for footer in footers_of(planner, asset).values()
+            if asset.is_source or lost
+            for shard, footer in footers_of(planner, asset).items()
+            if asset.is_source or shard in lost
             for user in footer.index.users
         }
         return self._shards_of(stored - self.runtime.accounts.existing(stored))

@@ -214,6 +214,9 @@ def add_accounts(history: PipelineHistory, members: Iterable[str]) -> None:
         ([], {"select": ("task_clusters+",), "force": True}),
     ]
 )
+@example(
+    [([*(("remove", user) for user in USERS), *(("lose_shard", "todoist_tasks", shard) for shard in (0, 1))], {})]
+)
 def test_any_history_ends_as_from_nothing(
     server: str, events: list[tuple[list[tuple[Any, ...]], dict[str, Any]]]
 ) -> None:
