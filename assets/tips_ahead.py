@@ -98,15 +98,15 @@ class TipWriter:
         demand = dict(self._batches.demand(now, shard=shard, n_shards=n_shards)) if self._batches else {}
         if self._new_generator is None:
             return demand
-        has_batches = self._batches is not None and self._batches.submits
-        if self._batches and has_batches:
-            next_run, night = self._batches.horizon(now)
+        submitted = self._batches if self._batches and self._batches.submits else None
+        if submitted:
+            next_run, night = submitted.horizon(now)
             threshold = replace(self._settings, price=BATCH_PRICE).threshold
             if next_run < night:
                 later = self._probable(next_run, night, threshold, shard, n_shards, with_first_sets=True)
-                demand |= self._batches.without_batched(later, now)
+                demand |= submitted.without_batched(later, now)
         threshold = self._settings.threshold
-        return demand | self._probable(now, next_run, threshold, shard, n_shards, with_first_sets=not has_batches)
+        return demand | self._probable(now, next_run, threshold, shard, n_shards, with_first_sets=submitted is None)
 
     def probabilities(self, now: datetime, next_run: datetime) -> Mapping[str, float]:
         """Return the probability of each user's request before the next run."""
@@ -209,7 +209,7 @@ class TipWriter:
 
     def _calls_left(self) -> int:
         """Return the number of calls that today's budget still allows; the last ones may exceed it by their cost."""
-        n_calls, cost_usd = self._left()
+        n_calls, cost_usd = self._left(self._price_of_a_call(self._clock()))
         return n_calls if cost_usd > 0 else 0
 
     def _batch_size(self) -> int:
@@ -217,16 +217,19 @@ class TipWriter:
 
         The cost of a batch is known only at its end, so without a known price only the number of calls is bounded.
         """
-        n_calls, cost_usd = self._left()
         price = self._price_of_a_call(self._clock())
-        return int(max(0, min(n_calls, cost_usd / price))) if price else self._calls_left()
+        n_calls, cost_usd = self._left(price)
+        if cost_usd <= 0:
+            return 0
+        return int(min(n_calls, cost_usd / price)) if price else n_calls
 
-    def _left(self) -> tuple[int, float]:
-        """Return the calls and the US dollars left of today's budget; the dollars are negative if it is exceeded."""
-        now = self._clock()
-        today = datetime.combine(now.astimezone(UTC).date(), time(), UTC)
-        price = self._price_of_a_call(now) or 0.0
-        n_calls, cost_usd = self._sql.spent_ahead(self._connection, since=today, price=price)
+    def _left(self, price: float | None) -> tuple[int, float]:
+        """Return the calls and the US dollars left of today's budget; the dollars are negative if it is exceeded.
+
+        price: of a request in a batch under way, whose cost is not known yet.
+        """
+        today = datetime.combine(self._clock().astimezone(UTC).date(), time(), UTC)
+        n_calls, cost_usd = self._sql.spent_ahead(self._connection, since=today, price=price or 0.0)
         return max(0, self._settings.max_calls - n_calls), self._settings.max_cost_usd - cost_usd
 
     def _price_of_a_call(self, now: datetime) -> float | None:

@@ -9,7 +9,7 @@ from datetime import datetime
 import asyncpg
 
 from contexts.postgres.sql import queries
-from contexts.todoist.event_store import watch_values
+from contexts.todoist.event_store import CHANNEL_LOST, watch_values
 from serving.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class ChannelWatch:
         now, metrics = self._clock(), self._metrics
         watched = await _SQL.watch_channel(self._pool, **watch_values(now, sees_endpoint=True))
         if watched["has_ended"]:
-            log.warning("events of Todoist are trusted no longer: the channel is silent, or its endpoint was away")
+            log.warning(CHANNEL_LOST)
         channel = await _SQL.read_channel(self._pool)
         metrics.events_trusted.set(channel["is_trusted"])
         metrics.events_miss_rate_bound.set(channel["miss_rate_bound"])

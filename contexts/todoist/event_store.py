@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 
 _SQL = queries("event_trust")
 
+CHANNEL_LOST = "events of Todoist are trusted no longer: the channel is silent, or its endpoint was away"
+"""The message in the log if a watch ends the trust in events."""
+
 _AUDIT_PERIOD = timedelta(days=90)
 """Audits are kept for this long."""
 
@@ -145,7 +148,7 @@ class EventStore:
         """Return whether the channel is alive, and end the trust in it if not. sees_endpoint: see `watch_channel`."""
         is_alive, _, has_ended = _SQL.watch_channel(self.connection, **watch_values(now, sees_endpoint=sees_endpoint))
         if has_ended:
-            log.warning("events of Todoist are trusted no longer: the channel is silent, or its endpoint was away")
+            log.warning(CHANNEL_LOST)
         return bool(is_alive)
 
     def judge(self, now: datetime) -> Channel:
