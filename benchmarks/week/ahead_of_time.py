@@ -23,7 +23,13 @@ from benchmarks.week.coverage import CalibrationBin, Coverage, Forecast, calibra
 from benchmarks.week.measurements import TimedAnswer, WeekResult
 from benchmarks.week.reactions import draw_reaction
 from benchmarks.week.rules import DEFAULT_RULE, Rule
-from benchmarks.week.stand_ins import LLM_SECONDS, TodoistControl, running_todoist_stand_in
+from benchmarks.week.service import set_llm_url
+from benchmarks.week.stand_ins import (
+    LLM_SECONDS,
+    TodoistControl,
+    running_batch_llm_stand_in,
+    running_todoist_stand_in,
+)
 from benchmarks.week.system import ScheduledRun, System, running_system
 from benchmarks.week.timeline import SimulatedClock, Timeline, WaitingUsers
 from benchmarks.week.workload import MONDAY, WARM_UP, TipRequest, Workload
@@ -177,6 +183,8 @@ async def simulate_ahead_of_time(
     clock = SimulatedClock(MONDAY - WARM_UP)
     async with AsyncExitStack() as stack:
         todoist = stack.enter_context(running_todoist_stand_in(workload.users))
+        if rule.has_batches:
+            set_llm_url(stack.enter_context(running_batch_llm_stand_in(clock, seed=workload.seed)))
         system = await stack.enter_async_context(running_system(workload, todoist.url, clock, folder, rule))
         group = await stack.enter_async_context(asyncio.TaskGroup())
         waiting_users = WaitingUsers(group, max_users=MAX_WAITING_USERS, max_wait=MAX_WAIT, head_start_s=HEAD_START_S)

@@ -9,8 +9,13 @@ from itertools import pairwise
 from typing import Any
 
 import psycopg
+from genai_prices import Usage, calc_price
 
+from assets.batches import BATCH_PRICE
 from benchmarks.week.workload import MONDAY
+
+PRICED_MODEL = "gpt-5-mini"
+"""The model at whose list price calls are valued; the stand-in counts tokens as that model roughly would."""
 
 _REQUESTS = """
     SELECT d.user_id, d.decided_at,
@@ -24,8 +29,12 @@ _REQUESTS = """
 """
 
 _CALLS = """
-    SELECT coalesce(place, 'request'), count(*), coalesce(sum(input_tokens + output_tokens), 0)
-    FROM llm_calls WHERE called_at >= %s GROUP BY 1
+    SELECT CASE WHEN EXISTS (
+               SELECT FROM llm_batch_requests r JOIN llm_batches b USING (batch_id)
+               WHERE r.user_id = c.user_id AND b.submitted_at = c.called_at
+           ) THEN 'batch' ELSE coalesce(place, 'request') END,
+           count(*), coalesce(sum(input_tokens), 0), coalesce(sum(cached_tokens), 0), coalesce(sum(output_tokens), 0)
+    FROM llm_calls c WHERE called_at >= %s GROUP BY 1
 """
 
 _SETS = """
@@ -46,8 +55,9 @@ class Coverage:
 
     covered: the share of requests with at least two valid tips of the LLM, of users who were there before the week;
     covered_joiners: of those who joined. first_by_llm: the share of the LLM's tips among each joiner's first three.
-    calls: of the LLM by place: in the request, behind an answer, ahead. n_tokens: of all calls. n_sets: sets that the
-    LLM wrote; n_never_shown: those of which no tip was shown.
+    calls: of the LLM by place: in the request, behind an answer, ahead, in a batch. n_tokens: of all calls.
+    cost_usd: at the list price of PRICED_MODEL, requests in batches at half of it. n_sets: sets that the LLM wrote;
+    n_never_shown: those of which no tip was shown.
     """
 
     covered: float
@@ -55,6 +65,7 @@ class Coverage:
     first_by_llm: float
     calls: Mapping[str, int]
     n_tokens: int
+    cost_usd: float
     n_sets: int
     n_never_shown: int
 
@@ -77,11 +88,17 @@ def measure_coverage(connection: psycopg.Connection[Any], joiners: Collection[st
         covered=_share([n >= _MIN_TIPS for user, _, n, _ in requests if user not in joiners]),
         covered_joiners=_share([n >= _MIN_TIPS for user, _, n, _ in requests if user in joiners]),
         first_by_llm=_share([is_by_llm for tips in first.values() for is_by_llm in tips[:_FIRST_TIPS]]),
-        calls={place: n for place, n, _ in calls},
-        n_tokens=int(sum(n for _, _, n in calls)),
+        calls={place: n for place, n, *_ in calls},
+        n_tokens=int(sum(n_input + n_output for _, _, n_input, _, n_output in calls)),
+        cost_usd=sum(_cost_usd(place, *map(int, n_tokens)) for place, _, *n_tokens in calls),
         n_sets=n_sets,
         n_never_shown=n_never_shown,
     )
+
+
+def _cost_usd(place: str, n_input: int, n_cached: int, n_output: int) -> float:
+    usage = Usage(input_tokens=n_input, cache_read_tokens=n_cached, output_tokens=n_output)
+    return float(calc_price(usage, PRICED_MODEL).total_price) * (BATCH_PRICE if place == "batch" else 1.0)
 
 
 @dataclass(frozen=True)

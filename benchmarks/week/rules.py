@@ -15,16 +15,17 @@ class Rule:
     """One rule.
 
     wait_s: seconds that a request waits for the LLM. ahead: None: nothing is written ahead.
-    is_for_everybody: a set is written for each user, however improbable a request is. events: how far events of
-    webhooks are believed. past_miss_rate: of two weeks of audits before the simulation; None: there are none.
-    audit_days: days over which the last audits before the simulation are spread. has_llm: without it candidates are
-    made by rules.
+    is_for_everybody: a set is written for each user, however improbable a request is. has_batches: requests to the
+    LLM that can wait go into batches. events: how far events of webhooks are believed. past_miss_rate: of two weeks
+    of audits before the simulation; None: there are none. audit_days: days over which the last audits before the
+    simulation are spread. has_llm: without it candidates are made by rules.
     """
 
     name: str
     wait_s: float = 0.0
     ahead: AheadSettings | None = None
     is_for_everybody: bool = False
+    has_batches: bool = False
     events: EventsMode = "off"
     past_miss_rate: float | None = None
     audit_days: int = 1
@@ -38,10 +39,11 @@ DEFAULT_RULE = Rule("now", ahead=_AHEAD)
 RULES = (
     Rule("LLM_WAIT=6", wait_s=6.0),
     DEFAULT_RULE,
+    Rule("batch", ahead=_AHEAD, has_batches=True),
     Rule("nobody ahead"),
     Rule("everybody", ahead=_AHEAD, is_for_everybody=True),
 )
-"""The rules to compare: waiting, as before tips were written ahead; the default; and the two trivial ones."""
+"""The rules to compare: waiting, as before tips were ahead; the default; batches; and the two trivial ones."""
 
 LOST = 0.01
 """The share of events that do not arrive."""

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.week.ahead_of_time import RuleResult
+from benchmarks.week.coverage import PRICED_MODEL
 from benchmarks.week.measurements import percentiles, to_json
 
 
@@ -57,7 +58,8 @@ def _rows(results: Sequence[RuleResult]) -> Iterator[tuple[str, list[str]]]:
     yield "  by users who joined", [f"{each.covered_joiners:.1%}" for each in coverage]
     yield "  LLM's share of their first tips", [f"{each.first_by_llm:.1%}" for each in coverage]
     yield "LLM calls", [f"{each.n_calls:,}" for each in coverage]
-    for place in ("request", "behind", "ahead"):
+    for place in ("request", "behind", "ahead", "batch"):
         yield f"  {place}", [f"{each.calls.get(place, 0):,}" for each in coverage]
     yield "sets never shown", [f"{each.n_never_shown:,} of {each.n_sets:,}" for each in coverage]
     yield "tokens", [f"{each.n_tokens:,}" for each in coverage]
+    yield f"US dollars as {PRICED_MODEL}", [f"{each.cost_usd:.3f}" for each in coverage]

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from math import log
+from random import Random
 from typing import Any, cast
 
 import httpx
@@ -13,6 +15,8 @@ import httpx
 from benchmarks.subprocesses import module_process
 from benchmarks.todoist import TodoistProcess, todoist_process
 from benchmarks.week.changes import Change
+from benchmarks.week.timeline import SimulatedClock
+from local.llm import LocalLLM, running_llm
 from local.samples import SampleUser
 from local.todoist.webhooks import RegisteredApp
 
@@ -21,6 +25,12 @@ TODOIST_SECONDS = (0.15, 0.4)
 
 LLM_SECONDS = 1.0
 """Delay of the LLM's answers in seconds."""
+
+BATCH_MEDIAN_S = 2 * 3600.0
+"""Median delay of a batch's results in seconds of the simulated week."""
+
+BATCH_SIGMA = log(6) / 1.645
+"""Standard deviation of the logarithm of these delays: 5 % take over 12 hours, and so 1 % over a day: they expire."""
 
 _NO_LIMIT = 10**9
 """Disables the rate limits, because the simulated week lasts only minutes on the clock of the process."""
@@ -96,3 +106,12 @@ def running_llm_stand_in() -> Iterator[str]:
     """Run the local LLM and yield its base URL, with /v1."""
     with module_process("local.llm", "--seconds", str(LLM_SECONDS)) as process:
         yield process.read_line()
+
+
+@contextmanager
+def running_batch_llm_stand_in(clock: SimulatedClock, *, seed: int) -> Iterator[str]:
+    """Run the local LLM in this process; its batches take hours of the simulated week. Yield its base URL."""
+    llm, random = LocalLLM(seconds=LLM_SECONDS, clock=clock.now), Random(f"{seed}/batches")
+    llm.batches.draw_seconds = lambda: random.lognormvariate(log(BATCH_MEDIAN_S), BATCH_SIGMA)
+    with running_llm(llm) as url:
+        yield f"{url}/v1"

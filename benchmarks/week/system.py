@@ -17,6 +17,7 @@ import httpx
 import psycopg
 from prometheus_client.parser import text_string_to_metric_families
 
+from assets.batches import TipBatches
 from assets.definitions.todoist_tasks import todoist_tasks
 from assets.engine.asset import Users
 from assets.tips_ahead import AheadSettings, TipWriter
@@ -46,11 +47,13 @@ from serving.__main__ import POLICY
 from serving.learn import Learner
 from serving.metrics import Metrics
 from serving.settings import ServingSettings
+from tips.batches import CandidateBatches
 from tips.generator import LLMGenerator
 
 _N_SHARDS = 4
 _FETCH_CONCURRENCY = 32
 _LLM_TIMEOUT_S = 30.0
+_BATCH_MODEL = "openai:local"
 
 _MAX_PREPARATION_S = 15
 """Seconds within which the service assembles the context of a new user and writes the first tips."""
@@ -100,6 +103,7 @@ class System:
         scope = FetchScope.NIGHTLY if is_first else FetchScope.LIKELY
         run, next_run_at = self.pipeline.run, self.settings.next_run(at)
         costs = await asyncio.to_thread(run, at, _print_nothing, scope=scope, next_run_at=next_run_at)
+        await asyncio.to_thread(self.writer.finish_batches)
         counts = {name: n for cost in costs for name, n in cost.counts.items()}
         return ScheduledRun(at, scope, counts)
 
@@ -178,7 +182,14 @@ async def running_system(
         todoist = Todoist(todoist_url, concurrency=_FETCH_CONCURRENCY)
         new_generator = partial(LLMGenerator, LLM_MODEL, timeout_s=_LLM_TIMEOUT_S) if rule.ahead else None
         new_writer = _WriterForEverybody if rule.is_for_everybody else TipWriter
-        writer = new_writer(connection, rule.ahead or AheadSettings(), new_generator, clock=clock.now, new_id=uuid4)
+        writer = new_writer(
+            connection,
+            rule.ahead or AheadSettings(),
+            new_generator,
+            clock=clock.now,
+            new_id=uuid4,
+            batches=_batches(connection, clock) if rule.has_batches else None,
+        )
         events = EventStore(connection, rule.events, clock=clock.now)
         pipeline = Pipeline(connection, todoist, WordEmbedder(), folder / "data", _N_SHARDS, key, writer, events)
         _add_users(workload, connection, pipeline)
@@ -196,6 +207,17 @@ async def running_system(
                     serving_settings=service_settings(connections),
                     service_url=service_url,
                 )
+
+
+def _batches(connection: psycopg.Connection[Any], clock: SimulatedClock) -> TipBatches:
+    return TipBatches(
+        connection,
+        CandidateBatches,
+        read_settings(Settings),
+        model=_BATCH_MODEL,
+        clock=clock.now,
+        new_id=uuid4,
+    )
 
 
 class _WriterForEverybody(TipWriter):

@@ -60,18 +60,21 @@ class LocalBatches:
     """Files and batches; all methods are thread-safe.
 
     fault, seconds: may be set while it is served. seconds: by the injected clock, from the creation of a batch to its
-    results. files, batches: all that exist, by id.
+    results. draw_seconds: draws them for each new batch instead. A batch that needs more than a day expires, with
+    every second request answered. files, batches: all that exist, by id.
     """
 
     def __init__(self, respond: Callable[[bytes], Reply], clock: Callable[[], datetime]) -> None:
         """respond: answers one request of a batch."""
         self.fault = BatchFault.NONE
         self.seconds = 0.0
+        self.draw_seconds: Callable[[], float] | None = None
         self.files: dict[str, LocalFile] = {}
         self.batches: dict[str, dict[str, Any]] = {}
         self._respond = respond
         self._clock = clock
         self._n_ids = 0
+        self._drawn_seconds: dict[str, float] = {}
         self._lock = RLock()
 
     def add_file(self, filename: str, purpose: str, content: bytes) -> Reply:
@@ -171,17 +174,22 @@ class LocalBatches:
             "metadata": body.get("metadata"),
         }
         self.batches[batch["id"]] = batch
+        if self.draw_seconds is not None:
+            self._drawn_seconds[batch["id"]] = self.draw_seconds()
         return batch
 
     def _current(self, batch_id: str) -> dict[str, Any]:
         """The batch as of now."""
         batch, age_s = self.batches[batch_id], self._now() - self.batches[batch_id]["created_at"]
+        seconds = self._drawn_seconds.get(batch_id, self.seconds)
         if batch["status"] == "cancelling":
             batch["status"] = "cancelled"
-        elif batch["status"] == "in_progress" and self.fault is BatchFault.EXPIRING:
+        elif batch["status"] == "in_progress" and (
+            self.fault is BatchFault.EXPIRING or seconds > _WINDOW.total_seconds()
+        ):
             if self._now() >= batch["expires_at"]:
                 self._end(batch, "expired")
-        elif batch["status"] == "in_progress" and age_s >= self.seconds:
+        elif batch["status"] == "in_progress" and age_s >= seconds:
             self._end(batch, "completed")
         return batch
 

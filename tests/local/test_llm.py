@@ -581,6 +581,18 @@ class TestBatches:
         assert self.ids(api, batch.error_file_id) == ["r1", "r3"]
 
 
+    def test_drawn_times(self, batching: tuple[LocalLLM, OpenAI, list[datetime]]) -> None:
+        """Each batch can have a time of its own; one that needs more than a day expires, half answered."""
+        llm, api, times = batching
+        llm.batches.draw_seconds = iter([3600.0, 100_000.0]).__next__
+        quick, late = self.submit(api), self.submit(api)
+        times.append(NOW + timedelta(hours=2))
+        assert [api.batches.retrieve(batch.id).status for batch in (quick, late)] == ["completed", "in_progress"]
+        times.append(NOW + timedelta(days=1))
+        batch = api.batches.retrieve(late.id)
+        assert (batch.status, self.ids(api, batch.output_file_id)) == ("expired", ["r0", "r2"])
+
+
 def test_separate_process() -> None:
     """`python -m local.llm` prints the base URL of clients, answers slowly, and ends when stdin is closed."""
     with subprocess.Popen(
