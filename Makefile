@@ -18,7 +18,7 @@ export XDG_RUNTIME_DIR ?= $(CURDIR)/.local/runtime
 export Q
 
 help:
-	@echo "make run       run three nights in a real Airflow on this machine, then request tips; ONCE=1 exits at the end"
+	@echo "make run       run nights in a real Airflow on this machine, then request tips; ONCE=1 exits, FRESH=1 begins again"
 	@echo "make test      run linters, type checks, layer checks and all tests"
 	@echo "make sql       open DuckDB on the results of a run; Q='FROM analysis.overdue' runs one query and exits, FORMAT=csv or json"
 	@echo "make notebook  open the notebook with the main charts in a browser"
