@@ -76,13 +76,13 @@ def _task_table(context: UserContext) -> Table:
 
 
 def _note_on_rows(context: UserContext) -> str:
-    """Why the table has fewer rows than the context shows tasks; empty if it has not."""
+    """A line with the shown tasks that have no row in the table; empty if there are none."""
     listed = [task for tasks in context.tasks.values() for task in tasks[:_TASKS_PER_BUCKET]]
     n_duplicates = sum(len(task.also) for task in listed)
-    n_left_out = context.counts.shown - len(listed) - n_duplicates
-    parts = [f"{n_left_out} further ones of its buckets are left out here"] if n_left_out else []
-    parts += [f"{counted(n_duplicates, 'duplicate')} of them share a row with another task"] if n_duplicates else []
-    return f"The context shows {counted(context.counts.shown, 'task')}; {', '.join(parts)}" if parts else ""
+    n_others = context.counts.shown - len(listed) - n_duplicates
+    parts = [f"{counted(n_duplicates, 'duplicate')} of listed tasks"] if n_duplicates else []
+    parts += [f"{counted(n_others, 'further task')}"] if n_others else []
+    return f"Shown, but not in this table: {', '.join(parts)}" if parts else ""
 
 
 def _date(task: TaskView) -> str:
