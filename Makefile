@@ -16,12 +16,13 @@ export XDG_RUNTIME_DIR ?= $(CURDIR)/.local/runtime
 .PHONY: help run test setup bench faults lint lock migrate sql notebook services env clean
 
 export Q
+export HTML
 
 help:
-	@echo "make run       run three nights in a real Airflow on this machine, then request tips; ONCE=1 exits at the end"
+	@echo "make run       run nights in a real Airflow on this machine, then request tips; ONCE=1 exits, FRESH=1 begins again"
 	@echo "make test      run linters, type checks, layer checks and all tests"
 	@echo "make sql       open DuckDB on the results of a run; Q='FROM analysis.overdue' runs one query and exits, FORMAT=csv or json"
-	@echo "make notebook  open the notebook with the main charts in a browser"
+	@echo "make notebook  open the notebook with the main charts in a browser; HTML=FILE writes them into one file"
 	@echo "make bench     measure CPU and memory of every step for 1,000 users (USERS=n), of the store and of tip requests"
 	@echo "make faults    break the pipeline and the service in some 130 ways, and print which promises held; ROWS=pattern, SEED=n"
 	@echo "make lock      update requirements.lock from requirements.txt (needs uv)"
@@ -74,7 +75,7 @@ sql: setup
 	@mkdir -p "$$TMPDIR"; $(LOCAL); exec $(BIN)/python -m assets sql $(if $(FORMAT),--format $(FORMAT)) $(if $(Q),"$$Q")
 
 notebook: setup
-	@mkdir -p "$$TMPDIR"; $(LOCAL); exec $(BIN)/marimo edit sql/notebook.py
+	@mkdir -p "$$TMPDIR"; $(LOCAL); exec $(BIN)/$(if $(HTML),python sql/export_notebook.py "$$HTML",marimo edit sql/notebook.py)
 
 migrate: setup
 	@$(BIN)/python -m contexts migrate

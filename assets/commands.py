@@ -50,7 +50,7 @@ from contexts.postgres.migrate import MigrationsMissing, check_migrated
 from contexts.postgres.run_log import AssetRun, RunLog
 from contexts.postgres.sql import connect
 from contexts.progress import ProgressLogger
-from contexts.settings import DatabaseSettings, Settings, SettingsError, read_settings
+from contexts.settings import DatabaseSettings, Settings, SettingsError, check_settings, read_settings
 from contexts.text import counted
 from contexts.themes.cluster import Calibration
 from contexts.themes.model_loading import EmbeddingError
@@ -328,6 +328,7 @@ def answer_sql(statements: str | None, days: int, form: Format | None = None) ->
 
 def move_rows(n_shards: int) -> Iterator[str]:
     """Move the rows of all assets and of the history to another number of shards."""
+    check_settings(Settings, DatabaseSettings)
     settings, url = read_settings(Settings), read_settings(DatabaseSettings).database_url
     with connect(url) as connection, locked(connection, LAYOUT_LOCK):
         check_migrated(connection)

@@ -20,7 +20,8 @@ class AssetEstimate:
     n_shards, n_users: to run; the totals include up-to-date ones. n_units: units of work, None while unknown or if
     the asset declares none. is_upper_bound: all numbers are upper bounds; units_are_upper_bound: n_units is one.
     n_likely: the probable number of units. seconds: the probable duration, or an upper bound of it. Both are None
-    without past runs. cost_usd: the price of n_units, None if the work has none or it is unknown.
+    without comparable past runs. cost_usd: the price of n_units, None if the work has none or it is unknown.
+    has_run: whether the work was done before.
     """
 
     asset: str
@@ -38,6 +39,7 @@ class AssetEstimate:
     seconds: float | None
     seconds_are_upper_bound: bool = False
     cost_usd: float | None = None
+    has_run: bool = False
 
     @property
     def n_units_saved(self) -> int:
@@ -99,6 +101,7 @@ def _estimate(asset: Asset, plan: Plan, planner: Planner, throughput: Throughput
         n_likely=_n_likely(throughput, n_units, n_certain, n_observed),
         seconds=(longest if seconds is None else seconds) if entries else 0.0,
         seconds_are_upper_bound=bool(entries) and seconds is None and longest is not None,
+        has_run=throughput is not None,
     )
 
 

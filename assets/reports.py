@@ -130,7 +130,7 @@ def _saved_cell(estimate: AssetEstimate) -> str:
 
 def _seconds_cell(estimate: AssetEstimate) -> str:
     if estimate.seconds is None:
-        return _NO_EXPERIENCE if estimate.work else ""
+        return "" if estimate.work is None else "not known yet" if estimate.has_run else _NO_EXPERIENCE
     return f"{'at most ' if estimate.seconds_are_upper_bound else ''}~{estimate.seconds:,.1f}"
 
 

@@ -25,7 +25,7 @@ from contexts.postgres.locks import locked
 from contexts.postgres.migrate import check_migrated
 from contexts.postgres.run_log import RunLog
 from contexts.postgres.sql import connect
-from contexts.settings import CredentialSettings, DatabaseSettings, Settings, read_settings
+from contexts.settings import CredentialSettings, DatabaseSettings, Settings, check_settings, read_settings
 from contexts.themes.calibrations import Calibrations
 from contexts.themes.cluster import Calibration, Clusterer
 from contexts.themes.embed import Embedder
@@ -218,6 +218,7 @@ def runtime_from_environment() -> Iterator[Runtime]:
 
     Raises SettingsError, CredentialsError, and MigrationsMissing if the database is not migrated.
     """
+    check_settings(Settings, DatabaseSettings, CredentialSettings)
     settings, cipher = read_settings(Settings), CredentialCipher(read_settings(CredentialSettings).keys)
     with connect(read_settings(DatabaseSettings).database_url) as connection:
         check_migrated(connection)

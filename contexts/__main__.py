@@ -18,7 +18,14 @@ from contexts import cli
 from contexts.postgres.errors import describe_error
 from contexts.postgres.migrate import MigrationsMissing, TablesLocked, check_migrated, migrate
 from contexts.postgres.sql import connect
-from contexts.settings import CredentialSettings, DatabaseSettings, SettingsError, misspelt_names, read_settings
+from contexts.settings import (
+    CredentialSettings,
+    DatabaseSettings,
+    SettingsError,
+    check_settings,
+    misspelt_names,
+    read_settings,
+)
 from contexts.text import counted
 from contexts.todoist.accounts import Accounts, batch_notice
 from contexts.todoist.credentials import CredentialCipher, Credentials, CredentialsError, new_key
@@ -132,6 +139,7 @@ def print_new_key() -> None:
 
 @contextmanager
 def _open_accounts() -> Iterator[Accounts]:
+    check_settings(DatabaseSettings, CredentialSettings)
     cipher = CredentialCipher(read_settings(CredentialSettings).keys)
     with connect(read_settings(DatabaseSettings).database_url) as connection:
         check_migrated(connection)

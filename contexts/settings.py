@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from croniter import croniter
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import ByteSize, Field, Json, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MAX_SHARDS = 1024
@@ -21,6 +21,9 @@ MAX_SHARDS = 1024
 
 MAX_DAYS = 3650
 """The greatest number of days of a setting: ten years."""
+
+LOCAL_RUN = "LOCAL_RUN"
+"""The variable of a shell that has read the environment of `make run`."""
 
 TODOIST_API_URL = "https://api.todoist.com"
 NOMIC = "nomic-ai/nomic-embed-text-v1.5"
@@ -160,12 +163,11 @@ class Settings(SharedSettings):
     night_deadline_minutes: int = Field(60, ge=1, description="A step that runs longer raises an alert.")
     alert_notifier: str | None = Field(
         None,
-        pattern=r"^[A-Za-z_][\w.]*\.\w+$",
         description="Class of an Airflow notifier for runs that fail or are late, such as"
         " airflow.providers.smtp.notifications.smtp.SmtpNotifier.",
     )
-    alert_arguments: Json[dict[str, Any]] = Field(
-        "{}",  # type: ignore[arg-type]  # read as JSON, as the values of variables are
+    alert_arguments: str = Field(
+        "{}",
         description='Arguments of the notifier as JSON, with {message} for what happened, such as {"to":'
         ' "data@example.org", "subject": "{message}", "html_content": "{message}"}.',
     )
@@ -312,6 +314,18 @@ def read_settings(kind: type[_SettingsT], **values: Any) -> _SettingsT:
     except ValidationError as error:
         sentences = [_sentence(kind, each["loc"], each["msg"]) for each in error.errors()]
         raise SettingsError("\n".join(sentences)) from None
+
+
+def check_settings(*kinds: type[BaseSettings]) -> None:
+    """Raise SettingsError with a sentence for every invalid setting of several classes."""
+    sentences: list[str] = []
+    for kind in kinds:
+        try:
+            read_settings(kind)
+        except SettingsError as error:
+            sentences += str(error).splitlines()
+    if sentences:
+        raise SettingsError("\n".join(dict.fromkeys(sentences)))
 
 
 def _sentence(kind: type[BaseSettings], location: tuple[int | str, ...], message: str) -> str:

@@ -1,4 +1,7 @@
-"""`make run`: run Postgres, Todoist and Airflow on this machine, simulate a few nights, and ask for tips."""
+"""`make run`: run Postgres, Todoist and Airflow on this machine, simulate nights, and ask for tips.
+
+A run continues the last one in its folder, with its data; FRESH=1 begins again.
+"""
 
 from __future__ import annotations
 
@@ -22,16 +25,17 @@ from contexts.todoist.credentials import CredentialCipher
 from local import context_view, services, tip_requests
 from local.airflow import running_airflow
 from local.airflow_api import Airflow, AirflowError
+from local.airflow_database import airflow_database
 from local.clock import utc_now
-from local.context_store import ContextStoreInUse, LocalContextStore, running_context_store
+from local.context_store import LocalContextStore, running_context_store
 from local.environment_file import EnvironmentFile, forget_last_run
-from local.nights import NightFigures, print_nights, run_night, save_nights
+from local.local_run import FolderInUse, LocalRun, is_set, local_run
+from local.nights import NightFigures, print_nights, run_night, save_nights, saved_nights
 from local.paths import PROGRAMS, ROOT, display_path
 from local.played_past import play_past
-from local.played_requests import play_requests
-from local.postgres import create_database
+from local.played_requests import has_played_requests, play_requests
 from local.preflight import check_environment
-from local.scenario import Scenario, ScenarioError, scenario_from_environment
+from local.scenario import Scenario, ScenarioError
 from local.service import ServiceError, running_service
 from local.webhook_demo import WebhookDemo
 
@@ -49,52 +53,77 @@ def main() -> int:
     )
     folder = parser.parse_args().folder.resolve()
     services.handle_signals()
-    once = os.environ.get("ONCE", "") not in ("", "0")
+    once = is_set(os.environ, "ONCE")
     try:
         with ExitStack() as stack:
             forget_last_run(folder / "environment", os.environ)
             check_environment(folder)
-            scenario = stack.enter_context(scenario_from_environment(os.environ))
+            run = stack.enter_context(local_run(folder, os.environ))
+            nights = _earlier_nights(run)
+            scenario = stack.enter_context(services.scenario_of(run, os.environ))
             try:
-                return _run(stack, scenario, folder, once=once)
+                return _run(stack, scenario, run, nights, once=once)
             except KeyboardInterrupt:
                 print_line("Stopping; Airflow takes up to a minute")
                 raise
     except KeyboardInterrupt:
         print_line("stopped")
         return 130
-    except (ScenarioError, SettingsError, AirflowError, ServiceError, ContextStoreInUse) as error:
+    except (ScenarioError, SettingsError, AirflowError, ServiceError, FolderInUse) as error:
         console.print(f"[red]{escape(str(error))}[/red]", soft_wrap=True)
         return 1
 
 
-def _run(stack: ExitStack, scenario: Scenario, folder: Path, *, once: bool) -> int:
-    store = stack.enter_context(running_context_store(scenario, folder, print_line))
+def _earlier_nights(run: LocalRun) -> list[NightFigures]:
+    """Say what becomes of the last run, and return the nights of the run that is continued."""
+    path = run.folder / "nights.json"
+    try:
+        nights = saved_nights(path)
+    except ValueError as error:
+        raise ScenarioError(
+            f"{display_path(path)} is of a different version ({error}), so the last run cannot be continued."
+            " FRESH=1 begins again."
+        ) from None
+    if run.is_continued:
+        began = f"{run.state.began_at:%Y-%m-%d %H:%M} UTC"
+        print_line(
+            f"Continuing the run of {began} ({run.state.users}) with night {len(nights) + 1}; FRESH=1 begins again"
+        )
+    else:
+        print_line(f"A new run ({run.state.users}) in {display_path(run.folder)}, without data of earlier ones")
+    return nights
+
+
+def _run(stack: ExitStack, scenario: Scenario, run: LocalRun, nights: list[NightFigures], *, once: bool) -> int:
+    folder = run.folder
+    store = stack.enter_context(running_context_store(scenario, run, print_line))
     llm_variables, sentence = stack.enter_context(tip_requests.llm_environment(os.environ))
-    variables = {**services.run_settings(scenario, folder), **llm_variables}
+    variables = {**services.settings_of(run, scenario), **llm_variables}
     os.environ.update(variables)
     settings = read_settings(Settings)
     file = EnvironmentFile(folder / "environment", PROGRAMS)
     file.add({**variables, **store.environment})
     print_line(f"Embedding model: {settings.embedding_model} on {settings.embedding_device}")
     print_line(sentence)
-    if scenario.asks_daily:
+    if scenario.asks_daily and not has_played_requests(store.connection):
         n_played = play_requests(store.connection, scenario.user_ids, utc_now())
         print_line(
             f"Played {n_played:,} requests and reactions: for two weeks each user asked daily, an hour from now"
         )
     runtime = Runtime.connect(settings, CredentialCipher([store.key]), store.connection, scenario.todoist_url)
-    airflow = _start_airflow(stack, store, folder)
+    airflow = _start_airflow(stack, store, run)
     file.add({**airflow.variables, "AIRFLOW_URL": airflow.url})
-    nights = _run_nights(airflow, runtime, store, folder)
+    n_earlier = len(nights)
+    _run_nights(airflow, runtime, store, run, nights)
     print_nights(nights, console)
     user_id = context_view.print_stored_context(store.connection, console)
     if user_id is None:
         print_line("context_store is empty: no user could be fetched")
     else:
         context_view.print_changes(runtime.history, console)
-        if scenario.asks_daily:
-            play_past(runtime, store.connection, scenario.user_ids, utc_now())
+        if scenario.asks_daily and not run.state.has_past:
+            run.save(has_past=True)  # if the process is killed meanwhile, no past is played twice
+            play_past(runtime, store.connection, scenario.user_ids, run.state.began_at)
             print_line(
                 "Played two weeks of nights, contexts and calls of the LLM for analysts (make sql, make notebook)"
             )
@@ -105,38 +134,50 @@ def _run(stack: ExitStack, scenario: Scenario, folder: Path, *, once: bool) -> i
         print_line(f"Airflow keeps running at {airflow.url} (every visitor is admin, on this machine only).")
         print_line("Press Ctrl-C to stop.")
         threading.Event().wait()
-    failed = [str(number) for number, night in enumerate(nights, 1) if not night.succeeded]
+    failed = [str(number) for number, night in enumerate(nights, 1) if number > n_earlier and not night.succeeded]
     if failed:
         print_line(f"DAG runs failed in night {', '.join(failed)}; see {airflow.url} or the logs")
     print_line("Stopping the service, Airflow and Postgres")
     return 1 if failed else 0
 
 
-def _start_airflow(stack: ExitStack, store: LocalContextStore, folder: Path) -> Airflow:
-    metadata_url = create_database(store.server_url, "airflow", replace=True)
+def _start_airflow(stack: ExitStack, store: LocalContextStore, run: LocalRun) -> Airflow:
     environment = {
         **store.airflow_environment,
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": metadata_url.replace("postgresql://", "postgresql+psycopg2://", 1),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": airflow_database(store.server_url, is_continued=run.is_continued),
     }
     print_line("Starting Airflow (api-server, scheduler, dag-processor, triggerer): takes 30 s to 2 min")
-    airflow = stack.enter_context(running_airflow(folder / "airflow", environment, tuple(GRAPH.steps), print_line))
+    airflow = stack.enter_context(
+        running_airflow(run.folder / "airflow", environment, tuple(GRAPH.steps), print_line)
+    )
     print_line(f"  UI: {airflow.url}   log: {display_path(airflow.log_file)}")
     return airflow
 
 
-def _run_nights(airflow: Airflow, runtime: Runtime, store: LocalContextStore, folder: Path) -> list[NightFigures]:
-    """Run all nights of the scenario, and save the figures after each."""
-    scenario, nights = store.scenario, list[NightFigures]()
-    for number in range(1, scenario.n_nights + 1):
-        changes = f": {scenario.change(number)}" if number > 1 else ""
-        print_line(f"Night {number} of {scenario.n_nights}{changes}")
+def _run_nights(
+    airflow: Airflow, runtime: Runtime, store: LocalContextStore, run: LocalRun, nights: list[NightFigures]
+) -> None:
+    """Run the nights of the scenario that are left, or one more; add their figures to `nights` and save them."""
+    last = max(store.scenario.n_nights, len(nights) + 1)
+    for number in range(len(nights) + 1, last + 1):
+        print_line(f"Night {number} of {last}{_changes_before(number, store.scenario, run)}")
         print_line("  The plan before the fetch (python -m assets plan):")
         runner = StepRunner(GRAPH, runtime, runtime.load_resources(), utc_now())
         for line in estimate_table(runner.estimate(*runner.forecast(), GRAPH)):
             print_line(f"    {line}")
         nights.append(run_night(airflow, RunLog(store.connection), utc_now(), print_line))
-        save_nights(nights, folder / "nights.json")
-    return nights
+        save_nights(nights, run.folder / "nights.json")
+
+
+def _changes_before(number: int, scenario: Scenario, run: LocalRun) -> str:
+    """Change the accounts before a night, once, and return a part of a sentence about it."""
+    if number == 1:
+        return ""
+    if number <= run.state.n_changes:
+        return ": the changes before it were made before the interruption"
+    changes = scenario.change(number)
+    run.save(n_changes=number)
+    return f": {changes}"
 
 
 def _give_tips(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,8 +16,6 @@ PrintLine = Callable[[str], None]
 """Prints one line of progress."""
 
 _RUNS_TIMEOUT_S = 3600
-_QUIET_S = 5.0
-"""Seconds without an active run after which no further run is expected."""
 _POLL_S = 0.5
 _LATE_S = 300.0
 """Seconds for which a busy Airflow may leave calls unanswered."""
@@ -78,9 +76,9 @@ class Airflow:
         newest_first = {"limit": 100, "order_by": "-run_after"}
         return [
             run
-            for dag_id in self.dag_ids
-            for run in self.request("GET", f"/api/v2/dags/{dag_id}/dagRuns", params=newest_first)["dag_runs"]
-            if datetime.fromisoformat(run["queued_at"] or run["run_after"]) >= instant
+            for run in self.request("GET", "/api/v2/dags/~/dagRuns", params=newest_first)["dag_runs"]
+            if run["dag_id"] in self.dag_ids
+            and datetime.fromisoformat(run["queued_at"] or run["run_after"]) >= instant
         ]
 
     def events_since(self, instant: datetime) -> list[dict[str, Any]]:
@@ -96,22 +94,29 @@ class Airflow:
         return tasks
 
     def wait_for_runs(self, since: datetime, print_line: PrintLine) -> list[DagRun]:
-        """Follow all DAG runs since an instant until none has been active for a few seconds.
+        """Follow all DAG runs since an instant until none is active and no asset event waits to trigger another.
 
         Raises AirflowError if they take longer than an hour.
         """
         printed: dict[str, str] = {}
-        deadline, quiet_since = time.monotonic() + _RUNS_TIMEOUT_S, time.monotonic()
+        deadline = time.monotonic() + _RUNS_TIMEOUT_S
         while time.monotonic() < deadline:
             runs = self.runs_since(since)
             for run in runs:
                 self._print_progress(run, printed, print_line)
-            if any(run["state"] in ("queued", "running") for run in runs) or not runs:
-                quiet_since = time.monotonic()
-            elif time.monotonic() - quiet_since > _QUIET_S:
+            if runs and not any(map(_is_active, runs)) and self._stays(runs, since):
                 return [_dag_run(run) for run in sorted(runs, key=lambda run: str(run["start_date"]))]
             time.sleep(_POLL_S)
         raise AirflowError(f"DAG runs did not end within {_RUNS_TIMEOUT_S} s; see {self.url} and {self.log_file}")
+
+    def _stays(self, runs: Sequence[Mapping[str, Any]], since: datetime) -> bool:
+        """Whether no run follows these, none of which is active: their asset events have triggered what they do."""
+        queues = (self.request("GET", f"/api/v2/dags/{dag_id}/assets/queuedEvents") for dag_id in self.dag_ids)
+        if any(queue["total_entries"] for queue in queues):
+            return False
+        # An event may have become a run between the two answers.
+        latest = self.runs_since(since)
+        return len(latest) == len(runs) and not any(map(_is_active, latest))
 
     def _print_progress(self, run: Mapping[str, Any], printed: dict[str, str], print_line: PrintLine) -> None:
         """Print a run's state if it differs from the state in `printed`, and store it there."""
@@ -166,6 +171,10 @@ def fetch_authorization_header(url: str) -> str:
     """The Authorization header of a new admin token of the Airflow at a URL."""
     response = httpx.get(url.rstrip("/") + "/auth/token", timeout=30, trust_env=False)
     return f"Bearer {response.json()['access_token']}"
+
+
+def _is_active(run: Mapping[str, Any]) -> bool:
+    return run["state"] in ("queued", "running")
 
 
 def _dag_run(run: Mapping[str, Any]) -> DagRun:

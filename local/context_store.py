@@ -1,20 +1,18 @@
-"""A Postgres on this machine with a new context store and the accounts of a scenario."""
+"""A Postgres on this machine with the context store of a run and the accounts of a scenario."""
 
 from __future__ import annotations
 
-import fcntl
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psycopg
 
+from contexts.postgres.migrate import migrate
 from contexts.postgres.sql import connect
-from contexts.todoist.credentials import new_key
 from local.airflow_api import PrintLine
+from local.local_run import LocalRun
 from local.paths import display_path
 from local.postgres import create_database, running_postgres
 from local.scenario import Scenario, install
@@ -22,7 +20,7 @@ from local.scenario import Scenario, install
 
 @dataclass(frozen=True)
 class LocalContextStore:
-    """A running Postgres with a new context store, and accounts in it for the users of a scenario.
+    """A running Postgres with a context store, and accounts in it for the users of a scenario.
 
     server_url: of the server's database `postgres`.
     database_url: of the context store.
@@ -54,36 +52,15 @@ class LocalContextStore:
         }
 
 
-class ContextStoreInUse(Exception):
-    """A different run has its files in the folder; the message names the folder."""
-
-
 @contextmanager
-def running_context_store(scenario: Scenario, folder: Path, print_line: PrintLine) -> Iterator[LocalContextStore]:
-    """Postgres in a folder, without the data of earlier runs; stopped at the end.
-
-    Raises ContextStoreInUse if a different run uses the folder.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
-        shutil.rmtree(folder / "data", ignore_errors=True)
-        print_line(f"Starting from scratch: removed the data of earlier runs in {display_path(folder)}")
-        print_line(f"Users: {scenario.description}")
-        print_line(f"Starting Postgres 18 in {display_path(folder / 'postgres')}")
-        with running_postgres(folder / "postgres") as server_url:
-            database_url, key = create_database(server_url, "contexts", replace=True), new_key()
-            with connect(database_url) as connection:
-                print_line(f"  migrations: {', '.join(install(connection, key, scenario))}")
-                yield LocalContextStore(scenario, server_url, database_url, key, connection)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ContextStoreInUse(
-                f"`make run` or `make services` is already running in {display_path(folder)}. End it first."
-            ) from None
-        yield
+def running_context_store(scenario: Scenario, run: LocalRun, print_line: PrintLine) -> Iterator[LocalContextStore]:
+    """Postgres in the folder of a run, with the context store of the run that it continues; stopped at the end."""
+    print_line(f"Users: {scenario.description}")
+    print_line(f"Starting Postgres 18 in {display_path(run.folder / 'postgres')}")
+    with running_postgres(run.folder / "postgres") as server_url:
+        database_url = create_database(server_url, "contexts", replace=not run.is_continued)
+        with connect(database_url) as connection:
+            applied = migrate(connection) if run.is_continued else install(connection, run.state.key, scenario)
+            run.save()  # from here on there is a run that can be continued
+            print_line(f"  migrations: {', '.join(applied) or 'none is new'}")
+            yield LocalContextStore(scenario, server_url, database_url, run.state.key, connection)

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from contexts.assembly.explanation_text import explain_user
 from contexts.assembly.history import History
 from contexts.assembly.model import BUCKETS, TaskView, UserContext
+from contexts.text import counted
 
 _TASKS_PER_BUCKET = 5
 
@@ -48,6 +49,8 @@ def print_context(context: UserContext, console: Console) -> None:
         f" {counts.someday} without a date"
     )
     console.print(_task_table(context))
+    if note := _note_on_rows(context):
+        console.print(note)
     console.print(_theme_table(context))
     for kind, tally in context.reactions.by_kind.items():
         console.print(f"tips of kind {escape(kind)}: {', '.join(f'{n} {name}' for name, n in tally.items())}")
@@ -70,6 +73,16 @@ def _task_table(context: UserContext) -> Table:
             cells = (bucket, task.priority, task.title, _date(task), task.project or "", theme_of.get(task.id, ""))
             table.add_row(*map(escape, cells))
     return table
+
+
+def _note_on_rows(context: UserContext) -> str:
+    """A line with the shown tasks that have no row in the table; empty if there are none."""
+    listed = [task for tasks in context.tasks.values() for task in tasks[:_TASKS_PER_BUCKET]]
+    n_duplicates = sum(len(task.also) for task in listed)
+    n_others = context.counts.shown - len(listed) - n_duplicates
+    parts = [f"{counted(n_duplicates, 'duplicate')} of listed tasks"] if n_duplicates else []
+    parts += [f"{counted(n_others, 'further task')}"] if n_others else []
+    return f"Shown, but not in this table: {', '.join(parts)}" if parts else ""
 
 
 def _date(task: TaskView) -> str:

@@ -7,8 +7,7 @@ import shlex
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
-_MARK = "LOCAL_RUN"
-"""The variable that tells that a shell has read the file; its value is the file's path."""
+from contexts.settings import LOCAL_RUN
 
 
 class EnvironmentFile:
@@ -17,23 +16,23 @@ class EnvironmentFile:
     def __init__(self, path: Path, programs: Path) -> None:
         """Begin without variables. programs: the folder of programs that shells find first."""
         self._path, self._programs = path, programs
-        self._variables = {_MARK: str(path)}
+        self._variables = {LOCAL_RUN: str(path)}
 
     def add(self, variables: Mapping[str, str]) -> None:
         """Add variables, and write the file."""
         self._variables |= variables
         path = f'PATH={shlex.quote(str(self._programs))}:"$PATH"\n'
-        _write(self._path, "".join(map(_line, self._variables.items())) + path)
+        write_private(self._path, "".join(map(_line, self._variables.items())) + path)
 
 
 def write_environment(path: Path, variables: Mapping[str, str]) -> None:
     """Write variables to a file that a shell can source and only its owner can read."""
-    _write(path, "".join(map(_line, variables.items())))
+    write_private(path, "".join(map(_line, variables.items())))
 
 
 def forget_last_run(path: Path, environment: MutableMapping[str, str]) -> None:
     """Remove the variables that a shell has from the file of the last run: they are not the reader's own."""
-    if environment.get(_MARK) != str(path) or not path.exists():
+    if environment.get(LOCAL_RUN) != str(path) or not path.exists():
         return
     for assignment in shlex.split(path.read_text()):
         name, _, value = assignment.partition("=")
@@ -46,7 +45,8 @@ def _line(variable: tuple[str, str]) -> str:
     return f"{name}={shlex.quote(value)}\n"
 
 
-def _write(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
+    """Write or replace a file as a whole, readable only by its owner."""
     scratch = path.with_suffix(".next")
     scratch.unlink(missing_ok=True)
     with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=0o600), "w") as file:

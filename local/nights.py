@@ -15,6 +15,9 @@ from rich.table import Table
 from assets.definitions import GRAPH
 from contexts.postgres.run_log import AssetRun, RunLog, StepRun
 from local.airflow_api import Airflow, DagRun, PrintLine
+from local.environment_file import write_private
+
+_MAX_COLUMNS = 5
 
 
 @dataclass(frozen=True)
@@ -124,18 +127,32 @@ def _saved(latest: Mapping[str, AssetRun], tonight: Iterable[AssetRun]) -> dict[
     return saved
 
 
+def saved_nights(path: Path) -> list[NightFigures]:
+    """The figures of the nights that `save_nights` wrote; none without a file.
+
+    Raises ValueError if the file is not one of this version of `save_nights`.
+    """
+    if not path.exists():
+        return []
+    try:
+        return [NightFigures(**row) for row in json.loads(path.read_text())]
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+
+
 def save_nights(nights: Iterable[NightFigures], path: Path) -> None:
     """Write the figures as a JSON list of one object per night."""
-    path.write_text(json.dumps([asdict(night) for night in nights], indent=2) + "\n")
+    write_private(path, json.dumps([asdict(night) for night in nights], indent=2) + "\n")
 
 
 def print_nights(nights: list[NightFigures], console: Console) -> None:
-    """Print the figures as a table with one column per night."""
+    """Print the figures of the last nights as a table with one column per night."""
     table = Table(title="The nights", title_justify="left")
     table.add_column("")
-    for number in range(1, len(nights) + 1):
+    first = max(0, len(nights) - _MAX_COLUMNS)
+    for number in range(first + 1, len(nights) + 1):
         table.add_column(f"night {number}", justify="right")
-    for label, values in _table_rows(nights):
+    for label, values in _table_rows(nights[first:]):
         table.add_row(label, *map(str, values))
     console.print(table)
 

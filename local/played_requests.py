@@ -64,6 +64,12 @@ class PlayedRequest:
         return uuid5(NAMESPACE_OID, f"{self.user_id} {self.decided_at.isoformat()}")
 
 
+def has_played_requests(connection: psycopg.Connection[Any]) -> bool:
+    """Whether the requests of the past are played already."""
+    query = "SELECT EXISTS (SELECT FROM decisions WHERE policy_version = %s)"
+    return connection.execute(query, [PLAYED_POLICY]).fetchone() == (True,)
+
+
 def play_requests(connection: psycopg.Connection[Any], user_ids: Iterable[str], now: datetime) -> int:
     """Let each user have asked for tips for two weeks, and have reacted to them. Returns the number of requests.
 

@@ -46,17 +46,18 @@ def _avoid_blanks(socket_folder: Path) -> None:
     postgres_server.find_suitable_socket_dir = choose  # type: ignore[attr-defined]
 
 
-def create_database(server_url: str, name: str, *, replace: bool = False) -> str:
+def create_database(server_url: str, name: str, *, replace: bool = False, template: str = "template1") -> str:
     """Create the database `name` on a server if it does not exist, and return its URL.
 
-    replace: drop it first if it exists.
+    replace: drop it first if it exists. template: the database of which it is a copy.
     """
     with connect(server_url) as connection:
         if replace:
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
         exists = connection.execute("SELECT FROM pg_database WHERE datname = %s", (name,)).fetchone() is not None
         if not exists:
-            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+            statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+            connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
     return server_url.replace("/postgres?", f"/{name}?", 1)
 
 

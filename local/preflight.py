@@ -52,8 +52,8 @@ def _wrong_folders(environment: Mapping[str, str], folder: Path) -> Iterator[str
     data = folder / "data"
     if environment.get("DATA_ROOT", str(data)) != str(data):
         yield (
-            f"DATA_ROOT={environment['DATA_ROOT']}: a local run keeps its data in {display_path(data)}, and removes"
-            " them when it starts. Unset DATA_ROOT, or name another folder: python -m local --folder FOLDER"
+            f"DATA_ROOT={environment['DATA_ROOT']}: a local run keeps its data in {display_path(data)}."
+            " Unset DATA_ROOT, or name another folder: python -m local --folder FOLDER"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Child processes: start one in its own session, wait until it is ready, stop it."""
+"""Child processes: start one in its own session, wait until it is ready, stop it or what a killed parent left."""
 
 from __future__ import annotations
 
@@ -8,10 +8,15 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
+
 from local.paths import ROOT
+
+_MARK = "LOCAL_RUN_LOG"
+"""The variable by which a child and its own children are known; its value is the log file of the child."""
 
 
 class NotReady(Exception):
@@ -43,7 +48,12 @@ def child_process(
     """
     with log_file.open("wb") as log:
         process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=folder,
+            env={**environment, _MARK: str(log_file)},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     try:
         yield process
@@ -73,6 +83,20 @@ def wait_until_ready(
         if on_wait:
             on_wait(waited_s)
         time.sleep(poll_s)
+
+
+def kill_left_over(folder: Path) -> int:
+    """Kill the processes that a killed parent left, known by the folder of their log files; return their number.
+
+    No process that is still wanted may have its log file there.
+    """
+    n_killed = 0
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it has ended, or is of a different user
+            if (log_file := process.environ().get(_MARK)) and Path(log_file).is_relative_to(folder):
+                process.kill()
+                n_killed += 1
+    return n_killed
 
 
 def free_port(preferred: int = 0) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -67,23 +68,47 @@ class Scenario:
         return [user.user_id for user in self.users]
 
 
+@dataclass(frozen=True)
+class TodoistPlace:
+    """Where a local Todoist runs. port: 0 for any free one. file: in which it keeps its state; None for no file."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    file: Path | None = None
+
+
 @contextmanager
 def scenario_from_environment(
-    environment: Mapping[str, str], host: str = "127.0.0.1", port: int = 0
+    environment: Mapping[str, str], place: TodoistPlace | None = None, began_on: date | None = None
 ) -> Iterator[Scenario]:
     """The scenario that TODOIST_API_TOKEN, SAMPLE_USERS or USERS selects, in this order.
 
     Except for the reader's own account, a local Todoist runs until the block ends.
 
-    host, port: the address of the local Todoist; port 0 for any free one.
+    place: of the local Todoist. began_on: the day for which the sample users are made; None for today.
     Raises ScenarioError if the users cannot be read.
     """
+    place = place or TodoistPlace()
     if token := environment.get("TODOIST_API_TOKEN"):
         yield _own_account(token, environment.get("TODOIST_API_URL", TODOIST_API_URL))
     elif folder := environment.get("SAMPLE_USERS"):
-        yield from _users_from_folder(Path(folder), host, port)
+        yield from _users_from_folder(Path(folder), place)
     else:
-        yield from _sample_users(_user_count(environment.get("USERS") or _DEFAULT_USERS), host, port)
+        n_users = _user_count(environment.get("USERS") or _DEFAULT_USERS)
+        yield from _sample_users(n_users, place, began_on or utc_now().date())
+
+
+def selected_users(environment: Mapping[str, str]) -> tuple[str, bytes]:
+    """The variable that selects the users of a scenario, as it is printed, and what it means.
+
+    If one of the two changes, so do the users. Raises ScenarioError if the users cannot be read.
+    """
+    if token := environment.get("TODOIST_API_TOKEN"):
+        return "TODOIST_API_TOKEN", f"{environment.get('TODOIST_API_URL', TODOIST_API_URL)} {token}".encode()
+    if folder := environment.get("SAMPLE_USERS"):
+        users = _read_json(Path(folder) / "users.json", list)
+        return f"SAMPLE_USERS={folder}", json.dumps(users, sort_keys=True).encode()
+    return f"USERS={_user_count(environment.get('USERS') or _DEFAULT_USERS)}", b""
 
 
 def check_users(environment: Mapping[str, str]) -> None:
@@ -123,28 +148,33 @@ def _own_account(token: str, todoist_url: str) -> Scenario:
     )
 
 
-def _sample_users(n_users: int, host: str, port: int) -> Iterator[Scenario]:
-    todoist, today = LocalTodoist(), utc_now().date()
-    samples = sample_users(n_users, today=today)
+def _sample_users(n_users: int, place: TodoistPlace, began_on: date) -> Iterator[Scenario]:
+    todoist = LocalTodoist()
+    samples = sample_users(n_users, today=began_on)
     for sample in samples:
         todoist.load(sample.api_token, sample.document, user=sample.user_id)
 
     def change(night: int) -> str:
-        if night != 2:
+        if night == 3:
             return "no changes"
         changed = changed_users(samples, share=CHANGED_SHARE, night=night)
         for sample in changed:
-            delta = night_changes(sample, todoist.document(sample.user_id), today=today, night=night)
+            document = todoist.document(sample.user_id)
+            delta = night_changes(sample, document, today=utc_now().date(), night=night)
             todoist.advance(sample.user_id, delta)
         return f"{len(changed)} of {n_users} users changed some tasks"
 
     users = tuple(ScenarioUser(each.user_id, each.email, each.api_token, each.timezone) for each in samples)
-    with running_todoist(todoist, port, host) as url:
+    with _kept(todoist, place), running_todoist(todoist, place.port, place.host) as url:
         description = f"{n_users} sample users in a local Todoist at {url}"
         yield Scenario(users, url, _N_NIGHTS, change, description, todoist=todoist)
 
 
-def _users_from_folder(folder: Path, host: str, port: int) -> Iterator[Scenario]:
+def _kept(todoist: LocalTodoist, place: TodoistPlace) -> AbstractContextManager[None]:
+    return todoist.kept(place.file) if place.file else nullcontext()
+
+
+def _users_from_folder(folder: Path, place: TodoistPlace) -> Iterator[Scenario]:
     rows = _read_json(folder / "users.json", list)
     users = tuple(_user_from_row(row, number, folder) for number, row in enumerate(rows, 1))
     todoist = LocalTodoist()
@@ -159,7 +189,7 @@ def _users_from_folder(folder: Path, host: str, port: int) -> Iterator[Scenario]
             todoist.advance(user.user_id, _read_json(path, dict))
         return f"{len(changed)} of {len(users)} users changed, according to their night{night - 1}.json"
 
-    with running_todoist(todoist, port, host) as url:
+    with _kept(todoist, place), running_todoist(todoist, place.port, place.host) as url:
         description = f"{len(users)} users of {folder} in a local Todoist at {url}"
         yield Scenario(users, url, 1 + n_changes, change, description, todoist=todoist)
 

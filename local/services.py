@@ -12,15 +12,18 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from contexts.settings import Settings, SettingsError, read_settings
 from contexts.themes.universal_encoder import UNIVERSAL_DIM, UNIVERSAL_ENCODER
 from local.clock import utc_now
-from local.context_store import ContextStoreInUse, LocalContextStore, running_context_store
+from local.context_store import LocalContextStore, running_context_store
 from local.environment_file import EnvironmentFile, forget_last_run, write_environment
+from local.local_run import FolderInUse, LocalRun, local_run
 from local.paths import PROGRAMS, ROOT
-from local.scenario import Scenario, ScenarioError, scenario_from_environment
+from local.scenario import Scenario, ScenarioError, TodoistPlace, scenario_from_environment
 
 USERS_PER_SHARD = 250
 
@@ -58,6 +61,22 @@ def run_settings(scenario: Scenario, folder: Path) -> dict[str, str]:
     return defaults | {name: os.environ[name] for name in names & os.environ.keys()}
 
 
+def settings_of(run: LocalRun, scenario: Scenario) -> dict[str, str]:
+    """The settings of a run, with the number of shards that its data has."""
+    settings = run_settings(scenario, run.folder)
+    if run.state.n_shards is None:
+        run.save(n_shards=int(settings["N_SHARDS"]))
+    return settings | {"N_SHARDS": str(run.state.n_shards)}
+
+
+@contextmanager
+def scenario_of(run: LocalRun, environment: Mapping[str, str]) -> Iterator[Scenario]:
+    """The scenario of the environment with a local Todoist that goes on from the run before."""
+    place = TodoistPlace(file=run.todoist_file)
+    with scenario_from_environment(environment, place, run.state.began_at.date()) as scenario:
+        yield scenario
+
+
 def handle_signals() -> None:
     """Make SIGTERM act like Ctrl-C, and ignore both after the first, because stopping must not be interrupted."""
 
@@ -79,33 +98,34 @@ def main() -> int:
     forget_last_run(folder / "environment", os.environ)
     try:
         with (
-            scenario_from_environment(os.environ) as scenario,
-            running_context_store(scenario, folder, print) as store,
+            local_run(folder, os.environ) as run,
+            scenario_of(run, os.environ) as scenario,
+            running_context_store(scenario, run, print) as store,
         ):
-            _write_environments(store, folder)
+            _write_environments(store, run)
             print("Running until Ctrl-C. In a second terminal, run:")
             print("  astro dev start --standalone --env .local/astro.env")
             print("Then trigger fetch_signals in Airflow's UI; it triggers the other DAGs.")
             threading.Event().wait()
     except KeyboardInterrupt:
         print("stopped")
-    except (ScenarioError, SettingsError, ContextStoreInUse) as error:
+    except (ScenarioError, SettingsError, FolderInUse) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
 
 
-def _write_environments(store: LocalContextStore, folder: Path) -> None:
+def _write_environments(store: LocalContextStore, run: LocalRun) -> None:
     variables = {
-        **run_settings(store.scenario, folder),
+        **settings_of(run, store.scenario),
         **store.environment,
         **store.airflow_environment,
         **_AIRFLOW_SETTINGS,
     }
     os.environ.update(variables)
     read_settings(Settings)  # raises SettingsError now, not in a task
-    write_environment(folder / "astro.env", variables)
-    EnvironmentFile(folder / "environment", PROGRAMS).add(variables)
+    write_environment(run.folder / "astro.env", variables)
+    EnvironmentFile(run.folder / "environment", PROGRAMS).add(variables)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from threading import Event
 import psycopg
 
 from contexts.postgres.sql import connect
-from contexts.settings import CredentialSettings, DatabaseSettings, SettingsError, read_settings
-from local.scenario import ScenarioError, install, scenario_from_environment
+from contexts.settings import CredentialSettings, DatabaseSettings, SettingsError, check_settings, read_settings
+from local.scenario import ScenarioError, TodoistPlace, install, scenario_from_environment
 
 
 def main() -> int:
@@ -29,8 +29,9 @@ def main() -> int:
             raise ScenarioError(
                 "TODOIST_API_URL is not set: pipeline runs would look for these users at todoist.com."
             )
+        check_settings(DatabaseSettings, CredentialSettings)
         url, keys = read_settings(DatabaseSettings).database_url, read_settings(CredentialSettings).keys
-        with scenario_from_environment(os.environ, options.host, options.port) as scenario:
+        with scenario_from_environment(os.environ, TodoistPlace(options.host, options.port)) as scenario:
             with connect(url) as connection:
                 install(connection, keys[0], scenario)
             print(f"{scenario.description}; added to the context store", flush=True)

@@ -16,7 +16,14 @@ from uuid import uuid4
 import uvloop
 
 from contexts.assembly.assemble import Budget
-from contexts.settings import CredentialSettings, DatabaseSettings, SettingsError, misspelt_names, read_settings
+from contexts.settings import (
+    CredentialSettings,
+    DatabaseSettings,
+    SettingsError,
+    check_settings,
+    misspelt_names,
+    read_settings,
+)
 from contexts.todoist.client import Todoist
 from contexts.todoist.credentials import CredentialCipher, CredentialsError
 from serving.access_log import log_lines_alone
@@ -41,7 +48,7 @@ from serving.pools import DATABASE_ERRORS
 from serving.readiness import Readiness
 from serving.recommend import Recommender, Timing
 from serving.retention import Periods, Retention
-from serving.server import CLEANUP_S, LAST_RESORT_S, Server, allow_open_files
+from serving.server import CLEANUP_S, LAST_RESORT_S, Server, allow_open_files, check_port
 from serving.settings import ServingSettings
 from serving.single_flight import AdvisoryLocks
 from serving.startup import NotReady, check_database
@@ -86,6 +93,7 @@ def main() -> int:
         log.warning(sentence)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: connections are closed
     try:
+        check_settings(ServingSettings, DatabaseSettings, CredentialSettings)
         settings, url = read_settings(ServingSettings), read_settings(DatabaseSettings).database_url
         cipher = CredentialCipher(read_settings(CredentialSettings).keys)
         uvloop.run(_serve(settings, url, cipher))
@@ -103,6 +111,7 @@ def main() -> int:
 
 async def _serve(settings: ServingSettings, url: str, cipher: CredentialCipher) -> None:
     allow_open_files(settings.max_connections + settings.database_connections)
+    await check_port(settings.serving_host, settings.serving_port)
     writings = Writings(max_started=settings.llm_concurrency)
     async with open_app(settings, url, cipher, writings=writings) as app:
         table = ConnectionTable(settings.connection_limits, app.metrics.refused_connection)

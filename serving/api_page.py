@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
+_CODE = re.compile("`(.*?)`")
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -42,6 +44,7 @@ def api_page(document: Mapping[str, Any]) -> str:
 def _routes(paths: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for path, operations in paths.items():
         for method, operation in operations.items():
+            description = _CODE.sub(r"<code>\1</code>", escape(operation.get("description", "")))
             answers = "; ".join(f"{status}: {each['description']}" for status, each in operation["responses"].items())
             yield f"<dt><code>{method.upper()} {escape(path)}</code></dt>"
-            yield f"<dd>{escape(operation.get('description', ''))}<br>{escape(answers)}</dd>"
+            yield f"<dd>{description}<br>{escape(answers)}</dd>"

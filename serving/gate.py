@@ -80,6 +80,8 @@ class Gate:
         started_at = time.perf_counter()
         route = self._routes.template(scope["path"])
         exchange = _Exchange(scope, send, route, next(self._ids), closes=self._is_draining)
+        if scope["method"] == "HEAD":  # answered as GET, and the body is left out when it is sent
+            exchange.scope = {**scope, "method": "GET"}
         try:
             await self._answer(exchange, receive)
         except asyncio.CancelledError:  # the client left, or the time for the shutdown is over
@@ -186,6 +188,8 @@ class _Exchange:
             await self._send({"type": "http.response.start", "status": message["status"], "headers": headers})
             entry.status, entry.reason = message["status"], self.scope.get("reason", "ok")
             return
+        if entry.method == "HEAD":
+            message = {**message, "body": b""}
         entry.n_bytes += len(message.get("body", b""))
         await self._send(message)
 

@@ -1,4 +1,4 @@
-"""The check of `/readyz`: the reads of a decision, on a connection of its own, so that overload does not fail it."""
+"""The check of `/readyz`: the statements of a decision, on a connection of its own, which overload does not block."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from contexts.postgres.sql import queries
 from serving.pools import DATABASE_ERRORS, create_pool
 from serving.problems import Problem
 from serving.single_flight import SingleFlight
+from serving.store import DECISION_COLUMNS
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,8 @@ class Readiness:
                 await self._checks.join("decision", self._make_reads)
         except asyncpg.TargetServerAttributeNotMatched:
             raise _read_only() from None
+        except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):  # of the reads
+            raise _not_migrated() from None
         except DATABASE_ERRORS:
             raise database_problem() from None
 
@@ -73,6 +76,8 @@ class Readiness:
             if await _SQL.read_policy(connection, policy=self._policy) is None:
                 detail = f"the table policies lacks {self._policy}: start the process again"
                 raise Problem(503, detail, reason="no_policy")
+            if await _SQL.lacks_columns(connection, table_name="decisions", names=list(DECISION_COLUMNS)):
+                raise _not_migrated()
             is_read_only = await _SQL.is_read_only(connection)
         if is_read_only:
             await self._pool.expire_connections()
@@ -86,6 +91,15 @@ def database_problem() -> Problem:
         "the database did not answer; try again in a few seconds",
         {"Retry-After": "5"},
         reason="database_unavailable",
+    )
+
+
+def _not_migrated() -> Problem:
+    return Problem(
+        503,
+        "the database lacks a table or a column of decisions; apply the migrations: python -m contexts migrate",
+        {"Retry-After": "5"},
+        reason="database_not_migrated",
     )
 
 

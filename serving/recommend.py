@@ -34,6 +34,12 @@ _MAX_PREPARATIONS = 64
 _SLOT_WAITING_SHARE = 1 / 4
 """Share of the budget for which a request may wait until that begins."""
 
+_MAX_CONTEXT_READS = 8
+"""Number of contexts that are read at once for requests that show them."""
+
+_CONTEXT_WAITING_SHARE = 1 / 8
+"""Share of the budget for which such a request may wait until its context is read."""
+
 _MAX_REFRESHES = 8
 """Number of contexts that are refreshed in the background at once; others are refreshed after a later request."""
 
@@ -98,6 +104,7 @@ class Recommender:
     def __post_init__(self) -> None:
         self._preparations: SingleFlight[Prepared] = SingleFlight()
         self._slots = Slots(_MAX_PREPARATIONS, self.timing.budget_s * _SLOT_WAITING_SHARE)
+        self._context_slots = Slots(_MAX_CONTEXT_READS, self.timing.budget_s * _CONTEXT_WAITING_SHARE)
         self._refreshes: SingleFlight[None] = SingleFlight(max_started=_MAX_REFRESHES)
 
     async def tip(self, user_id: str) -> Answer:
@@ -141,11 +148,13 @@ class Recommender:
         return prepared.source != "none"
 
     async def context(self, user_id: str) -> tuple[StoredContext, UserState]:
-        """The user's stored context, and the user with it; raises UnknownUser or NoContext."""
+        """The user's stored context, and the user with it; raises UnknownUser, NoContext or Overloaded."""
         user = await self._read(user_id)
         if reason := self._unusable(user, self.clock()):
             raise NoContext(reason)
-        if (stored := await self.store.read_context(user)) is None:
+        async with self._context_slots.occupied():
+            stored = await self.store.read_context(user)
+        if stored is None:
             raise NoContext(_NO_CONTEXT)
         if self._readable(stored) is None:
             raise NoContext(_UNREADABLE_CONTEXT)

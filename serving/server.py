@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import resource
@@ -135,6 +136,18 @@ class Server(uvicorn.Server):
 
     def _is_over(self, seconds: float) -> bool:
         return self.force_exit or time.monotonic() - (self._signalled_at or 0.0) >= seconds
+
+
+async def check_port(host: str, port: int) -> None:
+    """Raise NotReady if no server can listen on a port now; uvicorn itself would say so only in its log."""
+    try:
+        server = await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port)
+    except OSError as error:
+        reason = "it is in use by another process" if error.errno == errno.EADDRINUSE else error.strerror
+        raise NotReady(
+            f"SERVING_PORT={port}: cannot listen on {host}: {reason}. End the other process or set another port."
+        ) from None
+    server.close()
 
 
 def allow_open_files(n: int) -> None:

@@ -50,7 +50,7 @@ _STATEMENT_WAITING_SHARE = 1 / 8
 _SHORTEST_DAY = timedelta(hours=22)
 """Candidates that expire sooner than this are not for the next day, which ends later, also if a clock is changed."""
 
-_DECISION_COLUMNS = (
+DECISION_COLUMNS = (
     "decision_id", "user_id", "decided_at", "tip_kind", "theme", "context_hash", "candidate_set_id", "source", "llm",
     "materialized_at", "policy_version", "seed", "chosen", "propensities", "features", "origin", "set_age_s",
 )  # fmt: skip
@@ -164,7 +164,7 @@ class Decision:
     @property
     def values(self) -> tuple[Any, ...]:
         """The values in the order of the statement's columns."""
-        return tuple(getattr(self, name) for name in _DECISION_COLUMNS)
+        return tuple(getattr(self, name) for name in DECISION_COLUMNS)
 
 
 class Store:

@@ -27,9 +27,9 @@ def _(AssetError, mo, plt, session):
         try:
             rows = session.sql(f"FROM analysis.{name}").df()
         except AssetError as error:
-            return mo.callout(f"{question} {error}", kind="warn")
+            return mo.md(f"> {question} {error}")
         if rows.empty:
-            return mo.callout(f"{question} There is no data yet.", kind="neutral")
+            return mo.md(f"> {question} There is no data yet.")
         figure, axes = plt.subplots(figsize=(9, 3.2), layout="constrained")
         draw(rows, axes)
         axes.set_title(question, loc="left", fontsize=10)

@@ -9,13 +9,15 @@ from typing import Any
 
 import psycopg
 import pytest
+from switchable import SwitchableApp
 from world import World
 
 from contexts.postgres.migrate import migrate
 from contexts.postgres.sql import connect
 from contexts.todoist.client import Todoist
 from local import postgres
-from local.todoist import LocalTodoist, running_todoist
+from local.server import running_server
+from local.todoist import LocalTodoist
 
 _database_numbers = itertools.count()
 
@@ -28,18 +30,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the URL of an embedded Postgres 18."""
+    """Return the URL of an embedded Postgres 18, which does not wait for the disk."""
     with postgres.running_postgres(tmp_path_factory.mktemp("postgres") / "data") as url:
+        with connect(url) as admin:
+            for name in ("fsync", "full_page_writes", "synchronous_commit"):
+                admin.execute(f"ALTER SYSTEM SET {name} = off")
+            admin.execute("SELECT pg_reload_conf()")
         yield url
 
 
+@pytest.fixture(scope="session")
+def new_database(server: str) -> Callable[[str], str]:
+    """Return a function that creates a database with all migrations applied, and returns its URL."""
+    with connect(postgres.create_database(server, "migrated")) as template:
+        migrate(template)
+
+    def create(name: str) -> str:
+        return postgres.create_database(server, name, template="migrated")
+
+    return create
+
+
 @pytest.fixture
-def database_url(server: str) -> str:
+def database_url(new_database: Callable[[str], str]) -> str:
     """Return the URL of a new database with all migrations applied."""
-    url = postgres.create_database(server, f"test_{next(_database_numbers)}")
-    with connect(url) as connection:
-        migrate(connection)
-    return url
+    return new_database(f"test_{next(_database_numbers)}")
 
 
 @pytest.fixture
@@ -53,10 +68,23 @@ def todoist() -> LocalTodoist:
     return LocalTodoist(full_limit=10_000, incremental_limit=10_000)
 
 
+@pytest.fixture(scope="session")
+def todoist_server() -> Iterator[tuple[SwitchableApp, str]]:
+    """Return a server for the local Todoist of each test, and its URL."""
+    with running_server(app := SwitchableApp(), 0) as url:  # type: ignore[arg-type]
+        yield app, url
+
+
 @pytest.fixture
-def world(connection: psycopg.Connection[Any], todoist: LocalTodoist, tmp_path: Path) -> Iterator[World]:
-    with running_todoist(todoist) as url:
-        yield World(connection, todoist, Todoist(url, total_timeout=5, attempt_timeout=2), tmp_path / "data")
+def world(
+    connection: psycopg.Connection[Any],
+    todoist: LocalTodoist,
+    todoist_server: tuple[SwitchableApp, str],
+    tmp_path: Path,
+) -> World:
+    server, url = todoist_server
+    server.app = todoist.app
+    return World(connection, todoist, Todoist(url, total_timeout=5, attempt_timeout=2), tmp_path / "data")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 from clock import Clock
-from starlette.types import ASGIApp, Receive, Scope, Send
+from switchable import SwitchableApp
 from world import NOON, World
 
 from contexts.assembly.assemble import assemble
@@ -39,17 +39,6 @@ HOURS = timedelta(hours=1)
 TOKEN = "token-of-the-product"
 NEVER_S = 1e6
 """An interval in which a test does not see a second time."""
-
-
-class SwitchableApp:
-    """An app that forwards to the stand-in of the current test, so that one server serves all tests."""
-
-    def __init__(self) -> None:
-        self.app: ASGIApp | None = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        assert self.app is not None
-        await self.app(scope, receive, send)
 
 
 @dataclass(frozen=True)

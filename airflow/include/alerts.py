@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 from airflow.sdk import BaseNotifier
 
-from contexts.settings import Settings, SettingsError, read_settings
+from contexts.settings import Settings, read_settings
 
 log = logging.getLogger(__name__)
 
@@ -16,9 +17,26 @@ PLACEHOLDER = "{message}"
 """The part of a notifier's arguments that is replaced by the sentence about the run."""
 
 
+class NotifierError(Exception):
+    """The settings name a wrong notifier; the message names the setting, the problem and the remedy."""
+
+
 def failure_notifier(step: str, settings: Settings) -> BaseNotifier | None:
-    """Return the callback of a DAG whose run fails; None without a notifier. Raises SettingsError as `_notifier`."""
-    return _notifier(settings, f"A run of {step} failed: see it in Airflow's UI. The next run does what is left.")
+    """Return the callback of a DAG whose run fails; None without a notifier, or if the settings name a wrong one."""
+    try:
+        return _notifier(settings, f"A run of {step} failed: see it in Airflow's UI. The next run does what is left.")
+    except NotifierError as error:
+        log.error(error)  # an error of the whole DAG would stop the pipeline for the sake of its alerts
+        return None
+
+
+def notifier_problem(settings: Settings) -> str | None:
+    """Return a sentence if the settings name a wrong notifier, so that nobody is notified."""
+    try:
+        _notifier(settings, "a run failed")
+    except NotifierError as error:
+        return str(error)
+    return None
 
 
 def report_late(step: str, minutes: int, **arguments: Any) -> None:
@@ -28,24 +46,57 @@ def report_late(step: str, minutes: int, **arguments: Any) -> None:
     """
     message = f"{step} has not finished in {minutes} minutes: contexts are becoming stale. See its run in the UI."
     log.error(message)
-    notifier = _notifier(read_settings(Settings), message)
+    try:
+        notifier = _notifier(read_settings(Settings), message)
+    except NotifierError as error:
+        log.error(error)
+        return
     if notifier is not None:
         notifier(dict(arguments.get("context") or {}))
 
 
 def _notifier(settings: Settings, message: str) -> BaseNotifier | None:
-    """Return the notifier of the settings with a message; SettingsError if there is no such class, or it refuses."""
+    """Return the notifier of the settings with a message.
+
+    Raises NotifierError if there is no such class, it refuses its arguments, or it is no notifier.
+    """
     if settings.alert_notifier is None:
         return None
-    module, _, name = settings.alert_notifier.rpartition(".")
-    arguments = {
+    kind, arguments = _notifier_class(settings), _arguments(settings)
+    filled = {
         key: value.replace(PLACEHOLDER, message) if isinstance(value, str) else value
-        for key, value in settings.alert_arguments.items()
+        for key, value in arguments.items()
     }
     try:
-        notifier = getattr(import_module(module), name)(**arguments)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise SettingsError(f"ALERT_NOTIFIER={settings.alert_notifier} with ALERT_ARGUMENTS: {error}") from None
-    if not isinstance(notifier, BaseNotifier):
-        raise SettingsError(f"ALERT_NOTIFIER={settings.alert_notifier}: not a notifier of Airflow")
-    return notifier
+        return cast(BaseNotifier, cast(Any, kind)(**filled))
+    except Exception as error:  # whatever the class makes of its arguments
+        raise _error(settings, f"it refuses ALERT_ARGUMENTS: {error}", "Correct ALERT_ARGUMENTS") from None
+
+
+def _notifier_class(settings: Settings) -> type[BaseNotifier]:
+    module, _, name = str(settings.alert_notifier).rpartition(".")
+    try:
+        kind = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        problem = f"there is no such class ({error})"
+        raise _error(settings, problem, "Install its package, or correct the name") from None
+    if not (isinstance(kind, type) and issubclass(kind, BaseNotifier)):
+        raise _error(settings, "it is not a notifier of Airflow", "Name a subclass of BaseNotifier")
+    return kind
+
+
+def _arguments(settings: Settings) -> dict[str, Any]:
+    try:
+        arguments = json.loads(settings.alert_arguments)
+    except ValueError as error:
+        raise _error(settings, f"ALERT_ARGUMENTS is not JSON ({error})", "Correct ALERT_ARGUMENTS") from None
+    if not isinstance(arguments, dict):
+        raise _error(settings, "ALERT_ARGUMENTS is not a JSON object", "Correct ALERT_ARGUMENTS")
+    return arguments
+
+
+def _error(settings: Settings, problem: str, remedy: str) -> NotifierError:
+    return NotifierError(
+        f"ALERT_NOTIFIER={settings.alert_notifier}: {problem}. Nobody is notified of failed or late runs."
+        f" {remedy}, or unset ALERT_NOTIFIER."
+    )

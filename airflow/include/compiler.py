@@ -23,7 +23,7 @@ from assets.engine.graph import Graph
 from contexts.settings import Settings
 from contexts.themes.embed import Embedder
 from contexts.todoist.accounts import FetchScope
-from include.alerts import failure_notifier, report_late
+from include.alerts import failure_notifier, notifier_problem, report_late
 from include.parameters import PARAMS, parameters_of, read_parameters
 from include.policies import HonourRetryAfter
 
@@ -148,7 +148,9 @@ def _work(step: str, *, is_source: bool, options: dict[str, Any]) -> Any:
             shown = runner.estimate(*runner.forecast(), runner.graph) if is_source else estimates
             for line in (*estimate_table(shown), *shard_lines(step_plan, planner, members)):
                 print(line)
-        write_note(step, run.run_id, estimate_note(shown))
+            if problem := notifier_problem(runner.runtime.settings):
+                print(problem)
+        write_note(step, run.run_id, "\n\n".join(filter(None, [problem, estimate_note(shown)])))
         common = {"now": now.isoformat(), "scope": runner.options.scope}
         return [{**common, "shard": shard, "assets": names} for shard, names in step_plan.by_shard.items()]
 

@@ -12,13 +12,14 @@ from airflow.sdk import Connection
 
 from assets.runtime import Runtime
 from contexts.postgres.migrate import check_migrated
-from contexts.settings import TODOIST_API_URL, CredentialSettings, Settings, read_settings
+from contexts.settings import TODOIST_API_URL, CredentialSettings, Settings, check_settings, read_settings
 from contexts.todoist.credentials import CredentialCipher
 
 
 @contextmanager
 def open_runtime() -> Iterator[Runtime]:
     """Build the runtime from the connections `context_store` (Postgres) and `todoist`; close it at the end."""
+    check_settings(Settings, CredentialSettings)
     settings, cipher = read_settings(Settings), CredentialCipher(read_settings(CredentialSettings).keys)
     connection = cast("psycopg.Connection[Any]", PostgresHook("context_store").get_conn())
     connection.autocommit = True

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from contexts.settings import DatabaseSettings, SettingsError, read_settings
+from contexts.settings import LOCAL_RUN, DatabaseSettings, SettingsError, read_settings
 
 _PREFIX = re.compile(r"^connection (failed|is bad): |^connection to server (at|on) .*? failed: |^FATAL:\s+")
 
@@ -48,8 +49,9 @@ def explain_error(error: psycopg.Error, place: str) -> str:
             " hold it up, and run again."
         )
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        start = "It runs as long as `make run`: start that" if LOCAL_RUN in os.environ else "Start it"
         return (
-            f"{place} cannot be reached or ended the connection: {reason}. Start it, or correct DATABASE_URL, and run"
+            f"{place} cannot be reached or ended the connection: {reason}. {start}, or correct DATABASE_URL, and run"
             " again: what is finished is kept."
         )
     return f"{place} refused a statement: {reason}."

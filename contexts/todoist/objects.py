@@ -18,6 +18,9 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)
 _VALID_YEARS = range(1900, 2200)
 _PRIORITIES = range(1, 5)
 _MAX_MINUTES = 1_000_000
+MAX_ID_CHARS = 100
+"""Todoist's ids have 16 characters. Longer ones would fill contexts and answers, and do not fit into indexes."""
+
 _ENDED_FLAGS = ("checked", "is_deleted", "is_archived")
 
 ObjectType = Literal["item", "project", "section"]
@@ -118,9 +121,12 @@ class BadItem(ValueError):
 
 
 def object_id(value: object) -> str | None:
-    """Return the id of an object of the API, also if it is a number; None if there is none."""
+    """Return the id of an object of the API, also if it is a number; None if there is none, or it is too long."""
     found = value.get("id") if isinstance(value, dict) else None
-    return None if isinstance(found, bool) or not isinstance(found, str | int) else clean_text(str(found)) or None
+    if isinstance(found, bool) or not isinstance(found, str | int):
+        return None
+    text = clean_text(str(found))
+    return text if 0 < len(text) <= MAX_ID_CHARS else None
 
 
 def objects(value: object) -> Iterator[tuple[str, Mapping[str, Any]]]:

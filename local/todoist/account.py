@@ -31,15 +31,25 @@ class Account:
     """One user's account.
 
     Tokens and faults are drawn per user, independently of the order in which users call.
+
+    revision_of_token: of the sync tokens that an earlier process issued; those of this process are different.
     """
 
-    def __init__(self, user: str, seed: int, limits: Limits, objects: Objects) -> None:
+    def __init__(
+        self,
+        user: str,
+        seed: int,
+        limits: Limits,
+        objects: Objects,
+        revision_of_token: Mapping[str, int] | None = None,
+    ) -> None:
         self.objects = objects
         self.faults: deque[Fault] = deque()
-        self._revision_of_token: dict[str, int] = {}
+        self._revision_of_token = dict(revision_of_token or {})
         self._limits = limits
         self._admitted: dict[bool, deque[datetime]] = {True: deque(), False: deque()}
-        self._token_rng = Random(f"{seed}/sync tokens/{user}")
+        n_issued = len(self._revision_of_token) or ""
+        self._token_rng = Random(f"{seed}/sync tokens/{user}{n_issued}")
         self._fault_rng = Random(f"{seed}/faults/{user}")
 
     def admit(self, full: bool, now: datetime) -> int:

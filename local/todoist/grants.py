@@ -45,6 +45,35 @@ class Grants:
         self._codes: dict[str, str] = {}
         self._signed_in: set[str] = set()
 
+    def to_json(self) -> dict[str, Any]:
+        """All tokens, codes and agreements."""
+        return {
+            "access": {
+                token: [each.user, each.expires_at and each.expires_at.isoformat(), each.revoked]
+                for token, each in self._access.items()
+            },
+            "refresh": self._refresh,
+            "consumed": {
+                token: [each.user, each.at.isoformat(), each.body] for token, each in self._consumed.items()
+            },
+            "codes": self._codes,
+            "signed_in": sorted(self._signed_in),
+        }
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Replace everything by that of `to_json`; later tokens are different from these."""
+        self._access = {
+            token: AccessToken(user, datetime.fromisoformat(until) if until else None, revoked)
+            for token, (user, until, revoked) in saved["access"].items()
+        }
+        self._refresh, self._codes = dict(saved["refresh"]), dict(saved["codes"])
+        self._consumed = {
+            token: ConsumedToken(user, datetime.fromisoformat(at), body)
+            for token, (user, at, body) in saved["consumed"].items()
+        }
+        self._signed_in = set(saved["signed_in"])
+        self._rng.seed(f"{self._rng.random()}/{sorted(self._access)}")
+
     def add(self, user: str, token: str, refresh_token: str | None) -> None:
         """Add an access token, valid until it is revoked, and optionally a refresh token."""
         self._access[token] = AccessToken(user)

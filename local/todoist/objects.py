@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 PLACES: Mapping[str, Mapping[str, str]] = {
     "items": {"section_id": "sections", "project_id": "projects"},
@@ -56,6 +56,21 @@ class Objects:
         self._lists_descendants = lists_descendants
         self._entries: dict[str, list[Entry]] = {kind: [] for kind in PLACES}
         self._user = Entry(0, {})
+
+    def to_json(self) -> dict[str, Any]:
+        """All objects with their revisions."""
+        entries = {kind: [[each.revision, each.value] for each in self._entries[kind]] for kind in PLACES}
+        user = [self._user.revision, self._user.value]
+        return {"revision": self.revision, "replaced_at": self.replaced_at, "entries": entries, "user": user}
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any], *, lists_descendants: bool = False) -> Self:
+        """The objects of `to_json`."""
+        objects = cls(lists_descendants=lists_descendants)
+        objects.revision, objects.replaced_at = saved["revision"], saved["replaced_at"]
+        objects._entries = {kind: [Entry(*entry) for entry in saved["entries"][kind]] for kind in PLACES}
+        objects._user = Entry(*saved["user"])
+        return objects
 
     def replace(self, document: Mapping[str, Any]) -> None:
         """Replace all objects by those of a full answer, including broken values and duplicates."""

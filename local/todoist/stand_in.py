@@ -1,4 +1,4 @@
-"""The stand-in for Todoist's API v1: state in memory, seeded, with an injected clock."""
+"""The stand-in for Todoist's API v1: state in memory and if wanted in a file, seeded, with an injected clock."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -6,6 +6,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
+from pathlib import Path
 from random import Random
 from threading import Event, RLock, Thread
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from local.todoist.objects import Objects
 from local.todoist.pages import KINDS, build_page, read_page_request
 from local.todoist.replies import limits_reached
 from local.todoist.requests import read_sync_request
+from local.todoist.state_file import StateFile
 from local.todoist.webhooks import DeliveryFaults, RegisteredApp, Webhooks
 
 DOCUMENT_TYPES = ("items", "projects", "sections", "labels", "user")
@@ -86,7 +88,51 @@ class LocalTodoist:
         self.webhooks = Webhooks(Random(f"{seed}/webhooks"))
         self._registered: RegisteredApp | None = None
         self._visitor: str | None = None
+        self._file: StateFile | None = None
         self._lock = RLock()
+
+    @contextmanager
+    def kept(self, path: Path) -> Iterator[None]:
+        """Keep users, objects and tokens in a file until the end of the block.
+
+        If an earlier stand-in kept its own there, they replace those of this one. Rate limits, faults and deliveries
+        under way are not kept.
+        """
+        file = StateFile(path)
+        with self._lock:
+            if grants := file.grants():
+                self._restore(file, grants)
+            self._file = file
+            for user in self._accounts:
+                self._keep_objects(user)
+            self._keep_grants()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._file = None
+                file.close()
+
+    def _restore(self, file: StateFile, grants: Mapping[str, Any]) -> None:
+        self._grants.restore(grants)
+        self._accounts = {
+            user: Account(
+                user,
+                self._seed,
+                self._limits,
+                Objects.from_json(saved, lists_descendants=self._lists_descendants),
+                file.sync_tokens(user),
+            )
+            for user, saved in file.objects().items()
+        }
+
+    def _keep_objects(self, user: str) -> None:
+        if self._file is not None:
+            self._file.put_objects(user, self._accounts[user].objects.to_json())
+
+    def _keep_grants(self) -> None:
+        if self._file is not None:
+            self._file.put_grants(self._grants.to_json())
 
     @cached_property
     def app(self) -> Starlette:
@@ -118,6 +164,8 @@ class LocalTodoist:
             account = self._accounts.setdefault(user, Account(user, self._seed, self._limits, objects))
             account.objects.replace(document)
             self._grants.add(user, token, refresh_token)
+            self._keep_objects(user)
+            self._keep_grants()
 
     def advance(self, user: str, delta: Mapping[str, Any], *, silent: bool = False) -> None:
         """Apply a /sync answer to a user's objects; one with `"full_sync": true` replaces all of them.
@@ -129,10 +177,12 @@ class LocalTodoist:
             objects = self._account(user).objects
             if delta.get("full_sync") is True:
                 objects.replace(delta)
+                self._keep_objects(user)
                 return
             fires = not silent and self._has_webhook and self._grants.has_agreed(user)
             before, revision = snapshot(objects.changed_since(-1, TYPES)) if fires else {}, objects.revision
             objects.apply(delta, self.now())
+            self._keep_objects(user)
             if fires:
                 changed, owner = snapshot(objects.changed_since(revision, TYPES)), objects.active(["user"])["user"]
                 for body in event_bodies(before, changed, owner, self.now()):
@@ -176,7 +226,7 @@ class LocalTodoist:
             app = self._registered
             if app is None or arguments.get("client_id") != app.client_id:
                 raise LookupError("no app with this client_id is registered; register() it first")
-            answer = {"code": self._grants.authorize(self._visitor)} if self._visitor else {"error": "access_denied"}
+            answer = {"code": self.authorize(self._visitor)} if self._visitor else {"error": "access_denied"}
             query = urlencode({**answer, "state": arguments.get("state", "")})
             return f"{app.redirect_url}?{query}"
 
@@ -207,17 +257,22 @@ class LocalTodoist:
         with self._lock:
             self._account(user)
             self._grants.revoke(user)
+            self._keep_grants()
 
     def authorize(self, user: str) -> str:
         """A one-time code that /oauth/access_token exchanges for tokens of a user."""
         with self._lock:
             self._account(user)
-            return self._grants.authorize(user)
+            code = self._grants.authorize(user)
+            self._keep_grants()
+            return code
 
     def forget_sync_tokens(self, user: str) -> None:
         """Make all sync tokens of a user unknown."""
         with self._lock:
             self._account(user).forget_sync_tokens()
+            if self._file is not None:
+                self._file.forget_sync_tokens(user)
 
     def sync(self, path: str, token: str | None, arguments: Mapping[str, Any]) -> Reply:
         """Answer a call to /sync."""
@@ -261,7 +316,8 @@ class LocalTodoist:
 
     def _sync(self, token: str | None, arguments: Mapping[str, Any]) -> Reply:
         now = self.now()
-        account = self._account(self._grants.check(token, now))
+        user = self._grants.check(token, now)
+        account = self._account(user)
         request = read_sync_request(arguments)
         _admit(account, request.is_full, now)
         fault = account.next_fault(*self._fault_rate)
@@ -271,6 +327,8 @@ class LocalTodoist:
             unknown_sync_token=self._unknown_sync_token,
             force_full=fault is not None and fault.kind is FaultKind.UNEXPECTED_FULL_SYNC,
         )
+        if self._file is not None:
+            self._file.put_sync_token(user, answer["sync_token"], account.objects.revision)
         return faulty_reply(fault, answer, now) if fault else json_reply(answer)
 
     def _read(self, token: str | None, resource: str, arguments: Mapping[str, str]) -> Reply:
@@ -284,7 +342,10 @@ class LocalTodoist:
         return json_reply(build_page(account.objects.active([request.kind])[request.kind], request))
 
     def _exchange(self, arguments: Mapping[str, Any]) -> Reply:
-        return json_reply(self._grants.exchange(arguments, self.now()))
+        try:
+            return json_reply(self._grants.exchange(arguments, self.now()))
+        finally:  # a refused token may have revoked the others
+            self._keep_grants()
 
     @property
     def _has_webhook(self) -> bool:

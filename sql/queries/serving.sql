@@ -324,6 +324,13 @@ SELECT table_name FROM information_schema.tables WHERE table_schema = current_sc
 -- The credentials of the accounts after a user, to check the keys.
 SELECT user_id, credentials FROM todoist_accounts WHERE user_id > :after ORDER BY user_id LIMIT :max_rows;
 
+-- name: lacks_columns$
+-- Whether a table lacks one of these columns. It looks in the catalogue, so that a lock on the table does not block it.
+SELECT EXISTS (
+    SELECT FROM unnest(:names::TEXT[]) AS name
+    WHERE NOT EXISTS (SELECT FROM pg_attribute
+                      WHERE attrelid = to_regclass(:table_name) AND attname = name AND NOT attisdropped));
+
 -- name: is_read_only$
 -- Whether this session refuses writes: it is on a standby, or the server or database is set to read-only.
 SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::BOOLEAN;

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
 import pytest
 
-from contexts.postgres.migrate import migrate
 from contexts.postgres.sql import connect
-from local import postgres
 
 
 @pytest.fixture(scope="module")
-def database_url(server: str, request: pytest.FixtureRequest) -> str:
+def database_url(new_database: Callable[[str], str], request: pytest.FixtureRequest) -> str:
     """A database for one module with all migrations applied."""
-    url = postgres.create_database(server, request.path.stem)
-    with connect(url) as connection:
-        migrate(connection)
-    return url
+    return new_database(request.path.stem)
 
 
 @pytest.fixture

@@ -91,26 +91,52 @@ def test_three_nights_run_only_stale_steps(live: Airflow, world: World, account:
     assert (third.texts_embedded, third.rows_written, third.rows_refreshed) == (0, 0, 3)
 
 
+def make_run(folder: Path, url: str) -> subprocess.Popen[str]:
+    """`make run ONCE=1` with TODOIST_API_TOKEN."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "local", "--folder", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "ONCE": "1", "TODOIST_API_TOKEN": "my-own-token", "TODOIST_API_URL": url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def processes_in(folder: Path) -> list[str]:
+    """The command lines of all processes that name a folder."""
+    commands = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+    return [command for command in commands if str(folder) in command]
+
+
 def test_own_account(tmp_path: Path, account: Any) -> None:
-    """`make run ONCE=1` with TODOIST_API_TOKEN ends with status 0 and its figures, and leaves no process."""
-    todoist = LocalTodoist()
+    """`make run` with TODOIST_API_TOKEN goes on after a kill -9 in the second night, and leaves no process.
+
+    The run after it does not fetch again what the first night fetched, and ends with status 0 and all figures.
+    """
+    folder, todoist, printed = tmp_path / "local", LocalTodoist(), list[str]()
     todoist.load("my-own-token", account("water the plants", "buy soil"), user="whoever")
     with running_todoist(todoist) as url:
-        done = subprocess.run(
-            [sys.executable, "-m", "local", "--folder", str(tmp_path / "local")],
-            cwd=ROOT,
-            env={**os.environ, "ONCE": "1", "TODOIST_API_TOKEN": "my-own-token", "TODOIST_API_URL": url},
-            capture_output=True,
-            text=True,
-        )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    figures = json.loads((tmp_path / "local" / "nights.json").read_text())
+        with make_run(folder, url) as killed:
+            assert killed.stdout is not None
+            for line in killed.stdout:
+                printed.append(line)
+                if line.startswith("  fetch_signals    running") and any("Night 2 of 3" in each for each in printed):
+                    break
+            killed.kill()
+        assert processes_in(folder)
+        last = make_run(folder, url)
+        output, errors = last.communicate()
+    assert last.returncode == 0, output[-3000:] + errors[-3000:]
+    assert "Continuing the run of " in output
+    assert "(TODOIST_API_TOKEN) with night 2; FRESH=1 begins again" in output
+    figures = json.loads((folder / "nights.json").read_text())
     assert [night["todoist_calls_full"] for night in figures] == [1, 0, 0]
     assert [night["rows_written"] for night in figures] == [1, 0, 0]
-    assert "water the plants" in done.stdout
-    assert "my-own-token" not in done.stdout + done.stderr
-    logs = "".join(path.read_text(errors="replace") for path in (tmp_path / "local").rglob("*.log"))
-    assert "my-own-token" not in logs
+    assert all(night["succeeded"] for night in figures)
+    assert "water the plants" in output
+    logs = "".join(path.read_text(errors="replace") for path in folder.rglob("*.log"))
+    for text in ("".join(printed), output, errors, logs):
+        assert "my-own-token" not in text
     assert "water the plants" not in logs
-    commands = [process.info["cmdline"] for process in psutil.process_iter(["cmdline"])]
-    assert not [command for command in commands if str(tmp_path) in " ".join(command or ())]
+    assert not processes_in(tmp_path)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from contexts.postgres.run_log import AssetRun, StepRun
-from local.nights import figures, mean_seconds_per_unit
+from local.nights import figures, mean_seconds_per_unit, save_nights, saved_nights
 
 AT = datetime(2026, 11, 23, 2, tzinfo=UTC)
 
@@ -46,3 +47,14 @@ def test_seconds_of_small_runs_weigh_little() -> None:
         StepRun("2026-11-22", "serving", AT, done={"tips": 9}, seconds={"llm_calls": None}),  # type: ignore[dict-item]
     ]
     assert mean_seconds_per_unit(runs) == {"texts_embedded": 0.1}
+
+
+def test_saved_nights(tmp_path: Path) -> None:
+    """A later run reads the nights of the earlier ones; figures of a different version are refused."""
+    path, night = tmp_path / "nights.json", figures({}, [], [], {}, n_events=0)
+    assert saved_nights(path) == []
+    save_nights([night, night], path)
+    assert saved_nights(path) == [night, night]
+    path.write_text('[{"users": 1}]')
+    with pytest.raises(ValueError, match="missing"):
+        saved_nights(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from local.processes import NotReady, child_process, wait_until_ready
+from local.paths import ROOT
+from local.processes import NotReady, child_process, kill_left_over, wait_until_ready
 
 SLEEP = "import time; print('started', flush=True); time.sleep(60)"
 IGNORE_SIGINT = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {SLEEP}"
@@ -44,6 +46,28 @@ def test_the_process_group_is_killed_after_the_timeout(tmp_path: Path) -> None:
     assert process.returncode == -9
     psutil.wait_procs([child], timeout=5)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_what_a_killed_parent_left(tmp_path: Path) -> None:
+    """The children of a parent that was killed, and theirs, are found by the folder of their log and killed."""
+    log_file = tmp_path / "run" / "log"
+    log_file.parent.mkdir()
+    parent = f"""
+import os, sys, time
+from pathlib import Path
+from local.processes import child_process
+with child_process([sys.executable, "-c", {START_CHILD!r}], os.environ, Path({str(log_file)!r}), stop_timeout_s=1):
+    time.sleep(600)
+"""
+    killed = subprocess.Popen(command(parent), cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    wait_until_ready(killed, lambda: log_file.exists() and started(log_file, 2), timeout_s=30, poll_s=0.01)
+    child, *more = psutil.Process(killed.pid).children(recursive=True)
+    killed.kill()
+    killed.wait(30)
+    assert kill_left_over(tmp_path / "other") == 0
+    assert kill_left_over(tmp_path / "run") == 2
+    _, alive = psutil.wait_procs([child, *more], timeout=10)
+    assert all(process.status() == psutil.STATUS_ZOMBIE for process in alive)
 
 
 def test_only_the_given_variables_and_folder(tmp_path: Path) -> None:

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
 import pytest
-from service import Service, ServiceHarness, SwitchableApp, service_harness
+from service import Service, ServiceHarness, service_harness
+from switchable import SwitchableApp
 from world import World
 
-from contexts.postgres.migrate import migrate
 from contexts.postgres.sql import connect
-from contexts.todoist.client import Todoist
-from local import postgres
 from local.llm import LocalLLM
 from local.server import running_server
-from local.todoist import LocalTodoist
 
 
 @pytest.fixture(scope="module")
-def database_url(server: str, request: pytest.FixtureRequest) -> str:
+def database_url(new_database: Callable[[str], str], request: pytest.FixtureRequest) -> str:
     """A database of the module with every migration applied."""
-    url = postgres.create_database(server, f"serving_{request.path.stem}")
-    with connect(url) as connection:
-        migrate(connection)
-    return url
+    return new_database(f"serving_{request.path.stem}")
 
 
 @pytest.fixture
@@ -41,26 +34,9 @@ def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
 
 
 @pytest.fixture(scope="session")
-def todoist_server() -> Iterator[tuple[SwitchableApp, str]]:
-    with running_server(app := SwitchableApp(), 0) as url:  # type: ignore[arg-type]
-        yield app, url
-
-
-@pytest.fixture(scope="session")
 def llm_server() -> Iterator[tuple[SwitchableApp, str]]:
     with running_server(app := SwitchableApp(), 0) as url:  # type: ignore[arg-type]
         yield app, url
-
-
-@pytest.fixture
-def world(
-    connection: psycopg.Connection[Any],
-    todoist: LocalTodoist,
-    todoist_server: tuple[SwitchableApp, str],
-    tmp_path: Path,
-) -> World:
-    client = Todoist(todoist_server[1], total_timeout=5, attempt_timeout=2)
-    return World(connection, todoist, client, tmp_path / "data")
 
 
 @pytest.fixture

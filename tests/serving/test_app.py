@@ -151,6 +151,13 @@ class TestToken:
         assert statuses.pop("/v1/todoist/callback") == 400
         assert set(statuses.values()) == {200, 401}
 
+    @pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics", "/docs"])
+    def test_head(self, service: Service, path: str) -> None:
+        """HEAD is answered as GET, without the body, for monitors that ask so."""
+        head, get = service.request("HEAD", path), service.request("GET", path)
+        assert (head.status, head.text) == (get.status, "")
+        assert head.headers["content-type" if head.status == 200 else "location"]
+
 
 class TestProblems:
     @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
-from service import ServiceHarness, SwitchableApp
+from service import ServiceHarness
+from switchable import SwitchableApp
 
 from local.service import Service, running_service
 from local.todoist import Fault

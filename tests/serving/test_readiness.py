@@ -45,10 +45,21 @@ def test_reads_of_a_decision(harness: ServiceHarness, service: Service, table: s
     """A table that decisions need and that cannot be read is noticed."""
     harness.connection.execute(f"ALTER TABLE {table} RENAME TO hidden")
     try:
-        assert is_problem(service.request("GET", "/readyz"), 503, "the database did not answer")
+        assert is_problem(service.request("GET", "/readyz"), 503, "the database lacks a table or a column")
     finally:
         harness.connection.execute(f"ALTER TABLE hidden RENAME TO {table}")
     assert service.request("GET", "/readyz").status == 200
+
+
+def test_columns_of_a_decision(harness: ServiceHarness, service: Service) -> None:
+    """A column of the log that is missing, as before a migration, is noticed, and nothing is logged by the check."""
+    harness.connection.execute("ALTER TABLE decisions RENAME COLUMN set_age_s TO hidden")
+    try:
+        assert is_problem(service.request("GET", "/readyz"), 503, "apply the migrations: python -m contexts migrate")
+    finally:
+        harness.connection.execute("ALTER TABLE decisions RENAME COLUMN hidden TO set_age_s")
+    assert service.request("GET", "/readyz").status == 200
+    assert harness.one("SELECT count(*) FROM decisions") == 0
 
 
 def test_without_the_posterior(harness: ServiceHarness, service: Service) -> None:

@@ -22,6 +22,7 @@ from local.llm import Behaviour
 from local.todoist import Fault
 
 DOWN = [Fault.server_error(500)] * 3
+CONTEXT = "/v1/users/{user_id}/context"
 SILENT = [Fault.slow(delay_s=60)] * 3
 
 
@@ -343,6 +344,37 @@ class TestBudget:
         assert {each.status for each in responses} == {503}
         assert max(each.seconds for each in responses) < 1.5
         assert service.tip().origin == ("stored", "skipped")
+
+
+@pytest.fixture
+def slow_contexts(harness: ServiceHarness) -> Iterator[None]:
+    """Postgres takes 0.3 s to read a whole context, but not to read whether it is fresh."""
+    columns = "SELECT string_agg(attname, ', ') FROM pg_attribute WHERE attrelid = 'context_store'::regclass"
+    names = harness.one(f"{columns} AND attnum > 0 AND NOT attisdropped")
+    harness.connection.execute(
+        "CREATE OR REPLACE FUNCTION slowly(value TEXT) RETURNS TEXT STABLE LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM pg_sleep(0.3); RETURN value; END $$"
+    )
+    harness.connection.execute("ALTER TABLE context_store RENAME TO real_store")
+    harness.connection.execute(
+        f"CREATE VIEW context_store AS SELECT {names.replace('groups_json', 'slowly(groups_json) AS groups_json')}"
+        " FROM real_store"
+    )
+    yield
+    harness.connection.execute("DROP VIEW context_store")
+    harness.connection.execute("ALTER TABLE real_store RENAME TO context_store")
+
+
+@pytest.mark.usefixtures("ann", "slow_contexts")
+def test_overload_by_readers_of_contexts(harness: ServiceHarness) -> None:
+    """More requests that show contexts than Postgres can answer in time are refused while others are still read."""
+    service = harness.open(database_connections=2, request_budget=3.0)
+    responses = harness.together(*(service.request_async("GET", "/v1/users/ann/context") for _ in range(40)))
+    read = [each.seconds for each in responses if each.status == 200]
+    refused = [each.seconds for each in responses if each.status == 503]
+    assert len(read) + len(refused) == 40
+    assert read and median(refused) < max(read)
+    assert service.metric("http_responses_total", reason="overloaded", route=CONTEXT, status="503") == len(refused)
 
 
 @pytest.mark.usefixtures("ann")

@@ -124,8 +124,8 @@ def test_llm_cost(ask: Ask, world: World, account: Any) -> None:
     log_llm_call(world, "bob", NOON, cost_usd=None, candidate_set_id=None, outcome="late", output_tokens=0)
     log_llm_call(world, "bob", NOON - 2 * DAY, cost_usd=5.0)
     assert ask("llm_cost") == [
-        (date(2026, 11, 21), None, None, 1, 1, 1200, 5.0, None, 0, 0),
-        (date(2026, 11, 22), 1, 1, None, None, None, None, None, None, None),
+        (date(2026, 11, 21), 0, 0, 1, 1, 1200, 5.0, None, 0, 0),
+        (date(2026, 11, 22), 1, 1, 0, 0, 0, 0.0, 0.0, 0, 0),
         (date(2026, 11, 23), 2, 2, 3, 4, 3400, pytest.approx(0.04), pytest.approx(0.02), 1, 1),
     ]
 

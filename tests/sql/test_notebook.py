@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -91,3 +93,21 @@ def test_before_the_first_run(run_notebook: Any) -> None:
         assert not isinstance(variables[name], Figure)
     assert "There is no data yet" in variables["costs"].text
     assert "DATABASE_URL" in variables["kinds"].text
+
+
+def test_one_file_without_a_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The exported page has the charts and the messages, and refers to nothing outside itself."""
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path))
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    spec = importlib.util.spec_from_file_location("export_notebook", ROOT / "export_notebook.py")
+    assert spec and spec.loader
+    export = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(export)
+    figure = Figure()
+    figure.subplots().set_title("a chart")
+    page = export.notebook_page([*export.run_notebook(), figure])
+    assert page.count("<svg") == 1
+    assert page.count("There is no data yet") == 2
+    assert page.count("DATABASE_URL is not set") == 5
+    assert "<marimo" not in page
+    assert not re.search(r"""<script|<link|(src|href)=["']?(https?:)?//""", page)

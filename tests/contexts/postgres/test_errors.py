@@ -54,6 +54,14 @@ def test_nothing_listens(free_port: int, monkeypatch: pytest.MonkeyPatch, capsys
     )
 
 
+def test_after_the_local_run(free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a shell with the environment of `make run`, the remedy is to start that."""
+    monkeypatch.setenv("LOCAL_RUN", "/project/.local/environment")
+    with pytest.raises(psycopg.OperationalError) as error:
+        connect(f"postgresql://127.0.0.1:{free_port}/contexts")
+    assert "It runs as long as `make run`: start that, or correct DATABASE_URL" in explain_error(error.value, PLACE)
+
+
 def test_a_missing_database(database_url: str) -> None:
     """A database that does not exist is named by Postgres's own words, in one line."""
     with pytest.raises(psycopg.OperationalError) as error:

@@ -119,6 +119,7 @@ class TestInvalidItems:
             (item("1") | {"id": True}, "id"),
             (item("1") | {"id": 1.5}, "id"),
             (item("1") | {"id": ["1"]}, "id"),
+            (item("9" * 5000), "id"),
             (item("1", content=None), "content"),
             (item("1", content=5), "content"),
             ({"id": "1"}, "content"),

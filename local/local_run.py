@@ -1,0 +1,141 @@
+"""The folder of a local run, and what a run leaves for the next one, which continues it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+
+from contexts.todoist.credentials import new_key
+from local.clock import utc_now
+from local.environment_file import write_private
+from local.paths import display_path
+from local.processes import kill_left_over
+from local.scenario import ScenarioError, selected_users
+
+
+class FolderInUse(Exception):
+    """A different run has its files in the folder; the message names the folder."""
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What the next run needs of this one, besides its files.
+
+    began_at: when the first of the runs that continue each other began.
+    users: the variable that selects the users, such as USERS=25.
+    digest: of what the variable means, such as the contents of a file with users.
+    key: encrypts the API tokens in the context store.
+    n_shards: of the Parquet files; None before the run has any.
+    n_changes: the last night before which the accounts were changed.
+    has_past: whether the past of the users was played for analysts.
+    """
+
+    began_at: datetime
+    users: str
+    digest: str
+    key: str
+    n_shards: int | None = None
+    n_changes: int = 1
+    has_past: bool = False
+
+
+@dataclass
+class LocalRun:
+    """A run in its folder. is_continued: whether an earlier run is continued."""
+
+    folder: Path
+    state: RunState
+    is_continued: bool
+
+    @property
+    def todoist_file(self) -> Path:
+        """The file in which the local Todoist keeps its state."""
+        return self.folder / "todoist.sqlite"
+
+    def save(self, **changed: object) -> None:
+        """Change the state, and write it for the next run, which continues this one from now on."""
+        self.state = replace(self.state, **changed)  # type: ignore[arg-type]
+        fields = asdict(self.state) | {"began_at": self.state.began_at.isoformat()}
+        write_private(self.folder / _FILE, json.dumps(fields, indent=2) + "\n")
+
+
+_FILE = "run.json"
+_REMOVED = (_FILE, "todoist.sqlite", "todoist.sqlite-journal", "nights.json", "tips.json")
+
+
+@contextmanager
+def local_run(folder: Path, environment: Mapping[str, str]) -> Iterator[LocalRun]:
+    """Lock a folder, and continue the last run in it; begin a new one if there is none, or if FRESH is set.
+
+    A new run removes the data of the last one.
+
+    Raises FolderInUse if a different run uses the folder, and ScenarioError if the last run has different users or
+    shards and FRESH is not set.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        kill_left_over(folder)
+        users, contents = selected_users(environment)
+        digest = sha256(contents).hexdigest()
+        if not is_set(environment, "FRESH") and (last := _last_state(folder)) is not None:
+            _check_same(last, folder, users, digest, environment.get("N_SHARDS"))
+            yield LocalRun(folder, last, is_continued=True)
+        else:
+            _remove_data(folder)
+            yield LocalRun(folder, RunState(utc_now(), users, digest, new_key()), is_continued=False)
+
+
+def is_set(environment: Mapping[str, str], name: str) -> bool:
+    """Whether a switch such as ONCE=1 is on."""
+    return environment.get(name, "") not in ("", "0")
+
+
+def _last_state(folder: Path) -> RunState | None:
+    try:
+        fields = json.loads((folder / _FILE).read_text())
+        return RunState(**fields | {"began_at": datetime.fromisoformat(fields["began_at"])})
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError):
+        raise ScenarioError(
+            f"{display_path(folder / _FILE)} cannot be read, so the last run cannot be continued."
+            " FRESH=1 begins again."
+        ) from None
+
+
+def _check_same(last: RunState, folder: Path, users: str, digest: str, n_shards: str | None) -> None:
+    wrong = []
+    if users != last.users:
+        wrong.append(f"{users}: the last run in {display_path(folder)} has {last.users}.")
+    elif digest != last.digest:
+        wrong.append(f"{users}: these are different users than those of the last run in {display_path(folder)}.")
+    if n_shards and last.n_shards and n_shards != str(last.n_shards):
+        wrong.append(f"N_SHARDS={n_shards}: the data of the last run in {display_path(folder)} has {last.n_shards}.")
+    if wrong:
+        raise ScenarioError("\n".join(f"{line} FRESH=1 removes that run and begins again." for line in wrong))
+
+
+def _remove_data(folder: Path) -> None:
+    """Remove what a run leaves, its state first: a run that is killed here cannot be continued."""
+    for name in _REMOVED:
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "data", ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FolderInUse(
+                f"`make run` or `make services` is already running in {display_path(folder)}. End it first."
+            ) from None
+        yield
