@@ -1,23 +1,31 @@
-"""Each user's tasks clustered into themes: DuckDB joins and orders the rows, the linkage runs user by user."""
+"""Each user's tasks clustered into themes.
+
+DuckDB joins and orders the rows, the linkage runs user by user, and all themes of a shard are named at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Annotated, Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from assets.engine.asset import WorkUnit, asset
 from assets.engine.checks import same_rows_as
 from assets.engine.vectors import to_matrix
-from contexts.themes.cluster import Clusterer, centrality, keep_ids, members
-from contexts.themes.duplicates import find_duplicates
-from contexts.themes.labels import ThemeTasks, label_themes
-from contexts.themes.tags import ThemeTexts, tags_of
+from contexts.themes.arrays import Numbers
+from contexts.themes.cluster import Clusterer, keep_ids
+from contexts.themes.corpus import Corpus, read_corpus
+from contexts.themes.duplicates import MIN_SIMILARITY, find_duplicates
+from contexts.themes.labels import label_themes
+from contexts.themes.phrases import find_phrases
+from contexts.themes.projects import one_line
+from contexts.themes.tags import tags_of
+from contexts.themes.themed import ThemedTasks, centrality, number_themes
 
 _SCHEMA = pa.schema(
     [
@@ -48,7 +56,7 @@ _JOIN = """
 @asset(
     step="cluster_tasks",
     schema=_SCHEMA,
-    code_version="7",
+    code_version="8",
     checks=(same_rows_as("task_embeddings", where="task_id"),),
     work=WorkUnit("users_clustered", per="user"),
 )
@@ -65,13 +73,13 @@ def task_clusters(
     """One row per task with a vector: its theme with label, tags and size, and the task that it duplicates."""
     if not len(task_embeddings):
         return _SCHEMA.empty_table()
-    vectors = clusterer.center(to_matrix(task_embeddings["embedding"]).astype(np.float32))
     with _database().cursor() as connection:
         connection.register("vectors", _keys_with_positions(task_embeddings))
         connection.register("todoist_tasks", todoist_tasks)
         connection.register("previous", previous)
-        tasks = connection.sql(_JOIN).to_arrow_table()
-    return _cluster(tasks, vectors, clusterer) if len(tasks) else _SCHEMA.empty_table()
+        tasks = connection.sql(_JOIN).to_arrow_table().combine_chunks()
+    vectors = to_matrix(task_embeddings["embedding"])[tasks["position"].to_numpy()]
+    return _cluster(tasks, clusterer.center(vectors), clusterer)
 
 
 @cache
@@ -86,110 +94,92 @@ def _keys_with_positions(task_embeddings: pa.Table) -> pa.Table:
     return keys.append_column("position", pa.array(np.arange(len(keys))))
 
 
-@dataclass(frozen=True)
-class _Theme:
-    """One theme of a user. rows: the positions of its tasks in the whole table."""
-
-    cluster_id: str
-    label: str
-    is_by_others: bool
-    rows: np.ndarray
-    texts: ThemeTexts
-
-
 def _cluster(tasks: pa.Table, vectors: np.ndarray, clusterer: Clusterer) -> pa.Table:
     """Return the asset's rows for tasks ordered by user and id."""
-    themes: list[_Theme] = []
-    duplicate_of: list[str | None] = [None] * len(tasks)
-    for user in _users(tasks, vectors):
-        themes += user.themes(clusterer)
-        for row, task_id in user.duplicates(clusterer):
-            duplicate_of[row] = task_id
+    if not len(tasks):
+        return _SCHEMA.empty_table()
+    users = _numbers(tasks["user_id"])[0]
+    groups = clusterer.group(vectors, users)
+    themed, corpus = _themed_tasks(tasks, vectors, users, number_themes(groups.labels))
     columns = {name: tasks[name] for name in ("user_id", "task_id", "text_hash", "connection_number")}
-    columns |= _theme_columns(themes, len(tasks))
-    columns["duplicate_of"] = pa.array(duplicate_of, pa.string())
+    columns |= _theme_columns(tasks, themed, corpus)
+    columns["duplicate_of"] = _duplicates(tasks, themed, vectors, groups.nearest, clusterer)
     return pa.table(columns).select(_SCHEMA.names).cast(_SCHEMA)
 
 
-def _theme_columns(themes: Sequence[_Theme], n_tasks: int) -> dict[str, pa.Array]:
-    """Return the columns that are equal for all tasks of a theme, and null or 1 for tasks without one."""
-    theme_of = np.full(n_tasks, len(themes))
-    for number, theme in enumerate(themes):
-        theme_of[theme.rows] = number
-    values: dict[str, list[Any]] = {
-        "cluster_id": [theme.cluster_id for theme in themes],
-        "label": [theme.label for theme in themes],
-        "tags": tags_of([theme.texts for theme in themes]),
-        "is_by_others": [theme.is_by_others for theme in themes],
-    }
-    by_theme = {name: pa.array([*each, None], _SCHEMA.field(name).type) for name, each in values.items()}
-    by_theme["n_tasks"] = pa.array([*(len(theme.rows) for theme in themes), 1], pa.int32())
-    positions = pa.array(theme_of)
-    return {name: each.take(positions) for name, each in by_theme.items()}
-
-
-@dataclass(frozen=True)
-class _User:
-    """One user's tasks in the order of their ids. start: the position of the first one in the whole table."""
-
-    user_id: str
-    language: str
-    start: int
-    task_ids: list[str]
-    texts: list[str]
-    parent_ids: list[str | None]
-    are_by_others: list[bool]
-    own_projects: list[str | None]
-    previous_ids: list[str | None]
-    vectors: np.ndarray
-
-    def themes(self, clusterer: Clusterer) -> Iterator[_Theme]:
-        """Cluster the tasks; a cluster keeps its previous id as long as most of its tasks stay."""
-        labels = clusterer.labels(self.vectors)
-        previous_ids = {task: old for task, old in zip(self.task_ids, self.previous_ids, strict=True) if old}
-        ids = keep_ids(labels.tolist(), self.task_ids, previous_ids)
-        groups = list(members(labels))
-        themes = [self._tasks(rows) for rows in groups]
-        for rows, theme, label in zip(groups, themes, label_themes(themes, self.texts, self.language), strict=True):
-            yield _Theme(
-                str(ids[rows[0]]),
-                label,
-                any(self.are_by_others[row] for row in rows),
-                self.start + rows,
-                ThemeTexts(self.user_id, self.language, theme.texts),
-            )
-
-    def _tasks(self, rows: np.ndarray) -> ThemeTasks:
-        positions = rows.tolist()
-        texts, projects = [self.texts[row] for row in positions], [self.own_projects[row] for row in positions]
-        return ThemeTasks(texts, centrality(self.vectors[rows]), projects)
-
-    def duplicates(self, clusterer: Clusterer) -> Iterator[tuple[int, str]]:
-        """Yield the position of each duplicate in the whole table, with the id of the task that it duplicates."""
-        originals = find_duplicates(self.texts, self.parent_ids, self.vectors, self.language, clusterer)
-        for row, original in enumerate(originals):
-            if row != original:
-                yield self.start + row, self.task_ids[original]
-
-
-def _users(tasks: pa.Table, vectors: np.ndarray) -> Iterator[_User]:
-    users, positions = tasks["user_id"].to_numpy(zero_copy_only=False), tasks["position"].to_numpy()
-    names = ("task_id", "text", "parent_id", "is_by_others", "own_project", "previous_id")
-    task_ids, texts, parent_ids, are_by_others, own_projects, previous_ids = (
-        tasks[name].to_pylist() for name in names
+def _themed_tasks(
+    tasks: pa.Table, vectors: np.ndarray, users: Numbers, themes: Numbers
+) -> tuple[ThemedTasks, Corpus]:
+    """Return the tasks as names of themes need them, and the words of their texts."""
+    first_tasks = np.flatnonzero(np.diff(users, prepend=-1))
+    languages = tasks["language"].fill_null("").take(pa.array(first_tasks)).to_pylist()
+    text, texts = _numbers(tasks["text"])
+    language, codes = _numbers(tasks["language"].fill_null(""))
+    distinct, number = np.unique(text * len(codes) + language, return_inverse=True)
+    corpus = read_corpus(
+        [texts[each] for each in (distinct // len(codes)).tolist()],
+        [codes[each] for each in (distinct % len(codes)).tolist()],
     )
-    languages = tasks["language"]
-    bounds = np.flatnonzero(users[1:] != users[:-1]) + 1
-    for start, stop in zip([0, *bounds.tolist()], [*bounds.tolist(), len(users)], strict=True):
-        yield _User(
-            users[start],
-            languages[start].as_py() or "",
-            start,
-            task_ids[start:stop],
-            texts[start:stop],
-            parent_ids[start:stop],
-            are_by_others[start:stop],
-            own_projects[start:stop],
-            previous_ids[start:stop],
-            vectors[positions[start:stop]],
-        )
+    project, projects = _numbers(pc.utf8_trim_whitespace(tasks["own_project"].fill_null("")))
+    themed = ThemedTasks(
+        users, themes, number, centrality(vectors, themes), project, list(map(one_line, projects)), languages
+    )
+    return themed, corpus
+
+
+def _numbers(column: pa.ChunkedArray) -> tuple[Numbers, list[str]]:
+    """Return the number of each value among the distinct values, and these in the order of first occurrence."""
+    encoded = column.combine_chunks().dictionary_encode()
+    return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
+
+
+def _theme_columns(tasks: pa.Table, themed: ThemedTasks, corpus: Corpus) -> dict[str, pa.Array]:
+    """Return the columns that are equal for all tasks of a theme, and null or 1 for tasks without one.
+
+    A theme that has no label is none.
+    """
+    labels = label_themes(themed, find_phrases(corpus))
+    by_others = themed.rows[tasks["is_by_others"].to_numpy()[themed.rows]]
+    values: dict[str, list[Any]] = {
+        "cluster_id": [*_theme_ids(tasks, themed), None],
+        "label": [*labels, None],
+        "tags": [*tags_of(themed, corpus), None],
+        "is_by_others": [*(np.bincount(themed.theme[by_others], minlength=themed.n_themes) > 0).tolist(), None],
+        "n_tasks": [*themed.sizes.tolist(), 1],
+    }
+    is_named = np.array([label is not None for label in values["label"]])
+    positions = pa.array(np.where(is_named[themed.theme], themed.theme, themed.n_themes))
+    return {name: pa.array(each, _SCHEMA.field(name).type).take(positions) for name, each in values.items()}
+
+
+def _theme_ids(tasks: pa.Table, themed: ThemedTasks) -> list[str]:
+    """Return the id of each theme: a theme keeps its previous id as long as most of its tasks stay."""
+    task_ids, previous_ids = tasks["task_id"].to_pylist(), tasks["previous_id"].to_pylist()
+    ids: list[str] = [""] * themed.n_themes
+    users, themes = themed.user[themed.rows], themed.theme[themed.rows].tolist()
+    bounds = [*np.flatnonzero(np.diff(users, prepend=-1)).tolist(), len(users)]
+    for start, stop in pairwise(bounds):
+        rows = themed.rows[start:stop].tolist()
+        own = [task_ids[row] for row in rows]
+        previous = {task_ids[row]: previous_ids[row] for row in rows if previous_ids[row]}
+        for theme, cluster_id in zip(themes[start:stop], keep_ids(themes[start:stop], own, previous), strict=True):
+            ids[theme] = str(cluster_id)
+    return ids
+
+
+def _duplicates(
+    tasks: pa.Table, themed: ThemedTasks, vectors: np.ndarray, nearest: np.ndarray, clusterer: Clusterer
+) -> pa.Array:
+    """Return for each task that duplicates one the id of that; only tasks with a near one are compared."""
+    near = np.flatnonzero(nearest >= clusterer.cosine_at(MIN_SIMILARITY))
+    duplicate_of: list[str | None] = [None] * len(tasks)
+    bounds = [*np.flatnonzero(np.diff(themed.user[near], prepend=-1)).tolist(), len(near)]
+    for start, stop in pairwise(bounds):
+        rows = near[start:stop]
+        own = tasks.select(["task_id", "text", "parent_id"]).take(pa.array(rows)).to_pydict()
+        language = themed.languages[themed.user[rows[0]]]
+        originals = find_duplicates(own["text"], own["parent_id"], vectors[rows], language, clusterer)
+        for position, original in enumerate(originals):
+            if position != original:
+                duplicate_of[rows[position]] = own["task_id"][original]
+    return pa.array(duplicate_of, pa.string())

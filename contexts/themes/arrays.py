@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 Vectors = NDArray[np.float32]
 """One vector, shape (dim,), or one row per text, shape (n, dim)."""
@@ -13,3 +14,17 @@ HalfVectors = NDArray[np.float16]
 
 Labels = NDArray[np.int64]
 """A cluster number per row, shape (n,)."""
+
+Numbers = NDArray[np.int64]
+"""Numbers of users, tasks, themes, texts or words, shape (n,)."""
+
+Flags = NDArray[np.bool_]
+"""A property of each row, shape (n,)."""
+
+
+def sums_by(numbers: Numbers, rows: Vectors, n: int) -> Vectors:
+    """Return the sum of the rows with each number from 0 to n - 1, shape (n, dim); negative numbers are left out."""
+    order = np.argsort(numbers, kind="stable")[np.count_nonzero(numbers < 0) :]
+    stops = np.bincount(numbers[order] + 1, minlength=n + 1).cumsum()
+    ones = np.ones(len(order), np.float32)
+    return np.asarray(csr_array((ones, order, stops), shape=(n, len(rows))) @ rows)

@@ -13,7 +13,7 @@ from hashlib import sha256
 
 import numpy as np
 
-from contexts.themes.arrays import Vectors
+from contexts.themes.arrays import HalfVectors, Vectors
 
 MIN_LANGUAGE_SHARE = 0.05
 """Share of the vectors' variance between languages from which on each language has a mean of its own.
@@ -55,21 +55,22 @@ class Centering:
         """The means' identity: a hash, or an empty string without means."""
         return sha256(self.to_bytes()).hexdigest()[:_DIGEST_HEX_DIGITS] if len(self.means) else ""
 
-    def apply(self, vectors: Vectors) -> Vectors:
+    def apply(self, vectors: Vectors | HalfVectors) -> Vectors:
         """Return unit rows: each vector minus the mean that is nearest to it.
 
         The nearest mean is that of the text's own language for 96-99 % of texts, without knowing the language.
         """
         if not len(self.means) or not len(vectors):
-            return vectors
-        centred = vectors - self.means[self._nearest(vectors)]
+            return vectors.astype(np.float32, copy=False)
+        means = self.means if len(self.means) == 1 else self.means[self._nearest(vectors)]
+        centred = np.subtract(vectors, means, dtype=np.float32)
         centred /= np.maximum(np.sqrt(np.einsum("ij,ij->i", centred, centred)), _MIN_NORM)[:, None]
         return np.asarray(centred, np.float32)
 
-    def _nearest(self, vectors: Vectors) -> np.ndarray:
-        if len(self.means) == 1:
-            return np.zeros(len(vectors), np.int64)
-        closeness = vectors @ self.means.T - 0.5 * np.einsum("ij,ij->i", self.means, self.means)
+    def _nearest(self, vectors: Vectors | HalfVectors) -> np.ndarray:
+        closeness = vectors.astype(np.float32, copy=False) @ self.means.T - 0.5 * np.einsum(
+            "ij,ij->i", self.means, self.means
+        )
         return np.asarray(closeness.argmax(axis=1))
 
 

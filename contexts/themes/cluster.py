@@ -6,15 +6,16 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
 
-from contexts.themes.arrays import Labels, Vectors
+from contexts.themes.arrays import HalfVectors, Labels, Numbers, Vectors
 from contexts.themes.centering import Centering, fit_centering
-from contexts.themes.cohesion import dissolve_chance_groups
+from contexts.themes.cohesion import dissolve, dissolve_chance_groups
 
 THRESHOLD_QUANTILE = 0.88
 """Quantile of the cosines of random pairs that becomes the threshold of a model.
@@ -71,6 +72,18 @@ class Calibration:
         return f"threshold={self.threshold:.4f}{spread}{means}"
 
 
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """The clusters of some users' rows.
+
+    labels: the first row of each row's cluster.
+    nearest: the cosine of each row to the nearest other row of its user, or 1 if it is not known; shape (n,).
+    """
+
+    labels: Labels
+    nearest: Vectors
+
+
 @dataclass(frozen=True)
 class Clusterer:
     """The clustering rule for one model."""
@@ -88,40 +101,57 @@ class Clusterer:
         """The minimum mean cosine of two clusters that are merged."""
         return self.calibration.threshold
 
-    def center(self, vectors: Vectors) -> Vectors:
+    def center(self, vectors: Vectors | HalfVectors) -> Vectors:
         """Return the model's vectors as all other methods want them, see `Centering.apply`."""
         return self.calibration.centering.apply(vectors)
 
     def labels(self, vectors: Vectors) -> Labels:
-        """Return the cluster number of each unit row: average linkage on cosine distance, cut at the threshold.
+        """Return the cluster number of each unit row of one user, see `group`."""
+        return self.group(vectors, np.zeros(len(vectors), np.int64)).labels
+
+    def group(self, vectors: Vectors, users: Numbers) -> Groups:
+        """Cluster the unit rows of each user: average linkage on cosine distance, cut at the threshold.
+
+        users: a number for each row, ascending.
 
         Clusters that are no more similar than chance are dissolved, see `contexts.themes.cohesion`.
         Cosines are rounded, so that ties do not depend on the order of floating-point sums.
         """
-        is_pairwise = len(vectors) <= MAX_PAIRWISE_TASKS
-        labels = self._cluster_pairwise(vectors) if is_pairwise else self._cluster_in_rounds(vectors)
-        return dissolve_chance_groups(_dissolve_dominant(labels), vectors, self.calibration.spread)
+        labels, nearest = np.zeros(len(vectors), np.int64), np.ones(len(vectors), np.float32)
+        starts = np.flatnonzero(np.diff(users, prepend=-1)).tolist()
+        for start, stop in pairwise([*starts, len(users)]):
+            own, rows = vectors[start:stop], slice(start, stop)
+            if len(own) <= MAX_PAIRWISE_TASKS:
+                labels[rows], nearest[rows] = self._cluster_pairwise(own)
+            else:
+                labels[rows] = self._cluster_in_rounds(own)
+            labels[rows] += 2 * start  # a user of n rows has numbers up to 2 n
+        _, first, cluster = np.unique(labels, return_index=True, return_inverse=True)
+        labels = _dissolve_dominant(first[cluster], users)
+        return Groups(dissolve_chance_groups(labels, vectors, users, self.calibration.spread), nearest)
 
     def cosine_at(self, similarity: float) -> float:
         """Return the cosine of a similarity on a scale from 0 (the threshold) to 1 (identical), for any model."""
         return self.threshold + similarity * (1 - self.threshold)
 
-    def _cluster_pairwise(self, vectors: Vectors) -> Labels:
+    def _cluster_pairwise(self, vectors: Vectors) -> tuple[Labels, Vectors]:
+        """Return the labels of rows, and the cosine of each to the nearest other row."""
         n = len(vectors)
         if n < 2:
-            return np.ones(n, np.int64)
+            return np.ones(n, np.int64), np.full(n, -1, np.float32)
         cosines = vectors @ vectors.T
-        np.fill_diagonal(cosines, 1)
+        np.fill_diagonal(cosines, -1)
+        nearest = cosines.max(axis=1).round(_COSINE_DECIMALS)
         distances = squareform(1 - cosines, checks=False).astype(np.float64)
         tree = linkage(distances.round(_COSINE_DECIMALS).clip(0.0), method="average")
-        return _cut(tree, 1.0 - self.threshold)
+        return _cut(tree, 1.0 - self.threshold), nearest
 
     def _cluster_in_rounds(self, vectors: Vectors) -> Labels:
         """Cluster a sample, assign near rows to its clusters, and repeat with the remaining rows."""
         labels, remaining = np.zeros(len(vectors), np.int64), _stable_shuffle(vectors)
         while len(remaining):
             sample, others = remaining[:MAX_PAIRWISE_TASKS], remaining[MAX_PAIRWISE_TASKS:]
-            labels[sample] = labels.max() + self._cluster_pairwise(vectors[sample])
+            labels[sample] = labels.max() + self._cluster_pairwise(vectors[sample])[0]
             labels[others] = self._nearest_clusters(vectors[others], vectors[sample], labels[sample])
             remaining = others[labels[others] == 0]
         return labels
@@ -195,11 +225,6 @@ def members(labels: Labels) -> Iterator[NDArray[np.int64]]:
     return iter(sorted((group for group in groups if len(group) > 1), key=lambda group: int(group[0])))
 
 
-def centrality(vectors: Vectors) -> NDArray[np.float32]:
-    """Return the mean cosine of each unit row to all rows, shape (n,)."""
-    return np.asarray(vectors @ (vectors.sum(axis=0) / np.float32(len(vectors))), np.float32)
-
-
 def _stable_shuffle(vectors: Vectors) -> NDArray[np.int64]:
     """Return row numbers in a pseudo-random order; adding or removing a row leaves the order of the others."""
     digests = [sha256(row.tobytes()).digest() for row in vectors]
@@ -222,15 +247,11 @@ def _cut(tree: NDArray[np.float64], height: float) -> Labels:
     return np.array(tops[:n_leaves], np.int64)
 
 
-def _dissolve_dominant(labels: Labels) -> Labels:
-    """Give every task of a dominant cluster a number of its own."""
-    n = len(labels)
-    if n < MIN_TASKS_TO_DISSOLVE:
-        return labels
-    sizes = np.bincount(labels)
-    if sizes.max() <= MAX_CLUSTER_SHARE * n:
-        return labels
-    return np.where(labels == sizes.argmax(), labels.max() + 1 + np.arange(n), labels)
+def _dissolve_dominant(labels: Labels, users: Numbers) -> Labels:
+    """Let every task of a dominant cluster be alone."""
+    sizes = np.bincount(labels)[labels]
+    n_tasks = np.bincount(users, minlength=1)[users]
+    return dissolve(labels, (n_tasks >= MIN_TASKS_TO_DISSOLVE) & (sizes > MAX_CLUSTER_SHARE * n_tasks))
 
 
 def _new_id(task_ids: Sequence[str], used_ids: Collection[str]) -> str:

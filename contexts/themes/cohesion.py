@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from contexts.themes.arrays import Labels, Vectors
+from contexts.themes.arrays import Flags, Labels, Numbers, Vectors, sums_by
 
 MIN_SPREADS = 2.0
 """Distance of a theme of two tasks from the mean similarity of the user's pairs, in standard deviations.
@@ -16,27 +17,32 @@ Chosen with `benchmarks.themes` as the largest value at which one edit changes a
 _COSINE_DECIMALS = 5
 
 
-def dissolve_chance_groups(labels: Labels, vectors: Vectors, spread: float) -> Labels:
-    """Give every task of a group that is not more similar than chance a number of its own.
+def dissolve_chance_groups(labels: Labels, vectors: Vectors, users: Numbers, spread: float) -> Labels:
+    """Let every task of a group that is not more similar than chance be alone.
 
-    vectors: one user's unit rows. spread: the standard deviation of the cosines of random pairs of the model.
+    labels: the first row of each row's group. vectors: unit rows. users: the number of each row's user, ascending.
+    spread: the standard deviation of the cosines of random pairs of the model.
     """
-    n = len(labels)
-    if spread <= 0 or n < 2:
+    if spread <= 0 or not len(labels):
         return labels
-    order = np.argsort(labels, kind="stable")
-    starts = np.concatenate([[0], np.flatnonzero(np.diff(labels[order])) + 1])
-    sizes = np.concatenate([starts[1:], [n]]) - starts
-    sums = np.add.reduceat(vectors[order], starts, axis=0)
-    total = sums.sum(axis=0)
-    mean_of_all = (float(total @ total) - n) / (n * (n - 1))
-    least = mean_of_all + MIN_SPREADS * spread / np.sqrt(np.maximum(sizes - 1, 1))
+    first, group, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    sums = sums_by(group, vectors, len(first))
+    chance = _mean_of_all_pairs(sums, sizes, users[first])
+    least = chance + MIN_SPREADS * spread / np.sqrt(np.maximum(sizes - 1, 1))
     is_chance = (sizes > 1) & (mean_pair_cosine(sums, sizes) < least.round(_COSINE_DECIMALS))
-    if not is_chance.any():
-        return labels
-    is_alone = np.empty(n, bool)
-    is_alone[order] = np.repeat(is_chance, sizes)
-    return np.where(is_alone, labels.max() + 1 + np.arange(n), labels)
+    return dissolve(labels, is_chance[group])
+
+
+def dissolve(labels: Labels, is_alone: Flags) -> Labels:
+    """Return the labels after whole groups are dissolved: the label of a task is the first row of its group."""
+    return np.where(is_alone, np.arange(len(labels)), labels)
+
+
+def _mean_of_all_pairs(sums: Vectors, sizes: Numbers, users: Numbers) -> NDArray[np.float64]:
+    """Return for each group the mean cosine of all pairs of its user."""
+    totals, n_tasks = sums_by(users, sums, int(users[-1]) + 1), np.bincount(users, sizes)
+    squares = np.einsum("ij,ij->i", totals, totals).astype(np.float64)
+    return np.asarray(((squares - n_tasks) / np.maximum(n_tasks * (n_tasks - 1), 1))[users])
 
 
 def mean_pair_cosine(sums: Vectors, sizes: np.ndarray) -> np.ndarray:

@@ -1,82 +1,59 @@
-"""Labels of themes: the project of most of its tasks, else the short phrase that is nearest to its middle. Pure."""
+"""Labels of themes: the project of most of its tasks, else a phrase that several of them share, else two phrases.
+
+The themes of many users are named at once. Pure.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator
 from functools import lru_cache
-from math import log2
 
 import numpy as np
-from numpy.typing import NDArray
 
 from contexts.text import cut
-from contexts.themes.phrases import MAX_GAIN, head_of, phrases_of, stems_of, verb_of
+from contexts.themes.arrays import Flags, Numbers
+from contexts.themes.candidates import rank_phrases
+from contexts.themes.corpus import head_of
+from contexts.themes.phrases import Phrases
+from contexts.themes.projects import are_sole, main_projects
+from contexts.themes.themed import ThemedTasks
+from contexts.themes.words import empty_words_of, split_words, stem, stop_words_of
 
 MAX_LABEL_CHARS = 48
 
-INBOX_NAMES = frozenset(
-    {
-        *("inbox", "eingang", "boîte de réception", "bandeja de entrada", "caixa de entrada", "entrada", "in arrivo"),
-        *("postvak in", "indbakke", "innboks", "inkorg", "saapuneet", "skrzynka odbiorcza", "gelen kutusu"),
-        *("входящие", "インボックス", "受信箱", "收件箱", "收件匣", "관리함", "صندوق الوارد", "البريد الوارد"),
-    }
-)
-"""Names of the inbox in Todoist's languages, in lower case. It collects what belongs nowhere, so it names nothing."""
+_COMMAS = {"ar": "، ", "fa": "، ", "ja": "、", "zh": "、"}
+"""Commas by language."""
 
 Stems = frozenset[str]
-"""The stems of a text's words."""
-
-_MAX_NAMING_TASKS = 8
-"""Number of most central tasks whose phrases may become a label."""
-
-_SHARED = 0.12
-"""Gain, in cosine, of a phrase that twice as many tasks of the theme have."""
-
-_VERB_PENALTY = 0.15
-"""Loss of a single word that is the verb of another task: "update" says little."""
-
-_CENTRALITY_DECIMALS = 4
-_SCORE_DECIMALS = 6
 
 
-@dataclass(frozen=True)
-class ThemeTasks:
-    """The tasks of a theme.
+def label_themes(tasks: ThemedTasks, phrases: Phrases) -> list[str | None]:
+    """Return a label of at most `MAX_LABEL_CHARS` characters for each theme; no two of a user look alike.
 
-    centrality: the mean cosine of each task to all tasks of the theme, shape (n,).
-    projects: the name of each task's project if the user alone worded it, or None.
-    """
-
-    texts: Sequence[str]
-    centrality: NDArray[np.float32]
-    projects: Sequence[str | None]
-
-
-def label_themes(themes: Sequence[ThemeTasks], user_texts: Sequence[str], language: str) -> list[str]:
-    """Return a label of at most `MAX_LABEL_CHARS` characters for each theme of one user; no two look alike.
-
-    user_texts: the texts of all tasks of the user; a phrase whose words other tasks have, too, is less specific.
+    None: fewer than two tasks of the theme have words, so nothing says what they have in common.
     A project that several themes are in names none of them alone: a phrase follows it.
     """
-    user_stems = [stems_of(text, language) for text in user_texts]
-    projects = [main_project(theme) for theme in themes]
-    claims = Counter(project for project in projects if project)
-    labels, used = [""] * len(themes), set[frozenset[str]]()
-    for number in sorted(range(len(themes)), key=lambda number: -len(themes[number].texts)):
-        candidates = _candidates(themes[number], projects[number], claims, user_stems, language)
-        labels[number] = _first_unused(candidates, used, language)
-        used.add(_look(labels[number], language))
+    projects = main_projects(tasks)
+    is_sole = are_sole(tasks, projects)
+    shared, own = rank_phrases(tasks, phrases, _may_name(tasks, projects, is_sole))
+    central, has_words = _central_texts(tasks, phrases)
+    labels: list[str | None] = [None] * tasks.n_themes
+    used: dict[int, set[Stems]] = {}
+    for theme in np.lexsort((-tasks.sizes, ~is_sole)).tolist():
+        project = tasks.projects[projects[theme]] if projects[theme] >= 0 else ""
+        user = int(tasks.theme_users[theme])
+        candidates = _candidates(
+            project if is_sole[theme] else "",
+            f"{project}: " if project else "",
+            map(phrases.written, shared.get(theme, ())),
+            map(phrases.written, own.get(theme, ())),
+            phrases.corpus.texts[central[theme]],
+            tasks.languages[user],
+        )
+        if project or has_words[theme]:
+            labels[theme], stems = _first_unused(candidates, used.setdefault(user, set()), tasks.languages[user])
+            used[user].add(stems)
     return labels
-
-
-def main_project(theme: ThemeTasks) -> str | None:
-    """Return the project in which more than half of the theme's tasks lie; None for the inbox, or without one."""
-    names = [_one_line(project) for project in theme.projects]
-    name = max(set(names), key=names.count)
-    is_main = name and 2 * names.count(name) > len(names) and name.lower() not in INBOX_NAMES
-    return name if is_main else None
 
 
 def shorten(text: str) -> str:
@@ -84,106 +61,63 @@ def shorten(text: str) -> str:
     return _cut_to_words(head_of(text), MAX_LABEL_CHARS)
 
 
-@lru_cache(2**14)
-def _one_line(project: str | None) -> str:
-    return " ".join((project or "").split())
+def _may_name(tasks: ThemedTasks, projects: Numbers, is_sole: Flags) -> Flags:
+    """Return whether each task's phrases may name its theme: not if its project does, or if it is in another one."""
+    may_name = np.zeros(len(tasks.theme), bool)
+    project, themes = tasks.project[tasks.rows], tasks.theme[tasks.rows]
+    may_name[tasks.rows] = ~is_sole[themes] & ((projects[themes] < 0) | (projects[themes] == project))
+    return may_name
 
 
-def _within(theme: ThemeTasks, project: str) -> ThemeTasks:
-    """Return the tasks of a theme that lie in a project."""
-    rows = [row for row, name in enumerate(theme.projects) if _one_line(name) == project]
-    return ThemeTasks([theme.texts[row] for row in rows], theme.centrality[rows], [project] * len(rows))
+def _central_texts(tasks: ThemedTasks, phrases: Phrases) -> tuple[Numbers, Flags]:
+    """Return the text of each theme's most central task, and whether two or more of its tasks have words."""
+    order = tasks.rows[np.lexsort((tasks.rows, -tasks.centrality[tasks.rows], tasks.theme[tasks.rows]))]
+    themes = tasks.theme[order]
+    n_with_words = np.bincount(themes, phrases.corpus.n_words[tasks.text[order]] > 0, tasks.n_themes)
+    return tasks.text[order[np.flatnonzero(np.diff(themes, prepend=-1))]], n_with_words > 1
 
 
 def _candidates(
-    theme: ThemeTasks, project: str | None, claims: Mapping[str, int], user_stems: Sequence[Stems], language: str
+    sole_project: str, prefix: str, shared: Iterator[str], own: Iterator[str], central_text: str, language: str
 ) -> Iterator[str]:
-    """Yield possible labels, the best first."""
-    if project and claims[project] == 1:
-        yield project
-    if project:
-        for phrase in _phrases_by_score(_within(theme, project), user_stems, language):
-            yield f"{project}: {phrase}"
-    else:
-        yield from _phrases_by_score(theme, user_stems, language)
+    """Yield possible labels, the best first; a prefix is put before all phrases."""
+    if sole_project:
+        yield sole_project
+    yield from (prefix + phrase for phrase in shared)
+    yield from (prefix + pair for pair in _pairs(own, language, MAX_LABEL_CHARS - len(prefix)))
+    yield prefix + shorten(central_text)
 
 
-def _phrases_by_score(theme: ThemeTasks, user_stems: Sequence[Stems], language: str) -> Iterator[str]:
-    """Yield the theme's phrases, the best first, then its shortened texts, the most central first."""
-    centrality = theme.centrality.round(_CENTRALITY_DECIMALS).tolist()
-    order = sorted(range(len(centrality)), key=lambda position: (-centrality[position], theme.texts[position]))
-    naming = order[:_MAX_NAMING_TASKS]
-    scores: dict[str, float] = {}
-    best = -1.0
-    for position in naming:
-        if centrality[position] + MAX_GAIN < best:
-            break
-        for phrase in phrases_of(theme.texts[position], language)[:1]:  # the best of the text's own
-            best = max(best, centrality[position] + phrase.gain)
-            scores.setdefault(phrase.text, round(centrality[position] + phrase.gain, _SCORE_DECIMALS))
-    scores |= _shared_phrases(theme, centrality, naming, user_stems, language)
-    yield from sorted(scores, key=scores.__getitem__, reverse=True)
-    yield from (shorten(theme.texts[position]) for position in order)
+def _pairs(names: Iterator[str], language: str, max_chars: int) -> Iterator[str]:
+    """Yield the first name with each of the others that is short enough and shares no word with it; then it alone."""
+    for first in names:
+        for other in names:
+            pair = f"{first}{_COMMAS.get(language[:2], ', ')}{other}"
+            if len(pair) <= max_chars and look(first, language).isdisjoint(look(other, language)):
+                yield pair
+        yield first
 
 
-def _shared_phrases(
-    theme: ThemeTasks,
-    centrality: Sequence[float],
-    naming: Sequence[int],
-    user_stems: Sequence[Stems],
-    language: str,
-) -> dict[str, float]:
-    """Return the scores of the phrases of which all words are shared by tasks of the theme.
-
-    The phrase itself has no vector; the tasks that contain it stand in for it: the score is their mean centrality.
-    The gain for each doubling of their number is weighted by the share of them that lie in this theme, which is the
-    idea of c-TF-IDF (see `contexts.themes.tags`).
-    """
-    stems = [stems_of(text, language) for text in theme.texts]
-    shared = _shared(stems)
-    if not shared:
-        return {}
-    verbs = frozenset(verb_of(text, language) for text in theme.texts)
-    scores: dict[str, float] = {}
-    sharing = [theme.texts[position] for position in naming if not shared.isdisjoint(stems[position])]
-    for phrase in (each for text in sharing for each in phrases_of(text, language)):
-        if phrase.text in scores or not phrase.stems <= shared:
-            continue
-        values = [centrality[row] for row, words in enumerate(stems) if phrase.stems <= words]
-        if len(values) > 1:
-            n_all = sum([phrase.stems <= words for words in user_stems])
-            gain = phrase.gain + _SHARED * log2(len(values)) * len(values) / max(n_all, len(values))
-            gain -= _VERB_PENALTY * (len(phrase.stems) == 1 and phrase.stems <= verbs)
-            scores[phrase.text] = round(sum(values) / len(values) + gain, _SCORE_DECIMALS)
-    return scores
-
-
-def _shared(task_stems: Iterable[frozenset[str]]) -> frozenset[str]:
-    """Return the stems that at least two tasks have."""
-    seen, shared = frozenset[str](), frozenset[str]()
-    for stems in task_stems:
-        shared |= seen & stems
-        seen |= stems
-    return shared
-
-
-def _first_unused(candidates: Iterable[str], used: Container[frozenset[str]], language: str) -> str:
-    """Return the first candidate that looks like no used label; a number is added if all do."""
+def _first_unused(candidates: Iterable[str], used: Container[Stems], language: str) -> tuple[str, Stems]:
+    """Return the first candidate that looks like no used label, with its look; a number is added if all do."""
     first = None
     for candidate in candidates:
         label = _cut_to_words(candidate, MAX_LABEL_CHARS)
-        if label and _look(label, language) not in used:
-            return label
+        if label and (stems := look(label, language)) not in used:
+            return label, stems
         first = label if first is None else first
     stub, number = cut(first or "", MAX_LABEL_CHARS - 5), 2
-    while _look(f"{stub} {number}", language) in used:
+    while (stems := look(f"{stub} {number}", language)) in used:
         number += 1
-    return f"{stub} {number}"
+    return f"{stub} {number}", stems
 
 
-def _look(label: str, language: str) -> frozenset[str]:
-    """Return the words that a reader compares: labels with the same ones look alike."""
-    return stems_of(label, language) or frozenset({label.lower()})
+@lru_cache(2**14)
+def look(label: str, language: str) -> Stems:
+    """Return the stems that a reader compares: labels with the same ones look alike."""
+    ignored = stop_words_of(language) | empty_words_of(language)
+    stems = frozenset(stem(word, language) for word in split_words(label) if word not in ignored)
+    return stems or frozenset({label.lower()})
 
 
 def _cut_to_words(text: str, max_chars: int) -> str:

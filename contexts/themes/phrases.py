@@ -1,139 +1,149 @@
-"""Short phrases of a task's text that may name a theme. Pure.
+"""Short phrases of tasks' texts that may name a theme. Pure.
 
-A phrase is a run of words without stop words. Source: Rose et al., "Automatic keyword extraction from individual
-documents", 2010 (RAKE). Japanese has no blanks: there a phrase is a run of kanji or katakana, as hiragana mostly are
-particles and endings.
+A phrase is a run of up to three words without stop words, or the title of a short text. Source: Rose et al.,
+"Automatic keyword extraction from individual documents", 2010 (RAKE).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
-from contexts.text import without_addresses
-from contexts.themes.words import split_words, stem, stop_words_of, verb_position
+import numpy as np
+from numpy.typing import NDArray
+
+from contexts.themes.arrays import Flags, Numbers
+from contexts.themes.corpus import Corpus, head_of
 
 _MAX_PHRASE_WORDS = 3
-_NAME_PENALTY = 0.1
-"""Loss of a phrase with a person's name, in cosine to the middle of the theme."""
-
-MAX_GAIN = _TITLE_GAIN = 0.05
-"""The greatest gain of a phrase, in cosine to the middle of the theme."""
-
-_WORDS_GAIN = {1: 0.0, 2: 0.04, 3: 0.05}
 _MAX_TITLE_WORDS = 4
 _MAX_TITLE_CHARS = 28
 
-_MAX_SCANNED_CHARS = 200
-"""Number of characters of a text that are searched; descriptions can have many thousands."""
+_WORDS_GAIN = np.array([0.0, -0.03, 0.04, 0.05])
+"""Gain of a phrase, in cosine to the middle of the theme, by its number of words."""
 
-_MIN_HEAD_CHARS = 7
-_MIN_WORD_CHARS = 3
+_TITLE_GAIN = 0.05
+_NAME_LOSS = 0.1
+"""Loss of a phrase with a person's name."""
 
-_SEPARATOR = re.compile(
-    r"\s+[-–—>/|→]+\s+|[:;,.!?、。]+\s*(?=\s|$)|[、。]|\s*->\s*|\s*\([^)]*\)\s*|\s*[\n/]\s*(?=\D)"
-)
-_EDGE_SIGNS = re.compile(r"^[^\w\"'«„“¿¡#&@$€£]+|[^\w\"'»“”%]+$")
-_WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*(?:[\u0300-\u036f\u0610-\u065f\u0900-\u097f])*")
-_KANA = re.compile(r"[\u3041-\u3096\u30a1-\u30fa]")
-_CONTENT_RUN = re.compile(r"[\u3400-\u9fff\u3005\u30a1-\u30faーA-Za-z0-9]{2,}")
-_CAPITAL = re.compile(r"[A-ZÀ-ÖØ-ÞΑ-ΩА-Я][a-zß-öø-ÿα-ωа-я]")
-_LANGUAGES_WITH_CAPITAL_NOUNS = ("de", "lb")
+_TAIL_LOSS = 0.05
+"""Loss of a phrase after the first meaningful part of its text."""
+
+_STOP_WORD_LOSS, _FIRST_STOP_WORD_LOSS = 0.07, 0.03
+"""Loss of a title with stop words, and of one that begins with one: "take the empties back"."""
 
 
-@dataclass(frozen=True)
-class Phrase:
-    """A phrase as it is written, with the stems of its words.
+@dataclass(frozen=True, eq=False)
+class Phrases:
+    """The phrases of a corpus, in the order of texts; all arrays have one element per phrase.
 
-    gain: its worth as a label, in cosine to the middle of the theme; negative if it may name a person.
+    text: the number of the text. key: equal for phrases of the same stems in any order.
+    first, last: its words in the corpus. is_title: whether it is the first meaningful part of the text.
+    gain: its worth as a label, in cosine to the middle of the theme.
+    is_lone: whether it is a single word. is_pure: whether it has only content words.
+    is_label: whether it may become a label; others only count as occurrences.
+    verb: the stem of the verb that it contains; -1 for none.
+    is_repeated: whether the same text has an earlier phrase with this key.
+    n_phrases: the number of phrases of each text. n_keys: the number of different keys.
     """
 
-    text: str
-    stems: frozenset[str]
-    gain: float
+    corpus: Corpus
+    text: Numbers
+    key: Numbers
+    first: Numbers
+    last: Numbers
+    gain: NDArray[np.float64]
+    is_title: Flags
+    is_lone: Flags
+    is_label: Flags
+    verb: Numbers
+    is_pure: Flags
+    is_repeated: Flags
+    n_phrases: Numbers
+    n_keys: int
+
+    def written(self, phrase: int) -> str:
+        """Return a phrase as it is written in its text, on one line."""
+        text = str(self.corpus.texts[self.text[phrase]])
+        start, end = self.corpus.start[self.first[phrase]], self.corpus.end[self.last[phrase]]
+        return " ".join((head_of(text) if self.is_title[phrase] else text[start:end]).split())
 
 
-@lru_cache(2**16)
-def stems_of(text: str, language: str) -> frozenset[str]:
-    """Return the stems of a text's words that are no stop words; of Japanese, also its runs of kanji and katakana."""
-    stop_words = stop_words_of(language)
-    stems = {stem(word, language) for word in split_words(text) if word not in stop_words}
-    return frozenset(stems | {*_content_runs(text)} if _KANA.search(text) else stems)
+def find_phrases(corpus: Corpus) -> Phrases:
+    """Return all phrases of a corpus."""
+    first, last, is_title = _spans(corpus)
+    text = corpus.text[first]
+    n_verbs, n_names, n_content = (_sums(each) for each in (corpus.is_verb, corpus.is_name, corpus.is_content))
+    hashes = _sums(corpus.is_content * _stem_hashes(len(corpus.stems))[corpus.stem])
+    keys, key = np.unique(hashes[last + 1] - hashes[first], return_inverse=True)
+    is_repeated = np.ones(len(text), bool)
+    is_repeated[np.unique(text * len(keys) + key, return_index=True)[1]] = False
+    n_words = last + 1 - first
+    is_pure = n_content[last + 1] - n_content[first] == n_words
+    has_name, has_verb = n_names[last + 1] > n_names[first], n_verbs[last + 1] > n_verbs[first]
+    title_gain = _TITLE_GAIN - _STOP_WORD_LOSS * ~is_pure - _FIRST_STOP_WORD_LOSS * ~corpus.is_content[first]
+    gain = np.where(is_title, title_gain, _WORDS_GAIN[np.minimum(n_words, _MAX_PHRASE_WORDS)])
+    return Phrases(
+        corpus=corpus,
+        text=text,
+        key=key,
+        first=first,
+        last=last,
+        gain=gain - _NAME_LOSS * has_name - _TAIL_LOSS * ~corpus.is_head[first],
+        is_title=is_title,
+        is_lone=n_words == 1,
+        is_label=is_title | ~has_verb,
+        verb=np.where(has_verb, _verbs(corpus)[text], -1),
+        is_pure=is_pure,
+        is_repeated=is_repeated,
+        n_phrases=np.bincount(text, minlength=len(corpus.texts)),
+        n_keys=len(keys),
+    )
 
 
-@lru_cache(2**14)
-def phrases_of(text: str, language: str) -> tuple[Phrase, ...]:
-    """Return the phrases of a text, the ones with the greatest gain first, and among these the earliest."""
-    head = head_of(without_addresses(text[:_MAX_SCANNED_CHARS]))
-    if _KANA.search(head):
-        found = [Phrase(run, frozenset({run}), _WORDS_GAIN[2]) for run in _content_runs(head)]
-    else:
-        words = list(_WORD.finditer(head))
-        found = [_phrase(head, run, language) for run in _word_runs(head, words, language)]
-    candidates = (phrase for phrase in (*_title(head, language), *found) if phrase.stems)
-    return tuple(sorted(candidates, key=lambda phrase: -phrase.gain))
+def _verbs(corpus: Corpus) -> Numbers:
+    """Return the stem of each text's verb; -1 for none."""
+    verbs = np.full(len(corpus.texts), -1, np.int64)
+    verbs[corpus.text[corpus.is_verb]] = corpus.stem[corpus.is_verb]
+    return verbs
 
 
-@lru_cache(2**16)
-def verb_of(text: str, language: str) -> str:
-    """Return the stem of the word in the verb's position, or an empty string for a text of one word."""
-    words = split_words(text)
-    return stem(words[verb_position(language)], language) if len(words) > 1 else ""
+def _spans(corpus: Corpus) -> tuple[Numbers, Numbers, Flags]:
+    """Return the first and the last word of each phrase, in the order of texts, and whether it is a title."""
+    words = np.flatnonzero(corpus.is_content & ~corpus.is_verb)  # a verb alone names nothing
+    runs = [(words, words), *(_runs(corpus, length) for length in range(2, _MAX_PHRASE_WORDS + 1))]
+    titles = _titles(corpus)
+    first, last = (np.concatenate(each) for each in zip(*runs, titles, strict=True))
+    is_title = np.arange(len(first)) >= len(first) - len(titles[0])
+    order = np.argsort(first, kind="stable")
+    return first[order], last[order], is_title[order]
 
 
-def head_of(text: str) -> str:
-    """Return the first meaningful part of a text, without punctuation at its ends; or the text if it has none."""
-    text = text[:_MAX_SCANNED_CHARS]
-    heads = (_EDGE_SIGNS.sub("", text[: separator.start()]) for separator in _SEPARATOR.finditer(text))
-    long_heads = (head for head in heads if len(head) >= _MIN_HEAD_CHARS)
-    return next(long_heads, None) or _EDGE_SIGNS.sub("", text) or text
+def _runs(corpus: Corpus, length: int) -> tuple[Numbers, Numbers]:
+    """Return the first and the last word of each run of content words of one part of a text."""
+    first = np.arange(len(corpus.text) - length + 1)
+    is_run = corpus.is_content[first]
+    for step in range(1, length):
+        is_run = is_run & corpus.is_content[first + step] & corpus.is_joined[first + step]
+    return first[is_run], first[is_run] + length - 1
 
 
-def _title(head: str, language: str) -> Iterator[Phrase]:
-    n_words = len(head.split())
-    if head and len(head) <= _MAX_TITLE_CHARS and n_words <= _MAX_TITLE_WORDS:
-        penalty = _NAME_PENALTY * _has_name(head, [*_WORD.finditer(head)], language)
-        yield Phrase(head, stems_of(head, language), _TITLE_GAIN - penalty)
+def _titles(corpus: Corpus) -> tuple[Numbers, Numbers]:
+    """Return the first and the last word of the first part of each text of which it is short and has content."""
+    texts = np.flatnonzero(corpus.n_words)
+    first = (np.cumsum(corpus.n_words) - corpus.n_words)[texts]
+    last = first + np.bincount(corpus.text, corpus.is_head, len(corpus.n_words)).astype(np.int64)[texts] - 1
+    last = np.maximum(last, first)
+    n_content = _sums(corpus.is_content)
+    is_short = corpus.end[last] - corpus.start[first] <= _MAX_TITLE_CHARS
+    is_short &= (last - first < _MAX_TITLE_WORDS) & (n_content[last + 1] > n_content[first])
+    return first[is_short], last[is_short]
 
 
-def _word_runs(head: str, words: Sequence[re.Match[str]], language: str) -> Iterator[Sequence[re.Match[str]]]:
-    """Yield runs of one to `_MAX_PHRASE_WORDS` neighbouring content words without the text's verb."""
-    verb = None if len(words) < 2 else words[verb_position(language)]
-    stop_words = stop_words_of(language)
-    run: list[re.Match[str]] = []
-    for word in words:
-        is_content = word is not verb and word[0].lower() not in stop_words and not word[0][0].isnumeric()
-        is_next = bool(run) and head[run[-1].end() : word.start()] in (" ", "-", " & ")
-        if not is_content or not is_next:
-            yield from _parts(run)
-            run = []
-        if is_content:
-            run.append(word)
-    yield from _parts(run)
+def _sums(values: np.ndarray) -> np.ndarray:
+    """Return the sums of all values before each position, and of all values."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(values, dtype=np.int64)])
 
 
-def _parts(run: Sequence[re.Match[str]]) -> Iterator[Sequence[re.Match[str]]]:
-    for length in range(1, min(_MAX_PHRASE_WORDS, len(run)) + 1):
-        for start in range(len(run) - length + 1):
-            part = run[start : start + length]
-            if length > 1 or len(part[0][0]) >= _MIN_WORD_CHARS:
-                yield part
-
-
-def _phrase(head: str, words: Sequence[re.Match[str]], language: str) -> Phrase:
-    text = head[words[0].start() : words[-1].end()]
-    penalty = _NAME_PENALTY * _has_name(head, words, language)
-    return Phrase(text, stems_of(text, language), _WORDS_GAIN[len(words)] - penalty)
-
-
-def _has_name(head: str, words: Sequence[re.Match[str]], language: str) -> bool:
-    """Whether a word inside the text begins with a capital letter; German writes all nouns so."""
-    if language.startswith(_LANGUAGES_WITH_CAPITAL_NOUNS):
-        return False
-    return any(word.start() > 0 and _CAPITAL.match(word[0]) for word in words)
-
-
-def _content_runs(text: str) -> list[str]:
-    return _CONTENT_RUN.findall(text)
+def _stem_hashes(n: int) -> Numbers:
+    """Return random numbers whose sums tell apart sets of stems."""
+    return np.random.default_rng(0).integers(np.iinfo(np.int64).min, np.iinfo(np.int64).max, n)

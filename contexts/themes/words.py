@@ -1,4 +1,4 @@
-"""Words of short texts in many languages: splitting, stop words, articles and stems. Pure.
+"""Words of short texts in many languages: splitting, stop words, empty words, articles and stems. Pure.
 
 Languages are Todoist's codes, such as `en` or `pt_BR`.
 """
@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import unicodedata
 from functools import cache, lru_cache
+from itertools import chain
 
 import snowballstemmer
 import stop_words
+from babel import Locale, UnknownLocaleError
+from babel.dates import get_day_names, get_month_names
 
 from contexts.text import cut, without_addresses
 
@@ -28,6 +31,30 @@ ARTICLES = frozenset(article for articles in _ARTICLES_BY_LANGUAGE.values() for 
 _VERB_LAST_LANGUAGES = {"de", "nl", "ja", "ko", "tr", "hi", "hu", "eu", "fa"}
 """Languages with the verb of "buy milk" in last position."""
 
+_TIMES_BY_LANGUAGE = {
+    "ar": "اليوم غدا أسبوع الأسبوع شهر الشهر صباحا مساء دقيقة ساعة",
+    "de": "heute morgen abend woche monat jahr uhr tag minute minuten stunde stunden",
+    "en": "today tomorrow tonight yesterday day days week weeks weekend month months year years morning afternoon"
+    " evening night noon am pm oclock hour hours minute minutes min daily weekly monthly next last",
+    "es": "hoy mañana tarde noche día días semana mes año hora horas minutos min",
+    "fr": "aujourd demain matin soir jour jours semaine mois année heure heures min",
+    "ja": "今日 明日 今週 来週 今月 来月 今年 来年 午前 午後 週間 毎日 毎週 毎月",
+    "pt": "hoje amanhã manhã tarde noite dia dias semana mês ano hora horas min segunda terça quarta quinta sexta",
+}
+"""Words that say when, beside the names of weekdays and months."""
+
+_VAGUE_WORDS_BY_LANGUAGE = {
+    "ar": "جديد جديدة قديم قديمة كبير كبيرة صغير صغيرة شيء أشياء",
+    "de": "neu neue neuer neues neuen alt alte alter altes alten groß große großen klein kleine kleinen sache sachen"
+    " ding dinge",
+    "en": "new newer old older better bad big bigger small smaller extra different stuff thing things",
+    "es": "nuevo nueva nuevos nuevas viejo vieja pequeño pequeña grande bueno buena cosa cosas",
+    "fr": "nouveau nouvelle nouveaux nouvelles ancien ancienne vieux vieille petit petite grand grande bon bonne"
+    " chose choses truc trucs",
+    "pt": "novo nova novos novas velho velha pequeno pequena grande bom boa coisa coisas",
+}
+"""Words that name no thing: of "new shoes" and "new strings" the adjective is what they share, and says nothing."""
+
 _NOUNS_AMONG_STOP_WORDS = {"bill", "fire", "interest", "mill", "system"}
 """Nouns in scikit-learn's list of English stop words."""
 
@@ -38,21 +65,24 @@ def split_words(text: str) -> tuple[str, ...]:
 
     A word is a run of letters and digits of any script. Addresses are no words.
     """
-    text = without_addresses(text)
-    lower = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text.lower().replace("i\u0307", "i"))
-    words = lower.translate(_BLANKS).split()
+    words = unify(without_addresses(text)).translate(_BLANKS).split()
     return tuple(word if len(word) <= MAX_WORD_CHARS else cut(word, MAX_WORD_CHARS) for word in words)
+
+
+def unify(text: str) -> str:
+    """Return a text in lower case, with composed letters and full-width forms unified."""
+    return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text.lower().replace("i\u0307", "i"))
 
 
 def verb_position(language: str) -> int:
     """Return the position of the verb among a task's words: 0 for the first word, -1 for the last."""
-    return -1 if _code(language) in _VERB_LAST_LANGUAGES else 0
+    return -1 if primary_code(language) in _VERB_LAST_LANGUAGES else 0
 
 
 @lru_cache(2**16)
 def stem(word: str, language: str) -> str:
     """Return a word without its endings, or the word itself if Snowball does not support the language."""
-    stemmer = _stemmer(_code(language))
+    stemmer = _stemmer(primary_code(language))
     return str(stemmer.stemWord(word)) if stemmer else word
 
 
@@ -64,8 +94,38 @@ def stop_words_of(language: str) -> frozenset[str]:
     """
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
-    other = () if _code(language) == "en" else stop_words.safe_get_stop_words(_code(language))
+    other = () if primary_code(language) == "en" else stop_words.safe_get_stop_words(primary_code(language))
     return frozenset({*ENGLISH_STOP_WORDS, *other} - _NOUNS_AMONG_STOP_WORDS)
+
+
+@lru_cache(256)
+def primary_code(language: str) -> str:
+    """Return a language's code without its country, in lower case."""
+    return language.replace("-", "_").split("_")[0].lower()
+
+
+@lru_cache(256)
+def empty_words_of(language: str) -> frozenset[str]:
+    """Return the words of a language, and the English ones, that do not say what a task is about.
+
+    These say when, as weekdays and months do, whose names are those of the Unicode CLDR, or fit any thing.
+    """
+    codes = {"en", primary_code(language)}
+    listed = (
+        words.get(code, "").split() for words in (_TIMES_BY_LANGUAGE, _VAGUE_WORDS_BY_LANGUAGE) for code in codes
+    )
+    return frozenset({*chain.from_iterable(listed), *(name for code in codes for name in _day_and_month_names(code))})
+
+
+def stop_word_codes() -> tuple[str, ...]:
+    """Return the codes of the languages whose stop words are known."""
+    return tuple(_stop_words_by_code())
+
+
+@lru_cache(2**17)
+def stop_word_languages(word: str) -> frozenset[str]:
+    """Return the codes of the languages of which a word is a stop word."""
+    return frozenset(code for code, words in _stop_words_by_code().items() if word in words)
 
 
 class _Blanks(dict[int, int]):
@@ -80,11 +140,23 @@ _BLANKS = _Blanks()
 
 
 @cache
+def _stop_words_by_code() -> dict[str, frozenset[str]]:
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    words = {code: frozenset(stop_words.safe_get_stop_words(code)) for code in stop_words.LANGUAGE_MAPPING}
+    return words | {"en": frozenset(ENGLISH_STOP_WORDS)}
+
+
+def _day_and_month_names(code: str) -> frozenset[str]:
+    try:
+        locale = Locale.parse(code)
+    except (UnknownLocaleError, ValueError):
+        return frozenset()
+    names = (*get_day_names(locale=locale).values(), *get_month_names(locale=locale).values())
+    return frozenset(name.lower() for name in names)
+
+
+@cache
 def _stemmer(code: str) -> snowballstemmer.stemmer | None:
     name = stop_words.LANGUAGE_MAPPING.get(code)  # Snowball uses the same names of languages
     return snowballstemmer.stemmer(name) if name in snowballstemmer.algorithms() else None
-
-
-@lru_cache(256)
-def _code(language: str) -> str:
-    return language.replace("-", "_").split("_")[0].lower()

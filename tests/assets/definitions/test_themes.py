@@ -40,7 +40,12 @@ def labels(project: str | None, *, is_shared: bool | None, calibration: Calibrat
 
 @pytest.mark.parametrize(
     ("project", "is_shared", "label"),
-    [("Cake", False, "Cake"), ("Cake", True, "butter"), ("Cake", None, "butter"), ("Inbox", False, "butter")],
+    [
+        ("Cake", False, "Cake"),
+        ("Cake", True, "butter, sugar"),
+        ("Cake", None, "butter, sugar"),
+        ("Inbox", False, "butter, sugar"),
+    ],
 )
 def test_only_a_project_that_the_user_named_names_a_theme(project: str, is_shared: bool | None, label: str) -> None:
     """A project that others may have named, or that is the inbox, does not name a theme; an own project does."""

@@ -20,7 +20,6 @@ from contexts.themes.cluster import (
     Calibration,
     Clusterer,
     calibrate,
-    centrality,
     keep_ids,
     members,
 )
@@ -49,7 +48,7 @@ class TestLabels:
     @pytest.mark.parametrize("n", [0, 1])
     def test_too_few(self, n: int) -> None:
         """No task has no cluster, and one task is alone in its cluster."""
-        assert Clusterer("m", Calibration(0.5)).labels(random_units(3)[:n]).tolist() == [1] * n
+        assert Clusterer("m", Calibration(0.5)).labels(random_units(3)[:n]).tolist() == [0] * n
 
     def test_threshold(self) -> None:
         """The lowest threshold merges all tasks, and the highest only equal ones."""
@@ -222,8 +221,3 @@ class TestMembers:
     def test_none(self, labels: list[int]) -> None:
         """Single tasks only are no cluster."""
         assert list(members(np.array(labels, np.int64))) == []
-
-    def test_centrality(self) -> None:
-        """Centrality is a row's mean cosine to all rows, including itself."""
-        vectors = random_units(6)
-        np.testing.assert_allclose(centrality(vectors), (vectors @ vectors.T).mean(axis=1), atol=1e-6)

@@ -18,6 +18,12 @@ def unit(rows: Any) -> Any:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
+def dissolved(labels: Any, vectors: Any, spread: float = SPREAD) -> Any:
+    """Return one user's labels after chance groups were dissolved."""
+    _, first, group = np.unique(labels, return_index=True, return_inverse=True)
+    return dissolve_chance_groups(first[group], vectors, np.zeros(len(labels), np.int64), spread)
+
+
 def tasks_with_a_pair(cosine: float, n_others: int = 40) -> Any:
     """Return two tasks with a cosine, and others that are orthogonal to both and to each other."""
     vectors = np.eye(n_others + 2, dtype=np.float32)
@@ -29,7 +35,7 @@ def tasks_with_a_pair(cosine: float, n_others: int = 40) -> Any:
 def test_pairs(cosine: float, is_theme: bool) -> None:
     """Two tasks are a theme if they are two standard deviations more similar than the user's other pairs."""
     labels = np.array([0, 0, *range(1, 41)])
-    kept = dissolve_chance_groups(labels, tasks_with_a_pair(cosine), SPREAD)
+    kept = dissolved(labels, tasks_with_a_pair(cosine))
     assert (kept[0] == kept[1]) is np.bool_(is_theme)
     assert len(set(kept[2:])) == 40
     assert MIN_SPREADS == 2
@@ -41,8 +47,8 @@ def test_larger_groups_need_less() -> None:
     vectors = np.eye(45, dtype=np.float32)
     vectors[:5] = unit(np.eye(5, 45) + 0.5 * np.eye(1, 45, 44) * np.sqrt(cosine / (1 - cosine)) * 2)
     labels = np.array([*[0] * 5, *range(1, 41)])
-    assert len(set(dissolve_chance_groups(labels, vectors, SPREAD)[:5])) == 1
-    assert len(set(dissolve_chance_groups(np.array([0, 0, *range(1, 44)]), vectors, SPREAD)[:2])) == 2
+    assert len(set(dissolved(labels, vectors)[:5])) == 1
+    assert len(set(dissolved(np.array([0, 0, *range(1, 44)]), vectors)[:2])) == 2
 
 
 def test_users_whose_tasks_are_all_alike() -> None:
@@ -51,13 +57,22 @@ def test_users_whose_tasks_are_all_alike() -> None:
     vectors = unit(rng.normal(size=(30, 64)) + 1.0)
     labels = np.array([0, 0, *range(1, 29)])
     assert float(vectors[0] @ vectors[1]) > 2 * SPREAD
-    assert len(set(dissolve_chance_groups(labels, vectors, SPREAD))) == 30
+    assert len(set(dissolved(labels, vectors))) == 30
 
 
 def test_without_a_spread_every_group_is_a_theme() -> None:
     """A model that was calibrated from few texts has no spread, and its groups stay."""
-    labels = np.array([0, 0, 1])
-    np.testing.assert_array_equal(dissolve_chance_groups(labels, tasks_with_a_pair(0.0, 1), 0.0), labels)
+    labels = np.array([0, 0, 2])
+    np.testing.assert_array_equal(dissolved(labels, tasks_with_a_pair(0.0, 1), 0.0), labels)
+
+
+def test_several_users() -> None:
+    """The pairs of each user are compared with pairs of the same user only."""
+    alike, apart = unit(np.random.default_rng(0).normal(size=(42, 42)) + 1.0), tasks_with_a_pair(0.25)
+    labels, users = np.array([0, 0, *range(2, 84)]), np.repeat([0, 1], 42)
+    labels[43] = 42
+    kept = dissolve_chance_groups(labels, np.concatenate([alike, apart]), users, SPREAD)
+    assert kept.tolist() == [*range(43), 42, *range(44, 84)]
 
 
 @settings(max_examples=50, deadline=None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -10,37 +12,72 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contexts.themes.labels import MAX_LABEL_CHARS, ThemeTasks, label_themes, main_project, shorten
+from contexts.themes.corpus import read_corpus
+from contexts.themes.labels import MAX_LABEL_CHARS, label_themes, shorten
+from contexts.themes.phrases import find_phrases
+from contexts.themes.themed import ThemedTasks
 
 
-def theme(*texts: str, projects: Sequence[str | None] = (), step: float = 0.02) -> ThemeTasks:
-    """Return a theme of texts with decreasing centrality; all in no project, unless projects are given."""
-    centrality = np.array([0.5 - step * n for n in range(len(texts))], np.float32)
-    return ThemeTasks(texts, centrality, projects or [None] * len(texts))
+@dataclass(frozen=True)
+class Theme:
+    """The texts of a theme, the most central first, with their projects. step: from one centrality to the next."""
+
+    texts: Sequence[str]
+    projects: Sequence[str]
+    step: float
 
 
-def labels(*themes: ThemeTasks, others: Sequence[str] = (), language: str = "en") -> list[str]:
-    return label_themes(themes, [*others, *(text for each in themes for text in each.texts)], language)
+def theme(*texts: str, projects: Sequence[str] = (), step: float = 0.02) -> Theme:
+    """Return a theme whose tasks are in no project, unless projects are given."""
+    return Theme(texts, projects or [""] * len(texts), step)
+
+
+def labels(*themes: Theme, others: Sequence[str] = (), language: str = "en") -> list[str | None]:
+    """Return the labels of one user's themes. others: texts of tasks without a theme."""
+    return labels_of_users([(themes, others)], [language])[0]
+
+
+def labels_of_users(
+    users: Sequence[tuple[Sequence[Theme], Sequence[str]]], languages: Sequence[str]
+) -> list[list[str | None]]:
+    """Return the labels of all themes of each user."""
+    rows: list[tuple[int, int, str, float, str]] = []
+    n_themes = 0
+    for user, (themes, others) in enumerate(users):
+        for each in themes:
+            spots = zip(each.texts, each.projects, strict=True)
+            rows += [(user, n_themes, text, 0.5 - each.step * n, project) for n, (text, project) in enumerate(spots)]
+            n_themes += 1
+        rows += [(user, -1, text, 0.0, "") for text in others]
+    projects = list(dict.fromkeys(" ".join(project.split()) for *_, project in rows))
+    tasks = ThemedTasks(
+        user=np.array([row[0] for row in rows], np.int64),
+        theme=np.array([row[1] for row in rows], np.int64),
+        text=np.arange(len(rows)),
+        centrality=np.array([row[3] for row in rows], np.float32),
+        project=np.array([projects.index(" ".join(row[4].split())) for row in rows], np.int64),
+        projects=projects,
+        languages=languages,
+    )
+    corpus = read_corpus([row[2] for row in rows], [languages[row[0]] for row in rows])
+    found = iter(label_themes(tasks, find_phrases(corpus)))
+    return [list(islice(found, len(themes))) for themes, _ in users]
 
 
 class TestProjects:
     def test_most_tasks_in_one_project(self) -> None:
         """A theme is called by the project of more than half of its tasks."""
         assert labels(theme("flour", "sugar", "paint", projects=["Cake", "Cake", "Flat"])) == ["Cake"]
-        assert labels(theme("flour", "paint", projects=["Cake", "Flat"])) == ["flour"]
+        assert labels(theme("flour", "paint", projects=["Cake", "Flat"])) == ["flour, paint"]
 
     @pytest.mark.parametrize("inbox", ["Inbox", "Eingang", "インボックス", "  INBOX "])
     def test_inbox(self, inbox: str) -> None:
         """The inbox names no theme."""
-        assert labels(theme("buy flour", "buy sugar", projects=[inbox] * 2)) == ["buy flour"]
-
-    def test_unknown_projects(self) -> None:
-        """A project that others may have named is not known here, and names nothing."""
-        assert main_project(theme("a", "b", "c", projects=[None, None, "Cake"])) is None
+        assert labels(theme("buy flour", "buy sugar", projects=[inbox] * 2)) == ["flour, sugar"]
 
     def test_several_themes_in_a_project(self) -> None:
         """Themes of one project are told apart by a phrase of their tasks in it."""
-        first = theme("order the cake", "taste the cake", "call mum", projects=["Wedding", "Wedding", None])
+        first = theme("order the cake", "taste the cake", "call mum", projects=["Wedding", "Wedding", ""])
         second = theme("choose flowers", "fresh flowers", projects=["Wedding"] * 2)
         assert labels(first, second) == ["Wedding: cake", "Wedding: flowers"]
 
@@ -57,23 +94,55 @@ class TestPhrases:
         assert labels(theme(*texts)) == ["tax return"]
 
     def test_words_of_other_tasks(self) -> None:
-        """A word that tasks outside of the theme have, too, says little about it."""
-        others = ["call the plumber", "call the bank", "call the school", "call about the car"]
-        assert labels(theme("call the dentist", "call about teeth"), others=others) == ["call the dentist"]
+        """A phrase that tasks outside of the theme have, too, says little about it."""
+        texts = ["garden shed with a wooden door", "roof of the wooden garden shed", "nails"]
+        assert labels(theme(*texts, step=0), others=["sell the garden shed"] * 5) == ["wooden"]
+        assert labels(theme(*texts, step=0)) == ["garden shed"]
 
-    def test_short_title(self) -> None:
-        """Without shared words the title of the most central task is the label if it is short."""
-        assert labels(theme("sort receipts", "bank statement")) == ["sort receipts"]
+    def test_two_phrases(self) -> None:
+        """Without shared words, phrases of the two most central tasks name the theme."""
+        assert labels(theme("sort receipts", "bank statement", "stamps")) == ["sort receipts, bank statement"]
 
-    def test_long_title(self) -> None:
-        """Of a long task only a phrase of two or three words becomes a label."""
+    def test_words_of_few_tasks(self) -> None:
+        """A single word names a theme only if a third of its tasks have it."""
+        others = ["rough mixes", "offline maps", "phone photos", "drum skins", "travel insurance"]
+        assert labels(theme("a folder for the mixes", "the folder of 2014", *others[:2])) == ["folder"]
+        assert labels(theme("a folder for the mixes", "the folder of 2014", *others)) == ["rough mixes, offline maps"]
+
+    @pytest.mark.parametrize(
+        ("language", "texts"),
+        [
+            ("en", ["clean the kitchen", "clean the backyard"]),
+            ("en", ["ring mum on monday", "bank, monday"]),
+            ("en", ["new hammock", "a new printer"]),
+            ("de", ["Reifen wechseln", "Birne wechseln"]),
+        ],
+    )
+    def test_words_that_say_little(self, language: str, texts: list[str]) -> None:
+        """No theme is called by a verb alone, a day alone, or a word that fits any thing."""
+        (label,) = labels(theme(*texts), language=language)
+        assert ", " in str(label)
+
+    def test_long_text(self) -> None:
+        """Of a long task only a phrase of two or three words becomes part of a label."""
         text = "reply to the tax office letter about the missing page"
-        assert labels(theme(text, "find a stamp", step=0.2)) == ["tax office letter"]
+        assert labels(theme(text, "find a stamp", step=0.2)) == ["tax office letter, stamp"]
 
     def test_names_of_people(self) -> None:
-        """A task without a person's name is preferred if it is nearly as central."""
-        assert labels(theme("ask Priya again", "update the cv")) == ["update the cv"]
-        assert labels(theme("neue Kette bestellen", "öl kaufen"), language="de") == ["neue Kette bestellen"]
+        """A phrase without a person's name is preferred if its task is nearly as central."""
+        assert labels(theme("ask about Priya again", "update the cv", "stamps")) == ["stamps, update the cv"]
+        assert labels(theme("die Kette bei Anna", "die Reifen bei Ben"), language="de") == ["Kette, Reifen"]
+
+    def test_a_text_in_a_different_language(self) -> None:
+        """The stop words of the language that a text is written in are no part of a label."""
+        texts = ["quem leva o amplificador que comprei?", "rough mixes"]
+        (label,) = labels(theme(*texts, step=0.01), language="en")
+        assert label is not None
+        assert not {"o", "que", "quem"} & set(label.replace(",", "").split())
+
+    def test_without_words(self) -> None:
+        """A theme of which fewer than two tasks have words has no label."""
+        assert labels(theme("🎂🎈", "👩‍👩‍👧", "cake"), theme("milk", "bread")) == [None, "milk, bread"]
 
     @pytest.mark.parametrize(
         ("language", "texts", "label"),
@@ -115,16 +184,24 @@ class TestLabels:
             ),
             max_size=5,
         ),
-        project=st.none() | st.text(max_size=60),
+        project=st.just("") | st.text(max_size=60),
         language=st.sampled_from(["en", "de", "ja", "ar", "", "xx"]),
     )
     def test_any_texts(self, texts: list[list[str]], project: Any, language: str) -> None:
-        """Labels are short, no two are equal, and only one of empty texts may be empty."""
+        """Labels are short, none is empty, and no two are equal."""
         themes = [theme(*each, projects=[project] * len(each)) for each in texts]
         found = labels(*themes, language=language)
         assert len(found) == len(themes)
-        assert all(len(label) <= MAX_LABEL_CHARS for label in found)
-        assert len({label for label in found if label}) == len([label for label in found if label])
+        named = [label for label in found if label is not None]
+        assert all(0 < len(label) <= MAX_LABEL_CHARS for label in named)
+        assert len(set(named)) == len(named)
+
+    def test_users_are_separate(self) -> None:
+        """Two users may have the same label, and the tasks of one do not change the labels of the other."""
+        ann = ([theme("milk", "oat milk")], ["sell the milk"])
+        alone = labels_of_users([ann], ["en"])[0]
+        ben = ([theme("Milch", "Hafermilch"), theme("milk", "oat milk")], [])
+        assert labels_of_users([ben, ann, ann], ["de", "en", "en"])[1:] == [alone, alone]
 
 
 class TestShorten:

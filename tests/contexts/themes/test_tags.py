@@ -5,22 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contexts.themes.tags import MAX_TAGS, ThemeTexts, tags_of
-from contexts.themes.words import MAX_WORD_CHARS, split_words
+from contexts.themes.corpus import read_corpus
+from contexts.themes.tags import MAX_TAGS, tags_of
+from contexts.themes.themed import ThemedTasks
+from contexts.themes.words import MAX_WORD_CHARS
 
 
-def theme(user: str, *texts: str, language: str = "en") -> ThemeTexts:
-    return ThemeTexts(user, language, texts)
+def tags_of_users(*users: Sequence[Sequence[str]], language: str = "en") -> list[list[str]]:
+    """Return the tags of each theme, given the texts of each theme of each user."""
+    themes = [(user, texts) for user, its_themes in enumerate(users) for texts in its_themes]
+    rows = [(user, number, text) for number, (user, texts) in enumerate(themes) for text in texts]
+    texts = list(dict.fromkeys(text for *_, text in rows))
+    tasks = ThemedTasks(
+        user=np.array([user for user, _, _ in rows], np.int64),
+        theme=np.array([number for _, number, _ in rows], np.int64),
+        text=np.array([texts.index(text) for *_, text in rows], np.int64),
+        centrality=np.zeros(len(rows), np.float32),
+        project=np.full(len(rows), -1),
+        projects=[],
+        languages=[language] * len(users),
+    )
+    return tags_of(tasks, read_corpus(texts, [language] * len(texts)))
 
 
 def tags(themes: Mapping[str, Sequence[str]], language: str = "en") -> dict[str, list[str]]:
     """Return the tags of one user's themes."""
-    tags_by_theme = tags_of([theme("ann", *texts, language=language) for texts in themes.values()])
-    return dict(zip(themes, tags_by_theme, strict=True))
+    return dict(zip(themes, tags_of_users(list(themes.values()), language=language), strict=True))
 
 
 class TestTags:
@@ -59,25 +74,26 @@ class TestTags:
 
     def test_users_are_separate(self) -> None:
         """The rank of a word depends on the same user's other themes only."""
-        ann, ben = theme("ann", "paint garden", "paint garden"), theme("ben", "garden", "garden hose")
-        more = theme("ann", "garden", "garden hose")
-        assert tags_of([ann, ben])[0] == ["garden", "paint"]
-        assert tags_of([ann, more])[0] == ["paint", "garden"]
+        ann, ben = ["paint garden", "paint garden"], ["garden", "garden hose"]
+        assert tags_of_users([ann], [ben])[0] == ["garden", "paint"]
+        assert tags_of_users([ann, ben])[0] == ["paint", "garden"]
 
-    @pytest.mark.parametrize("texts", [[], [""], ["12 34", "12 34"], ["🧹 🧹"], ["a an of"]])
+    @pytest.mark.parametrize("texts", [[""], ["12 34", "12 34"], ["🧹 🧹"], ["a an of"]])
     def test_no_words(self, texts: list[str]) -> None:
         """A theme without words has no tags, and other themes keep theirs."""
         assert tags({"a": texts, "b": ["milk", "oat milk"]}) == {"a": [], "b": ["milk"]}
 
     def test_no_themes(self) -> None:
         """No themes have no tags."""
-        assert tags_of([]) == []
+        assert tags_of_users([]) == []
 
     @settings(max_examples=60, deadline=None)
     @given(
         themes=st.dictionaries(
             st.sampled_from("abcd"),
-            st.lists(st.sampled_from(["milk", "oat milk", "the ox", "İx ßy", ""]) | st.text()),
+            st.lists(
+                st.sampled_from(["milk", "oat milk", "the ox", "İx ßy", "牛乳を買う", ""]) | st.text(), min_size=1
+            ),
         ),
         language=st.sampled_from(["en", "de", "ja", "tr", "", "xx"]),
         random=st.randoms(use_true_random=False),
@@ -87,7 +103,7 @@ class TestTags:
         tags_by_theme = tags(themes, language)
         for name, theme_tags in tags_by_theme.items():
             assert len(theme_tags) == len(set(theme_tags)) <= MAX_TAGS
-            assert set(theme_tags) <= {word for text in themes[name] for word in split_words(text)}
+            assert set(theme_tags) <= set(read_corpus(themes[name], [language] * len(themes[name])).forms)
             assert all(len(tag) <= MAX_WORD_CHARS for tag in theme_tags)
         shuffled = {name: random.sample(texts, len(texts)) for name, texts in reversed(themes.items())}
         assert tags(shuffled, language) == tags_by_theme

@@ -1,0 +1,41 @@
+"""The projects that themes are called by. Pure."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from contexts.themes.arrays import Flags, Numbers
+from contexts.themes.themed import ThemedTasks
+
+INBOX_NAMES = frozenset(
+    {
+        *("inbox", "eingang", "boîte de réception", "bandeja de entrada", "caixa de entrada", "entrada", "in arrivo"),
+        *("postvak in", "indbakke", "innboks", "inkorg", "saapuneet", "skrzynka odbiorcza", "gelen kutusu"),
+        *("входящие", "インボックス", "受信箱", "收件箱", "收件匣", "관리함", "صندوق الوارد", "البريد الوارد"),
+    }
+)
+"""Names of the inbox in Todoist's languages, in lower case. It collects what belongs nowhere, so it names nothing."""
+
+
+def one_line(name: str | None) -> str:
+    """Return a project's name on one line."""
+    return " ".join((name or "").split())
+
+
+def main_projects(tasks: ThemedTasks) -> Numbers:
+    """Return the project of more than half of each theme's tasks; -1 for the inbox, or if there is none."""
+    is_name = np.array([bool(name) and name.lower() not in INBOX_NAMES for name in tasks.projects] + [False], bool)
+    rows = tasks.rows[is_name[tasks.project[tasks.rows]]]
+    codes, counts = np.unique(tasks.theme[rows] * len(is_name) + tasks.project[rows], return_counts=True)
+    themes, projects = np.divmod(codes, len(is_name))
+    is_main = 2 * counts > tasks.sizes[themes]
+    main = np.full(tasks.n_themes, -1, np.int64)
+    main[themes[is_main]] = projects[is_main]
+    return main
+
+
+def are_sole(tasks: ThemedTasks, projects: Numbers) -> Flags:
+    """Return whether each theme is the only one of its user with its main project."""
+    names = tasks.theme_users * (len(tasks.projects) + 1) + projects
+    _, name, counts = np.unique(names, return_inverse=True, return_counts=True)
+    return np.asarray((projects >= 0) & (counts[name] == 1))
