@@ -17,6 +17,7 @@ from contexts.todoist.events import (
     audit_events,
     fold_events,
 )
+from contexts.todoist.fetch import Fetched
 from contexts.todoist.mirror import Mirror
 
 
@@ -89,26 +90,19 @@ def full_audits(told: Mapping[str, ToldUser]) -> set[str]:
 
 
 def audits_by_calls(
-    answers: Iterable[tuple[Account, Mirror, bool, Mapping[str, datetime]]],
-    mirrors: Mapping[str, Mirror],
-    told: Mapping[str, ToldUser],
-    now: datetime,
+    fetched: Iterable[Fetched], mirrors: Mapping[str, Mirror], told: Mapping[str, ToldUser], now: datetime
 ) -> list[UserAudit]:
-    """Judge the events of the users who were called.
-
-    answers: each account with the mirror after the call, whether it was a full one, and when tasks ended by it. Users
-    without stored tasks have nothing to compare.
-    """
+    """Judge the events of the users who were called; those without stored tasks have nothing to compare."""
     return [
         UserAudit(
-            account.user_id,
+            user.user_id,
             user.last_sync.began_at,
-            "full" if is_full else "incremental",
+            "full" if each.n_full else "incremental",
             user.is_covered,
-            audit_events(user.fold(_whole(account, mirrors)), mirror, user.last_sync, now, ended_at),
+            audit_events(user.fold(_whole(each.account, mirrors)), each.mirror, user.last_sync, now, each.changed_at),
         )
-        for account, mirror, is_full, ended_at in answers
-        if (user := told.get(account.user_id)) is not None and account.user_id in mirrors
+        for each in fetched
+        if (user := told.get(each.account.user_id)) is not None and user.user_id in mirrors
     ]
 
 

@@ -108,9 +108,11 @@ ON CONFLICT DO NOTHING;
 -- Store that a call has confirmed events of these users.
 UPDATE todoist_accounts SET events_confirmed_at = :confirmed_at WHERE user_id = ANY(:user_ids);
 
--- name: end_cover!
--- End the cover of users of whose changes no event came, until a call confirms an event again.
-UPDATE todoist_accounts SET events_confirmed_at = NULL WHERE user_id = ANY(:user_ids);
+-- name: end_cover*!
+-- End the cover of a user of whose changes since the call at :since no event came, until a call confirms an event again;
+-- not if the channel was away meanwhile, which says nothing of the user.
+UPDATE todoist_accounts SET events_confirmed_at = NULL
+WHERE user_id = :user_id AND :since >= (SELECT coalesce(evidence_since, '-infinity') FROM todoist_channel);
 
 -- name: watch_channel^
 -- End the trust in the channel if it is silent although more than :improbable events were to be expected, as many as came
@@ -131,7 +133,8 @@ lag AS (
     SELECT c.is_trusted, c.last_delivery_at, c.endpoint_seen_at, c.trust_ended_by,
            CASE WHEN c.trusted_until <= :now::TIMESTAMPTZ + :clock_difference::INTERVAL THEN c.trusted_until END
                AS trusted_until,
-           least(c.evidence_since, :now::TIMESTAMPTZ) AS evidence_since,
+           CASE WHEN c.evidence_since > :now::TIMESTAMPTZ THEN :now::TIMESTAMPTZ ELSE c.evidence_since END
+               AS evidence_since,
            c.last_delivery_at IS NULL OR expected.n > :improbable::FLOAT8 AS is_silent,
            coalesce(:now::TIMESTAMPTZ - c.endpoint_seen_at > :longest_outage::INTERVAL, TRUE) AS is_cut
     FROM channel c CROSS JOIN expected
