@@ -55,7 +55,7 @@ class Metrics:
         )
         self.llm_cost = self._counter("llm_cost_usd", "Cost of the LLM in US dollars, as far as its price is known.")
         self.inline = self._counter(
-            "inline_assemblies", "Assemblies of contexts during requests, by outcome.", "outcome"
+            "inline_assemblies", "Assemblies of contexts by the service, by outcome.", "outcome"
         )
         self.stale = self._counter("stale_served", "Tips from a context older than the SLA.")
         self.todoist_calls = self._counter("todoist_calls", "Calls to Todoist by the service.")
