@@ -16,7 +16,7 @@ from serving.store import Store
 
 _SQL = queries("events", "asyncpg")
 
-_HORIZON = timedelta(minutes=30)
+_HORIZON = timedelta(minutes=15)
 _THRESHOLD = 0.5
 """A request within the horizon has to be at least so probable: then a call serves more than every second one."""
 

@@ -95,6 +95,7 @@ class EventStore:
             user_id: ToldUser(
                 user_id=user_id,
                 last_sync=SyncPeriod(row["observed_at"], max(row["observed_at"], row["synced_at"])),
+                evidence_since=row["evidence_since"],
                 is_covered=row["is_covered"],
                 may_fold=row["may_fold"] and self.folds,
                 wants_full_audit=row["wants_full"],
@@ -132,8 +133,9 @@ class EventStore:
         confirmed = [each.user_id for each in audits if each.audit.has_confirmed]
         if confirmed:
             _SQL.confirm_events(self.connection, user_ids=confirmed, confirmed_at=now)
-        untold = [each for each in covered if 0 < each.audit.n_changes == each.audit.n_missed]
-        self._run_many(_SQL.end_cover, [{"user_id": each.user_id, "since": each.since} for each in untold])
+        untold = [each.user_id for each in covered if 0 < each.audit.n_changes == each.audit.n_missed]
+        if untold:
+            _SQL.end_cover(self.connection, user_ids=untold)
 
     def settle(self, user_ids: Iterable[str], now: datetime) -> int:
         """Delete the events that the stored contexts contain, and return their number; `now`: of the run."""

@@ -249,9 +249,8 @@ def _place(task: TodoistTask) -> tuple[str | None, str | None, str | None]:
 class EventAudit:
     """A real answer beside the mirror that events made.
 
-    n_changes: objects that changed since the last call, as far as the answer tells when, without those that changed
-    so lately that their event may still come. n_missed: those of them that the events did not tell. has_confirmed:
-    whether the answer shows the change of an event.
+    n_changes: objects that last changed in the audited time, as far as the answer tells when. n_missed: those of them
+    that the events did not tell. has_confirmed: whether the answer shows the change of an event.
     """
 
     n_changes: int
@@ -263,25 +262,26 @@ def audit_events(
     expected: FoldedEvents,
     answer: Mirror,
     last_sync: SyncPeriod,
-    now: datetime,
+    audited: tuple[datetime, datetime],
     changed_at: Mapping[ObjectKey, datetime],
 ) -> EventAudit:
-    """Compare the mirror with all events in it with Todoist's answer at `now`.
+    """Compare the mirror with all events in it with Todoist's answer.
 
-    changed_at: when places and ended tasks last changed by the answer, see `Folded`.
+    audited: since when changes count, and the instant of the answer; the event of a change within `DELAY_BOUND` of it
+    may still come. changed_at: when places and ended tasks last changed by the answer, see `Folded`.
 
     Objects with an undecided event are left out, and so are tasks in such a place, below such a task or, after the
     event of a label, with any label. Left out are also objects of which the answer does not tell when they changed,
-    whether an event told the change or not, because an event may still come: all tasks that ended before a full
-    answer.
+    whether an event told the change or not: all tasks that ended before a full answer.
     """
     told = {event.key for event in expected.undecided}
-    settled_before = now - DELAY_BOUND
+    since, now = audited
     judged = {
         key
         for key in _changed(expected, answer, last_sync)
         if not _depends_on(told, key, expected.mirror, answer)
-        and _is_settled(answer, key, settled_before, changed_at)
+        and (at := _last_change(answer, key, changed_at)) is not None
+        and since <= at <= now - DELAY_BOUND
     }
     missed = judged & _different(expected.mirror, answer)
     return EventAudit(len(judged), len(missed), any(_agrees(event, expected, answer) for event in expected.folded))
@@ -353,11 +353,10 @@ def _depends_on(told: Collection[ObjectKey], key: ObjectKey, *mirrors: Mirror) -
     return False
 
 
-def _is_settled(answer: Mirror, key: ObjectKey, instant: datetime, changed_at: Mapping[ObjectKey, datetime]) -> bool:
-    """Return whether an object last changed until an instant, as the answer tells."""
+def _last_change(answer: Mirror, key: ObjectKey, changed_at: Mapping[ObjectKey, datetime]) -> datetime | None:
+    """Return when an object last changed, as far as the answer tells it."""
     task = answer.tasks.get(key[1]) if key[0] == "item" else None
-    at = task.updated_at if task else changed_at.get(key)
-    return at is not None and at <= instant
+    return task.updated_at if task else changed_at.get(key)
 
 
 def _agrees(event: PendingEvent, expected: FoldedEvents, answer: Mirror) -> bool:

@@ -16,9 +16,10 @@ WHERE c.is_trusted AND u.active AND a.is_covered AND a.sync_token IS NOT NULL
 ORDER BY a.user_id;
 
 -- name: users_told
--- Of some users, those who signed in through the product's app and were fetched since: their last call, whether they are
--- covered, whether their events may be folded, and whether their next audit is to be a full one, as each fourth is.
-SELECT a.user_id, a.observed_at, a.synced_at, a.is_covered,
+-- Of some users, those who signed in through the product's app and were fetched since: their last call, since when changes
+-- are evidence, whether they are covered, whether their events may be folded, and whether their next audit is to be a full
+-- one, as each fourth is.
+SELECT a.user_id, a.observed_at, a.synced_at, greatest(a.observed_at, c.evidence_since) AS evidence_since, a.is_covered,
        c.is_trusted AND a.is_covered
            AND a.observed_at >= greatest(:now - c.audit_every + INTERVAL '4 hours', c.evidence_since) AND NOT EXISTS (
                SELECT FROM context_store s WHERE s.user_id = a.user_id AND s.materialized_at > a.observed_at) AS may_fold,
@@ -108,11 +109,9 @@ ON CONFLICT DO NOTHING;
 -- Store that a call has confirmed events of these users.
 UPDATE todoist_accounts SET events_confirmed_at = :confirmed_at WHERE user_id = ANY(:user_ids);
 
--- name: end_cover*!
--- End the cover of a user of whose changes since the call at :since no event came, until a call confirms an event again;
--- not if the channel was away meanwhile, which says nothing of the user.
-UPDATE todoist_accounts SET events_confirmed_at = NULL
-WHERE user_id = :user_id AND :since >= (SELECT coalesce(evidence_since, '-infinity') FROM todoist_channel);
+-- name: end_cover!
+-- End the cover of users of whose changes no event came, until a call confirms an event again.
+UPDATE todoist_accounts SET events_confirmed_at = NULL WHERE user_id = ANY(:user_ids);
 
 -- name: watch_channel^
 -- End the trust in the channel if it is silent although more than :improbable events were to be expected, as many as came

@@ -78,7 +78,7 @@ class TestWhoIsRefreshed:
     def test_a_likely_request(self, harness: ServiceHarness) -> None:
         """A context that lacks an event is assembled again before a likely request: the next tip calls nobody."""
         asks_daily(harness)
-        harness.clock.at = AT_EIGHT - 20 * MINUTE
+        harness.clock.at = AT_EIGHT - 10 * MINUTE
         harness.finish_tasks("t0")
         tell(harness, harness.clock.at - MINUTE)
         service = open_service(harness)
@@ -94,7 +94,7 @@ class TestWhoIsRefreshed:
     def test_by_the_webhook(self, harness: ServiceHarness, account: Any) -> None:
         """A change in Todoist is in the context soon after its delivery, and the request after that shows it."""
         asks_daily(harness)
-        at = AT_EIGHT - 20 * MINUTE
+        at = AT_EIGHT - 10 * MINUTE
         harness.clock.at = at
         harness.todoist.set_clock(at)
         service = open_service(harness, listens=True)
@@ -120,7 +120,7 @@ class TestWhoIsRefreshed:
     def test_who_is_not(self, harness: ServiceHarness, account: Any, case: str) -> None:
         """A context is not refreshed without an event, a likely request, or an account that may be called."""
         asks_daily(harness, at=AT_EIGHT + (3 * HOURS if case == "improbable" else 0 * MINUTE))
-        now = harness.clock.at = AT_EIGHT - 20 * MINUTE
+        now = harness.clock.at = AT_EIGHT - 10 * MINUTE
         if case != "no event":
             tell(harness, now - (timedelta(seconds=5) if case == "events go on" else MINUTE))
         statement = {
@@ -137,7 +137,7 @@ class TestWhoIsRefreshed:
     def test_events_that_go_on(self, harness: ServiceHarness) -> None:
         """Events that do not pause delay a refresh by a minute at most."""
         asks_daily(harness)
-        harness.clock.at = AT_EIGHT - 20 * MINUTE
+        harness.clock.at = AT_EIGHT - 10 * MINUTE
         tell(harness, harness.clock.at - 2 * MINUTE, object_id="t0")
         tell(harness, harness.clock.at - timedelta(seconds=1), object_id="t0")
         service = open_service(harness)
@@ -147,13 +147,14 @@ class TestWhoIsRefreshed:
     def test_once_in_a_while(self, harness: ServiceHarness, account: Any) -> None:
         """Events after a refresh wait for a quarter of an hour: Todoist allows a user few full calls."""
         asks_daily(harness)
-        harness.clock.at = AT_EIGHT - 25 * MINUTE
+        harness.clock.at = AT_EIGHT - 13 * MINUTE
         tell(harness, harness.clock.at - MINUTE)
         service = open_service(harness)
         harness.until(refreshed(service, 1))
         harness.clock.forward(minutes=5)
         tell(harness, harness.clock.at - MINUTE, object_id="t1")
         assert look(harness, account) == 0
+        asks_daily(harness, at=AT_EIGHT + 15 * MINUTE)
         harness.clock.forward(minutes=11)
         harness.until(refreshed(service, 3))
 
@@ -163,7 +164,7 @@ class TestHowItIsRefreshed:
     def test_two_processes(self, harness: ServiceHarness, account: Any) -> None:
         """Of several services one makes the call; the others find the work done."""
         asks_daily(harness)
-        harness.clock.at = AT_EIGHT - 20 * MINUTE
+        harness.clock.at = AT_EIGHT - 10 * MINUTE
         harness.todoist.fail("ann", Fault.slow(delay_s=0.2))
         services = [open_service(harness) for _ in range(3)]
         tell(harness, harness.clock.at - MINUTE)
@@ -174,7 +175,7 @@ class TestHowItIsRefreshed:
     def test_todoist_fails(self, harness: ServiceHarness, account: Any) -> None:
         """A failed refresh leaves the context as it is, and is tried again after minutes, not at the next look."""
         asks_daily(harness)
-        harness.clock.at = AT_EIGHT - 20 * MINUTE
+        harness.clock.at = AT_EIGHT - 10 * MINUTE
         harness.todoist.fail("ann", *[Fault.server_error(500)] * 6)
         tell(harness, harness.clock.at - MINUTE)
         service = open_service(harness)
@@ -187,7 +188,7 @@ class TestHowItIsRefreshed:
     def test_requests_meanwhile(self, harness: ServiceHarness, account: Any) -> None:
         """While Todoist keeps refreshes waiting, a request is answered from the stored context at once."""
         asks_daily(harness)
-        harness.clock.at = AT_EIGHT - 20 * MINUTE
+        harness.clock.at = AT_EIGHT - 10 * MINUTE
         for number in range(6):
             user = f"user{number}"
             harness.add_with_context(user, account("call bob", "buy milk"), at=harness.clock.at - HOURS)

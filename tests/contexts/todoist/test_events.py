@@ -161,14 +161,14 @@ class TestAudit:
         answer = fold(
             mirror, {"items": [task("1", START + HOUR, content="New"), task("2", START + HOUR, priority=4)]}
         )
-        audit = audit_events(told, answer.mirror, SYNC, START + 5 * HOUR, answer.changed_at)
+        audit = audit_events(told, answer.mirror, SYNC, (START, START + 5 * HOUR), answer.changed_at)
         assert (audit.n_changes, audit.n_missed, audit.has_confirmed) == (2, 1, True)
 
     def test_a_late_change(self, mirror: Mirror) -> None:
         """A change of the last hour, whose event may still come, counts neither as a change nor as missed."""
         answer = fold(mirror, {"items": [task("1", START + 5 * HOUR, content="New")]})
         now = START + 5 * HOUR + DELAY_BOUND / 2
-        audit = audit_events(FoldedEvents(mirror), answer.mirror, SYNC, now, answer.changed_at)
+        audit = audit_events(FoldedEvents(mirror), answer.mirror, SYNC, (START, now), answer.changed_at)
         assert (audit.n_changes, audit.n_missed) == (0, 0)
 
     @pytest.mark.parametrize(("hours", "n_missed"), [(1, 1), (5, 0)])
@@ -176,14 +176,14 @@ class TestAudit:
         """A completion of the last hour, whose event may still come, is not missed, and an earlier one is."""
         answer = fold(mirror, {"items": [task("1", START + hours * HOUR, checked=True)]})
         now = START + 5 * HOUR + DELAY_BOUND / 2
-        audit = audit_events(FoldedEvents(mirror), answer.mirror, SYNC, now, answer.changed_at)
+        audit = audit_events(FoldedEvents(mirror), answer.mirror, SYNC, (START, now), answer.changed_at)
         assert (audit.n_changes, audit.n_missed) == (n_missed, n_missed)
 
     def test_a_wrong_form(self, mirror: Mirror) -> None:
         """A task that differs from its last event is missed: a later event of it was lost."""
         told = fold_events(mirror, {}, SYNC, [item_event("item:updated", "1", START + HOUR, content="New")])
         answer = fold(mirror, {"items": [task("1", START + 2 * HOUR, content="Newest")]})
-        audit = audit_events(told, answer.mirror, SYNC, START + 5 * HOUR, answer.changed_at)
+        audit = audit_events(told, answer.mirror, SYNC, (START, START + 5 * HOUR), answer.changed_at)
         assert (audit.n_changes, audit.n_missed, audit.has_confirmed) == (1, 1, False)
 
     @pytest.mark.parametrize(("hours", "n_missed"), [(1, 2), (4.5, 0), (None, 0)])
@@ -192,7 +192,7 @@ class TestAudit:
         renamed = [{"id": "p", "name": "House"}, {"id": "r", "name": "New"}]
         at = None if hours is None else stamp(START + hours * HOUR)
         answer = fold(mirror, {"items": [], "projects": [{**each, "updated_at": at} for each in renamed]})
-        audit = audit_events(FoldedEvents(mirror), answer.mirror, SYNC, START + 5 * HOUR, answer.changed_at)
+        audit = audit_events(FoldedEvents(mirror), answer.mirror, SYNC, (START, START + 5 * HOUR), answer.changed_at)
         assert (audit.n_changes, audit.n_missed) == (n_missed, n_missed)
 
     @pytest.mark.parametrize("is_told", [True, False])
@@ -202,8 +202,17 @@ class TestAudit:
         places = {"projects": [{"id": "p", "name": "Home"}, {"id": "q", "name": "Work"}], "sections": []}
         full = fold(Mirror(), {"full_sync": True, "items": [task("2"), task("3", parent_id="2")], **places})
         expected = fold_events(mirror, {}, SYNC, told)
-        audit = audit_events(expected, full.mirror, SYNC, START + 5 * HOUR, full.changed_at)
+        audit = audit_events(expected, full.mirror, SYNC, (START, START + 5 * HOUR), full.changed_at)
         assert (audit.n_changes, audit.n_missed) == (0, 0)
+
+    @pytest.mark.parametrize(("hours", "n_changes"), [(2, 2), (3, 1)])
+    def test_changes_of_an_outage(self, mirror: Mirror, hours: int, n_changes: int) -> None:
+        """Changes from before the end of an outage count neither as told nor as missed."""
+        changed = [task("1", START + 2 * HOUR, priority=4), task("2", START + 3 * HOUR, priority=4)]
+        answer = fold(mirror, {"items": changed})
+        audited = (START + hours * HOUR, START + 5 * HOUR)
+        audit = audit_events(FoldedEvents(mirror), answer.mirror, SYNC, audited, answer.changed_at)
+        assert (audit.n_changes, audit.n_missed) == (n_changes, n_changes)
 
     def test_a_renamed_label(self, mirror: Mirror) -> None:
         """After the event of a label, tasks with labels are not missed: the event told that they may have changed."""
@@ -213,7 +222,7 @@ class TestAudit:
         answer = fold(before, {"items": changed})
         assert told.is_due
         for expected, counts in ((told, (1, 1)), (FoldedEvents(before), (2, 2))):
-            audit = audit_events(expected, answer.mirror, SYNC, START + 5 * HOUR, answer.changed_at)
+            audit = audit_events(expected, answer.mirror, SYNC, (START, START + 5 * HOUR), answer.changed_at)
             assert (audit.n_changes, audit.n_missed) == counts
 
     def test_an_undecided_place(self, mirror: Mirror) -> None:
@@ -221,7 +230,7 @@ class TestAudit:
         deleted = event("project:deleted", START + HOUR, id="p", name="Home", is_deleted=True)
         told = fold_events(mirror, {}, SYNC, [deleted])
         answer = fold(mirror, {"projects": [{"id": "p", "name": "Home", "is_deleted": True}]})
-        audit = audit_events(told, answer.mirror, SYNC, START + 5 * HOUR, answer.changed_at)
+        audit = audit_events(told, answer.mirror, SYNC, (START, START + 5 * HOUR), answer.changed_at)
         assert (audit.n_changes, audit.n_missed) == (0, 0)
 
     def test_a_project_in_an_undecided_one(self, mirror: Mirror) -> None:
@@ -232,7 +241,7 @@ class TestAudit:
         told = fold_events(before, {}, SYNC, [deleted])
         answer = fold(before, {"items": [], "projects": [{"id": "q", "name": "Work", "is_deleted": True}]})
         assert "9" not in answer.mirror.tasks
-        assert audit_events(told, answer.mirror, SYNC, START + 5 * HOUR, answer.changed_at).n_missed == 0
+        assert audit_events(told, answer.mirror, SYNC, (START, START + 5 * HOUR), answer.changed_at).n_missed == 0
 
     def test_a_full_answer_without_the_archive(self, mirror: Mirror) -> None:
         """A project that is in the archive is no difference to a full answer without it and its sections."""
@@ -248,7 +257,9 @@ class TestAudit:
                 "sections": [{"id": "s", "name": "Kitchen", "project_id": "p"}],
             },
         )
-        audit = audit_events(FoldedEvents(archived.mirror), full.mirror, SYNC, START + 5 * HOUR, full.changed_at)
+        audit = audit_events(
+            FoldedEvents(archived.mirror), full.mirror, SYNC, (START, START + 5 * HOUR), full.changed_at
+        )
         assert (audit.n_changes, audit.n_missed) == (0, 0)
 
 
