@@ -49,11 +49,14 @@ def open_service(harness: ServiceHarness, **options: Any) -> Service:
     return harness.open(todoist_client_secrets=SECRET, llm_model=None, **LOOKS_OFTEN | options)
 
 
-def refreshed(service: Service, n: int, outcome: str = "refreshed") -> Callable[[], Awaitable[bool]]:
-    """A condition: this many refreshes of a service had this outcome."""
+def refreshed(
+    service: Service, n: int, outcome: str = "refreshed", *others: Service
+) -> Callable[[], Awaitable[bool]]:
+    """A condition: this many refreshes of one or several services had this outcome."""
 
     async def holds() -> bool:
-        return await service.metric_async("event_refreshes_total", outcome=outcome) == n
+        counts = [await each.metric_async("event_refreshes_total", outcome=outcome) for each in (service, *others)]
+        return sum(counts) == n
 
     return holds
 
@@ -170,7 +173,7 @@ class TestHowItIsRefreshed:
         tell(harness, harness.clock.at - MINUTE)
         harness.until(lambda: fetched_at(harness) > NOON)
         assert look(harness, account) == 0
-        assert sum(service.metric("event_refreshes_total", outcome="refreshed") for service in services) == 2
+        harness.until(refreshed(services[0], 2, "refreshed", *services[1:]))
 
     def test_todoist_fails(self, harness: ServiceHarness, account: Any) -> None:
         """A failed refresh leaves the context as it is, and is tried again after minutes, not at the next look."""
