@@ -37,6 +37,7 @@ from serving.connect import Connector
 from serving.connect_state import STATE_LABEL, StateSigner
 from serving.connections import ConnectionTable
 from serving.decide import Decider
+from serving.event_refresh import EventRefresher
 from serving.event_store import open_event_store
 from serving.events import EventReceiver
 from serving.gate import Gate, Lane
@@ -74,6 +75,7 @@ _RETENTION_INTERVAL_S = 600.0
 _MARK_INTERVAL_S = 1.0
 _LOOK_INTERVAL_S = 3.0
 _WATCH_INTERVAL_S = 60.0
+_EVENT_LOOK_INTERVAL_S = 10.0
 _LAST_MARKS_S = (CLEANUP_S - LAST_RESORT_S) / 2
 """Time for the last marks; the server's shutdown can use a part of its cleanup time for requests that it cancels."""
 
@@ -138,11 +140,12 @@ async def open_app(
     clock: Callable[[], datetime] = utc_now,
     writings: Writings | None = None,
     look_interval_s: float = _LOOK_INTERVAL_S,
+    event_look_interval_s: float = _EVENT_LOOK_INTERVAL_S,
 ) -> AsyncIterator[Gate]:
     """The app over open connections, after the checks of `startup`.
 
     writings: of the LLM; those that are under way at the end are cancelled. look_interval_s: time between two looks
-    for new users.
+    for new users. event_look_interval_s: that between two looks for contexts to be refreshed because of an event.
 
     Raises NotReady, CredentialsError or LLMError; OSError or an error of asyncpg if Postgres cannot be reached.
     """
@@ -231,6 +234,10 @@ async def open_app(
         if settings.events_mode != "off":
             watch = ChannelWatch(store.pool, metrics, clock)
             await stack.enter_async_context(run_periodically("watching events", _WATCH_INTERVAL_S, watch.look))
+            refresher = EventRefresher(store, locks, inline, metrics, clock, timeout_s=timeout_s)
+            await stack.enter_async_context(
+                run_periodically("refreshing changed contexts", event_look_interval_s, refresher.look)
+            )
         event_lane = None
         if secrets := settings.event_secrets:
             events = await stack.enter_async_context(open_event_store(url, clock))

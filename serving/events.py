@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from contexts.todoist.webhooks import TodoistEvent, UnknownEvent, UnreadableEvent, is_signed, read_event
+from contexts.todoist.webhooks import NewLabel, TodoistEvent, UnknownEvent, UnreadableEvent, is_signed, read_event
 from serving.batcher import Overloaded
 from serving.connections import AUTHENTICATED
 from serving.event_store import EventStore
@@ -89,6 +89,8 @@ class EventReceiver:
             event, now = read_event(body), self._clock()
         except UnknownEvent:
             return "unknown"
+        except NewLabel:
+            return "no_change"
         except UnreadableEvent:
             return "unreadable"
         outcome = await self._store_late(event, now) if event.is_late(now) else await self._store_timely(event, now)

@@ -55,14 +55,21 @@ class Metrics:
         )
         self.llm_cost = self._counter("llm_cost_usd", "Cost of the LLM in US dollars, as far as its price is known.")
         self.inline = self._counter(
-            "inline_assemblies", "Assemblies of contexts during requests, by outcome.", "outcome"
+            "inline_assemblies", "Assemblies of contexts by the service, by outcome.", "outcome"
         )
         self.stale = self._counter("stale_served", "Tips from a context older than the SLA.")
-        self.todoist_calls = self._counter("todoist_calls", "Calls to Todoist during requests.")
+        self.todoist_calls = self._counter("todoist_calls", "Calls to Todoist by the service.")
         self.todoist_events = self._counter(
             "todoist_events",
             "Deliveries of Todoist's webhooks by outcome: stored, older than a stored one, late and so only a hint,"
-            " duplicate, foreign (of no active user), unknown, unreadable, refused (not signed), not_stored (a 503).",
+            " duplicate, foreign (of no active user), no_change (a new label), unknown, unreadable, refused (not"
+            " signed), not_stored (a 503).",
+            "outcome",
+        )
+        self.event_refreshes = self._counter(
+            "event_refreshes",
+            "Contexts to be refreshed because of an event before a likely request, by outcome: refreshed, failed, or"
+            " superseded by another process or by a request. Each one is a full call to Todoist.",
             "outcome",
         )
         self.todoist_connects = self._counter(

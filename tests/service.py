@@ -126,17 +126,22 @@ class ServiceHarness:
         database_url: str | None = None,
         *,
         look_interval_s: float = NEVER_S,
+        event_look_interval_s: float = NEVER_S,
         listens: bool = False,
         **settings: Any,
     ) -> Service:
         """A service; its settings are those of a production with an LLM, with shorter time-outs.
 
-        look_interval_s: time between two looks for new users. listens: whether it has a port of its own.
+        look_interval_s: time between two looks for new users. event_look_interval_s: that between two looks for
+        contexts to be refreshed because of an event. listens: whether it has a port of its own.
         """
         url = database_url or self.database_url
-        return self.run(self._open(url, look_interval_s, listens, **settings))  # type: ignore[no-any-return]
+        intervals = {"look_interval_s": look_interval_s, "event_look_interval_s": event_look_interval_s}
+        return self.run(self._open(url, intervals, listens, **settings))  # type: ignore[no-any-return]
 
-    async def _open(self, database_url: str, look_interval_s: float, listens: bool, **settings: Any) -> Service:
+    async def _open(
+        self, database_url: str, intervals: Mapping[str, float], listens: bool, **settings: Any
+    ) -> Service:
         defaults: dict[str, Any] = {
             "service_tokens": TOKEN,
             "todoist_api_url": self.world.client.base_url,
@@ -153,7 +158,7 @@ class ServiceHarness:
                 database_url,
                 CredentialCipher([self.world.key]),
                 clock=self.clock,
-                look_interval_s=look_interval_s,
+                **intervals,
             )
         )
         url = await self._stack.enter_async_context(listening(app, read)) if listens else "http://service"

@@ -114,12 +114,7 @@ def todoist_tasks(
     failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
     if len(failed) >= _OUTAGE_USERS and not fetched:
         _raise_if_outage(failed)
-    audits = audits_by_calls(
-        [(outcome.account, outcome.mirror, outcome.n_full > 0, outcome.ended_at) for outcome in fetched],
-        mirrors,
-        told,
-        now,
-    )
+    audits = audits_by_calls(fetched, mirrors, told, now)
     removed = stored - accounts.existing(stored)
     cache.erase(_text_hashes(previous, removed))
     observed: list[Fetched | EventUpdate] = [*fetched, *updates]

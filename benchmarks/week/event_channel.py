@@ -62,11 +62,12 @@ class EventChannel:
         await self._disturb()
 
     async def tick(self, at: datetime) -> None:
-        """Deliver the events that are due, and look at the channel as the service does each minute."""
+        """Deliver the events that are due, and look at the channel and at changed contexts as the service does."""
         if self.cut_off_at == at:
             await self._disturb(cut_off_until=(at + CUT_OFF).isoformat())
         await self.todoist.deliver(at)
         self.system.pipeline.events.watch(at, sees_endpoint=True)
+        await self.system.refresher.look()
         self.note_trust(at)
 
     def note_trust(self, at: datetime) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import pairwise
@@ -59,9 +59,11 @@ class EventsWeek(AheadOfTimeWeek):
     stored: Mapping[str, Mapping[str, datetime]] = field(default_factory=dict)
     checked: list[CheckedAnswer] = field(default_factory=list)
     calls_at_midnight: list[int] = field(default_factory=list)
+    refreshes_at_midnight: list[int] = field(default_factory=list)
 
     def events_result(self) -> EventsResult:
         """The measurements of the week, without the warm-up."""
+        week, refreshes = self.result(), self.refreshes_at_midnight[-1] - self.refreshes_at_midnight[0]
         calls, answers = self.calls_at_midnight, [answer for answer in self.checked if answer.at >= MONDAY]
         n_days = (self.workload.until - MONDAY).days
         days = [(answer.at - MONDAY).days for answer in answers]
@@ -70,7 +72,7 @@ class EventsWeek(AheadOfTimeWeek):
             for name, n in run.counts.items() if run.at >= MONDAY else ():
                 counts[name] = counts.get(name, 0) + n
         return EventsResult(
-            week=self.result(),
+            week=replace(week, todoist={**week.todoist, "because of an event": refreshes}),
             answers=answers,
             trust=self.channel.trust if self.channel else [],
             channel=self.system.pipeline.events.channel(),
@@ -125,6 +127,7 @@ class EventsWeek(AheadOfTimeWeek):
 
     async def _count_day(self) -> None:
         await self.waiting_users.wait()
+        self.refreshes_at_midnight.append(self.system.refresher.n_calls)
         self.calls_at_midnight.append(sum((await self.todoist.calls_by_user()).values()))
 
 

@@ -53,5 +53,6 @@ EVENT_RULES = (
     Rule("hints", events="hints", past_miss_rate=LOST, has_llm=False),
     Rule("trusted", events="trusted", past_miss_rate=LOST, has_llm=False),
     Rule("trusted-evidence", events="trusted", past_miss_rate=0.0, audit_days=7, has_llm=False),
+    Rule("trusted-first-week", events="trusted", has_llm=False),
 )
-"""Rules of believing events: two weeks before had lost as many as the week does, or none."""
+"""Rules of believing events: two weeks before had lost as many as the week does, or none, or events begin now."""

@@ -24,6 +24,7 @@ from serving.settings import ServingSettings
 SERVICE_TOKEN = "the-benchmark-of-a-week"
 LLM_MODEL = "openai-chat:local"
 WEBHOOK_SECRET = "the-webhooks-of-a-week"
+_NEVER_S = 1e9
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,13 @@ def _run(connections: ServiceConnections, clock: SimulatedClock, parent: Connect
 
 async def _serve(connections: ServiceConnections, clock: SimulatedClock, parent: Connection) -> None:
     settings, cipher = service_settings(connections), CredentialCipher([connections.key])
-    async with open_app(settings, connections.database_url, cipher, clock=clock.now) as app:
+    async with open_app(
+        settings,
+        connections.database_url,
+        cipher,
+        clock=clock.now,
+        event_look_interval_s=_NEVER_S,  # at simulated instants instead, see benchmarks.week.refresher
+    ) as app:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             parent.send(f"http://127.0.0.1:{listener.getsockname()[1]}")
             server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_config=None))

@@ -23,6 +23,7 @@ from assets.engine.asset import Users
 from assets.tips_ahead import AheadSettings, TipWriter
 from benchmarks.pipeline import Pipeline
 from benchmarks.week.coverage import Forecast
+from benchmarks.week.refresher import Refresher, running_refresher
 from benchmarks.week.rules import Rule
 from benchmarks.week.service import (
     LLM_MODEL,
@@ -77,7 +78,8 @@ class ScheduledRun:
 class System:
     """The running system.
 
-    learner: marks ignored tips, in place of the service's own periodic task.
+    learner: marks ignored tips, in place of the service's own periodic task. refresher: so for the refreshes because
+    of events.
     service_url: the address of the service.
     """
 
@@ -86,6 +88,7 @@ class System:
     writer: TipWriter
     client: httpx.AsyncClient
     learner: Learner
+    refresher: Refresher
     settings: Settings
     serving_settings: ServingSettings
     service_url: str
@@ -196,13 +199,18 @@ async def running_system(
         await asyncio.to_thread(pipeline.run, MONDAY - WARM_UP, _print_nothing)
         connections = ServiceConnections(url, todoist_url, key, rule.wait_s, rule.has_llm, rule.events)
         with running_week_service(connections, clock) as service_url:
-            async with _open_client(service_url) as client, _open_learner(url, clock) as learner:
+            async with (
+                _open_client(service_url) as client,
+                _open_learner(url, clock) as learner,
+                running_refresher(connections, clock) as refresher,
+            ):
                 yield System(
                     connection=connection,
                     pipeline=pipeline,
                     writer=writer,
                     client=client,
                     learner=learner,
+                    refresher=refresher,
                     settings=read_settings(Settings),
                     serving_settings=service_settings(connections),
                     service_url=service_url,

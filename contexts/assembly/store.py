@@ -102,9 +102,10 @@ class ContextStore:
         if not observed:
             return 0, 0
         with self._connection.transaction():
+            self._sql.use_indexes(self._connection)
             refreshed = self._refresh(observed)
             changed = self._changed([context for context in observed if context.user_id not in refreshed])
-            n_written = sum(map(self._write, _batches(read(changed)))) if changed else 0
+            n_written = self._write_changed(changed, read(changed.keys())) if changed else 0
         return n_written, len(refreshed)
 
     def put(self, contexts: Sequence[StoredContext]) -> tuple[int, int]:
@@ -132,13 +133,50 @@ class ContextStore:
         values = {**arrays, "latest": self.latest()}
         return {user_id for (user_id,) in execute_arrays(self._connection, self._sql.refresh, values)}
 
-    def _changed(self, observed: Sequence[ObservedContext]) -> Collection[str]:
-        """Return the users without a row, or with a row of a different version."""
+    def _changed(self, observed: Sequence[ObservedContext]) -> Mapping[str, bool]:
+        """Return the users without a row, or with a row of a different version, and whether they have one."""
         if not observed:
-            return ()
+            return {}
         user_ids = [context.user_id for context in observed]
         stored = dict(execute_arrays(self._connection, self._sql.stored_versions, {"user_ids": user_ids}))
-        return [context.user_id for context in observed if stored.get(context.user_id) != context.row_version]
+        return {
+            context.user_id: context.user_id in stored
+            for context in observed
+            if stored.get(context.user_id) != context.row_version
+        }
+
+    def _write_changed(self, has_row: Mapping[str, bool], contexts: Iterable[StoredContext]) -> int:
+        """Write rows and return their number. has_row: whether each user has a row."""
+        accounts = self._accounts([user_id for user_id, has in has_row.items() if not has])
+        n_written = 0
+        for batch in _batches(contexts):
+            new = [context for context in batch if not has_row[context.user_id]]
+            old = [context for context in batch if has_row[context.user_id]]
+            n_written += (self._copy(new, accounts) if new else 0) + (self._write(old) if old else 0)
+        return n_written
+
+    def _accounts(self, user_ids: Sequence[str]) -> Mapping[str, _PresentAccount]:
+        if not user_ids:
+            return {}
+        found = execute_arrays(self._connection, self._sql.present_accounts, {"user_ids": user_ids})
+        return {user_id: _PresentAccount(number, connected_at or _NEVER) for user_id, number, connected_at in found}
+
+    def _copy(self, contexts: Sequence[StoredContext], accounts: Mapping[str, _PresentAccount]) -> int:
+        """Write rows of users without one, unless they are from before the account was connected.
+
+        COPY is cheaper than an upsert. A request may have written a row meanwhile: then all are upserted.
+        """
+        rows = [(context, accounts.get(context.user_id, _NO_ACCOUNT)) for context in contexts]
+        current = [(context, account) for context, account in rows if context.materialized_at >= account.connected_at]
+        statement = self._sql.copy_new.sql.encode()
+        try:
+            with self._connection.transaction(), self._connection.cursor() as cursor, cursor.copy(statement) as copy:
+                copy.set_types(_COLUMN_TYPES)
+                for context, account in current:
+                    copy.write_row((*_stored_columns(context), account.connection_number))
+        except psycopg.errors.UniqueViolation:
+            return self._write(contexts)
+        return len(current)
 
     def _write(self, contexts: Sequence[StoredContext]) -> int:
         names = ("user_ids", "instants", "contexts", "hashes", "valid_until", "groups_json", "versions")
@@ -148,6 +186,16 @@ class ContextStore:
             execute_arrays(self._connection, self._sql.update_groups, arrays)
         return n_written
 
+
+@dataclass(frozen=True)
+class _PresentAccount:
+    connection_number: int
+    connected_at: datetime
+
+
+_NEVER = datetime.min.replace(tzinfo=UTC)
+_NO_ACCOUNT = _PresentAccount(0, _NEVER)
+_COLUMN_TYPES = ("text", "timestamptz", "text", "text", "timestamptz", "text", "text", "int4")
 
 _observed_columns = attrgetter("user_id", "row_version", "materialized_at")
 _stored_columns = attrgetter(

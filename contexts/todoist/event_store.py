@@ -15,9 +15,11 @@ from contexts.clock import CLOCK_DIFFERENCE, Clock
 from contexts.postgres.sql import queries, rows
 from contexts.settings import EventsMode
 from contexts.todoist.event_trust import (
+    ENOUGH_CHANGES,
     EVIDENCE_PERIOD,
     IMPROBABLE_SILENCE,
     LONGEST_AUDIT_INTERVAL,
+    LONGEST_EVIDENCE_PERIOD,
     LONGEST_OUTAGE,
     audit_interval,
     miss_rate_bound,
@@ -31,9 +33,6 @@ _SQL = queries("event_trust")
 
 CHANNEL_LOST = "events of Todoist are trusted no longer: the channel is silent, or its endpoint was away"
 """The message in the log if a watch ends the trust in events."""
-
-_AUDIT_PERIOD = timedelta(days=90)
-"""Audits are kept for this long."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +95,7 @@ class EventStore:
             user_id: ToldUser(
                 user_id=user_id,
                 last_sync=SyncPeriod(row["observed_at"], max(row["observed_at"], row["synced_at"])),
+                evidence_since=row["evidence_since"],
                 is_covered=row["is_covered"],
                 may_fold=row["may_fold"] and self.folds,
                 wants_full_audit=row["wants_full"],
@@ -163,9 +163,8 @@ class EventStore:
     def _judge(self, now: datetime) -> None:
         before = self.channel()
         is_alive, was_trusted = self.watch(now), before.is_trusted
-        evidence = self._rows(_SQL.event_evidence, since=now - EVIDENCE_PERIOD)[0]
+        evidence, last_week = self._evidence(now), self._evidence_since(now - LONGEST_AUDIT_INTERVAL)
         bound = miss_rate_bound(int(evidence["n_changes"]), int(evidence["n_missed"]))
-        last_week = self._rows(_SQL.event_evidence, since=now - LONGEST_AUDIT_INTERVAL)[0]
         bound_of_week = miss_rate_bound(int(last_week["n_changes"]), int(last_week["n_missed"]))
         is_trusted = is_alive and bound <= self.allowed_miss_rate and evidence["delay_p99"] is not None
         _SQL.save_verdict(
@@ -179,6 +178,16 @@ class EventStore:
         if was_trusted and is_alive and not is_trusted:
             log.warning("events of Todoist are trusted no longer: they may miss %.1f %% of the changes", 100 * bound)
 
+    def _evidence(self, now: datetime) -> dict[str, Any]:
+        """Return the evidence of the last weeks; that of three months if these have few audited changes."""
+        evidence = self._evidence_since(now - EVIDENCE_PERIOD)
+        if evidence["n_changes"] >= ENOUGH_CHANGES:
+            return evidence
+        return self._evidence_since(now - LONGEST_EVIDENCE_PERIOD)
+
+    def _evidence_since(self, since: datetime) -> dict[str, Any]:
+        return self._rows(_SQL.event_evidence, since=since)[0]
+
     def channel(self) -> Channel:
         """Return the state of the channel."""
         return Channel(**self._rows(_SQL.read_channel)[0])
@@ -188,7 +197,7 @@ class EventStore:
         _SQL.expire_events(self.connection, before=now - TOMBSTONE_PERIOD)
         _SQL.expire_tombstones(self.connection, before=now - TOMBSTONE_PERIOD)
         _SQL.expire_arrivals(self.connection, before=now - EVIDENCE_PERIOD)
-        _SQL.expire_audits(self.connection, before=now - _AUDIT_PERIOD)
+        _SQL.expire_audits(self.connection, before=now - LONGEST_EVIDENCE_PERIOD)
 
     def _rows(self, statement: Any, **values: Any) -> list[dict[str, Any]]:
         return rows(self.connection, statement, values)

@@ -11,6 +11,12 @@ CONFIDENCE = 0.95
 EVIDENCE_PERIOD = timedelta(days=28)
 """Audits and delays of this long count."""
 
+LONGEST_EVIDENCE_PERIOD = timedelta(days=90)
+"""Audits of this long count if those of the shorter period have few changes."""
+
+ENOUGH_CHANGES = 500
+"""Audited changes for which the shorter period suffices: with four of them missed, the bound is still below 2 %."""
+
 LONGEST_OUTAGE = timedelta(minutes=45)
 """Todoist tries a delivery for this long: a longer outage of the endpoint loses events."""
 

@@ -17,6 +17,7 @@ from contexts.todoist.events import (
     audit_events,
     fold_events,
 )
+from contexts.todoist.fetch import Fetched
 from contexts.todoist.mirror import Mirror
 
 
@@ -24,12 +25,15 @@ from contexts.todoist.mirror import Mirror
 class ToldUser:
     """A user of whose changes events tell.
 
-    is_covered: whether a call has confirmed an event of the account. may_fold: whether the events may stand in for a
-    call. wants_full_audit: whether the next call is to be a full one. instants: see `FoldedEvents`.
+    evidence_since: changes from then on are evidence for or against events: the last call, or the end of an outage of
+    the channel since. is_covered: whether a call has confirmed an event of the account. may_fold: whether the events
+    may stand in for a call. wants_full_audit: whether the next call is to be a full one. instants: as for
+    `FoldedEvents`.
     """
 
     user_id: str
     last_sync: SyncPeriod
+    evidence_since: datetime
     is_covered: bool
     may_fold: bool
     wants_full_audit: bool
@@ -54,7 +58,7 @@ class EventUpdate:
 
 @dataclass(frozen=True)
 class UserAudit:
-    """One user's call as an audit. since: the previous call. counts: whether the user is covered."""
+    """One user's call as an audit of the changes since an instant. counts: whether the user is covered."""
 
     user_id: str
     since: datetime
@@ -89,27 +93,25 @@ def full_audits(told: Mapping[str, ToldUser]) -> set[str]:
 
 
 def audits_by_calls(
-    answers: Iterable[tuple[Account, Mirror, bool, Mapping[str, datetime]]],
-    mirrors: Mapping[str, Mirror],
-    told: Mapping[str, ToldUser],
-    now: datetime,
+    fetched: Iterable[Fetched], mirrors: Mapping[str, Mirror], told: Mapping[str, ToldUser], now: datetime
 ) -> list[UserAudit]:
-    """Judge the events of the users who were called.
-
-    answers: each account with the mirror after the call, whether it was a full one, and when tasks ended by it. Users
-    without stored tasks have nothing to compare.
-    """
+    """Judge the events of the users who were called; those without stored tasks have nothing to compare."""
     return [
         UserAudit(
-            account.user_id,
-            user.last_sync.began_at,
-            "full" if is_full else "incremental",
+            user.user_id,
+            user.evidence_since,
+            "full" if each.n_full else "incremental",
             user.is_covered,
-            audit_events(user.fold(_whole(account, mirrors)), mirror, user.last_sync, now, ended_at),
+            _audit(each, user, mirrors, now),
         )
-        for account, mirror, is_full, ended_at in answers
-        if (user := told.get(account.user_id)) is not None and account.user_id in mirrors
+        for each in fetched
+        if (user := told.get(each.account.user_id)) is not None and user.user_id in mirrors
     ]
+
+
+def _audit(fetched: Fetched, user: ToldUser, mirrors: Mapping[str, Mirror], now: datetime) -> EventAudit:
+    expected, since = user.fold(_whole(fetched.account, mirrors)), user.evidence_since
+    return audit_events(expected, fetched.mirror, user.last_sync, (since, now), fetched.changed_at)
 
 
 def _whole(account: Account, mirrors: Mapping[str, Mirror]) -> Mirror:

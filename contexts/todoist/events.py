@@ -108,7 +108,8 @@ def fold_events(
     object. It is dropped if it is clearly older than that. Anything else is undecided: an unknown or an equal
     instant, a change during the last `/sync`, one that did not move the object's instant, an object that cannot be
     read, a place that is new, deleted or un-archived, a task in an unknown place, one that was reopened, one below a
-    task that ended, and one that was moved with sub-tasks. Folding the same events again changes nothing.
+    task that ended, one that was moved with sub-tasks, and a label, which changes tasks. Folding the same events
+    again changes nothing.
     """
     result = FoldedEvents(mirror, instants=dict(instants))
     if len(events) > MAX_EVENTS:
@@ -248,9 +249,8 @@ def _place(task: TodoistTask) -> tuple[str | None, str | None, str | None]:
 class EventAudit:
     """A real answer beside the mirror that events made.
 
-    n_changes: objects that changed since the last call, without those that changed so lately that their event may
-    still come. n_missed: those of them that the events did not tell. has_confirmed: whether the answer shows the
-    change of an event.
+    n_changes: objects that last changed in the audited time, as far as the answer tells when. n_missed: those of them
+    that the events did not tell. has_confirmed: whether the answer shows the change of an event.
     """
 
     n_changes: int
@@ -262,21 +262,26 @@ def audit_events(
     expected: FoldedEvents,
     answer: Mirror,
     last_sync: SyncPeriod,
-    now: datetime,
-    ended_at: Mapping[str, datetime] | None = None,
+    audited: tuple[datetime, datetime],
+    changed_at: Mapping[ObjectKey, datetime],
 ) -> EventAudit:
-    """Compare the mirror with all events in it with Todoist's answer at `now`.
+    """Compare the mirror with all events in it with Todoist's answer.
 
-    ended_at: when tasks ended by the answer, as far as it says so.
-    Objects with an undecided event, and tasks in such a place or below such a task, are left out.
+    audited: since when changes count, and the instant of the answer; the event of a change within `DELAY_BOUND` of it
+    may still come. changed_at: when places and ended tasks last changed by the answer, see `Folded`.
+
+    Objects with an undecided event are left out, and so are tasks in such a place, below such a task or, after the
+    event of a label, with any label. Left out are also objects of which the answer does not tell when they changed,
+    whether an event told the change or not: all tasks that ended before a full answer.
     """
     told = {event.key for event in expected.undecided}
-    settled_before = now - DELAY_BOUND
+    since, now = audited
     judged = {
         key
         for key in _changed(expected, answer, last_sync)
         if not _depends_on(told, key, expected.mirror, answer)
-        and not _changed_since(expected, answer, key, settled_before, ended_at or {})
+        and (at := _last_change(answer, key, changed_at)) is not None
+        and since <= at <= now - DELAY_BOUND
     }
     missed = judged & _different(expected.mirror, answer)
     return EventAudit(len(judged), len(missed), any(_agrees(event, expected, answer) for event in expected.folded))
@@ -328,14 +333,17 @@ def _active(places: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _depends_on(told: Collection[ObjectKey], key: ObjectKey, *mirrors: Mirror) -> bool:
-    """Return whether an object, its places or a task above it are among some objects."""
+    """Return whether an object, its places, a task above it or possibly its labels are among some objects."""
     if key in told:
         return True
     kind, object_id = key
     if not told or kind != "item":
         return False
+    has_label = any(told_kind == "label" for told_kind, _ in told)
     for mirror in mirrors:
         task, seen = mirror.tasks.get(object_id), set[str]()
+        if has_label and task is not None and task.labels:
+            return True
         while task is not None and task.task_id not in seen:
             seen.add(task.task_id)
             projects = {("project", each) for each in _with_ancestors(mirror, task.project_id)}
@@ -345,14 +353,10 @@ def _depends_on(told: Collection[ObjectKey], key: ObjectKey, *mirrors: Mirror) -
     return False
 
 
-def _changed_since(
-    expected: FoldedEvents, answer: Mirror, key: ObjectKey, instant: datetime, ended_at: Mapping[str, datetime]
-) -> bool:
-    """Return whether an object is known to have changed after an instant."""
+def _last_change(answer: Mirror, key: ObjectKey, changed_at: Mapping[ObjectKey, datetime]) -> datetime | None:
+    """Return when an object last changed, as far as the answer tells it."""
     task = answer.tasks.get(key[1]) if key[0] == "item" else None
-    told_at = expected.instants.get(key) or expected.instants.get((DESCENDANT, key[1]))
-    at = task.updated_at if task else told_at or (ended_at.get(key[1]) if key[0] == "item" else None)
-    return at is not None and at > instant
+    return task.updated_at if task else changed_at.get(key)
 
 
 def _agrees(event: PendingEvent, expected: FoldedEvents, answer: Mirror) -> bool:

@@ -38,7 +38,7 @@ class Fetched:
     n_full, n_incremental: number of calls.
     n_skipped: number of invalid items.
     has_unread_zone: whether the time zone in the response cannot be read.
-    ended_at: see `Folded`.
+    changed_at: see `Folded`.
     """
 
     account: Account
@@ -48,7 +48,7 @@ class Fetched:
     n_incremental: int
     n_skipped: int
     has_unread_zone: bool
-    ended_at: Mapping[str, datetime] = field(default_factory=dict)
+    changed_at: Mapping[tuple[str, str], datetime] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ async def fetch_one(
         n_incremental=calls.n_incremental,
         n_skipped=len(folded.skipped),
         has_unread_zone=folded.unread_zone is not None,
-        ended_at=folded.ended_at,
+        changed_at=folded.changed_at,
     )
 
 

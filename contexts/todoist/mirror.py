@@ -108,14 +108,15 @@ class Folded:
 
     skipped: the id and the faulty field of each invalid item, without any text. unread_zone: the user's time zone if
     it cannot be read; the mirror then keeps the previous one. needs_full: the next fetch has to be a full sync.
-    ended_at: when the items ended that the response lists as ended, as far as it can be read.
+    changed_at: when the projects, sections and ended items of the response last changed, by type and id, as far as it
+    can be read.
     """
 
     mirror: Mirror
     skipped: tuple[tuple[str, str], ...]
     unread_zone: str | None
     needs_full: bool
-    ended_at: Mapping[str, datetime] = field(default_factory=dict)
+    changed_at: Mapping[tuple[str, str], datetime] = field(default_factory=dict)
 
 
 def fold(mirror: Mirror, response: Mapping[str, Any]) -> Folded:
@@ -147,7 +148,7 @@ def fold(mirror: Mirror, response: Mapping[str, Any]) -> Folded:
         skipped=tuple((task_id, name) for task_id, name, _ in items.skipped),
         unread_zone=_unread_zone(response),
         needs_full=is_incomplete or not unreadable <= mirror.directory.unreadable,
-        ended_at={task_id: at for task_id, at in items.ended.items() if at is not None},
+        changed_at=_changed_at(items, response),
     )
 
 
@@ -249,6 +250,15 @@ def _read_items(response: Mapping[str, Any]) -> _Items:
         except BadItem as error:
             items.skipped.append((task_id or "?", str(error), _digest(item)))
     return items
+
+
+def _changed_at(items: _Items, response: Mapping[str, Any]) -> dict[tuple[str, str], datetime]:
+    """Return when the ended items and the listed places last changed, as far as the response tells it."""
+    found = {("item", task_id): at for task_id, at in items.ended.items()}
+    for kind in ("project", "section"):
+        listed = objects(response.get(f"{kind}s"))
+        found |= {(kind, key): parse_instant(place.get("updated_at")) for key, place in listed}
+    return {key: at for key, at in found.items() if at is not None}
 
 
 def _digest(item: object) -> str:

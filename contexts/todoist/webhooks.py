@@ -8,18 +8,20 @@ from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal, get_args
 
 from contexts.clock import CLOCK_DIFFERENCE
 from contexts.todoist.objects import (
-    OBJECT_TYPES,
-    ObjectType,
     as_object,
     fields_read,
     is_ended,
     object_id,
     parse_instant,
 )
+
+EventType = Literal["item", "project", "section", "label"]
+"""The types of objects whose events tell of changed tasks. A label that is renamed or deleted changes tasks, of which
+Todoist may report none."""
 
 MAX_EVENT_AGE = timedelta(hours=3)
 """An event that Todoist made longer ago is late. Todoist repeats a delivery for 45 minutes, and the signature says no
@@ -38,6 +40,10 @@ class UnknownEvent(ValueError):
     """An event about something that the mirror does not keep, such as a comment or a filter."""
 
 
+class NewLabel(ValueError):
+    """A label was added, which changes no task."""
+
+
 class UnreadableEvent(ValueError):
     """A body that is not an event; the message contains nothing of it."""
 
@@ -47,14 +53,14 @@ class TodoistEvent:
     """A change of one object that Todoist reports to one of its users.
 
     event_name: an update that takes back a completion is `item:uncompleted`, as if Todoist had named it so.
-    object: the object after the change, only the fields that the mirror reads.
+    object: the object after the change, only the fields that the mirror reads; none of a label.
     is_ended: whether the change ends the object, or the present occurrence of a recurring task.
     updated_at: the object's own; None if it is unset or unreadable.
     triggered_at: the time at which Todoist made the event; None if it is unreadable.
     """
 
     todoist_user_id: str
-    object_type: ObjectType
+    object_type: EventType
     object_id: str
     event_name: str
     object: Mapping[str, Any]
@@ -84,7 +90,7 @@ def is_signed(body: bytes, signature: bytes, secrets: Iterable[str]) -> bool:
 
 
 def read_event(body: bytes) -> TodoistEvent:
-    """Read the body of a delivery; raises UnreadableEvent or UnknownEvent.
+    """Read the body of a delivery; raises UnreadableEvent, UnknownEvent or NewLabel.
 
     Of the object only the fields remain that the mirror reads, and of the person who made the change nothing.
     """
@@ -95,7 +101,7 @@ def read_event(body: bytes) -> TodoistEvent:
     name, value = as_object(document).get("event_name"), as_object(as_object(document).get("event_data"))
     if not isinstance(name, str):
         raise UnreadableEvent("the body has no event_name")
-    object_type = _object_type(name)
+    object_type = _event_type(name)
     owner, changed = object_id({"id": document.get("user_id")}), object_id(value)
     if owner is None or changed is None:
         raise UnreadableEvent("the body does not say whose object changed, or which, or an id is too long")
@@ -104,19 +110,21 @@ def read_event(body: bytes) -> TodoistEvent:
         object_type=object_type,
         object_id=changed,
         event_name="item:uncompleted" if _intent(document) == "item_uncompleted" else name,
-        object=fields_read(object_type, value),
+        object={} if object_type == "label" else fields_read(object_type, value),
         is_ended=name in _ENDING_EVENTS or is_ended(value) or _intent(document) == "item_completed",
-        updated_at=parse_instant(value.get("updated_at")),
+        updated_at=None if object_type == "label" else parse_instant(value.get("updated_at")),
         triggered_at=parse_instant(document.get("triggered_at")),
     )
 
 
-def _object_type(event_name: str) -> ObjectType:
+def _event_type(event_name: str) -> EventType:
     """Return the type of the object that changed, also for a kind of change that is not known."""
     prefix, _, action = event_name.partition(":")
-    found = next((each for each in OBJECT_TYPES if each == prefix), None)
+    found: EventType | None = next((each for each in get_args(EventType) if each == prefix), None)
     if found is None or not action.isascii() or not action.isprintable() or not 0 < len(action) <= _MAX_ACTION_CHARS:
         raise UnknownEvent("the event is about nothing that the mirror keeps")
+    if (found, action) == ("label", "added"):
+        raise NewLabel("the event is about a new label, which no task has yet")
     return found
 
 

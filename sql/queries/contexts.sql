@@ -14,12 +14,27 @@ WHERE c.user_id = ANY(:user_ids::TEXT[])
   AND (c.materialized_at < n.materialized_at OR (c.materialized_at > :latest AND c.materialized_at <> n.materialized_at))
 RETURNING c.user_id;
 
+-- name: use_indexes!
+-- Find rows by indexes until the end of the transaction: for a table whose statistics are missing or old, Postgres would
+-- scan all rows for the few users of a shard.
+SET LOCAL enable_seqscan = off;
+
 -- name: stored_versions
--- Read the versions of these users' rows that were made from their present accounts.
-SELECT c.user_id, c.row_version
-FROM context_store c LEFT JOIN todoist_accounts a ON a.user_id = c.user_id
-WHERE c.user_id = ANY(:user_ids::TEXT[])
-  AND is_of_account(c.connection_number, c.materialized_at, coalesce(a.connection_number, 0), a.connected_at);
+-- Read the versions of these users' rows; NULL for rows that were not made from the present account.
+SELECT c.user_id,
+       CASE WHEN is_of_account(c.connection_number, c.materialized_at, coalesce(a.connection_number, 0), a.connected_at)
+            THEN c.row_version END
+FROM context_store c LEFT JOIN todoist_accounts a ON a.user_id = c.user_id AND a.user_id = ANY(:user_ids::TEXT[])
+WHERE c.user_id = ANY(:user_ids::TEXT[]);
+
+-- name: present_accounts
+-- The numbers of these users' present accounts, and since when they are connected.
+SELECT user_id, connection_number, connected_at FROM todoist_accounts WHERE user_id = ANY(:user_ids::TEXT[]);
+
+-- name: copy_new#
+-- Write rows of users who have none.
+COPY context_store (user_id, materialized_at, context_json, context_hash, valid_until, groups_json, row_version,
+                    connection_number) FROM STDIN (FORMAT BINARY);
 
 -- name: write!
 -- Write whole rows, never over a newer one, unless that is from after :latest, or was made from an earlier account.

@@ -16,9 +16,10 @@ WHERE c.is_trusted AND u.active AND a.is_covered AND a.sync_token IS NOT NULL
 ORDER BY a.user_id;
 
 -- name: users_told
--- Of some users, those who signed in through the product's app and were fetched since: their last call, whether they are
--- covered, whether their events may be folded, and whether their next audit is to be a full one, as each fourth is.
-SELECT a.user_id, a.observed_at, a.synced_at, a.is_covered,
+-- Of some users, those who signed in through the product's app and were fetched since: their last call, since when changes
+-- are evidence, whether they are covered, whether their events may be folded, and whether their next audit is to be a full
+-- one, as each fourth is.
+SELECT a.user_id, a.observed_at, a.synced_at, greatest(a.observed_at, c.evidence_since) AS evidence_since, a.is_covered,
        c.is_trusted AND a.is_covered
            AND a.observed_at >= greatest(:now - c.audit_every + INTERVAL '4 hours', c.evidence_since) AND NOT EXISTS (
                SELECT FROM context_store s WHERE s.user_id = a.user_id AND s.materialized_at > a.observed_at) AS may_fold,
@@ -131,7 +132,8 @@ lag AS (
     SELECT c.is_trusted, c.last_delivery_at, c.endpoint_seen_at, c.trust_ended_by,
            CASE WHEN c.trusted_until <= :now::TIMESTAMPTZ + :clock_difference::INTERVAL THEN c.trusted_until END
                AS trusted_until,
-           least(c.evidence_since, :now::TIMESTAMPTZ) AS evidence_since,
+           CASE WHEN c.evidence_since > :now::TIMESTAMPTZ THEN :now::TIMESTAMPTZ ELSE c.evidence_since END
+               AS evidence_since,
            c.last_delivery_at IS NULL OR expected.n > :improbable::FLOAT8 AS is_silent,
            coalesce(:now::TIMESTAMPTZ - c.endpoint_seen_at > :longest_outage::INTERVAL, TRUE) AS is_cut
     FROM channel c CROSS JOIN expected

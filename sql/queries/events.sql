@@ -57,3 +57,34 @@ GROUP BY e.number;
 UPDATE todoist_channel SET last_delivery_at = :delivered_at
 WHERE last_delivery_at IS NULL OR last_delivery_at < :delivered_at::TIMESTAMPTZ - INTERVAL '1 second'
    OR last_delivery_at > :delivered_at::TIMESTAMPTZ + :clock_difference::INTERVAL;
+
+-- name: users_to_refresh
+-- Of the :max_users users with events after the user :after, or of :only_user alone: who they are, and whether the user's
+-- context is to be refreshed, because it lacks an event and the user will ask for a tip before :until with a probability
+-- of at least :threshold. Not before the user's events have paused since :quiet_since, or are pending since
+-- :waiting_since, nor if the context was fetched after :fetched_before: each such fetch is a full call.
+-- The probability is that of the user alone: the share of all users hardly counts within minutes.
+WITH page AS MATERIALIZED (
+    SELECT e.user_id FROM todoist_events e
+    WHERE e.user_id > :after AND (:only_user::TEXT IS NULL OR e.user_id = :only_user)
+    GROUP BY e.user_id ORDER BY e.user_id LIMIT :max_users
+)
+SELECT p.user_id, due.connection_number, due.user_id IS NOT NULL AS is_due
+FROM page p LEFT JOIN LATERAL (
+    SELECT a.user_id, a.connection_number
+    FROM users u JOIN todoist_accounts a USING (user_id) JOIN context_store c USING (user_id)
+    CROSS JOIN LATERAL (
+        SELECT max(e.received_at) AS last_at, min(coalesce(e.first_received_at, e.received_at)) AS first_at
+        FROM todoist_events e
+        WHERE e.user_id = a.user_id AND e.connection_number = a.connection_number
+          AND e.received_at > c.materialized_at AND e.folded_form IS DISTINCT FROM e.received_at
+    ) pending
+    WHERE a.user_id = p.user_id AND u.active AND a.connected AND a.auth_failures = 0
+      AND is_of_account(c.connection_number, c.materialized_at, a.connection_number, a.connected_at)
+      AND c.materialized_at <= :fetched_before::TIMESTAMPTZ
+      AND (pending.last_at <= :quiet_since::TIMESTAMPTZ OR pending.first_at <= :waiting_since::TIMESTAMPTZ)
+      AND :threshold::FLOAT <= (
+          SELECT probability FROM request_forecast(u.user_id, u.timezone, u.created_at, :now::TIMESTAMPTZ,
+                                                   :until::TIMESTAMPTZ, 0))
+) due ON TRUE
+ORDER BY p.user_id;

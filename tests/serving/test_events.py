@@ -194,6 +194,12 @@ class TestOutcomes:
         assert webhook.outcome(event(name)) == "unknown"
         assert stored(harness) == []
 
+    def test_labels(self, harness: ServiceHarness, webhook: Webhook) -> None:
+        """A renamed label is kept without its name, because tasks have changed; a new label changes none."""
+        assert webhook.outcome(event("label:updated", "l", name=CANARY)) == "stored"
+        assert webhook.outcome(event("label:added", "m", name=CANARY)) == "no_change"
+        assert stored(harness) == [("ann", "label:updated", {})]
+
     @pytest.mark.parametrize("change", ["active", "connected", "owner"])
     def test_foreign(self, harness: ServiceHarness, webhook: Webhook, change: str) -> None:
         """An event for nobody who is active and connected is answered with 200, and not kept."""

@@ -197,6 +197,16 @@ class TestFolding:
         assert (counts["users_folded"], counts["todoist_calls_incremental"]) == (0, 1)
         assert (ids(told), n_pending(told)) == ({"a", "b", "c-ann", "n"}, 0)
 
+    def test_a_renamed_label(self, told: World) -> None:
+        """A label that is renamed in Todoist costs one incremental call, which brings the tasks that have it."""
+        told.todoist.advance("ann", {"items": [task("a", NOON + HOUR, labels=["house"])]}, silent=True)
+        tell(told, "label:updated", NOON + HOUR, {"id": "l"})
+        told.connection.execute("UPDATE todoist_events SET updated_at = NULL")
+        counts = fold(told, NOON + 3 * HOUR)
+        assert (counts["users_folded"], counts["todoist_calls_incremental"], counts["changes_missed"]) == (0, 1, 0)
+        assert next(row["labels"] for row in told.rows("todoist_tasks") if row["task_id"] == "a") == ["house"]
+        assert n_pending(told) == 0
+
     def test_a_run_that_died(self, told: World, monkeypatch: pytest.MonkeyPatch) -> None:
         """A run that is killed between the rows and the events repeats without harm: the next one fetches in full."""
         change(told, "item:completed", NOON + HOUR, task("a", NOON + HOUR, checked=True))
@@ -323,6 +333,13 @@ class TestCover:
         EventStore(told.connection, "trusted").watch(NOON + 9 * HOUR, sees_endpoint=True)
         assert known(told) == (NOON + 5 * HOUR, "fetch")
 
+    def test_after_an_outage(self, told: World) -> None:
+        """The cover of a user does not end with changes of which no event came because the channel was away."""
+        told.todoist.advance("ann", {"items": [task("n", NOON + 2 * HOUR)]})
+        assert not EventStore(told.connection, "trusted").watch(NOON + 4 * HOUR, sees_endpoint=True)
+        assert night(told, NOON + 5 * HOUR)["changes_audited"] == 0
+        assert told.connection.execute("SELECT is_covered FROM todoist_accounts").fetchone() == (True,)
+
 
 class TestAudits:
     def channel(self, world: World) -> Channel:
@@ -421,6 +438,37 @@ class TestAudits:
             )
             told.connection.execute("UPDATE todoist_channel SET last_delivery_at = %s", (audited_at,))
             assert events.judge(audited_at).is_trusted == is_trusted
+
+    def test_misses_of_an_outage(self, told: World) -> None:
+        """Changes from before the end of an outage count neither for nor against events after it."""
+        events = EventStore(told.connection, "trusted")
+        told.todoist.advance("ann", {"items": [task(f"n{number}", NOON + 2 * HOUR) for number in range(40)]})
+        assert not events.watch(NOON + 3 * HOUR, sees_endpoint=True)
+        change(told, "item:updated", NOON + 4 * HOUR, task("a", NOON + 4 * HOUR, content="Told"))
+        counts = night(told, NOON + 6 * HOUR)
+        assert (counts["changes_audited"], counts["changes_missed"]) == (1, 0)
+        channel = self.channel(told)
+        assert (channel.n_changes, channel.n_missed, channel.trust_ended_by) == (1, 0, "outage")
+
+    def test_few_users(self, told: World) -> None:
+        """Audits of three months count if those of four weeks have few changes, so that few users can be enough."""
+        told.connection.execute("DELETE FROM event_audits")
+        told.connection.execute("UPDATE todoist_channel SET evidence_since = NULL, is_trusted = FALSE")
+        events = EventStore(told.connection, "trusted")
+
+        def judge(days_ago: int, n_changes: int) -> tuple[int, bool]:
+            at = NOON - days_ago * DAY
+            told.connection.execute(
+                "INSERT INTO event_audits VALUES ('ann', %s, %s, 'incremental', %s, 0)", (at, at, n_changes)
+            )
+            service_runs(told, NOON + 2 * HOUR)
+            channel = events.judge(NOON + 2 * HOUR)
+            return channel.n_changes, channel.is_trusted
+
+        assert judge(1, 60) == (60, False)
+        assert judge(80, 90) == (150, True)
+        assert judge(2, 440) == (500, True)
+        assert judge(91, 1000) == (500, True)
 
     def test_a_gap(self, told: World, account: Callable[..., Document]) -> None:
         """When trust returns, only users who were fetched since it ended are known by events, and spared calls."""

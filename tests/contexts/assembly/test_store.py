@@ -106,6 +106,39 @@ class TestUpsert:
         store.put([replace(row("ann", "0", AT), groups_json='["new"]')])
         assert stored(connection) == [replace(row("ann", "1", AT + HOUR), groups_json='["new"]')]
 
+    def test_a_request_writes_first(self, store: ContextStore, connection: Connection, database_url: str) -> None:
+        """A user without a row, for whom a request writes a newer one meanwhile, keeps that; others get theirs."""
+        rows, newer = {name: row(name, "old") for name in ("ann", "bob")}, row("ann", "new", AT + HOUR)
+
+        def read(changed: Collection[str]) -> Iterable[StoredContext]:
+            with connect(database_url) as other:
+                ContextStore(other).put([newer])
+            return [rows[user] for user in changed]
+
+        observed = [ObservedContext(each.user_id, each.row_version, each.materialized_at) for each in rows.values()]
+        assert store.upsert(observed, read) == (1, 0)
+        assert stored(connection) == [newer, rows["bob"]]
+
+    @pytest.mark.parametrize("has_row", [False, True])
+    def test_a_replaced_account(self, store: ContextStore, connection: Connection, has_row: bool) -> None:
+        """Contexts from before the account was connected are not written; later ones carry its number."""
+        connection.execute(
+            "INSERT INTO users (user_id, email, timezone) VALUES ('ann', '', 'UTC'), ('bob', '', 'UTC')"
+        )
+        for user, connected_at in (("ann", AT + HOUR), ("bob", AT - HOUR)):
+            if has_row:
+                store.put([row(user, "earlier", AT - 2 * HOUR)])
+            connection.execute(
+                "INSERT INTO todoist_accounts (user_id, credentials, connection_number, connected_at)"
+                " VALUES (%s, '', 7, %s)",
+                (user, connected_at),
+            )
+        assert store.put([row("ann"), row("bob")]) == (1, 0)
+        numbers = connection.execute(
+            "SELECT user_id, connection_number FROM context_store WHERE connection_number > 0"
+        )
+        assert numbers.fetchall() == [("bob", 7)]
+
     def test_same_instant(self, store: ContextStore, connection: Connection) -> None:
         """Of two contexts from the same fetch the later write wins: it may include a new reaction."""
         store.put([row("ann", "1")])
@@ -221,7 +254,6 @@ class TestLayout:
     @pytest.fixture(autouse=True)
     def undisturbed(self, connection: Connection) -> Iterator[None]:
         """Postgres does not vacuum during the test."""
-        connection.execute("ALTER TABLE context_store SET (autovacuum_enabled = off)")
         yield
         connection.execute("ALTER TABLE context_store RESET (autovacuum_enabled)")
 
@@ -248,6 +280,17 @@ class TestLayout:
         connection.execute("VACUUM ANALYZE context_store")
         before = rows_scanned(connection)
         assert store.put([replace(each, materialized_at=AT + HOUR) for each in rows[::20]]) == (0, 150)
+        assert rows_scanned(connection) == before
+
+    @pytest.mark.parametrize("n_changed", [0, 100])
+    def test_without_statistics(self, store: ContextStore, connection: Connection, n_changed: int) -> None:
+        """So it does in a table that was never analyzed, whether contexts have changed or not."""
+        rows = long_rows(800)
+        store.put(rows)
+        before = rows_scanned(connection)
+        later = [replace(each, materialized_at=AT + HOUR) for each in rows[::2]]
+        later = [replace(each, groups_json="[1]") for each in later[:n_changed]] + later[n_changed:]
+        assert store.put(later) == (n_changed, 400 - n_changed)
         assert rows_scanned(connection) == before
 
     def test_migration_of_rows(self, server: str) -> None:

@@ -119,6 +119,7 @@ class TestFoldEvents:
             event("project:added", START + HOUR, id="r", name="New"),
             event("project:updated", START + HOUR, id="p", name="Home", parent_id="q"),
             event("section:unarchived", START + HOUR, id="s", name="Kitchen"),
+            event("label:updated", None, id="l"),
             event("note:added", START + HOUR, id="n", name="Comment"),
         ],
         ids=lambda each: f"{each.name} {sorted(each.content)}"[:60],
@@ -160,13 +161,14 @@ class TestAudit:
         answer = fold(
             mirror, {"items": [task("1", START + HOUR, content="New"), task("2", START + HOUR, priority=4)]}
         )
-        audit = audit_events(told, answer.mirror, SYNC, START + 5 * HOUR)
+        audit = audit_events(told, answer.mirror, SYNC, (START, START + 5 * HOUR), answer.changed_at)
         assert (audit.n_changes, audit.n_missed, audit.has_confirmed) == (2, 1, True)
 
     def test_a_late_change(self, mirror: Mirror) -> None:
         """A change of the last hour, whose event may still come, counts neither as a change nor as missed."""
         answer = fold(mirror, {"items": [task("1", START + 5 * HOUR, content="New")]})
-        audit = audit_events(FoldedEvents(mirror), answer.mirror, SYNC, START + 5 * HOUR + DELAY_BOUND / 2)
+        now = START + 5 * HOUR + DELAY_BOUND / 2
+        audit = audit_events(FoldedEvents(mirror), answer.mirror, SYNC, (START, now), answer.changed_at)
         assert (audit.n_changes, audit.n_missed) == (0, 0)
 
     @pytest.mark.parametrize(("hours", "n_missed"), [(1, 1), (5, 0)])
@@ -174,29 +176,61 @@ class TestAudit:
         """A completion of the last hour, whose event may still come, is not missed, and an earlier one is."""
         answer = fold(mirror, {"items": [task("1", START + hours * HOUR, checked=True)]})
         now = START + 5 * HOUR + DELAY_BOUND / 2
-        audit = audit_events(FoldedEvents(mirror), answer.mirror, SYNC, now, answer.ended_at)
+        audit = audit_events(FoldedEvents(mirror), answer.mirror, SYNC, (START, now), answer.changed_at)
         assert (audit.n_changes, audit.n_missed) == (n_missed, n_missed)
 
     def test_a_wrong_form(self, mirror: Mirror) -> None:
         """A task that differs from its last event is missed: a later event of it was lost."""
         told = fold_events(mirror, {}, SYNC, [item_event("item:updated", "1", START + HOUR, content="New")])
         answer = fold(mirror, {"items": [task("1", START + 2 * HOUR, content="Newest")]})
-        audit = audit_events(told, answer.mirror, SYNC, START + 5 * HOUR)
+        audit = audit_events(told, answer.mirror, SYNC, (START, START + 5 * HOUR), answer.changed_at)
         assert (audit.n_changes, audit.n_missed, audit.has_confirmed) == (1, 1, False)
 
-    def test_a_lost_place(self, mirror: Mirror) -> None:
-        """A project that was renamed and one that was added without an event are missed."""
+    @pytest.mark.parametrize(("hours", "n_missed"), [(1, 2), (4.5, 0), (None, 0)])
+    def test_a_lost_place(self, mirror: Mirror, hours: float | None, n_missed: int) -> None:
+        """A project that was renamed and one that was added without an event are missed, if not in the last hour."""
         renamed = [{"id": "p", "name": "House"}, {"id": "r", "name": "New"}]
-        answer = fold(mirror, {"items": [], "projects": renamed})
-        audit = audit_events(FoldedEvents(mirror), answer.mirror, SYNC, START + 5 * HOUR)
-        assert (audit.n_changes, audit.n_missed) == (2, 2)
+        at = None if hours is None else stamp(START + hours * HOUR)
+        answer = fold(mirror, {"items": [], "projects": [{**each, "updated_at": at} for each in renamed]})
+        audit = audit_events(FoldedEvents(mirror), answer.mirror, SYNC, (START, START + 5 * HOUR), answer.changed_at)
+        assert (audit.n_changes, audit.n_missed) == (n_missed, n_missed)
+
+    @pytest.mark.parametrize("is_told", [True, False])
+    def test_an_end_by_a_full_answer(self, mirror: Mirror, is_told: bool) -> None:
+        """A task that is missing in a full answer may have ended just now: it is neither told nor missed."""
+        told = [item_event("item:completed", "1", START + HOUR, checked=True)] if is_told else []
+        places = {"projects": [{"id": "p", "name": "Home"}, {"id": "q", "name": "Work"}], "sections": []}
+        full = fold(Mirror(), {"full_sync": True, "items": [task("2"), task("3", parent_id="2")], **places})
+        expected = fold_events(mirror, {}, SYNC, told)
+        audit = audit_events(expected, full.mirror, SYNC, (START, START + 5 * HOUR), full.changed_at)
+        assert (audit.n_changes, audit.n_missed) == (0, 0)
+
+    @pytest.mark.parametrize(("hours", "n_changes"), [(2, 2), (3, 1)])
+    def test_changes_of_an_outage(self, mirror: Mirror, hours: int, n_changes: int) -> None:
+        """Changes from before the end of an outage count neither as told nor as missed."""
+        changed = [task("1", START + 2 * HOUR, priority=4), task("2", START + 3 * HOUR, priority=4)]
+        answer = fold(mirror, {"items": changed})
+        audited = (START + hours * HOUR, START + 5 * HOUR)
+        audit = audit_events(FoldedEvents(mirror), answer.mirror, SYNC, audited, answer.changed_at)
+        assert (audit.n_changes, audit.n_missed) == (n_changes, n_changes)
+
+    def test_a_renamed_label(self, mirror: Mirror) -> None:
+        """After the event of a label, tasks with labels are not missed: the event told that they may have changed."""
+        before = fold(mirror, {"items": [task("1", labels=["home"])]}).mirror
+        told = fold_events(before, {}, SYNC, [event("label:updated", None, id="l")])
+        changed = [task("1", START + HOUR, labels=["house"]), task("2", START + HOUR, priority=4)]
+        answer = fold(before, {"items": changed})
+        assert told.is_due
+        for expected, counts in ((told, (1, 1)), (FoldedEvents(before), (2, 2))):
+            audit = audit_events(expected, answer.mirror, SYNC, (START, START + 5 * HOUR), answer.changed_at)
+            assert (audit.n_changes, audit.n_missed) == counts
 
     def test_an_undecided_place(self, mirror: Mirror) -> None:
         """Tasks of a project whose event is left to a call are not missed: the event told that there is a change."""
         deleted = event("project:deleted", START + HOUR, id="p", name="Home", is_deleted=True)
         told = fold_events(mirror, {}, SYNC, [deleted])
         answer = fold(mirror, {"projects": [{"id": "p", "name": "Home", "is_deleted": True}]})
-        audit = audit_events(told, answer.mirror, SYNC, START + 5 * HOUR)
+        audit = audit_events(told, answer.mirror, SYNC, (START, START + 5 * HOUR), answer.changed_at)
         assert (audit.n_changes, audit.n_missed) == (0, 0)
 
     def test_a_project_in_an_undecided_one(self, mirror: Mirror) -> None:
@@ -207,7 +241,7 @@ class TestAudit:
         told = fold_events(before, {}, SYNC, [deleted])
         answer = fold(before, {"items": [], "projects": [{"id": "q", "name": "Work", "is_deleted": True}]})
         assert "9" not in answer.mirror.tasks
-        assert audit_events(told, answer.mirror, SYNC, START + 5 * HOUR).n_missed == 0
+        assert audit_events(told, answer.mirror, SYNC, (START, START + 5 * HOUR), answer.changed_at).n_missed == 0
 
     def test_a_full_answer_without_the_archive(self, mirror: Mirror) -> None:
         """A project that is in the archive is no difference to a full answer without it and its sections."""
@@ -223,7 +257,9 @@ class TestAudit:
                 "sections": [{"id": "s", "name": "Kitchen", "project_id": "p"}],
             },
         )
-        audit = audit_events(FoldedEvents(archived.mirror), full.mirror, SYNC, START + 5 * HOUR)
+        audit = audit_events(
+            FoldedEvents(archived.mirror), full.mirror, SYNC, (START, START + 5 * HOUR), full.changed_at
+        )
         assert (audit.n_changes, audit.n_missed) == (0, 0)
 
 

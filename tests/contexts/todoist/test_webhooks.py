@@ -19,7 +19,14 @@ from contexts.todoist.objects import (
     read_section,
     read_task,
 )
-from contexts.todoist.webhooks import UnknownEvent, UnreadableEvent, is_signed, read_event, signature_of
+from contexts.todoist.webhooks import (
+    NewLabel,
+    UnknownEvent,
+    UnreadableEvent,
+    is_signed,
+    read_event,
+    signature_of,
+)
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 CANARY = "canary-4711"
@@ -146,8 +153,16 @@ class TestReadEvent:
         """Any body is an event, unknown or unreadable, and an error says nothing of it."""
         try:
             read_event(content)
-        except (UnknownEvent, UnreadableEvent) as error:
+        except (NewLabel, UnknownEvent, UnreadableEvent) as error:
             assert str(error).startswith(("the body ", "the event "))
+
+    @pytest.mark.parametrize("name", ["label:updated", "label:deleted", "label:shared"])
+    def test_a_label(self, name: str) -> None:
+        """A changed label is a hint that tasks changed: nothing of it is kept. A new one changes no task."""
+        event = read_event(body(name, event_data={"id": "l", "name": CANARY, "updated_at": "2026-11-23T12:00:00Z"}))
+        assert (event.object_type, event.object_id, event.object, event.updated_at) == ("label", "l", {}, None)
+        with pytest.raises(NewLabel):
+            read_event(body("label:added"))
 
     @pytest.mark.parametrize("value", [None, "", "yesterday", 5, "0001-01-01T00:00:00Z", [], {}], ids=str)
     def test_unreadable_times(self, value: Any) -> None:
