@@ -14,8 +14,9 @@ from world import NOON, WordVectors, World, run_step
 
 from assets.definitions import GRAPH
 from assets.engine.hashing import shard_of
+from assets.options import RunOptions
 from assets.runtime import Runtime
-from assets.steps import RunOptions, StepRunner
+from assets.steps import StepRunner
 from contexts.postgres.sql import connect
 from contexts.settings import Settings
 from contexts.todoist.accounts import FetchScope
