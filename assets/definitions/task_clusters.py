@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -18,6 +17,9 @@ from contexts.themes.cluster import Clusterer, centrality, keep_ids, members
 from contexts.themes.duplicates import find_duplicates
 from contexts.themes.labels import ThemeTasks, label_themes
 from contexts.themes.tags import ThemeTexts, tags_of
+
+if TYPE_CHECKING:
+    import duckdb
 
 _SCHEMA = pa.schema(
     [
@@ -77,6 +79,8 @@ def task_clusters(
 @cache
 def _database() -> duckdb.DuckDBPyConnection:
     """Return one database for all shards of the process: opening one takes as long as the joins of a shard."""
+    import duckdb
+
     return duckdb.connect(config={"threads": 1})
 
 

@@ -7,12 +7,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
+from time import sleep
 from typing import Any
 
 import pytest
 from world import World
 
 from assets.definitions import GRAPH
+from assets.engine.hashing import shard_of
 from contexts.settings import Settings
 from local import postgres
 from local.checkpoint import save_tiny_nomic
@@ -256,6 +259,38 @@ def test_a_failed_shard_does_not_stop_the_others(world: World, account: Any, env
     assert state == "failed"
     assert (tasks["compute[0]"], tasks["every_shard[-1]"]) == ("failed", "upstream_failed")
     assert tasks["collect[-1]"] == "success"
+
+
+def test_a_retry_runs_the_shards_that_failed(
+    world: World, account: Any, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """The retry of a group runs the shard that failed, and the run counts the results of all its tries."""
+    users = [f"user-{number}" for number in range(6)]
+    for user in users:
+        world.add(user, account("call the dentist"))
+    broken = [user for user in users if shard_of(user, world.n_shards) == 1]
+    folder, target = world.root / "todoist_tasks" / "shard=0001", tmp_path / "elsewhere"
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(target)  # to no folder yet, so nothing can be written
+
+    def repair() -> None:
+        while n_calls(broken[0]) < 2:
+            sleep(0.01)
+        target.mkdir()
+
+    def n_calls(user: str) -> int:
+        return sum(call.user == user for call in world.todoist.calls)
+
+    repairing = Thread(target=repair, daemon=True)
+    repairing.start()
+    patient = environment | {"TASK_SLOTS": "1", "RETRY_DELAY": "00:00:00"}
+    [[_, state, tasks]] = python(RUN, str(ROOT / "airflow" / "dags"), "fetch_signals", environment=patient)
+    assert (state, tasks["compute[0]"]) == ("success", "success")
+    assert {user: n_calls(user) for user in users if user not in broken} == {
+        user: 1 for user in users if user not in broken
+    }
+    runs = "SELECT asset, n_shards_run, n_users_computed FROM asset_runs ORDER BY asset"
+    assert world.connection.execute(runs).fetchall() == [("tip_reactions", 2, 6), ("todoist_tasks", 2, 6)]
 
 
 def test_notifications(tmp_path: Path) -> None:
