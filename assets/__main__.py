@@ -13,7 +13,7 @@ import typer
 
 from assets import commands
 from assets.analysis.result_text import Format
-from assets.steps import RunOptions
+from assets.options import RunOptions
 from contexts import cli
 from contexts.postgres.errors import describe_error
 from contexts.settings import MAX_SHARDS, misspelt_names

@@ -38,9 +38,10 @@ from assets.engine.hashing import shard_of
 from assets.engine.parquet import Shards
 from assets.engine.plan import Plan
 from assets.engine.results import ShardResult
+from assets.options import RunOptions
 from assets.reshard import reshard
 from assets.runtime import LAYOUT_LOCK, Runtime, runtime_from_environment
-from assets.steps import RunOptions, StepRunner
+from assets.steps import StepRunner
 from contexts.assembly.explain import UnknownDecision
 from contexts.assembly.explanation_text import explain_decision, explain_user
 from contexts.assembly.history import HISTORY, HistoryUnreadable, set_history_aside

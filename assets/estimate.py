@@ -72,8 +72,7 @@ def _with_cost(estimate: AssetEstimate, price: float | None) -> AssetEstimate:
 
 def footers_of(planner: Planner, asset: Asset) -> dict[int, Footer]:
     """Return the readable footers of an asset by shard."""
-    footers = {shard: planner.readable_footer(asset, shard) for shard in range(planner.shards.n_shards)}
-    return {shard: footer for shard, footer in footers.items() if footer}
+    return planner.footers.of_asset(asset)
 
 
 def _estimate(asset: Asset, plan: Plan, planner: Planner, throughput: Throughput | None) -> AssetEstimate:

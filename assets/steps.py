@@ -11,19 +11,21 @@ from assets.calibration import calibrate_model
 from assets.definitions.context_store import context_store
 from assets.definitions.task_embeddings import task_embeddings
 from assets.definitions.tip_candidates import tip_candidates
-from assets.engine.asset import Asset, RowDigests, Users
-from assets.engine.errors import OptionsError, ShardFailure
+from assets.engine.asset import Asset
+from assets.engine.errors import OptionsError, ShardFailure, WrongShardCount, raise_failures
+from assets.engine.footers import Footers
 from assets.engine.graph import Graph
-from assets.engine.hashing import hash_of, shard_of
+from assets.engine.hashing import hash_of
 from assets.engine.materialize import materialize
-from assets.engine.plan import Plan, PlannedShard, Planner, Request, Wait, build_request
+from assets.engine.plan import Plan, PlannedShard, Planner, Request, Wait
 from assets.engine.results import ShardResult, total
-from assets.estimate import AssetEstimate, estimate, footers_of
+from assets.estimate import AssetEstimate, estimate
+from assets.options import EVERYTHING, RunOptions
+from assets.requests import Requests
 from assets.runtime import Runtime
 from assets.step_runs import STEP_RUN_PERIOD, STEP_RUNS, step_run_table
 from contexts.assembly.history import HISTORY
 from contexts.postgres.run_log import AssetRun, StepRun
-from contexts.settings import MAX_SHARDS
 from contexts.todoist.accounts import FetchScope
 from contexts.todoist.event_store import EventStore
 from contexts.todoist.refusals import RefusalVerdict
@@ -32,44 +34,19 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """The part of the pipeline to run.
-
-    scope: the users to fetch. select: expressions for assets, empty for all. only_users, only_shards: restrict the
-    run to these, empty for no restriction. force: compute up-to-date users, too.
-    """
-
-    scope: FetchScope = FetchScope.ALL
-    select: tuple[str, ...] = ()
-    only_users: tuple[str, ...] = ()
-    only_shards: tuple[int, ...] = ()
-    force: bool = False
-
-    @classmethod
-    def parse(
-        cls, scope: FetchScope, *, select: str = "", user: str = "", shards: str = "", force: bool = False
-    ) -> RunOptions:
-        """Parse options as people type them: comma-separated names, shards as `0-3,7`; OptionsError if malformed."""
-        return cls(scope, _names(select), _names(user), tuple(_numbers(shards)), force)
-
-    @property
-    def is_restricted(self) -> bool:
-        """Whether the options leave out assets, users or shards."""
-        return bool(self.select or self.only_users or self.only_shards)
-
-
-@dataclass(frozen=True)
 class StepRunner:
     """Runs the steps of a graph at one instant.
 
-    resources: the resources of assets, by type (see `Runtime.load_resources`). now: aware, UTC.
+    resources: the resources of assets, by type (see `Runtime.load_resources`). now: aware, UTC. footers: those that
+    all plans of the runner are made from; None if each plan reads them again, as between steps of one process.
     """
 
     graph: Graph
     runtime: Runtime
     resources: Mapping[type, object]
     now: datetime
-    options: RunOptions = RunOptions()
+    options: RunOptions = EVERYTHING
+    footers: Footers | None = None
 
     @property
     def selected(self) -> tuple[Asset, ...]:
@@ -79,7 +56,7 @@ class StepRunner:
     @property
     def n_users_with_events(self) -> int:
         """The number of users whose events the source step would fold now."""
-        return len(self._with_events(None))
+        return len(self._requests.with_events())
 
     def members(self, step: str) -> tuple[Asset, ...]:
         """Return the selected assets of one step."""
@@ -96,12 +73,16 @@ class StepRunner:
     def forecast(self) -> tuple[Plan, Planner]:
         """Plan all steps one after the other, as of now; reads only footers and Postgres."""
         planner, names = self._planner(), {asset.name for asset in self.selected}
-        request, entries, waits = self._request(planner, self.selected), list[PlannedShard](), list[Wait]()
+        request, entries, waits = (
+            self._requests.of_derived(planner.footers, self.selected),
+            list[PlannedShard](),
+            list[Wait](),
+        )
         for step in self.graph.steps:
             if not (members := self.members(step)):
                 continue
             if self.graph.is_source_step(step):
-                plan = planner.plan(members, self._source_request(planner))
+                plan = planner.plan(members, self._requests.of_source(planner.footers))
                 # The fetches planned here are observed downstream.
                 shards = request.observe_shards | plan.request.observe_shards
                 request = replace(request, observe_shards=shards)
@@ -121,25 +102,59 @@ class StepRunner:
             names = ", ".join(asset.name for asset in self.graph.steps[step])
             raise OptionsError(f"'{','.join(self.options.select)}' names no asset of {step}. It has: {names}")
         planner = self._planner()
-        request = (
-            self._source_request(planner) if self.graph.is_source_step(step) else self._request(planner, members)
-        )
-        return self._ready(step, planner, members, request), planner
+        return self._ready(step, planner, members, self._request(step, planner, members)), planner
 
     def estimate(self, plan: Plan, planner: Planner, assets: Iterable[Asset]) -> list[AssetEstimate]:
         """Estimate a plan by the throughput of past runs with the same scope."""
         throughput = self.runtime.run_log.throughput(self.now, self.options.scope)
         return estimate(plan, planner, assets, throughput, self.runtime.tip_writer.prices(self.now))
 
-    def materialize_shard(self, step: str, shard: int, names: Collection[str]) -> Iterator[ShardResult]:
-        """Materialize the named assets of one shard as far as they are still stale.
+    def materialize_shards(
+        self, step: str, work: Mapping[int, Collection[str]], failures: list[ShardFailure] | None = None
+    ) -> Iterator[ShardResult]:
+        """Materialize the named assets of some shards as far as they are still stale; yield the result of each.
 
-        Does nothing if an input became stale after the step was planned.
+        work: names of assets by shard. A shard that fails holds up no other one. failures: see `materialize`.
         """
+        runner, failed = self.with_footers(self._read_by(step), work), list[ShardFailure]()
+        for shard, names in work.items():
+            try:
+                plan = runner._plan_shard(step, shard, names)
+            except WrongShardCount:
+                raise
+            except Exception as error:
+                failed += [ShardFailure(name, shard, error) for name in names]
+            else:
+                yield from runner.materialize(plan, failed)
+        if failures is None:
+            raise_failures(failed)
+        else:
+            failures += failed
+
+    def _read_by(self, step: str) -> list[Asset]:
+        """Return the assets whose footers a plan of a step reads."""
+        names = {asset.name for asset in self.graph.steps[step]}
+        names = names.union(*map(self.graph.ancestors, names))
+        return [asset for asset in self.graph if asset.is_source or asset.name in names]
+
+    def with_footers(self, assets: Iterable[Asset] = (), shards: Iterable[int] = ()) -> StepRunner:
+        """Return a runner whose plans are all made from the footers as of now: each is read once.
+
+        assets, shards: whose footers are read at once; others are read when they are needed.
+        """
+        footers = Footers(self.runtime.shards)
+        footers.load(assets, shards)
+        return replace(self, footers=footers)
+
+    def _plan_shard(self, step: str, shard: int, names: Collection[str]) -> Plan:
+        """Plan the named assets of one shard; empty if an input became stale after the step was planned."""
         members, planner = [asset for asset in self.members(step) if asset.name in names], self._planner()
-        is_source = self.graph.is_source_step(step)
-        request = self._source_request(planner, shard) if is_source else self._request(planner, members, shard)
-        yield from self.materialize(self._ready(step, planner, members, request))
+        return self._ready(step, planner, members, self._request(step, planner, members, shard))
+
+    def _request(self, step: str, planner: Planner, members: Sequence[Asset], shard: int | None = None) -> Request:
+        if self.graph.is_source_step(step):
+            return self._requests.of_source(planner.footers, shard)
+        return self._requests.of_derived(planner.footers, members, shard)
 
     def materialize(self, plan: Plan, failures: list[ShardFailure] | None = None) -> Iterator[ShardResult]:
         """Materialize a plan in this process and yield the result of each shard as soon as it is done.
@@ -150,7 +165,7 @@ class StepRunner:
             plan,
             self.graph,
             self.runtime.shards,
-            resources={**self.resources, EventStore: self._events},
+            resources={**self.resources, EventStore: self._requests.events},
             now=self.now,
             lock=self.runtime.lock,
             failures=failures,
@@ -188,8 +203,10 @@ class StepRunner:
         by_asset: dict[str, list[ShardResult]] = {asset.name: [] for asset in self.graph.steps[step]}
         for result in results:
             by_asset[result.asset].append(result)
+        footers = self.footers or Footers(self.runtime.shards)
         asset_runs = [
-            self._asset_run(step, self.graph[name], run_id, started_at, shards) for name, shards in by_asset.items()
+            self._asset_run(step, self.graph[name], run_id, started_at, footers, shards)
+            for name, shards in by_asset.items()
         ]
         for asset_run in asset_runs:
             self.runtime.run_log.write_asset_run(asset_run)
@@ -271,143 +288,23 @@ class StepRunner:
         return frozenset(shard for shard, since in waiting.items() if self.now - since >= bound)
 
     def _planner(self) -> Planner:
-        return Planner(self.graph, self.runtime.shards, self.resources, self.now)
-
-    def _build_request(self, users: Users, shard: int | None) -> Request:
-        shards = self.options.only_shards if shard is None else (shard,)
-        return build_request(
-            self.runtime.shards.n_shards,
-            users,
-            only_shards=shards or None,
-            only_users=self.options.only_users or None,
-            force=self.options.force,
-        )
-
-    def _source_request(self, planner: Planner, shard: int | None = None) -> Request:
-        """Return the request of a source step: users due for a fetch or with events, shards with removed users.
-
-        A lost shard is fetched for all of its users, because its file would otherwise hold the due users only. Users
-        with restored rows are fetched, too: their contexts would otherwise be published as of the last fetch.
-        """
-        self._check_options()
-        due = {**self._with_events(shard), **self._due(self.options.scope, shard)}
-        lost, restored = self._lost_shards(shard), self._restored_users(planner, shard)
-        if lost or restored:
-            everybody = self._due(FetchScope.ALL, shard)
-            missing = {user for user in everybody if self._shards_of([user]) <= lost} | restored
-            due = {**due, **{user: at for user, at in everybody.items() if user in missing}}
-        request = self._build_request(due, shard)
-        if request.only_users is not None and (refused := lost & request.observe_shards):
-            raise OptionsError(
-                f"shard {min(refused)} of the sources has no file yet: a run for single users would drop all other"
-                f" users of the shard. Run the whole shard first: --shards {min(refused)}"
-            )
-        if request.only_shards is not None:
-            return request
-        return replace(
-            request, observe_shards=request.observe_shards | self._shards_with_removed_users(planner, lost)
-        )
-
-    def _request(self, planner: Planner, assets: Sequence[Asset], shard: int | None = None) -> Request:
-        """Return the request of derived assets: all users, observed where a fetch is newer than the stored row.
-
-        Restored rows are older than the last fetch of their user, so they are not published as of that fetch. If
-        an asset works on demand, tips are demanded for users who will probably ask for one before the next run.
-        """
-        self._check_options()
-        fetched = self.runtime.accounts.observed(shard=shard, n_shards=self.runtime.shards.n_shards)
-        restored = self._restored_users(planner, shard)
-        request = self._build_request({user: at for user, at in fetched.items() if user not in restored}, shard)
-        if any(asset.on_demand for asset in assets):
-            request = replace(request, demanded=self._demanded(shard))
-        if request.only_shards is not None:
-            return request
-        return replace(request, observe_shards=self._shards_of(self.runtime.accounts.observed_since_stored(self.now)))
-
-    def _demanded(self, shard: int | None) -> Users:
-        """Return the users for whom tips are to be written ahead, with the instant of their probable next request."""
-        settings, n_shards = self.runtime.settings, self.runtime.shards.n_shards
-        next_run = settings.next_run(self.now)
-        demand = self.runtime.tip_writer.demand(self.now, next_run, shard=shard, n_shards=n_shards)
-        only = self.options.only_users
-        return {user: at for user, at in demand.items() if not only or user in only}
-
-    def _check_options(self) -> None:
-        unknown = set(self.options.only_users) - self.runtime.accounts.existing(self.options.only_users)
-        if unknown:
-            raise OptionsError(f"there is no user '{min(unknown)}'. See: python -m contexts accounts list")
-        n_shards = self.runtime.shards.n_shards
-        if self.options.only_shards and max(self.options.only_shards) >= n_shards:
-            shard = max(self.options.only_shards)
-            raise OptionsError(f"there is no shard {shard}: with N_SHARDS={n_shards} they are 0-{n_shards - 1}")
-
-    def _lost_shards(self, shard: int | None) -> frozenset[int]:
-        """Return the shards in which a source has no file."""
-        shards = range(self.runtime.shards.n_shards) if shard is None else [shard]
-        sources = [asset for asset in self.graph if asset.is_source]
-        return frozenset(
-            number for number in shards if not all(self.runtime.shards.exists(source, number) for source in sources)
-        )
-
-    def _restored_users(self, planner: Planner, shard: int | None) -> frozenset[str]:
-        """Return the users whose stored rows are not those that their sync token continues, as after a restore."""
-        n_shards = self.runtime.shards.n_shards
-        saved = self.runtime.accounts.rows_digests(shard=shard, n_shards=n_shards)
-        stored: dict[int, RowDigests] = {}
-        for asset in (asset for asset in self.graph if "previous_digests" in asset.reserved):
-            for number in range(n_shards) if shard is None else [shard]:
-                if footer := planner.readable_footer(asset, number):
-                    stored[number] = footer.row_digests
-        shard_by_user = {user: shard_of(user, n_shards) for user in saved}
-        return frozenset(
-            user
-            for user, number in shard_by_user.items()
-            if number in stored and stored[number].get(user) != saved[user]
-        )
-
-    def _shards_with_removed_users(self, planner: Planner, lost: frozenset[int]) -> frozenset[int]:
-        """Return the shards with rows of removed users in a source, or in any asset if a source is lost."""
-        stored = {
-            user
-            for asset in self.graph
-            if asset.is_source or lost
-            for shard, footer in footers_of(planner, asset).items()
-            if asset.is_source or shard in lost
-            for user in footer.index.users
-        }
-        return self._shards_of(stored - self.runtime.accounts.existing(stored))
-
-    def _shards_of(self, users: Iterable[str]) -> frozenset[int]:
-        return frozenset(shard_of(user, self.runtime.shards.n_shards) for user in users)
-
-    def _due(self, scope: FetchScope, shard: int | None) -> Users:
-        settings, n_shards = self.runtime.settings, self.runtime.shards.n_shards
-        next_run = settings.next_run(self.now)
-        return self.runtime.accounts.due(
-            self.now,
-            next_run,
-            scope=scope,
-            sla=settings.freshness_sla,
-            events=self.runtime.events.mode,
-            shard=shard,
-            n_shards=n_shards,
-        )
+        return Planner(self.graph, self.runtime.shards, self.resources, self.now, self.footers)
 
     @property
-    def _events(self) -> EventStore:
-        """The store of events; in a run that fetches everybody, no event stands in for a call."""
-        events = self.runtime.events
-        return events.without_folding() if self.options.scope is FetchScope.ALL else events
-
-    def _with_events(self, shard: int | None) -> Users:
-        """Return the users whose events are to be folded."""
-        return self._events.users_to_fold(self.now, shard=shard, n_shards=self.runtime.shards.n_shards)
+    def _requests(self) -> Requests:
+        return Requests(self.graph, self.runtime, self.now, self.options)
 
     def _asset_run(
-        self, step: str, asset: Asset, run_id: str, started_at: datetime, results: Iterable[ShardResult]
+        self,
+        step: str,
+        asset: Asset,
+        run_id: str,
+        started_at: datetime,
+        all_footers: Footers,
+        results: Sequence[ShardResult],
     ) -> AssetRun:
-        footers = self.runtime.shards.readable_footers(asset)
-        version = hash_of({str(footer.shard): footer.data_version for footer in footers})
+        footers = all_footers.of_asset(asset)
+        version, changed = self._version(asset, run_id, all_footers, results)
         sums = total(results)
         return AssetRun(
             run_id=run_id,
@@ -417,13 +314,28 @@ class StepRunner:
             finished_at=datetime.now(UTC),
             n_shards=len(footers),
             n_shards_run=sums.pop("n_shards_run"),
-            n_users=sum(footer.n_users for footer in footers),
+            n_users=sum(footer.n_users for footer in footers.values()),
             n_users_computed=sums.pop("n_users_computed"),
-            n_rows=sum(footer.n_rows for footer in footers),
+            n_rows=sum(footer.n_rows for footer in footers.values()),
             data_version=version,
-            changed=version != (self.runtime.run_log.latest_version(asset.name, before=run_id) or hash_of({})),
+            changed=changed,
             counts=sums,
         )
+
+    def _version(
+        self, asset: Asset, run_id: str, footers: Footers, results: Iterable[ShardResult]
+    ) -> tuple[str, bool]:
+        """Return an asset's version, and whether it differs from the last recorded one.
+
+        While a file cannot be read the recorded version stays, and the results of the run tell whether it changed
+        anything: an unreadable file is no change, and the first run after its repair compares with that version.
+        """
+        recorded = self.runtime.run_log.latest_version(asset.name, before=run_id) or hash_of({})
+        if footers.has_unreadable(asset):
+            return recorded, any(result.changed for result in results)
+        read = footers.of_asset(asset)
+        version = hash_of({str(shard): footer.data_version for shard, footer in read.items()})
+        return version, version != recorded
 
     def _step_run(
         self,
@@ -483,26 +395,12 @@ class StepRunner:
 
     def _has_all_vectors(self) -> bool:
         """Whether the shards of all active users have been fetched, and all their tasks have vectors."""
-        if self._planner().plan([self.graph[task_embeddings.name]]):
+        planner = self._planner()
+        if planner.plan([self.graph[task_embeddings.name]]):
             return False
-        lost = self._lost_shards(None)
-        return not lost or lost.isdisjoint(self._shards_of(self._due(FetchScope.ALL, None)))
+        requests = self._requests
+        lost = requests.lost_shards(planner.footers)
+        return not lost or lost.isdisjoint(requests.shards_of(requests.due(FetchScope.ALL)))
 
     def _days_ago(self, n_days: int) -> date:
         return (self.now - timedelta(days=n_days)).date()
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal()
-
-
-def _numbers(text: str) -> Iterator[int]:
-    for part in _names(text):
-        low, _, high = part.partition("-")
-        if not _is_number(low) or not _is_number(high or low) or not int(low) <= int(high or low) < MAX_SHARDS:
-            raise OptionsError(f"'{part}' is neither a shard nor a range of shards. Write them as 0-3,7")
-        yield from range(int(low), int(high or low) + 1)

@@ -6,15 +6,16 @@ import errno
 import glob
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from uuid import uuid4
 
 import fsspec
+from fsspec.asyn import AsyncFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 SCRATCH_SUFFIX = ".tmp"
@@ -40,6 +41,9 @@ _REMEDIES = {
     errno.EEXIST: _REPLACED_BY_FOLDER,
 }
 _OTHER_REMEDY = "Run it again; if the fault stays, check the disk or the object store of DATA_ROOT."
+
+_N_CONNECTIONS = 64
+"""Requests to an object store that are under way at the same time."""
 
 _CLIENT_PACKAGES = {
     "aiobotocore",
@@ -84,8 +88,9 @@ class FileStore:
         root: an fsspec URL; a plain path is a local folder.
         """
         # Without cached listings: other processes write to the root.
-        self._fs, path = fsspec.core.url_to_fs(root, use_listings_cache=False)
+        self._fs, path = fsspec.core.url_to_fs(root, use_listings_cache=False, **_options(root))
         self.root: str = path.rstrip("/")
+        self._batches = {"batch_size": _N_CONNECTIONS} if isinstance(self._fs, AsyncFileSystem) else {}
 
     @property
     def is_local(self) -> bool:
@@ -124,6 +129,14 @@ class FileStore:
         with file:
             yield file
 
+    def versions(self, folder: str) -> dict[str, str]:
+        """Return the paths of all files below a folder, each with its version; one request lists 1,000 objects.
+
+        A path has the same version twice only if it has the same content. It is empty if the file system has none.
+        """
+        with self._faults(folder, "listed"):
+            return {str(path): _version(info) for path, info in self._fs.find(folder, detail=True).items()}
+
     def last_bytes(self, path: str, n_bytes: int) -> bytes | None:
         """Read the end of a file, or the whole file if it is not longer; None if there is no such file."""
         with self._faults(path, "read"):
@@ -136,13 +149,55 @@ class FileStore:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - n_bytes))
                 return file.read()
 
+    def last_bytes_of(self, n_bytes: Mapping[str, int]) -> dict[str, bytes | FileFault | None]:
+        """Read the ends of several files as `last_bytes` does; from an object store many at a time.
+
+        n_bytes: by path. A fault of a single file is returned in its place, any other fault is raised.
+        """
+        if self.is_local:
+            return {path: self._last_bytes_or_fault(path, number) for path, number in n_bytes.items()}
+        starts = [-number for number in n_bytes.values()]
+        ends = self._fs.cat_ranges(list(n_bytes), starts, [None] * len(starts), on_error="return", **self._batches)
+        return {path: self._end(path, n_bytes[path], end) for path, end in zip(n_bytes, ends, strict=True)}
+
+    def _last_bytes_or_fault(self, path: str, n_bytes: int) -> bytes | FileFault | None:
+        try:
+            return self.last_bytes(path, n_bytes)
+        except FileFault as fault:
+            if fault.is_of_one_file:
+                return fault
+            raise
+
+    def _end(self, path: str, n_bytes: int, end: bytes | Exception) -> bytes | None:
+        """Return the end of a file, or raise the fault of its request."""
+        if isinstance(end, bytes):
+            return end
+        if isinstance(end, FileNotFoundError):
+            return None
+        if isinstance(end, OSError) and end.errno == errno.EINVAL:  # an empty file has no ranges
+            return self.last_bytes(path, n_bytes)
+        with self._faults(path, "read"):
+            raise end
+
     @contextmanager
     def replacing(self, path: str) -> Iterator[IO[bytes]]:
-        """Open a scratch file that replaces `path` when the block ends: readers see the old file or the new one.
+        """Open a file that replaces `path` when the block ends: readers see the old file or the new one.
 
-        On a local disk the file and its folder are synced, so that the new file survives a power loss. If the block
-        raises, the scratch file is removed and the old file stays.
+        On a local disk the file and its folder are synced, so that the new file survives a power loss. An object
+        store gets the whole file in one request. If the block raises, the old file stays and nothing else is left.
         """
+        if self.is_local:
+            with self._replacing_local(path) as file:
+                yield file
+            return
+        content = BytesIO()
+        yield content
+        with self._faults(path, "written"):
+            self._fs.pipe_file(path, content.getvalue())
+
+    @contextmanager
+    def _replacing_local(self, path: str) -> Iterator[IO[bytes]]:
+        """Open a scratch file, which is synced and renamed to `path` when the block ends."""
         folder = parent(path)
         scratch = f"{folder}/{uuid4().hex}{SCRATCH_SUFFIX}"
         with self._faults(path, "written"):
@@ -150,12 +205,11 @@ class FileStore:
                 unsynced = self._make_folder(folder)
                 with self._fs.open(scratch, "wb") as file:
                     yield file
-                    if self.is_local:
-                        file.flush()
-                        os.fsync(file.fileno())
-                self._rename(scratch, path)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(scratch, path)
             except FileNotFoundError as error:  # the folder was removed meanwhile
-                raise FileFault(path, "written", error, is_local=self.is_local) from error
+                raise FileFault(path, "written", error, is_local=True) from error
             except BaseException:
                 with suppress(Exception):
                     self._fs.rm_file(scratch)
@@ -199,6 +253,11 @@ class FileStore:
                 self._sync(parent(folder))
             else:
                 self._fs.rm(glob.escape(folder), recursive=True)
+
+    def sweep(self, folder: str, older_than: timedelta | None = None) -> None:
+        """Remove scratch files of writers that died, see `remove_leftovers`; an object store has none."""
+        if self.is_local:
+            self.remove_leftovers(folder, older_than=older_than)
 
     def remove_leftovers(
         self, folder: str, suffixes: tuple[str, ...] = (SCRATCH_SUFFIX,), older_than: timedelta | None = None
@@ -280,6 +339,21 @@ class FileStore:
 def parent(path: str) -> str:
     """Return the folder of a path."""
     return path.rsplit("/", 1)[0]
+
+
+def _options(root: str) -> dict[str, Any]:
+    """Return the options of a root's file system: its client keeps as many connections as requests are under way."""
+    protocol = fsspec.core.split_protocol(root)[0]
+    if protocol not in ("s3", "s3a") or "config_kwargs" in fsspec.config.conf.get("s3", {}):
+        return {}
+    return {"config_kwargs": {"max_pool_connections": _N_CONNECTIONS}}
+
+
+def _version(info: Mapping[str, Any]) -> str:
+    """Return the version that a listing shows of an object; empty if it shows no ETag."""
+    tag = info.get("ETag") or info.get("etag")
+    changed_at = info.get("LastModified") or info.get("updated") or info.get("last_modified") or ""
+    return f"{tag} {changed_at}" if tag else ""
 
 
 def _age(changed_at: datetime) -> timedelta:

@@ -160,6 +160,18 @@ class Settings(SharedSettings):
         le=timedelta(days=7),
         description="Maximum time that a changed context waits for its themes, as hours:minutes:seconds.",
     )
+    task_slots: int = Field(
+        4,
+        ge=1,
+        le=MAX_SHARDS,
+        description="Number of tasks over which a step spreads its stale shards: the slots of the workers.",
+    )
+    retry_delay: timedelta = Field(
+        timedelta(minutes=1),
+        ge=timedelta(0),
+        le=timedelta(hours=1),
+        description="Time until a failed task is tried again, as hours:minutes:seconds, if Todoist asks for no more.",
+    )
     night_deadline_minutes: int = Field(60, ge=1, description="A step that runs longer raises an alert.")
     alert_notifier: str | None = Field(
         None,
@@ -180,6 +192,13 @@ class Settings(SharedSettings):
     embedding_device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Device that runs the model.")
     embedding_queue: str | None = Field(
         None, pattern="^[A-Za-z0-9_.-]+$", description="Queue of the workers that embed; the default queue if unset."
+    )
+    embedding_pool: str | None = Field(
+        None,
+        min_length=1,
+        max_length=256,
+        description="Airflow pool of the tasks that embed, so that they leave slots for other steps; the default pool"
+        " if unset.",
     )
     embedding_cache_days: int = Field(
         30,

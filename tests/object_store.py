@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import parse_qs
 
 import fsspec
 import pytest
@@ -20,7 +21,8 @@ _bucket_numbers = itertools.count()  # the buckets of all servers of a process a
 class ObjectStore:
     """The server: moto, with faults in front of it.
 
-    before: called before every request with its WSGI environment.
+    before: called before every request with its WSGI environment. requests: the verb and the key of every request;
+    the key of a listing is its prefix.
     """
 
     def __init__(self) -> None:
@@ -29,12 +31,14 @@ class ObjectStore:
         self._moto: Any = DomainDispatcherApplication(create_backend_app)
         self._fault: tuple[int, str] | None = None
         self.before: Callable[[dict[str, Any]], None] = lambda _: None
+        self.requests: list[tuple[str, str]] = []
         self._server = make_server("127.0.0.1", 0, self, threaded=True)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        self.requests.append(_described(environ))
         self.before(environ)
         if self._fault is None:
             answer: Iterable[bytes] = self._moto(environ, start_response)
@@ -57,6 +61,13 @@ class ObjectStore:
         """Stop answering."""
         self._server.shutdown()
         self._server.server_close()
+
+
+def _described(environ: dict[str, Any]) -> tuple[str, str]:
+    query = parse_qs(environ["QUERY_STRING"])
+    if "list-type" in query:
+        return "LIST", query.get("prefix", [""])[0]
+    return environ["REQUEST_METHOD"], environ["PATH_INFO"].split("/", 2)[-1]
 
 
 @contextmanager

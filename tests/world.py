@@ -21,8 +21,9 @@ from assets.engine.hashing import shard_of
 from assets.engine.materialize import unlocked
 from assets.engine.parquet import Shards
 from assets.engine.results import ShardResult
+from assets.options import RunOptions
 from assets.runtime import Runtime
-from assets.steps import RunOptions, StepRunner
+from assets.steps import StepRunner
 from assets.tips_ahead import AheadSettings, TipWriter
 from contexts.assembly.assemble import Budget
 from contexts.assembly.history import History
@@ -228,7 +229,5 @@ def run_step(runner: StepRunner, step: str, run_id: str) -> tuple[list[ShardResu
     """Run one step as the tasks of its DAG do; return the results of its shards and its rows in the run log."""
     plan, planner = runner.plan(step)
     runner.start(step, run_id, runner.now, plan, runner.estimate(plan, planner, runner.members(step)))
-    results = [
-        result for shard, names in plan.by_shard.items() for result in runner.materialize_shard(step, shard, names)
-    ]
+    results = list(runner.materialize_shards(step, plan.by_shard))
     return results, runner.finish(step, run_id, runner.now, results)

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,6 +25,9 @@ from contexts.themes.phrases import find_phrases
 from contexts.themes.projects import one_line
 from contexts.themes.tags import tags_of
 from contexts.themes.themed import ThemedTasks, centrality, number_themes
+
+if TYPE_CHECKING:
+    import duckdb
 
 _SCHEMA = pa.schema(
     [
@@ -85,6 +87,8 @@ def task_clusters(
 @cache
 def _database() -> duckdb.DuckDBPyConnection:
     """Return one database for all shards of the process: opening one takes as long as the joins of a shard."""
+    import duckdb
+
     return duckdb.connect(config={"threads": 1})
 
 

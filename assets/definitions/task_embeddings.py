@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated
 
 import numpy as np
@@ -21,8 +21,11 @@ from contexts.themes.vector_cache import VectorCache
 
 log = logging.getLogger(__name__)
 
-CHUNK_TEXTS = 8192
-"""Texts embedded and cached at a time: a run that dies loses at most one chunk."""
+CHUNK_TEXTS = 512
+"""Texts claimed, embedded and cached at a time: a run that dies loses at most one chunk.
+
+Each claim takes a place in Postgres's table of locks, which has 64 for each possible connection.
+"""
 
 _SCHEMA = pa.schema(
     [
@@ -58,17 +61,7 @@ def task_embeddings(
     tasks = todoist_tasks.filter(pc.is_valid(todoist_tasks["text_hash"]))
     texts = _Texts.from_tasks(tasks, embedder.dim)
     texts.fill_from_rows(previous.filter(pc.equal(previous["model"], embedder.version)))
-    n_shared, n_embedded, today = 0, 0, now.astimezone(UTC).date()
-    progress = ProgressLogger("texts", len(texts.missing()), log.info)
-    for chunk in _chunks(texts.missing()):
-        n_shared += texts.fill_from_cache(cache.get(embedder.version, texts.hashes(chunk), today))
-        missing = chunk[~texts.has_vector[chunk]]
-        progress.add(len(chunk) - len(missing))
-        vectors = embedder.encode(texts.texts(missing), progress.add).astype(np.float16)
-        is_valid = is_unit(vectors)  # the asset check refuses the others, and no other shard may find them cached
-        cache.add(embedder.version, texts.hashes(missing[is_valid]), vectors[is_valid], today)
-        texts.fill(missing, vectors)
-        n_embedded += len(missing)
+    n_shared, n_embedded = _fill_missing(texts, embedder, cache, now.astimezone(UTC).date())
     table = pa.table(
         [
             tasks["user_id"],
@@ -80,6 +73,30 @@ def task_embeddings(
         schema=_SCHEMA,
     )
     return Output(table, counts={"texts_embedded": n_embedded, "texts_shared": n_shared})
+
+
+def _fill_missing(texts: _Texts, embedder: Embedder, cache: VectorCache, today: date) -> tuple[int, int]:
+    """Set the missing vectors; return the number of texts found in the cache and the number of those embedded.
+
+    Texts that another worker is embedding come last, when their vectors are probably cached.
+    """
+    n_shared, n_embedded, pending = 0, 0, texts.missing()
+    progress = ProgressLogger("texts", len(pending), log.info)
+    while len(pending):
+        for chunk in _chunks(pending):
+            with cache.claimed(embedder.version, texts.hashes(chunk)) as claimed:
+                n_cached = texts.fill_from_cache(cache.get(embedder.version, texts.hashes(chunk), today))
+                progress.add(n_cached)
+                own = chunk[[hash_ in claimed for hash_ in texts.hashes(chunk)] & ~texts.has_vector[chunk]]
+                vectors = embedder.encode(texts.texts(own), progress.add).astype(np.float16)
+                is_valid = is_unit(vectors)  # the asset check refuses the others, and no other shard may find them
+                cache.add(embedder.version, texts.hashes(own[is_valid]), vectors[is_valid], today)
+            texts.fill(own, vectors)
+            n_shared, n_embedded = n_shared + n_cached, n_embedded + len(own)
+        pending = texts.missing()
+        if len(pending):
+            cache.wait_for(embedder.version, texts.hashes(pending[:1])[0])
+    return n_shared, n_embedded
 
 
 @dataclass(frozen=True)

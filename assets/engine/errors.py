@@ -56,6 +56,12 @@ class SnapshotError(AssetError):
     """Files under a root cannot be read, or exceed the process's limit of open files."""
 
 
+def raise_failures(failures: Sequence[ShardFailure]) -> None:
+    """Raise the error of a single failure, or ShardsFailed for several; do nothing without failures."""
+    if failures:
+        raise failures[0].error if len(failures) == 1 else ShardsFailed(failures)
+
+
 def failure_lines(failures: Iterable[ShardFailure]) -> list[str]:
     """Return a line for each different error: the shards that met it, and its message with the remedy."""
     places: dict[str, list[str]] = {}

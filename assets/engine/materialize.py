@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from assets.engine.asset import KEY, Asset, Output, Users
 from assets.engine.checks import ShardUnderCheck
-from assets.engine.errors import AssetError, CheckFailed, ShardFailure, ShardsFailed, WrongShardCount
+from assets.engine.errors import AssetError, CheckFailed, ShardFailure, WrongShardCount, raise_failures
 from assets.engine.graph import Graph
 from assets.engine.hashing import digest_of, hash_of, recipe_of, shard_of
 from assets.engine.index import Index
@@ -62,8 +62,8 @@ def materialize(
                 yield result
     if failures is not None:
         failures += failed
-    elif failed:
-        raise failed[0].error if len(failed) == 1 else ShardsFailed(failed)
+    else:
+        raise_failures(failed)
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,14 @@ from assets.engine.errors import SchemaError, ShardUnreadable, WrongShardCount
 from assets.engine.hashing import edge_hash, hash_of
 from assets.engine.index import Index
 from assets.engine.layout import Layout, read_layout, write_layout
+from assets.engine.metadata import Metadata, MetadataReader
 from contexts.files import ASIDE_SUFFIX, SCRATCH_SUFFIX, FileFault, FileStore, parent
-from contexts.verified_parquet import DamagedFile, n_footer_bytes, open_parquet, read_metadata, write_parquet
+from contexts.verified_parquet import DamagedFile, open_parquet, write_parquet
 
 _FOOTER_KEY, _INDEX_KEY = "asset", "users"
 
-_TAIL_BYTES = 64 * 1024
-"""Bytes read from the end of a file for its footer; a longer footer takes a second read."""
-
-_MAX_READS = 5
-"""Attempts at a footer of a file that is replaced while it is read."""
+_FEW_SHARDS = 4
+"""Shards whose footers are read one by one; of more, the files that changed are found by a listing."""
 
 _DEAD_AFTER = timedelta(hours=1)
 """The age from which a scratch file beside a table that several processes write is that of a writer that died."""
@@ -193,10 +191,13 @@ class Shards:
         self._url = root
         self._has_layout = False
         self._files = FileStore(root)
+        self._metadata = MetadataReader(self._files)
 
     def check_layout(self) -> None:
         """Raise WrongShardCount if the root has another number of shards, or if its rows are being moved."""
-        layout = self.layout()
+        stored = read_layout(self._files)
+        self._has_layout = stored is not None
+        layout = stored or self._layout_of_files()
         if layout is None:
             return
         if layout.is_moving:
@@ -215,15 +216,19 @@ class Shards:
         for folder in self._files.children(self._files.root):
             for shard_folder in self._files.children(folder):
                 if shard_folder.rsplit("/", 1)[-1].startswith("shard="):
-                    with suppress(DamagedFile, ValueError, KeyError, TypeError):
-                        if metadata := self._metadata(f"{shard_folder}/data.parquet"):
-                            return Layout(Footer.from_metadata(metadata.metadata or {}).n_shards)
+                    path = f"{shard_folder}/data.parquet"
+                    with suppress(ValueError, KeyError, TypeError):
+                        if isinstance(metadata := self._metadata.read([path])[path], Mapping):
+                            return Layout(Footer.from_metadata(metadata).n_shards)
         return None
 
     @property
     def root(self) -> str:
         """The URL or the folder of the files."""
         return self._url
+
+    def _folder(self, asset: Asset) -> str:
+        return f"{self._files.root}/{asset.name}"
 
     def path(self, asset: str, shard: int) -> str:
         """Return the path of a shard's file."""
@@ -247,69 +252,71 @@ class Shards:
             self._check_n_shards(opened.footer.n_shards, path)
             yield opened
 
-    def exists(self, asset: Asset, shard: int) -> bool:
-        """Whether the shard has a file, readable or not."""
-        try:
-            return self._files.exists(self.path(asset.name, shard))
-        except FileFault as fault:
-            if fault.is_of_one_file:
-                return True
-            raise
-
     def footer(self, asset: Asset, shard: int) -> Footer | None:
         """Read only the shard's footer, None if there is no file."""
-        path = self.path(asset.name, shard)
-        with _unreadable_alone():
-            try:
-                metadata = self._metadata(path)
-            except DamagedFile as error:
-                raise _unreadable(asset, path, error) from error
-        if metadata is None:
-            return None
-        footer = _footer(asset, path, metadata.metadata or {})
-        self._check_n_shards(footer.n_shards, path)
+        footer = self.read_footers(asset, [shard])[shard]
+        if isinstance(footer, ShardUnreadable):
+            raise footer
         return footer
-
-    def _metadata(self, path: str) -> pq.FileMetaData | None:
-        """Read the metadata of a file; None if there is no file."""
-        tail, n_bytes = self._files.last_bytes(path, _TAIL_BYTES), _TAIL_BYTES
-        for _ in range(_MAX_READS):
-            if tail is None:
-                return None
-            if n_footer_bytes(tail) <= n_bytes:
-                break
-            n_bytes = n_footer_bytes(tail)  # longer again if the file is replaced before it is read again
-            tail = self._files.last_bytes(path, n_bytes)
-        return read_metadata(tail or b"")
 
     def footers(self, asset: Asset) -> list[Footer]:
         """Read the footers of all existing shards."""
-        footers = (self.footer(asset, shard) for shard in range(self.n_shards))
-        return [footer for footer in footers if footer]
+        footers = self.read_footers(asset, range(self.n_shards)).values()
+        if unreadable := next((each for each in footers if isinstance(each, ShardUnreadable)), None):
+            raise unreadable
+        return [footer for footer in footers if isinstance(footer, Footer)]
 
     def readable_footers(self, asset: Asset) -> list[Footer]:
         """Read the footers of all readable shards; a run of an unreadable shard reports the error."""
-        footers = []
-        for shard in range(self.n_shards):
-            with suppress(ShardUnreadable):
-                footers.append(self.footer(asset, shard))
-        return [footer for footer in footers if footer]
+        footers = self.read_footers(asset, range(self.n_shards)).values()
+        return [footer for footer in footers if isinstance(footer, Footer)]
+
+    def read_footers(self, asset: Asset, shards: Sequence[int]) -> dict[int, Footer | ShardUnreadable | None]:
+        """Read the footers of some shards: None for a shard without a file, the error for an unreadable one.
+
+        A fault of the whole file system is raised. In an object store many are read at the same time, and of all
+        shards only those that changed.
+        """
+        paths = {shard: self.path(asset.name, shard) for shard in shards}
+        if self._files.is_local or len(paths) <= _FEW_SHARDS:
+            metadata = self._metadata.read(paths.values())
+        else:
+            is_whole = len(paths) == self.n_shards
+            metadata = self._metadata.read_in_folder(self._folder(asset), list(paths.values()), keep=is_whole)
+        return {shard: self._footer_in(asset, path, metadata[path]) for shard, path in paths.items()}
+
+    def _footer_in(
+        self, asset: Asset, path: str, metadata: Metadata | DamagedFile | FileFault | None
+    ) -> Footer | ShardUnreadable | None:
+        if metadata is None:
+            return None
+        if isinstance(metadata, FileFault):
+            return ShardUnreadable(str(metadata))
+        if isinstance(metadata, DamagedFile):
+            return _unreadable(asset, path, metadata)
+        try:
+            footer = _footer(asset, path, metadata)
+            self._check_n_shards(footer.n_shards, path)
+        except ShardUnreadable as error:
+            return error
+        return footer
 
     def write(self, asset: Asset, table: pa.Table, footer: Footer) -> None:
         """Replace the shard's file atomically: a reader sees the old file or the new one, never a part."""
         path = self.path(asset.name, footer.shard)
         self._store_layout()
-        self._files.remove_leftovers(parent(path))
+        self._files.sweep(parent(path))
         self._replace(path, table, footer.to_metadata(), list(asset.versioned))
 
     def write_table(self, name: str, table: pa.Table) -> None:
         """Replace a table that is not an asset atomically; the last writer wins."""
         path = f"{self._files.root}/{table_path(name)}"
-        self._files.remove_leftovers(parent(path), older_than=_DEAD_AFTER)
+        self._files.sweep(parent(path), older_than=_DEAD_AFTER)
         self._replace(path, table, {}, table.column_names)
 
     def remove_leftovers(self, asset: Asset, shard: int) -> None:
-        """Remove scratch files of dead writers and files set aside: both can hold rows of removed users."""
+        """Remove scratch files, files set aside and remembered footers: all of them can tell of removed users."""
+        self._metadata.forget(self._folder(asset))
         self._files.remove_leftovers(parent(self.path(asset.name, shard)), (SCRATCH_SUFFIX, ASIDE_SUFFIX))
 
     def set_aside(self, asset: Asset, shard: int) -> str:
@@ -330,8 +337,8 @@ class Shards:
         """Store the number of shards with the first file."""
         if not self._has_layout:
             self.check_layout()
-            if read_layout(self._files) is None:
-                write_layout(self._files, Layout(self.n_shards))
+        if not self._has_layout:
+            write_layout(self._files, Layout(self.n_shards))
             self._has_layout = True
 
     def _check_n_shards(self, n_shards: int, path: str) -> None:

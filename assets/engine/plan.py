@@ -6,10 +6,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Literal
 
 from assets.engine.asset import Asset, Users
 from assets.engine.errors import ShardUnreadable
+from assets.engine.footers import Footers
 from assets.engine.graph import Graph
 from assets.engine.hashing import DIGEST_BYTES, digest_of, hash_of, recipe_of, shard_of
 from assets.engine.index import Index
@@ -194,14 +196,20 @@ def _current_digests(asset: Asset, inputs: Mapping[str, Index | None], recipe: M
 class Planner:
     """Plans from footers alone and reads each footer once, so all plans of a planner see the same versions.
 
-    resources: the resources of the run; their versions are part of every recipe.
+    resources: the resources of the run; their versions are part of every recipe. shared_footers: those of other
+    planners, which then see the same versions; None to read them again.
     """
 
     graph: Graph
     shards: Shards
     resources: Mapping[type, object]
     now: datetime
-    _footers: dict[tuple[str, int], Footer | None] = field(default_factory=dict, repr=False, compare=False)
+    shared_footers: Footers | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def footers(self) -> Footers:
+        """The footers as of their first reading."""
+        return self.shared_footers or Footers(self.shards)
 
     def plan(
         self, assets: Iterable[Asset], request: Request | None = None, before: Iterable[PlannedShard] = ()
@@ -218,6 +226,8 @@ class Planner:
         entries: dict[tuple[str, int], PlannedShard] = {}
         earlier = {(entry.asset, entry.shard): entry for entry in before}
         shards = range(self.shards.n_shards) if request.only_shards is None else sorted(request.only_shards)
+        assets = list(assets)
+        self._load(assets, shards)
         for asset in assets:
             for shard in shards:
                 users = observed.get(shard, frozenset()) if shard in request.observe_shards else None
@@ -239,6 +249,7 @@ class Planner:
         ancestors = set().union(*(self.graph.ancestors(name) for name in names)) - names - set(assumed)
         assets = [asset for asset in self.graph if asset.name in ancestors]
         shards = sorted({entry.shard for entry in plan})
+        self._load(assets, shards)
         waits = (self._wait(asset, shard, plan.request) for shard in shards for asset in assets)
         return [wait for wait in waits if wait]
 
@@ -268,16 +279,16 @@ class Planner:
 
     def footer(self, asset: Asset, shard: int) -> Footer | None:
         """Return a shard's footer as of its first reading, None if there is no file."""
-        key = (asset.name, shard)
-        if key not in self._footers:
-            self._footers[key] = self.shards.footer(asset, shard)
-        return self._footers[key]
+        return self.footers.get(asset, shard)
 
     def readable_footer(self, asset: Asset, shard: int) -> Footer | None:
         """Return a shard's footer, None also if it cannot be read: a run of the shard reports the error."""
-        with suppress(ShardUnreadable):
-            return self.footer(asset, shard)
-        return None
+        return self.footers.readable(asset, shard)
+
+    def _load(self, assets: Iterable[Asset], shards: Iterable[int]) -> None:
+        """Read the footers of assets and of their inputs at the same time."""
+        names = {name for asset in assets for name in (asset.name, *(edge.asset for edge in asset.inputs))}
+        self.footers.load((asset for asset in self.graph if asset.name in names), shards)
 
     def _planned(
         self,

@@ -265,7 +265,7 @@ class _HistoryFiles:
 
     def _write_table(self, path: str, table: pa.Table) -> None:
         """Replace a file; a table without rows removes it."""
-        self._files.remove_leftovers(parent(path))
+        self._files.sweep(parent(path))
         if not len(table):
             self._files.remove(path)
             return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 Vectors = NDArray[np.float32]
 """One vector, shape (dim,), or one row per text, shape (n, dim)."""
@@ -24,6 +23,9 @@ Flags = NDArray[np.bool_]
 
 def sums_by(numbers: Numbers, rows: Vectors, n: int) -> Vectors:
     """Return the sum of the rows with each number from 0 to n - 1, shape (n, dim); negative numbers are left out."""
+    # Here, because scipy takes long to import, and all definitions of assets import this module.
+    from scipy.sparse import csr_array
+
     order = np.argsort(numbers, kind="stable")[np.count_nonzero(numbers < 0) :]
     stops = np.bincount(numbers[order] + 1, minlength=n + 1).cumsum()
     ones = np.ones(len(order), np.float32)

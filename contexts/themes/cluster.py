@@ -10,8 +10,6 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import linkage
-from scipy.spatial.distance import squareform
 
 from contexts.themes.arrays import HalfVectors, Labels, Numbers, Vectors
 from contexts.themes.centering import Centering, fit_centering
@@ -136,6 +134,10 @@ class Clusterer:
 
     def _cluster_pairwise(self, vectors: Vectors) -> tuple[Labels, Vectors]:
         """Return the labels of rows, and the cosine of each to the nearest other row."""
+        # Here, because scipy takes a quarter of the time in which the definitions of assets are imported.
+        from scipy.cluster.hierarchy import linkage
+        from scipy.spatial.distance import squareform
+
         n = len(vectors)
         if n < 2:
             return np.ones(n, np.int64), np.full(n, -1, np.float32)

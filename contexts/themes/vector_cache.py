@@ -1,11 +1,12 @@
 """A cache of vectors by text, in Postgres, so that each text is embedded once per model for all users and shards.
 
-Shards that meet a new text at the same moment may embed it more than once.
+Workers that meet a new text at the same moment claim it: one of them embeds it, the others wait for its vector.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import date
 from hashlib import sha256
 from typing import Any
@@ -56,6 +57,27 @@ class VectorCache:
         }
         execute_arrays(self._connection, self._sql.add_vectors, values)
 
+    @contextmanager
+    def claimed(self, model: str, text_hashes: Sequence[str]) -> Iterator[Collection[str]]:
+        """Claim texts and yield those that no other worker has claimed; release them when the block ends.
+
+        A claim is an advisory lock, so it ends with the worker's connection, too. A text that is claimed and not
+        cached is embedded by nobody else: look into the cache inside the block, and add the vectors there.
+        """
+        values = {"prefix": _claim_prefix(model), "text_hashes": _to_bytes(text_hashes)}
+        claimed = [row[0] for row in execute_arrays(self._connection, self._sql.claim_texts, values)]
+        try:
+            yield {bytes(text_hash).hex() for text_hash in claimed}
+        finally:
+            with suppress(psycopg.OperationalError):  # the connection is gone, and the claims with it
+                execute_arrays(self._connection, self._sql.release_texts, values | {"text_hashes": claimed})
+
+    def wait_for(self, model: str, text_hash: str) -> None:
+        """Wait until no other worker has claimed a text."""
+        values = {"prefix": _claim_prefix(model), "text_hashes": _to_bytes([text_hash])}
+        for statement in (self._sql.wait_for_texts, self._sql.release_texts):
+            execute_arrays(self._connection, statement, values)
+
     def erase(self, text_hashes: Iterable[str]) -> int:
         """Delete the vectors of some texts, of all models and for all users, and return their number."""
         hashes = _to_bytes(text_hashes)
@@ -66,6 +88,10 @@ class VectorCache:
     def expire(self, keep_from: date) -> int:
         """Delete vectors that were last used before `keep_from`, and return their number."""
         return execute_arrays(self._connection, self._sql.expire_vectors, {"keep_from": keep_from}).rowcount
+
+
+def _claim_prefix(model: str) -> str:
+    return _model_key(model).hex()
 
 
 def _model_key(model: str) -> bytes:

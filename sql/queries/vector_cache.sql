@@ -2,6 +2,21 @@
 -- The vectors that a model produced for some texts of any user.
 SELECT text_hash, vector FROM text_vectors WHERE text_hash = ANY(:text_hashes::BYTEA[]) AND model = :model_key;
 
+-- name: claim_texts
+-- Lock those of some texts that no other session has locked, and return them.
+SELECT text_hash FROM unnest(:text_hashes::BYTEA[]) AS t (text_hash)
+WHERE pg_try_advisory_lock(7404, hashtext(:prefix || encode(text_hash, 'hex')));
+
+-- name: wait_for_texts
+-- Lock texts as soon as no other session has them locked.
+SELECT pg_advisory_lock(7404, hashtext(:prefix || encode(text_hash, 'hex')))
+FROM unnest(:text_hashes::BYTEA[]) AS t (text_hash);
+
+-- name: release_texts
+-- Unlock texts that this session has locked.
+SELECT pg_advisory_unlock(7404, hashtext(:prefix || encode(text_hash, 'hex')))
+FROM unnest(:text_hashes::BYTEA[]) AS t (text_hash);
+
 -- name: mark_used!
 -- Extend the life of vectors that were used again. Rows are locked in one order: runs of other shards use them, too.
 WITH used_again AS (

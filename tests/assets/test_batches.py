@@ -13,8 +13,9 @@ import pytest
 from scribe import ask_daily
 from world import NOON, World, run_step
 
+from assets.options import RunOptions
 from assets.runtime import tip_writer
-from assets.steps import RunOptions, StepRunner
+from assets.steps import StepRunner
 from assets.tips_ahead import AheadSettings, TipWriter
 from contexts.settings import Settings
 from contexts.todoist.credentials import CredentialCipher, Credentials

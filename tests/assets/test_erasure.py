@@ -24,8 +24,9 @@ from assets.engine.erase import erase
 from assets.engine.graph import Graph
 from assets.engine.index import Index
 from assets.engine.materialize import Lock
+from assets.options import RunOptions
 from assets.runtime import Runtime
-from assets.steps import RunOptions, StepRunner
+from assets.steps import StepRunner
 from contexts.settings import Settings
 from contexts.todoist.accounts import FetchScope
 from contexts.todoist.credentials import CredentialCipher

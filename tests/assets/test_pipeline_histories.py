@@ -20,8 +20,9 @@ from world import NOON, WordVectors, World
 
 from assets.definitions import GRAPH
 from assets.engine.errors import OptionsError
+from assets.engine.footers import Footers
 from assets.engine.graph import Graph
-from assets.steps import RunOptions
+from assets.options import RunOptions
 from contexts.assembly.store import ContextStore
 from contexts.postgres.migrate import migrate
 from contexts.postgres.sql import connect
@@ -167,7 +168,7 @@ class PipelineHistory(World):
         self.threshold = threshold
 
     def _lose_shard(self, name: str, shard: int) -> None:
-        if self.shards.exists(GRAPH[name], shard):
+        if Footers(self.shards).exists(GRAPH[name], shard):
             self.shards.set_aside(GRAPH[name], shard)
 
     def _remove(self, user: str) -> None:

@@ -127,8 +127,7 @@ def test_a_run_that_died(world: World, users: list[str]) -> None:
     for days in range(1, 5):
         refuse_once(world, users[:1])
         runner = runner_of(world, NOON + days * DAY)
-        for shard, names in runner.plan(STEP)[0].by_shard.items():
-            list(runner.materialize_shard(STEP, shard, names))
+        list(runner.materialize_shards(STEP, runner.plan(STEP)[0].by_shard))
     assert disconnected(world) == []
     refuse_once(world, users[:1])
     night(world, NOON + 5 * DAY)
@@ -141,7 +140,7 @@ def test_a_run_that_saw_few(world: World, users: list[str]) -> None:
         refuse_once(world, users)
         runner = runner_of(world, NOON + days * DAY)
         shard, names = next(iter(runner.plan(STEP)[0].by_shard.items()))
-        results = list(runner.materialize_shard(STEP, shard, names))
+        results = list(runner.materialize_shards(STEP, {shard: names}))
         runner.finish(STEP, f"run {days}", runner.now, results, is_complete=False)
         refused = sum(result.counts.get("users_refused", 0) for result in results)
         assert 0 < refused < 5

@@ -14,8 +14,9 @@ from assets.calibration import measure_calibration
 from assets.definitions import GRAPH
 from assets.engine.errors import OptionsError, ShardUnreadable
 from assets.engine.hashing import shard_of
+from assets.options import RunOptions
 from assets.runtime import Runtime
-from assets.steps import RunOptions, StepRunner
+from assets.steps import StepRunner
 from contexts.assembly.explain import context_versions
 from contexts.assembly.model import TaskGroups
 from contexts.assembly.store import ContextStore
@@ -148,9 +149,38 @@ def test_a_broken_shard_leaves_the_others(runtime: Runtime, world: World, accoun
     runner = runner_of(runtime, NOON)
     shards = runner.plan("fetch_signals")[0].by_shard
     assert list(shards) == [0, 1]
-    assert list(runner.materialize_shard("fetch_signals", 0, shards[0]))
+    results = []
     with pytest.raises(ShardUnreadable, match="python -m assets rebuild todoist_tasks --shard 1"):
-        list(runner.materialize_shard("fetch_signals", 1, shards[1]))
+        for result in runner.materialize_shards("fetch_signals", {1: shards[1], 0: shards[0]}):
+            results.append((result.asset, result.shard))
+    assert sorted(results) == [("tip_reactions", 0), ("tip_reactions", 1), ("todoist_tasks", 0)]
+
+
+def test_an_unreadable_shard_is_no_change(runtime: Runtime, world: World, account: Any) -> None:
+    """An asset of which a file cannot be read is published if other shards changed, and not for that file."""
+    for number in range(6):
+        world.add(f"user-{number}", account("call the dentist"))
+    night(runtime, NOON)
+    path = next(world.root.glob("todoist_tasks/shard=0001/data.parquet"))
+    content = path.read_bytes()
+    path.write_bytes(content[:100])
+    shard_0 = next(f"user-{number}" for number in range(6) if shard_of(f"user-{number}", world.n_shards) == 0)
+
+    def fetched(hours: int) -> bool:
+        runner, run_id = runner_of(runtime, NOON + hours * HOUR), f"fetch {hours}"
+        plan, planner = runner.plan("fetch_signals")
+        runner.start("fetch_signals", run_id, runner.now, plan, runner.estimate(plan, planner, ()))
+        results = list(runner.materialize_shards("fetch_signals", plan.by_shard, failures := []))
+        assert [failure.shard for failure in failures] == [1] * (hours < 3)
+        asset_runs = runner.finish("fetch_signals", run_id, runner.now, results, is_complete=not failures)
+        return {run.asset: run.changed for run in asset_runs}["todoist_tasks"]
+
+    assert not fetched(1)
+    world.todoist.advance(shard_0, {"items": [{"id": "t0", "content": "call the surgeon"}]})
+    assert fetched(2)
+    path.write_bytes(content)
+    assert fetched(3)
+    assert not fetched(4)
 
 
 def test_a_run_does_nothing_beyond_its_plan(runtime: Runtime, world: World, account: Any) -> None:
@@ -165,7 +195,7 @@ def test_a_run_does_nothing_beyond_its_plan(runtime: Runtime, world: World, acco
     dated = {"id": "t0", "content": "call the dentist", "added_by_uid": "1", "due": {"date": "2030-01-01"}}
     world.todoist.advance("ann", {"items": [dated]})
     run(runtime, "fetch_signals", NOON + 2 * HOUR)
-    assert list(runner_of(runtime, NOON + 2 * HOUR).materialize_shard("compute_context", 0, planned[0])) == []
+    assert list(runner_of(runtime, NOON + 2 * HOUR).materialize_shards("compute_context", planned)) == []
     assert world.stored()["ann"]["materialized_at"] == NOON
     night(runtime, NOON + 3 * HOUR)
     assert "2030-01-01" in world.stored()["ann"]["context_json"]
@@ -458,9 +488,7 @@ def embed(runtime: Runtime, now: datetime, only: int | None = None) -> None:
     runner = runner_of(runtime, now)
     by_shard = runner.plan("embed_tasks")[0].by_shard
     shards = by_shard if only is None else {only: by_shard[only]}
-    results = [
-        each for shard, names in shards.items() for each in runner.materialize_shard("embed_tasks", shard, names)
-    ]
+    results = list(runner.materialize_shards("embed_tasks", shards))
     runner.finish("embed_tasks", f"embed_tasks {now}", now, results, is_complete=only is None)
 
 

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from assets.definitions import GRAPH
-from assets.steps import RunOptions, StepRunner
+from assets.options import RunOptions
+from assets.steps import StepRunner
 from contexts.todoist.accounts import FetchScope
 from contexts.todoist.mirror import text_hash
 from faults.child import Outcome, Point

@@ -7,12 +7,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
+from time import sleep
 from typing import Any
 
 import pytest
 from world import World
 
 from assets.definitions import GRAPH
+from assets.engine.hashing import shard_of
 from contexts.settings import Settings
 from local import postgres
 from local.checkpoint import save_tiny_nomic
@@ -209,7 +212,7 @@ def test_each_dag_runs(world: World, account: Any, environment: dict[str, str]) 
         }
         runs = python(RUN, str(ROOT / "airflow" / "dags"), *GRAPH.steps, environment=environment | llm)
     assert {dag_id: state for dag_id, state, _ in runs} == dict.fromkeys(GRAPH.steps, "success")
-    assert runs[0][2]["publish_todoist_tasks[-1]"] == "success"
+    assert set(runs[0][2]) == {"plan[-1]", "compute[0]", "collect[-1]", "every_shard[-1]", "refusals[-1]"}
     assert "call the dentist" in world.stored()["ann"]["context_json"]
     [(origin, tips)] = world.connection.execute("SELECT origin, tips FROM candidate_sets").fetchall()
     assert origin == "ahead"
@@ -218,7 +221,9 @@ def test_each_dag_runs(world: World, account: Any, environment: dict[str, str]) 
     assert any("call the dentist" in tip or "buy milk" in tip for tip in tips)
     again = python(RUN, str(ROOT / "airflow" / "dags"), "embed_tasks", environment=environment)
     assert again[0][1] == "success"
-    assert again[0][2]["publish_task_embeddings[-1]"] == "skipped"
+    assert again[0][2] == {"plan[-1]": "success"} | dict.fromkeys(
+        ["compute[-1]", "collect[-1]", "every_shard[-1]"], "skipped"
+    )
 
 
 def test_parameters_of_a_manual_run(world: World, account: Any, environment: dict[str, str]) -> None:
@@ -243,19 +248,49 @@ def test_parameters_of_a_manual_run(world: World, account: Any, environment: dic
 
 
 def test_a_failed_shard_does_not_stop_the_others(world: World, account: Any, environment: dict[str, str]) -> None:
-    """An unreadable shard fails its task and the run, but the assets of the other shards are published."""
+    """An unreadable shard fails its group and the run, but the other shard of the group is fetched and published."""
     for number in range(6):
         world.add(f"user-{number}", account("call the dentist"))
     world.night()
     path = world.root / "todoist_tasks" / "shard=0001" / "data.parquet"
     path.write_bytes(path.read_bytes()[:100])
-    [[_, state, tasks]] = python(RUN, str(ROOT / "airflow" / "dags"), "fetch_signals", environment=environment)
+    one_group = environment | {"TASK_SLOTS": "1"}
+    [[_, state, tasks]] = python(RUN, str(ROOT / "airflow" / "dags"), "fetch_signals", environment=one_group)
     assert state == "failed"
-    assert sorted(task_state for name, task_state in tasks.items() if name.startswith("compute")) == [
-        "failed",
-        "success",
-    ]
-    assert tasks["collect[-1]"] == tasks["publish_signals_observed[-1]"] == "success"
+    assert (tasks["compute[0]"], tasks["every_shard[-1]"]) == ("failed", "upstream_failed")
+    assert tasks["collect[-1]"] == "success"
+
+
+def test_a_retry_runs_the_shards_that_failed(
+    world: World, account: Any, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """The retry of a group runs the shard that failed, and the run counts the results of all its tries."""
+    users = [f"user-{number}" for number in range(6)]
+    for user in users:
+        world.add(user, account("call the dentist"))
+    broken = [user for user in users if shard_of(user, world.n_shards) == 1]
+    folder, target = world.root / "todoist_tasks" / "shard=0001", tmp_path / "elsewhere"
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(target)  # to no folder yet, so nothing can be written
+
+    def repair() -> None:
+        while n_calls(broken[0]) < 2:
+            sleep(0.01)
+        target.mkdir()
+
+    def n_calls(user: str) -> int:
+        return sum(call.user == user for call in world.todoist.calls)
+
+    repairing = Thread(target=repair, daemon=True)
+    repairing.start()
+    patient = environment | {"TASK_SLOTS": "1", "RETRY_DELAY": "00:00:00"}
+    [[_, state, tasks]] = python(RUN, str(ROOT / "airflow" / "dags"), "fetch_signals", environment=patient)
+    assert (state, tasks["compute[0]"]) == ("success", "success")
+    assert {user: n_calls(user) for user in users if user not in broken} == {
+        user: 1 for user in users if user not in broken
+    }
+    runs = "SELECT asset, n_shards_run, n_users_computed FROM asset_runs ORDER BY asset"
+    assert world.connection.execute(runs).fetchall() == [("tip_reactions", 2, 6), ("todoist_tasks", 2, 6)]
 
 
 def test_notifications(tmp_path: Path) -> None:
@@ -290,15 +325,12 @@ def test_an_outage_fails_the_run_at_its_end(world: World, account: Any, environm
         world.todoist.revoke(f"user-{number}")
     pending = "SELECT count(*) FROM todoist_accounts WHERE NOT connected OR pending_refused_at IS NOT NULL"
     [[_, state, tasks]] = python(RUN, str(ROOT / "airflow" / "dags"), "fetch_signals", environment=environment)
-    assert (state, tasks["refusals[-1]"]) == ("failed", "failed")
-    assert {tasks["collect[-1]"], tasks["publish_todoist_tasks[-1]"], tasks["publish_signals_observed[-1]"]} == {
-        "success"
-    }
+    assert (state, tasks["refusals[-1]"], tasks["collect[-1]"]) == ("failed", "failed", "success")
     assert world.connection.execute(pending).fetchone() == (0,)
     for number in range(4):
         world.accounts.set_active(f"user-{number}", active=number == 0)
     [[_, state, tasks]] = python(RUN, str(ROOT / "airflow" / "dags"), "fetch_signals", environment=environment)
-    assert (state, tasks["refusals[-1]"]) == ("success", "success")
+    assert (state, tasks["refusals[-1]"]) == ("success", "skipped")
     failures = "SELECT count(*) FROM todoist_accounts WHERE auth_failures = 1 AND pending_refused_at IS NULL"
     assert world.connection.execute(failures).fetchone() == (1,)
 

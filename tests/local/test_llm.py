@@ -580,7 +580,6 @@ class TestBatches:
         assert self.ids(api, batch.output_file_id) == ["r0", "r2"]
         assert self.ids(api, batch.error_file_id) == ["r1", "r3"]
 
-
     def test_drawn_times(self, batching: tuple[LocalLLM, OpenAI, list[datetime]]) -> None:
         """Each batch can have a time of its own; one that needs more than a day expires, half answered."""
         llm, api, times = batching

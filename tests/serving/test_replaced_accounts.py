@@ -20,7 +20,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from world import World
 
 from assets.engine.plan import Plan
-from assets.steps import RunOptions, StepRunner
+from assets.options import RunOptions
+from assets.steps import StepRunner
 from contexts.todoist.credentials import Credentials
 from local.todoist import Fault
 

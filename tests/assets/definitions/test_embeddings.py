@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,13 +18,16 @@ from world import NOON, WordVectors, World, run_step
 
 from assets.definitions import GRAPH
 from assets.engine.hashing import shard_of
+from assets.options import RunOptions
 from assets.runtime import Runtime
-from assets.steps import RunOptions, StepRunner
+from assets.steps import StepRunner
 from contexts.postgres.sql import connect
 from contexts.settings import Settings
+from contexts.themes.vector_cache import VectorCache
 from contexts.todoist.accounts import FetchScope
 from contexts.todoist.credentials import CredentialCipher
 from contexts.todoist.mirror import text_hash
+from local.paths import ROOT
 
 HOUR = timedelta(hours=1)
 EIGHT = [f"call {name}" for name in ("ann", "bob", "cem", "dan", "eve", "fay", "gus", "hal")]
@@ -146,6 +153,78 @@ def test_a_crash_loses_one_chunk(
     assert count(night["task_embeddings"], "texts_shared") == 6
     rows = world.rows("task_embeddings")
     assert rows == rows_from_scratch(world, NOON + 2 * HOUR)
+
+
+EMBED = """
+import sys
+from pathlib import Path
+import numpy as np
+import psycopg
+import pyarrow as pa
+from assets.definitions.task_embeddings import task_embeddings
+from contexts.themes.vector_cache import VectorCache
+from contexts.todoist.mirror import text_hash
+from datetime import UTC, datetime
+
+url, log, own = sys.argv[1:]
+
+class Recorder:
+    version, dim = "some-model", 8
+
+    def encode(self, texts, on_batch=None):
+        with Path(log).open("a") as file:
+            file.writelines(f"{text}\\n" for text in texts)
+        return np.eye(8, dtype=np.float32)[[len(text) % 8 for text in texts]]
+
+texts = [f"text {number}" for number in range(1500)] + [own]
+tasks = pa.table({
+    "user_id": ["ann"] * len(texts), "task_id": [f"t{number:04}" for number in range(len(texts))],
+    "text": texts, "text_hash": [text_hash(text) for text in texts],
+})
+previous = task_embeddings.schema.empty_table()
+with psycopg.connect(url, autocommit=True) as connection:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    output = task_embeddings(tasks, previous, datetime(2026, 11, 23, tzinfo=UTC), Recorder(), VectorCache(connection))
+assert len(output.table) == len(texts)
+print(output.counts["texts_embedded"], output.counts["texts_shared"])
+"""
+
+
+def test_two_workers_embed_each_text_once(world: World, database_url: str, tmp_path: Path) -> None:
+    """If two processes come upon the same texts at the same moment, one of them embeds each, and both get vectors."""
+    log = tmp_path / "embedded"
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", EMBED, database_url, str(log), own],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for own in ("own text of one", "own text of the other")
+    ]
+    for worker in workers:
+        assert worker.stdout
+        assert worker.stdout.readline() == "ready\n"
+    counts = [[int(word) for word in worker.communicate("go\n")[0].split()] for worker in workers]
+    texts = log.read_text().splitlines()
+    assert len(texts) == len(set(texts)) == 1502
+    assert [embedded + shared for embedded, shared in counts] == [1501, 1501]
+
+
+def test_a_dead_worker_holds_no_text(world: World, database_url: str) -> None:
+    """The texts that a worker was embedding when its connection ended can be embedded by others at once."""
+    milk = text_hash("buy milk")
+    cache = VectorCache(world.connection)
+    with connect(database_url) as other, VectorCache(other).claimed("some-model", [milk]) as claimed:
+        assert claimed == {milk}
+        with cache.claimed("some-model", [milk]) as left, cache.claimed("other-model", [milk]) as of_other_model:
+            assert (left, of_other_model) == (set(), {milk})
+        other.close()
+        cache.wait_for("some-model", milk)
+    with cache.claimed("some-model", [milk]) as claimed:
+        assert claimed == {milk}
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 8, 100])

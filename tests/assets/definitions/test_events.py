@@ -13,8 +13,9 @@ from psycopg.types.json import Jsonb
 from world import NOON, World
 
 from assets.definitions import GRAPH
+from assets.options import RunOptions
 from assets.reports import events_lines
-from assets.steps import RunOptions, StepRunner
+from assets.steps import StepRunner
 from contexts.settings import EventsMode
 from contexts.todoist.accounts import FetchScope
 from contexts.todoist.credentials import Credentials

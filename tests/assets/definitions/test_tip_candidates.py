@@ -11,8 +11,9 @@ import pytest
 from scribe import Scribe, ask_daily
 from world import NOON, World
 
+from assets.options import RunOptions
 from assets.reports import estimate_table
-from assets.steps import RunOptions, StepRunner
+from assets.steps import StepRunner
 from assets.tips_ahead import AheadSettings
 from contexts.todoist.credentials import Credentials
 

@@ -20,6 +20,7 @@ from object_store import running_s3
 
 from assets.engine.asset import Asset, Users, asset
 from assets.engine.errors import SchemaError, ShardUnreadable
+from assets.engine.footers import Footers
 from assets.engine.hashing import DIGEST_BYTES
 from assets.engine.index import Index
 from assets.engine.parquet import Footer, Shards
@@ -363,7 +364,7 @@ def test_an_unreadable_shard_exists(shards: Shards) -> None:
     """A shard with an unreadable file exists, and is left out of the readable footers."""
     write(shards, "one")
     truncated(Path(shards.path("letters", 0)))
-    assert [shards.exists(letters, shard) for shard in (0, 1)] == [True, False]
+    assert [Footers(shards).exists(letters, shard) for shard in (0, 1)] == [True, False]
     write(shards, "two", shard=1)
     assert [footer.shard for footer in shards.readable_footers(letters)] == [1]
 
@@ -406,7 +407,7 @@ def test_a_footer_replaced_while_it_is_read(monkeypatch: pytest.MonkeyPatch) -> 
     """A footer that is replaced by a longer one between two reads of an object store is read again, as it is now."""
     with running_s3(monkeypatch) as store:
         shards = Shards(f"{store.root}/data", 2)
-        monkeypatch.setattr("assets.engine.parquet._TAIL_BYTES", 100)
+        monkeypatch.setattr("assets.engine.metadata._TAIL_BYTES", 100)
         write(shards, "old")
         texts = iter([["newer"] * 500, ["newest"] * 2000])
 

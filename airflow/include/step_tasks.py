@@ -1,0 +1,152 @@
+"""The bodies of a step's tasks: plan, compute a group of shards, collect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow.sdk import get_current_context
+from airflow.sdk.exceptions import DownstreamTasksSkipped
+
+from assets.definitions import GRAPH
+from assets.engine.errors import ShardFailure, raise_failures
+from assets.groups import Group, GroupOutcome, group_shards
+from assets.options import EVERYTHING, RunOptions
+from assets.reports import estimate_note, estimate_table, shard_lines
+from assets.steps import StepRunner
+from contexts.postgres.run_log import AssetRun
+from contexts.todoist.accounts import FetchScope
+from contexts.todoist.refusals import RefusalVerdict
+from include.alerts import notifier_problem
+from include.notes import write_note
+from include.parameters import PARAMS, parameters_of, read_parameters
+from include.runtime import open_runtime
+
+_OUTCOME = "outcome"
+"""The key of a group's outcome: of its XCom, and in the state that a retry reads."""
+
+
+@dataclass(frozen=True)
+class Extras:
+    """The extras of the events of a run's assets. published: the assets that changed or have a stale reader."""
+
+    by_asset: dict[str, dict[str, Any]]
+    published: tuple[str, ...]
+
+    @property
+    def is_outage(self) -> bool:
+        """Whether Todoist refused the tokens of most accounts."""
+        return RefusalVerdict.of(self.by_asset.values()).is_outage
+
+
+def plan_step(step: str, *, is_source: bool, always_publishes: bool) -> list[dict[str, Any]]:
+    """Plan a step and return the work of its groups, for `compute_group`.
+
+    If nothing is to run or to publish, the run is recorded here and all other tasks are skipped.
+    """
+    run, now = _dag_run(), datetime.now(UTC)
+    with _step_runner(now, _options(is_source=is_source)) as runner:
+        runner = runner.with_footers()
+        if run.run_type == "scheduled":
+            runner = runner.scheduled(run.start_date or now)
+        step_plan, planner = runner.plan(step)
+        members = runner.graph.steps[step]
+        estimates = runner.estimate(step_plan, planner, members)
+        runner.start(step, run.run_id, run.start_date or now, step_plan, estimates)
+        shown = runner.estimate(*runner.forecast(), runner.graph) if is_source else estimates
+        for line in (*estimate_table(shown), *shard_lines(step_plan, planner, members)):
+            print(line)
+        if problem := notifier_problem(runner.runtime.settings):
+            print(problem)
+        groups = group_shards(step_plan, runner.runtime.settings.task_slots)
+        is_idle = not groups and not always_publishes and not _finish(runner, step, []).published
+    if is_idle:
+        raise DownstreamTasksSkipped(tasks=["compute", "collect", "every_shard"])  # type: ignore[no-untyped-call]
+    write_note(step, run.run_id, "\n\n".join(filter(None, [problem, estimate_note(shown)])))
+    common = {"now": now.isoformat(), "scope": runner.options.scope}
+    return [
+        {**common, "label": f"{number} of {len(groups)}: {group}", "shards": group.to_json()}
+        for number, group in enumerate(groups, start=1)
+    ]
+
+
+def compute_group(step: str, work: Mapping[str, Any], *, is_source: bool) -> None:
+    """Materialize a group of shards, print the result of each, and raise the failures at the end.
+
+    The outcome is pushed to `collect_step` also if shards fail. It is kept for the next try, which runs what failed.
+    """
+    context: Any = get_current_context()
+    outcome = GroupOutcome.from_json(context["task_state_store"].get(_OUTCOME) or GroupOutcome().to_json())
+    group, failures = outcome.left(Group.from_json(work["shards"])), list[ShardFailure]()
+    results = list(outcome.results)
+    options = replace(_options(is_source=is_source), scope=FetchScope(work["scope"]))
+    with _step_runner(datetime.fromisoformat(work["now"]), options) as runner:
+        for result in runner.materialize_shards(step, group.shards, failures):
+            print(result)
+            results.append(result)
+    outcome = GroupOutcome(tuple(results), frozenset(failure.shard for failure in failures))
+    context["ti"].xcom_push(_OUTCOME, outcome.to_json())
+    if failures:
+        context["task_state_store"].set(_OUTCOME, outcome.to_json())
+    raise_failures(failures)
+
+
+def collect_step(step: str, planned: list[dict[str, Any]]) -> Extras:
+    """Record the run of a step, do its housekeeping, and return what to publish."""
+    numbers = range(len(planned))
+    pushed = get_current_context()["ti"].xcom_pull(task_ids="compute", key=_OUTCOME, map_indexes=numbers)
+    outcomes = [GroupOutcome.from_json(outcome) for outcome in pushed if outcome]
+    now = datetime.fromisoformat(planned[0]["now"]) if planned else datetime.now(UTC)
+    with _step_runner(now) as runner:
+        is_complete = len(outcomes) == len(planned) and not any(outcome.failed for outcome in outcomes)
+        return _finish(runner, step, outcomes, is_complete=is_complete)
+
+
+def _finish(runner: StepRunner, step: str, outcomes: list[GroupOutcome], *, is_complete: bool = True) -> Extras:
+    run, now = _dag_run(), datetime.now(UTC)
+    runner = runner.with_footers()
+    results = [result for outcome in outcomes for result in outcome.results]
+    asset_runs = runner.finish(step, run.run_id, run.start_date or now, results, is_complete=is_complete)
+    # `finish` may have calibrated the model, and its calibration is a resource.
+    runner = replace(runner, resources=runner.runtime.load_resources(), now=now)
+    needed = runner.unchanged_but_needed(step)
+    return Extras(
+        {asset_run.asset: _extra(asset_run, runner) for asset_run in asset_runs},
+        tuple(each.asset for each in asset_runs if each.changed or each.asset in needed),
+    )
+
+
+def _extra(run: AssetRun, runner: StepRunner) -> dict[str, Any]:
+    return {
+        "data_version": run.data_version,
+        "code_version": runner.graph[run.asset].code_version,
+        "n_shards_run": run.n_shards_run,
+        "n_users": run.n_users,
+        "n_users_computed": run.n_users_computed,
+        "n_rows": run.n_rows,
+        **run.counts,
+    }
+
+
+@contextmanager
+def _step_runner(now: datetime, options: RunOptions = EVERYTHING) -> Iterator[StepRunner]:
+    """Open the runtime and yield a runner of the pipeline's graph."""
+    with open_runtime() as runtime:
+        yield StepRunner(GRAPH, runtime, runtime.load_resources(), now, options)
+
+
+def _dag_run() -> Any:
+    return get_current_context()["dag_run"]
+
+
+def _options(*, is_source: bool) -> RunOptions:
+    """Return the options that the parameters of the current run name; OptionsError if they are wrong.
+
+    The scope of a scheduled run follows from the run log, see `StepRunner.scheduled`.
+    """
+    given = read_parameters(_dag_run().conf or {}, parameters_of(is_source=is_source))
+    scope = FetchScope.ALL if given.get("full", True) else FetchScope.LIKELY
+    return RunOptions.parse(scope, **{name: given[name] for name in PARAMS})

@@ -1,0 +1,151 @@
+"""Footers that plans are made from, above all those in an object store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from object_store import ObjectStore, running_s3
+
+from assets.engine.asset import Users, asset
+from assets.engine.errors import ShardUnreadable
+from assets.engine.footers import Footers
+from assets.engine.index import Index
+from assets.engine.parquet import Footer, Shards
+
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+LETTERS = pa.schema([("user_id", pa.string()), ("text", pa.string())])
+N_SHARDS = 6
+
+
+@asset(step="fetch", schema=LETTERS, code_version="1")
+def letters(users: Users) -> pa.Table:
+    return LETTERS.empty_table()
+
+
+def write(shards: Shards, shard: int, text: str) -> Footer:
+    """Replace a shard by one letter."""
+    table = pa.table([[f"user-{shard}"], [text]], schema=LETTERS)
+    index = Index.from_table(table, LETTERS.names)
+    footer = Footer.from_index(letters, shard, shards.n_shards, index, {"code": "1"}, {}, materialized_at=NOON)
+    shards.write(letters, table, footer)
+    return footer
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    with running_s3(monkeypatch) as store:
+        yield store
+
+
+@pytest.fixture
+def shards(store: ObjectStore) -> Shards:
+    """All shards but the last one, in S3."""
+    shards = Shards(f"{store.root}/data", N_SHARDS)
+    for shard in range(N_SHARDS - 1):
+        write(shards, shard, "old")
+    store.requests.clear()
+    return shards
+
+
+def texts_of(shards: Shards) -> dict[int, Footer]:
+    return Footers(shards).of_asset(letters)
+
+
+def verbs(store: ObjectStore) -> list[str]:
+    """Return the verbs of the requests since the last call, in alphabetical order."""
+    found = sorted(verb for verb, _ in store.requests)
+    store.requests.clear()
+    return found
+
+
+def test_a_shard_is_written_by_one_request(store: ObjectStore, shards: Shards) -> None:
+    """A shard in an object store is replaced by a single PUT to its key, and nothing else is sent."""
+    write(shards, 1, "new")
+    assert store.requests == [("PUT", "data/letters/shard=0001/data.parquet")]
+
+
+def test_only_changed_footers_are_read_again(store: ObjectStore, shards: Shards) -> None:
+    """Of many footers in an object store only those of files that changed since the last reading are read."""
+    first = texts_of(shards)
+    assert verbs(store) == ["GET"] * (1 + N_SHARDS - 1) + ["LIST", "PUT"]  # the missing memory, and five footers
+    assert texts_of(shards) == first
+    assert verbs(store) == ["GET", "LIST"]
+    new = write(shards, 2, "new")
+    store.requests.clear()
+    assert texts_of(shards) == first | {2: new}
+    assert verbs(store) == ["GET", "GET", "LIST", "PUT"]
+    write(shards, 2, "old")
+    assert texts_of(shards) == first
+
+
+def test_footers_are_read_once(store: ObjectStore, shards: Shards) -> None:
+    """All plans that share footers see those of the first reading, also of shards without a file."""
+    footers = Footers(shards)
+    before = footers.of_asset(letters)
+    write(shards, 2, "new")
+    write(shards, N_SHARDS - 1, "new")
+    store.requests.clear()
+    assert footers.of_asset(letters) == before
+    assert not footers.exists(letters, N_SHARDS - 1)
+    assert store.requests == []
+
+
+def test_a_damaged_memory_is_replaced(store: ObjectStore, shards: Shards) -> None:
+    """Remembered footers that cannot be read cost requests, and no footer."""
+    first = texts_of(shards)
+    store.put("data/letters/footers.parquet", b"<html>")
+    assert texts_of(shards) == first
+    store.requests.clear()
+    assert texts_of(shards) == first
+    assert verbs(store) == ["GET", "LIST"]
+
+
+def test_removed_users_are_not_remembered(store: ObjectStore, shards: Shards) -> None:
+    """When users are removed from a shard, the object with remembered footers goes, which can name them."""
+    texts_of(shards)
+    shards.remove_leftovers(letters, 1)
+    assert ("DELETE", "data/letters/footers.parquet") in store.requests
+    assert len(texts_of(shards)) == N_SHARDS - 1
+
+
+def test_an_unreadable_footer_is_never_remembered(store: ObjectStore, shards: Shards) -> None:
+    """An unreadable file is found by every reading until it is replaced, and holds up no other footer."""
+    store.put("data/letters/shard=0003/data.parquet", b"half of a f")
+    for _ in range(2):
+        footers = Footers(shards)
+        assert list(footers.of_asset(letters)) == [0, 1, 2, 4]
+        assert footers.exists(letters, 3)
+        assert footers.has_unreadable(letters)
+        with pytest.raises(ShardUnreadable, match="python -m assets rebuild letters --shard 3"):
+            footers.get(letters, 3)
+    write(shards, 3, "new")
+    assert not Footers(shards).has_unreadable(letters)
+
+
+@pytest.mark.parametrize(("status", "code"), [(503, "SlowDown"), (500, "InternalError")])
+def test_a_busy_store_is_no_missing_footer(store: ObjectStore, shards: Shards, status: int, code: str) -> None:
+    """Throttling and faults of an object store reach the caller, who can try again; no footer counts as missing."""
+    store.fail(status, code)
+    with pytest.raises(OSError, match="cannot be listed"):
+        texts_of(shards)
+    store.fail(None)
+
+    def fail_footers(request: dict[str, object]) -> None:
+        if "shard=0002" in str(request["PATH_INFO"]):
+            store.fail(status, code)
+
+    store.before = fail_footers
+    with pytest.raises(OSError, match=r"data\.parquet cannot be read"):
+        texts_of(shards)
+
+
+def test_local_files_are_read_as_they_are(tmp_path: Path) -> None:
+    """In a local folder nothing is remembered: there is no file but those of the shards."""
+    shards = Shards(str(tmp_path), N_SHARDS)
+    footers = {shard: write(shards, shard, "old") for shard in range(N_SHARDS)}
+    assert texts_of(shards) == footers
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"data.parquet", "shards.json"}

@@ -1,0 +1,70 @@
+"""Groups of stale shards, the unit of work of one task."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assets.engine.plan import Plan, PlannedShard, Request, Workload
+from assets.engine.results import ShardResult
+from assets.groups import Group, GroupOutcome, group_shards
+
+
+def plan_of(*n_texts: int, assets: tuple[str, ...] = ("words",)) -> Plan:
+    """Plan a shard for each number of texts."""
+    entries = [
+        PlannedShard(asset, shard, "data", workload=Workload(n_rows=n_rows))
+        for asset in assets
+        for shard, n_rows in enumerate(n_texts)
+    ]
+    return Plan(tuple(entries), Request())
+
+
+def result_of(asset: str, shard: int) -> ShardResult:
+    return ShardResult(asset, shard, "data", True, "v1", 1, 1, 1, 0.5, {"texts_embedded": 2})
+
+
+@given(st.lists(st.integers(0, 1000), max_size=40), st.integers(1, 8))
+def test_every_shard_is_in_one_group(n_texts: list[int], n_groups: int) -> None:
+    """All planned shards are divided into as many groups as there are slots, or shards if these are fewer."""
+    groups = group_shards(plan_of(*n_texts, assets=("words", "pages")), n_groups)
+    assert len(groups) == min(n_groups, len(n_texts))
+    assert sorted(shard for group in groups for shard in group.shards) == list(range(len(n_texts)))
+    assert {names for group in groups for names in group.shards.values()} <= {("words", "pages")}
+
+
+def test_groups_have_about_equal_work() -> None:
+    """A shard with much work is alone in its group, while many small ones share the other."""
+    groups = group_shards(plan_of(100, 100, 100, 900, 100, 100, 100, 100), 2)
+    assert [list(group.shards) for group in groups] == [[3], [0, 1, 2, 4, 5, 6, 7]]
+
+
+def test_a_retry_runs_what_failed() -> None:
+    """A retry leaves out the shards that succeeded, and in a shard that failed the assets that have a result."""
+    group = Group(dict.fromkeys(range(3), ("letters", "words", "pages")))
+    done = [result_of(name, number) for number in (0, 2) for name in ("letters", "words", "pages")]
+    outcome = GroupOutcome((*done, result_of("letters", 1)), frozenset([1]))
+    assert outcome.left(group).shards == {1: ("words", "pages")}
+
+
+def test_a_first_try_runs_everything() -> None:
+    """A first try, or one after a try whose worker was killed, runs the whole group."""
+    group = Group({0: ("letters",), 4: ("letters", "words")})
+    assert GroupOutcome().left(group) == group
+
+
+def test_groups_and_outcomes_travel_as_json() -> None:
+    """A group and its outcome are equal after they were written as JSON and read."""
+    group = Group({0: ("letters",), 4: ("letters", "words")})
+    outcome = GroupOutcome((result_of("letters", 0),), frozenset([4]))
+    assert Group.from_json(json.loads(json.dumps(group.to_json()))) == group
+    assert GroupOutcome.from_json(json.loads(json.dumps(outcome.to_json()))) == outcome
+
+
+@pytest.mark.parametrize(("n_shards", "text"), [(1, "1 shard (0)"), (9, "9 shards (0, 1, 2, 3, 4, 5, 6, 7, ...)")])
+def test_a_group_is_named_by_its_shards(n_shards: int, text: str) -> None:
+    """A group is shown by its number of shards and the first of them."""
+    assert str(Group(dict.fromkeys(range(n_shards), ("letters",)))) == text
