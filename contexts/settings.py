@@ -158,6 +158,23 @@ class Settings(SharedSettings):
         description="Maximum time that a changed context waits for its themes, as hours:minutes:seconds.",
     )
     night_deadline_minutes: int = Field(60, ge=1, description="A step that runs longer raises an alert.")
+    housekeeping_schedule: str = Field(
+        "0 4 * * 0",
+        description="Cron expression (UTC) of the runs that delete old rows of Airflow, task logs and runs.",
+    )
+    airflow_metadata_days: int = Field(
+        30,
+        ge=2,
+        le=MAX_DAYS,
+        description="Number of days that Airflow's database keeps runs, tasks and events; needs the connection"
+        " airflow_metadata.",
+    )
+    task_log_days: int = Field(
+        30, ge=1, le=MAX_DAYS, description="Number of days that workers keep the log files of tasks."
+    )
+    run_log_days: int = Field(
+        400, ge=31, le=MAX_DAYS, description="Number of days that the log of the pipeline's runs is kept in Postgres."
+    )
     alert_notifier: str | None = Field(
         None,
         pattern=r"^[A-Za-z_][\w.]*\.\w+$",
@@ -178,6 +195,12 @@ class Settings(SharedSettings):
     embedding_device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Device that runs the model.")
     embedding_queue: str | None = Field(
         None, pattern="^[A-Za-z0-9_.-]+$", description="Queue of the workers that embed; the default queue if unset."
+    )
+    embedding_executor_config: Json[dict[str, Any]] = Field(
+        "{}",  # type: ignore[arg-type]  # read as JSON, as the values of variables are
+        description="Executor config, as JSON, of the tasks that embed, for the KubernetesExecutor, which ignores"
+        ' queues: {"pod_override": {"spec": {"containers": [{"name": "base", "resources": {"limits":'
+        ' {"nvidia.com/gpu": "1", "memory": "8Gi"}}}]}}}.',
     )
     embedding_cache_days: int = Field(
         30,
@@ -222,7 +245,7 @@ class Settings(SharedSettings):
         60.0, gt=0, le=3600, description="Seconds that one call of the LLM ahead of a request may take."
     )
 
-    @field_validator("materialize_schedule")
+    @field_validator("materialize_schedule", "housekeeping_schedule")
     @classmethod
     def _check_cron(cls, value: str) -> str:
         if not croniter.is_valid(value) or len(value.split()) not in (1, 5):  # one word: @hourly

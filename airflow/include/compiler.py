@@ -25,6 +25,7 @@ from contexts.themes.embed import Embedder
 from contexts.todoist.accounts import FetchScope
 from include.alerts import failure_notifier, report_late
 from include.parameters import PARAMS, parameters_of, read_parameters
+from include.pods import embedding_executor_config
 from include.policies import HonourRetryAfter
 
 if TYPE_CHECKING:
@@ -123,9 +124,11 @@ def _run_types(*, is_source: bool) -> list[Any]:
 
 
 def _queue(members: Iterable[Asset], settings: Settings) -> dict[str, Any]:
-    """Return the task option for the queue of embedding workers, if the step embeds and the settings name a queue."""
-    needs_model = any(Embedder in member.resources.values() for member in members)
-    return {"queue": settings.embedding_queue} if needs_model and settings.embedding_queue else {}
+    """Return the task options for embedding workers, if the step embeds: the queue and the pod of the settings."""
+    if not any(Embedder in member.resources.values() for member in members):
+        return {}
+    options = {"queue": settings.embedding_queue, "executor_config": embedding_executor_config(settings)}
+    return {name: value for name, value in options.items() if value}
 
 
 def _work(step: str, *, is_source: bool, options: dict[str, Any]) -> Any:
