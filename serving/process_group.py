@@ -105,7 +105,7 @@ class ProcessGroup:
             first = self._add_member()
             if not self._becomes_ready(first):
                 self._stop_all()
-                return 0 if self._n_stop_signals else first.process.returncode or 1
+                return 0 if self._n_stop_signals else 1
             while len(self._members) < self._n_processes:
                 self._add_member()
             log.info("%d processes serve", self._n_processes)
