@@ -1,4 +1,7 @@
-"""`make run`: run Postgres, Todoist and Airflow on this machine, simulate a few nights, and ask for tips."""
+"""`make run`: run Postgres, Todoist and Airflow on this machine, simulate a few nights, and ask for tips.
+
+`make cluster` does the same with Celery: two workers, a Redis, and all data in an S3 server.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,11 @@ from local import context_view, services, tip_requests
 from local.airflow import running_airflow
 from local.airflow_api import Airflow, AirflowError
 from local.clock import utc_now
+from local.cluster import data_settings, running_cluster, running_object_store
 from local.context_store import ContextStoreInUse, LocalContextStore, running_context_store
 from local.environment_file import EnvironmentFile, forget_last_run
 from local.nights import NightFigures, print_nights, run_night, save_nights
+from local.object_store import ObjectStore
 from local.paths import PROGRAMS, ROOT, display_path
 from local.played_past import play_past
 from local.played_requests import play_requests
@@ -33,6 +38,7 @@ from local.postgres import create_database
 from local.preflight import check_environment
 from local.scenario import Scenario, ScenarioError, scenario_from_environment
 from local.service import ServiceError, running_service
+from local.task_places import TaskPlace, places_since, print_places
 from local.webhook_demo import WebhookDemo
 
 _SERVICE_PORT = 8100
@@ -47,7 +53,9 @@ def main() -> int:
     parser.add_argument(
         "--folder", type=Path, default=ROOT / ".local", help="the folder of all files; default .local"
     )
-    folder = parser.parse_args().folder.resolve()
+    parser.add_argument("--cluster", action="store_true", help="run the tasks in two workers of Celery, over S3")
+    options = parser.parse_args()
+    folder = options.folder.resolve()
     services.handle_signals()
     once = os.environ.get("ONCE", "") not in ("", "0")
     try:
@@ -56,7 +64,7 @@ def main() -> int:
             check_environment(folder)
             scenario = stack.enter_context(scenario_from_environment(os.environ))
             try:
-                return _run(stack, scenario, folder, once=once)
+                return _run(stack, scenario, folder, once=once, is_cluster=options.cluster)
             except KeyboardInterrupt:
                 print_line("Stopping; Airflow takes up to a minute")
                 raise
@@ -68,10 +76,13 @@ def main() -> int:
         return 1
 
 
-def _run(stack: ExitStack, scenario: Scenario, folder: Path, *, once: bool) -> int:
+def _run(stack: ExitStack, scenario: Scenario, folder: Path, *, once: bool, is_cluster: bool) -> int:
     store = stack.enter_context(running_context_store(scenario, folder, print_line))
     llm_variables, sentence = stack.enter_context(tip_requests.llm_environment(os.environ))
     variables = {**services.run_settings(scenario, folder), **llm_variables}
+    object_store = stack.enter_context(running_object_store(folder / "cluster")) if is_cluster else None
+    if object_store is not None:
+        variables |= data_settings(object_store)
     os.environ.update(variables)
     settings = read_settings(Settings)
     file = EnvironmentFile(folder / "environment", PROGRAMS)
@@ -84,10 +95,12 @@ def _run(stack: ExitStack, scenario: Scenario, folder: Path, *, once: bool) -> i
             f"Played {n_played:,} requests and reactions: for two weeks each user asked daily, an hour from now"
         )
     runtime = Runtime.connect(settings, CredentialCipher([store.key]), store.connection, scenario.todoist_url)
-    airflow = _start_airflow(stack, store, folder)
+    airflow = _start_airflow(stack, store, folder, object_store)
     file.add({**airflow.variables, "AIRFLOW_URL": airflow.url})
-    nights = _run_nights(airflow, runtime, store, folder)
+    nights, places = _run_nights(airflow, runtime, store, folder)
     print_nights(nights, console)
+    if is_cluster:
+        print_places(places, airflow.dag_ids, console)
     user_id = context_view.print_stored_context(store.connection, console)
     if user_id is None:
         print_line("context_store is empty: no user could be fetched")
@@ -100,7 +113,8 @@ def _run(stack: ExitStack, scenario: Scenario, folder: Path, *, once: bool) -> i
             )
         _give_tips(stack, store, folder, user_id, file, once=once)
     print_line(f"Figures: {display_path(folder / 'nights.json')}, {display_path(folder / 'tips.json')}")
-    print_line(f"Parquet: {display_path(folder / 'data')}/<asset>/shard=*/data.parquet")
+    root = variables["DATA_ROOT"] if is_cluster else display_path(folder / "data")
+    print_line(f"Parquet: {root}/<asset>/shard=*/data.parquet")
     if not once:
         print_line(f"Airflow keeps running at {airflow.url} (every visitor is admin, on this machine only).")
         print_line("Press Ctrl-C to stop.")
@@ -112,21 +126,35 @@ def _run(stack: ExitStack, scenario: Scenario, folder: Path, *, once: bool) -> i
     return 1 if failed else 0
 
 
-def _start_airflow(stack: ExitStack, store: LocalContextStore, folder: Path) -> Airflow:
+def _start_airflow(
+    stack: ExitStack, store: LocalContextStore, folder: Path, object_store: ObjectStore | None
+) -> Airflow:
+    """Start Airflow; with Celery and two workers if the data are in an object store."""
     metadata_url = create_database(store.server_url, "airflow", replace=True)
     environment = {
         **store.airflow_environment,
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": metadata_url.replace("postgresql://", "postgresql+psycopg2://", 1),
+        "AIRFLOW_CONN_AIRFLOW_METADATA": metadata_url,
     }
-    print_line("Starting Airflow (api-server, scheduler, dag-processor, triggerer): takes 30 s to 2 min")
-    airflow = stack.enter_context(running_airflow(folder / "airflow", environment, tuple(GRAPH.steps), print_line))
+    steps = tuple(GRAPH.steps)
+    parts = "api-server, scheduler, dag-processor, triggerer"
+    if object_store is None:
+        print_line(f"Starting Airflow ({parts}): takes 30 s to 2 min")
+        airflow = stack.enter_context(running_airflow(folder / "airflow", environment, steps, print_line))
+    else:
+        print_line(f"Starting Redis, Airflow ({parts}) and two workers: takes 1 to 3 min")
+        airflow = stack.enter_context(
+            running_cluster(folder / "cluster", object_store, environment, steps, print_line)
+        ).airflow
     print_line(f"  UI: {airflow.url}   log: {display_path(airflow.log_file)}")
     return airflow
 
 
-def _run_nights(airflow: Airflow, runtime: Runtime, store: LocalContextStore, folder: Path) -> list[NightFigures]:
-    """Run all nights of the scenario, and save the figures after each."""
-    scenario, nights = store.scenario, list[NightFigures]()
+def _run_nights(
+    airflow: Airflow, runtime: Runtime, store: LocalContextStore, folder: Path
+) -> tuple[list[NightFigures], list[list[TaskPlace]]]:
+    """Run all nights of the scenario, and save the figures after each; returns these, and where the tasks ran."""
+    scenario, nights, places = store.scenario, list[NightFigures](), list[list[TaskPlace]]()
     for number in range(1, scenario.n_nights + 1):
         changes = f": {scenario.change(number)}" if number > 1 else ""
         print_line(f"Night {number} of {scenario.n_nights}{changes}")
@@ -134,9 +162,11 @@ def _run_nights(airflow: Airflow, runtime: Runtime, store: LocalContextStore, fo
         runner = StepRunner(GRAPH, runtime, runtime.load_resources(), utc_now())
         for line in estimate_table(runner.estimate(*runner.forecast(), GRAPH)):
             print_line(f"    {line}")
-        nights.append(run_night(airflow, RunLog(store.connection), utc_now(), print_line))
+        started_at = utc_now()
+        nights.append(run_night(airflow, RunLog(store.connection), started_at, print_line))
+        places.append(places_since(airflow, started_at))
         save_nights(nights, folder / "nights.json")
-    return nights
+    return nights, places
 
 
 def _give_tips(

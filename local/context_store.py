@@ -84,6 +84,7 @@ def _locked(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ContextStoreInUse(
-                f"`make run` or `make services` is already running in {display_path(folder)}. End it first."
+                f"`make run`, `make cluster` or `make services` is already running in {display_path(folder)}."
+                " End it first."
             ) from None
         yield
