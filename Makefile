@@ -13,13 +13,14 @@ export PYTHONUNBUFFERED := 1
 # The folder for the lock of the embedded Postgres: the user's runtime folder, or one in .local.
 export XDG_RUNTIME_DIR ?= $(CURDIR)/.local/runtime
 
-.PHONY: help run test setup bench faults lint lock migrate sql notebook services env clean
+.PHONY: help run cluster test setup bench faults lint lock migrate sql notebook services env clean
 
 export Q
 export HTML
 
 help:
 	@echo "make run       run nights in a real Airflow on this machine, then request tips; ONCE=1 exits, FRESH=1 begins again"
+	@echo "make cluster   run the same nights with Celery: two workers, Redis, and all data in an S3 server; ONCE=1 exits at the end"
 	@echo "make test      run linters, type checks, layer checks and all tests"
 	@echo "make sql       open DuckDB on the results of a run; Q='FROM analysis.overdue' runs one query and exits, FORMAT=csv or json"
 	@echo "make notebook  open the notebook with the main charts in a browser; HTML=FILE writes them into one file"
@@ -38,6 +39,9 @@ $(VENV)/.ready: requirements.lock .ci/setup
 
 run: setup
 	@exec $(BIN)/python -m local
+
+cluster: setup
+	@exec $(BIN)/python -m local --cluster
 
 test: setup $(if $(ARGS),,lint)
 ifdef ARGS

@@ -12,7 +12,7 @@ from contexts.postgres.run_log import StepRun
 STEP_RUNS = "step_runs"
 
 STEP_RUN_PERIOD = timedelta(days=400)
-"""The period that the table covers; Postgres keeps all runs."""
+"""The period that the table covers; Postgres keeps runs for RUN_LOG_DAYS."""
 
 STEP_RUN_SCHEMA = pa.schema(
     [

@@ -52,7 +52,7 @@ _console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 class Round:
     """`n` requests at one concurrency.
 
-    cpu_seconds: CPU time of the process that answers.
+    cpu_seconds: CPU time of the processes that answer.
     latencies: in seconds, sorted.
     """
 
@@ -86,8 +86,9 @@ class TipClient:
         return Round(n, self._cpu_seconds() - cpu_before, seconds, sorted(latencies))
 
     def _cpu_seconds(self) -> float:
-        times = self._process.cpu_times()
-        return float(times.user + times.system)
+        """CPU time of all processes of the service."""
+        times = [each.cpu_times() for each in (self._process, *self._process.children())]
+        return float(sum(each.user + each.system for each in times))
 
     async def _request_all(self, users: Sequence[str], n: int, concurrency: int) -> tuple[float, list[float]]:
         connections = [await asyncio.open_connection("127.0.0.1", self._port) for _ in range(concurrency)]

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from croniter import croniter
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import ByteSize, Field, Json, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MAX_SHARDS = 1024
@@ -173,6 +173,23 @@ class Settings(SharedSettings):
         description="Time until a failed task is tried again, as hours:minutes:seconds, if Todoist asks for no more.",
     )
     night_deadline_minutes: int = Field(60, ge=1, description="A step that runs longer raises an alert.")
+    housekeeping_schedule: str = Field(
+        "0 4 * * 0",
+        description="Cron expression (UTC) of the runs that delete old rows of Airflow, task logs and runs.",
+    )
+    airflow_metadata_days: int = Field(
+        30,
+        ge=2,
+        le=MAX_DAYS,
+        description="Number of days that Airflow's database keeps runs, tasks and events; needs the connection"
+        " airflow_metadata.",
+    )
+    task_log_days: int = Field(
+        30, ge=1, le=MAX_DAYS, description="Number of days that workers keep the log files of tasks."
+    )
+    run_log_days: int = Field(
+        400, ge=31, le=MAX_DAYS, description="Number of days that the log of the pipeline's runs is kept in Postgres."
+    )
     alert_notifier: str | None = Field(
         None,
         description="Class of an Airflow notifier for runs that fail or are late, such as"
@@ -199,6 +216,12 @@ class Settings(SharedSettings):
         max_length=256,
         description="Airflow pool of the tasks that embed, so that they leave slots for other steps; the default pool"
         " if unset.",
+    )
+    embedding_executor_config: Json[dict[str, Any]] = Field(
+        "{}",  # type: ignore[arg-type]  # read as JSON, as the values of variables are
+        description="Executor config, as JSON, of the tasks that embed, for the KubernetesExecutor, which ignores"
+        ' queues: {"pod_override": {"spec": {"containers": [{"name": "base", "resources": {"limits":'
+        ' {"nvidia.com/gpu": "1", "memory": "8Gi"}}}]}}}.',
     )
     embedding_cache_days: int = Field(
         30,
@@ -243,7 +266,7 @@ class Settings(SharedSettings):
         60.0, gt=0, le=3600, description="Seconds that one call of the LLM ahead of a request may take."
     )
 
-    @field_validator("materialize_schedule")
+    @field_validator("materialize_schedule", "housekeeping_schedule")
     @classmethod
     def _check_cron(cls, value: str) -> str:
         if not croniter.is_valid(value) or len(value.split()) not in (1, 5):  # one word: @hourly

@@ -1,6 +1,7 @@
 """`make run`: run Postgres, Todoist and Airflow on this machine, simulate nights, and ask for tips.
 
-A run continues the last one in its folder, with its data; FRESH=1 begins again.
+A run continues the last one in its folder, with its data; FRESH=1 begins again. `make cluster` does the same with
+Celery: two workers, a Redis, and all data in an S3 server; it always begins again, in a folder of its own.
 """
 
 from __future__ import annotations
@@ -27,19 +28,23 @@ from local.airflow import running_airflow
 from local.airflow_api import Airflow, AirflowError
 from local.airflow_database import airflow_database
 from local.clock import utc_now
+from local.cluster import data_settings, running_cluster, running_object_store
 from local.context_store import LocalContextStore, running_context_store
 from local.environment_file import EnvironmentFile, forget_last_run
 from local.local_run import FolderInUse, LocalRun, is_set, local_run
 from local.nights import NightFigures, print_nights, run_night, save_nights, saved_nights
+from local.object_store import ObjectStore
 from local.paths import PROGRAMS, ROOT, display_path
 from local.played_past import play_past
 from local.played_requests import has_played_requests, play_requests
 from local.preflight import check_environment
 from local.scenario import Scenario, ScenarioError
 from local.service import ServiceError, running_service
+from local.task_places import TaskPlace, places_since, print_places
 from local.webhook_demo import WebhookDemo
 
 _SERVICE_PORT = 8100
+_CLUSTER_FOLDER = ROOT / ".local" / "cluster"
 """The port of the examples in the documents."""
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
@@ -49,20 +54,22 @@ def main() -> int:
     """Run the scenario of the environment; returns 0 if every DAG run succeeded."""
     parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
     parser.add_argument(
-        "--folder", type=Path, default=ROOT / ".local", help="the folder of all files; default .local"
+        "--folder", type=Path, help="the folder of all files; default .local, with --cluster .local/cluster"
     )
-    folder = parser.parse_args().folder.resolve()
+    parser.add_argument("--cluster", action="store_true", help="run the tasks in two workers of Celery, over S3")
+    options = parser.parse_args()
+    folder = (options.folder or (_CLUSTER_FOLDER if options.cluster else ROOT / ".local")).resolve()
     services.handle_signals()
     once = is_set(os.environ, "ONCE")
     try:
         with ExitStack() as stack:
             forget_last_run(folder / "environment", os.environ)
             check_environment(folder)
-            run = stack.enter_context(local_run(folder, os.environ))
+            run = stack.enter_context(local_run(folder, os.environ, is_lasting=not options.cluster))
             nights = _earlier_nights(run)
             scenario = stack.enter_context(services.scenario_of(run, os.environ))
             try:
-                return _run(stack, scenario, run, nights, once=once)
+                return _run(stack, scenario, run, nights, once=once, is_cluster=options.cluster)
             except KeyboardInterrupt:
                 print_line("Stopping; Airflow takes up to a minute")
                 raise
@@ -94,11 +101,22 @@ def _earlier_nights(run: LocalRun) -> list[NightFigures]:
     return nights
 
 
-def _run(stack: ExitStack, scenario: Scenario, run: LocalRun, nights: list[NightFigures], *, once: bool) -> int:
+def _run(
+    stack: ExitStack,
+    scenario: Scenario,
+    run: LocalRun,
+    nights: list[NightFigures],
+    *,
+    once: bool,
+    is_cluster: bool,
+) -> int:
     folder = run.folder
     store = stack.enter_context(running_context_store(scenario, run, print_line))
     llm_variables, sentence = stack.enter_context(tip_requests.llm_environment(os.environ))
     variables = {**services.settings_of(run, scenario), **llm_variables}
+    object_store = stack.enter_context(running_object_store(folder)) if is_cluster else None
+    if object_store is not None:
+        variables |= data_settings(object_store)
     os.environ.update(variables)
     settings = read_settings(Settings)
     file = EnvironmentFile(folder / "environment", PROGRAMS)
@@ -111,11 +129,13 @@ def _run(stack: ExitStack, scenario: Scenario, run: LocalRun, nights: list[Night
             f"Played {n_played:,} requests and reactions: for two weeks each user asked daily, an hour from now"
         )
     runtime = Runtime.connect(settings, CredentialCipher([store.key]), store.connection, scenario.todoist_url)
-    airflow = _start_airflow(stack, store, run)
+    airflow = _start_airflow(stack, store, run, object_store)
     file.add({**airflow.variables, "AIRFLOW_URL": airflow.url})
     n_earlier = len(nights)
-    _run_nights(airflow, runtime, store, run, nights)
+    places = _run_nights(airflow, runtime, store, run, nights)
     print_nights(nights, console)
+    if is_cluster:
+        print_places(places, airflow.dag_ids, console)
     user_id = context_view.print_stored_context(store.connection, console)
     if user_id is None:
         print_line("context_store is empty: no user could be fetched")
@@ -129,7 +149,8 @@ def _run(stack: ExitStack, scenario: Scenario, run: LocalRun, nights: list[Night
             )
         _give_tips(stack, store, folder, user_id, file, once=once)
     print_line(f"Figures: {display_path(folder / 'nights.json')}, {display_path(folder / 'tips.json')}")
-    print_line(f"Parquet: {display_path(folder / 'data')}/<asset>/shard=*/data.parquet")
+    root = variables["DATA_ROOT"] if is_cluster else display_path(folder / "data")
+    print_line(f"Parquet: {root}/<asset>/shard=*/data.parquet")
     if not once:
         print_line(f"Airflow keeps running at {airflow.url} (every visitor is admin, on this machine only).")
         print_line("Press Ctrl-C to stop.")
@@ -141,32 +162,49 @@ def _run(stack: ExitStack, scenario: Scenario, run: LocalRun, nights: list[Night
     return 1 if failed else 0
 
 
-def _start_airflow(stack: ExitStack, store: LocalContextStore, run: LocalRun) -> Airflow:
+def _start_airflow(
+    stack: ExitStack, store: LocalContextStore, run: LocalRun, object_store: ObjectStore | None
+) -> Airflow:
+    """Start Airflow; with Celery and two workers if the data are in an object store."""
+    metadata_url = airflow_database(store.server_url, is_continued=run.is_continued)
     environment = {
         **store.airflow_environment,
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": airflow_database(store.server_url, is_continued=run.is_continued),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": metadata_url.replace("postgresql://", "postgresql+psycopg2://", 1),
+        "AIRFLOW_CONN_AIRFLOW_METADATA": metadata_url,
     }
-    print_line("Starting Airflow (api-server, scheduler, dag-processor, triggerer): takes 30 s to 2 min")
-    airflow = stack.enter_context(
-        running_airflow(run.folder / "airflow", environment, tuple(GRAPH.steps), print_line)
-    )
+    steps = tuple(GRAPH.steps)
+    parts = "api-server, scheduler, dag-processor, triggerer"
+    if object_store is None:
+        print_line(f"Starting Airflow ({parts}): takes 30 s to 2 min")
+        airflow = stack.enter_context(running_airflow(run.folder / "airflow", environment, steps, print_line))
+    else:
+        print_line(f"Starting Redis, Airflow ({parts}) and two workers: takes 1 to 3 min")
+        airflow = stack.enter_context(
+            running_cluster(run.folder, object_store, environment, steps, print_line)
+        ).airflow
     print_line(f"  UI: {airflow.url}   log: {display_path(airflow.log_file)}")
     return airflow
 
 
 def _run_nights(
     airflow: Airflow, runtime: Runtime, store: LocalContextStore, run: LocalRun, nights: list[NightFigures]
-) -> None:
-    """Run the nights of the scenario that are left, or one more; add their figures to `nights` and save them."""
-    last = max(store.scenario.n_nights, len(nights) + 1)
+) -> list[list[TaskPlace]]:
+    """Run the nights of the scenario that are left, or one more; add their figures to `nights` and save them.
+
+    Returns the places where the tasks of each night ran.
+    """
+    last, places = max(store.scenario.n_nights, len(nights) + 1), list[list[TaskPlace]]()
     for number in range(len(nights) + 1, last + 1):
         print_line(f"Night {number} of {last}{_changes_before(number, store.scenario, run)}")
         print_line("  The plan before the fetch (python -m assets plan):")
         runner = StepRunner(GRAPH, runtime, runtime.load_resources(), utc_now())
         for line in estimate_table(runner.estimate(*runner.forecast(), GRAPH)):
             print_line(f"    {line}")
-        nights.append(run_night(airflow, RunLog(store.connection), utc_now(), print_line))
+        started_at = utc_now()
+        nights.append(run_night(airflow, RunLog(store.connection), started_at, print_line))
+        places.append(places_since(airflow, started_at))
         save_nights(nights, run.folder / "nights.json")
+    return places
 
 
 def _changes_before(number: int, scenario: Scenario, run: LocalRun) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -34,9 +34,8 @@ def running_airflow(
     home.mkdir(parents=True, exist_ok=True)
     port = free_port()
     command = [sys.executable, "-m", "airflow", "standalone"]
-    own_variables = {**_configuration(home, port), **environment}
-    path = f"{PROGRAMS}{os.pathsep}{os.environ.get('PATH', '')}"
-    variables = {**os.environ, **own_variables, "PATH": path}
+    own_variables = {**local_configuration(home, port), **environment}
+    variables = {**os.environ, **own_variables, "PATH": search_path()}
     url, log_file = f"http://127.0.0.1:{port}", home / "standalone.log"
     with airflow_process(command, variables, url, log_file, dag_ids, print_line) as airflow:
         yield replace(airflow, variables=own_variables)
@@ -63,11 +62,25 @@ def airflow_process(
         child_process(command, environment, log_file, stop_timeout_s=_STOP_TIMEOUT_S, folder=folder) as process,
         httpx.Client(base_url=url, timeout=30, trust_env=False) as client,
     ):
-        _wait_for_boot(client, process, dag_ids, log_file, print_line)
+        # If a component of `airflow standalone` dies, the process itself goes on.
+        wait_for_boot(
+            client,
+            process,
+            dag_ids,
+            log_file,
+            print_line,
+            has_failed=lambda: b"Exception in thread" in log_file.read_bytes(),
+        )
         yield Airflow(url, dag_ids, log_file, process.pid, client)
 
 
-def _configuration(home: Path, port: int) -> dict[str, str]:
+def search_path() -> str:
+    """The PATH of this process with the programs of the virtual environment first."""
+    return f"{PROGRAMS}{os.pathsep}{os.environ.get('PATH', '')}"
+
+
+def local_configuration(home: Path, port: int) -> dict[str, str]:
+    """The variables of an Airflow that only this machine reaches. port: of its api-server."""
     return {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "airflow" / "dags"),
@@ -92,18 +105,20 @@ def _configuration(home: Path, port: int) -> dict[str, str]:
     }
 
 
-def _wait_for_boot(
+def wait_for_boot(
     client: httpx.Client,
     process: subprocess.Popen[bytes],
     dag_ids: tuple[str, ...],
     log_file: Path,
     print_line: PrintLine,
+    *,
+    has_failed: Callable[[], bool],
 ) -> None:
-    printed_at_s = 0.0
+    """Wait until Airflow is healthy and has parsed the DAGs; raises AirflowError if it does not start.
 
-    def has_failed() -> bool:
-        # If a component of `airflow standalone` dies, the process itself goes on.
-        return b"Exception in thread" in log_file.read_bytes()
+    process: its first process. has_failed: whether a part has ended without which it cannot start.
+    """
+    printed_at_s = 0.0
 
     def on_wait(waited_s: float) -> None:
         nonlocal printed_at_s

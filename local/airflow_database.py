@@ -21,7 +21,7 @@ _FORGET_WORK = (
 
 
 def airflow_database(server_url: str, *, is_continued: bool) -> str:
-    """The SQLAlchemy URL of Airflow's database on a server.
+    """The URL of Airflow's database on a server.
 
     is_continued: keep the database of the last run, in which nothing is under way any more; else it is a new one.
     """
@@ -30,4 +30,4 @@ def airflow_database(server_url: str, *, is_continued: bool) -> str:
         if connection.execute("SELECT to_regclass('dag_run') IS NOT NULL").fetchone() == (True,):
             for statement in _FORGET_WORK:
                 connection.execute(statement)
-    return url.replace("postgresql://", "postgresql+psycopg2://", 1)
+    return url

@@ -48,11 +48,15 @@ class RunState:
 
 @dataclass
 class LocalRun:
-    """A run in its folder. is_continued: whether an earlier run is continued."""
+    """A run in its folder.
+
+    is_continued: whether an earlier run is continued. is_lasting: whether a later run can continue this one.
+    """
 
     folder: Path
     state: RunState
     is_continued: bool
+    is_lasting: bool = True
 
     @property
     def todoist_file(self) -> Path:
@@ -60,8 +64,10 @@ class LocalRun:
         return self.folder / "todoist.sqlite"
 
     def save(self, **changed: object) -> None:
-        """Change the state, and write it for the next run, which continues this one from now on."""
+        """Change the state, and write it for the next run, which continues a lasting run from now on."""
         self.state = replace(self.state, **changed)  # type: ignore[arg-type]
+        if not self.is_lasting:
+            return
         fields = asdict(self.state) | {"began_at": self.state.began_at.isoformat()}
         write_private(self.folder / _FILE, json.dumps(fields, indent=2) + "\n")
 
@@ -71,10 +77,10 @@ _REMOVED = (_FILE, "todoist.sqlite", "todoist.sqlite-journal", "nights.json", "t
 
 
 @contextmanager
-def local_run(folder: Path, environment: Mapping[str, str]) -> Iterator[LocalRun]:
+def local_run(folder: Path, environment: Mapping[str, str], *, is_lasting: bool = True) -> Iterator[LocalRun]:
     """Lock a folder, and continue the last run in it; begin a new one if there is none, or if FRESH is set.
 
-    A new run removes the data of the last one.
+    A new run removes the data of the last one. A run that is not lasting is always new.
 
     Raises FolderInUse if a different run uses the folder, and ScenarioError if the last run has different users or
     shards and FRESH is not set.
@@ -84,12 +90,13 @@ def local_run(folder: Path, environment: Mapping[str, str]) -> Iterator[LocalRun
         kill_left_over(folder)
         users, contents = selected_users(environment)
         digest = sha256(contents).hexdigest()
-        if not is_set(environment, "FRESH") and (last := _last_state(folder)) is not None:
+        if is_lasting and not is_set(environment, "FRESH") and (last := _last_state(folder)) is not None:
             _check_same(last, folder, users, digest, environment.get("N_SHARDS"))
             yield LocalRun(folder, last, is_continued=True)
         else:
             _remove_data(folder)
-            yield LocalRun(folder, RunState(utc_now(), users, digest, new_key()), is_continued=False)
+            state = RunState(utc_now(), users, digest, new_key())
+            yield LocalRun(folder, state, is_continued=False, is_lasting=is_lasting)
 
 
 def is_set(environment: Mapping[str, str], name: str) -> bool:
@@ -136,6 +143,7 @@ def _locked(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise FolderInUse(
-                f"`make run` or `make services` is already running in {display_path(folder)}. End it first."
+                f"`make run`, `make cluster` or `make services` is already running in {display_path(folder)}."
+                " End it first."
             ) from None
         yield

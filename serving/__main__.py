@@ -8,9 +8,11 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import uvloop
@@ -43,9 +45,11 @@ from serving.events import EventReceiver
 from serving.gate import Gate, Lane
 from serving.inline import InlineAssembler
 from serving.learn import Learner
-from serving.metrics import Metrics
+from serving.membership import Membership
+from serving.metrics import Metrics, share_metrics
 from serving.new_users import NewUsers
 from serving.pools import DATABASE_ERRORS
+from serving.process_group import ProcessGroup, listening_socket
 from serving.readiness import Readiness
 from serving.recommend import Recommender, Timing
 from serving.retention import Periods, Retention
@@ -69,13 +73,16 @@ _FETCH_CONCURRENCY = 64
 _SWITCH_INTERVAL_S = 0.0005
 """The event loop waits this long for the thread that reads a large account, a tenth of Python's default."""
 
-_REFRESH_INTERVAL_S = 5.0
+_REFRESH_INTERVAL_S = 0.5
+"""Time after which a process decides by what another one has learned."""
+
 _IGNORE_INTERVAL_S = 300.0
 _RETENTION_INTERVAL_S = 600.0
 _MARK_INTERVAL_S = 1.0
 _LOOK_INTERVAL_S = 3.0
 _WATCH_INTERVAL_S = 60.0
 _EVENT_LOOK_INTERVAL_S = 10.0
+_METRICS_INTERVAL_S = 1.0
 _LAST_MARKS_S = (CLEANUP_S - LAST_RESORT_S) / 2
 """Time for the last marks; the server's shutdown can use a part of its cleanup time for requests that it cancels."""
 
@@ -85,8 +92,11 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def main() -> int:
-    """Serve until a signal ends the process; 1, with a sentence on stderr, if the service cannot start."""
+def main(arguments: Sequence[str] = ()) -> int:
+    """Serve until a signal ends the process; 1, with a sentence on stderr, if the service cannot start.
+
+    arguments: those of a process that a group has started, see `Membership`.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     log_lines_alone()
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -98,7 +108,10 @@ def main() -> int:
         check_settings(ServingSettings, DatabaseSettings, CredentialSettings)
         settings, url = read_settings(ServingSettings), read_settings(DatabaseSettings).database_url
         cipher = CredentialCipher(read_settings(CredentialSettings).keys)
-        uvloop.run(_serve(settings, url, cipher))
+        member = Membership.from_arguments(arguments)
+        if member is None and settings.serving_workers > 1:
+            return _serve_in_group(settings)
+        uvloop.run(_serve(settings, url, cipher, member))
     except (SettingsError, LLMError, CredentialsError, NotReady) as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -111,9 +124,22 @@ def main() -> int:
     return 0
 
 
-async def _serve(settings: ServingSettings, url: str, cipher: CredentialCipher) -> None:
+def _serve_in_group(settings: ServingSettings) -> int:
+    """Serve with several processes until a signal ends them; returns the exit status."""
+    address = listening_socket(settings.serving_host, settings.serving_port)
+    with TemporaryDirectory(prefix="serving-metrics-") as folder, address as listener:
+        command = [sys.executable, "-m", "serving"]
+        return ProcessGroup(
+            settings.serving_workers, command, listener, Path(folder), grace_period_s=settings.grace_period
+        ).run()
+
+
+async def _serve(settings: ServingSettings, url: str, cipher: CredentialCipher, member: Membership | None) -> None:
+    """Serve in this process. member: its place in a group of processes, if it has one."""
     allow_open_files(settings.max_connections + settings.database_connections)
     await check_port(settings.serving_host, settings.serving_port)
+    if member is not None:
+        share_metrics(member.metrics_folder, member.slot)
     writings = Writings(max_started=settings.llm_concurrency)
     async with open_app(settings, url, cipher, writings=writings) as app:
         table = ConnectionTable(settings.connection_limits, app.metrics.refused_connection)
@@ -125,10 +151,13 @@ async def _serve(settings: ServingSettings, url: str, cipher: CredentialCipher) 
             host=settings.serving_host,
             port=settings.serving_port,
             n_background=lambda: writings.n_running,
+            on_listening=member.announce if member else lambda: None,
         )
+        if member is not None:
+            member.follow(stop=server.stop, force=server.force, retire=server.retire)
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         gc.freeze()  # these objects live as long as the process: garbage collections need not visit them
-        await server.serve()
+        await server.serve([member.listener] if member else None)
 
 
 @asynccontextmanager
@@ -254,6 +283,7 @@ async def open_app(
             metrics,
             clock,
         )
+        await stack.enter_async_context(run_periodically("looking at queues", _METRICS_INTERVAL_S, metrics.look))
         auth = BearerAuth([token.get_secret_value() for token in settings.service_tokens])
         readiness = await stack.enter_async_context(Readiness.connected(url, POLICY))
         limits, undelivered = settings.gate_limits, store.deliveries.undelivered
@@ -290,4 +320,4 @@ def _new_seed() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -66,12 +66,15 @@ class Gate:
         self._to_response = to_response
         self.access_log = AccessLog()
         self._ids = _ids(secrets.token_hex(4))
-        self._is_draining = False
+        self._is_draining = self._is_replaced = False
         metrics.watch_requests(lambda: self._callers.n_under_way, limits.max_requests)
 
-    def drain(self) -> None:
-        """Prepare for the end of the process: `/readyz` answers 503, and each response closes its connection."""
-        self._is_draining = True
+    def drain(self, *, is_replaced: bool = False) -> None:
+        """Prepare for the end of the process: `/readyz` answers 503, and each response closes its connection.
+
+        is_replaced: other processes serve the port, so `/readyz` answers as before.
+        """
+        self._is_draining, self._is_replaced = True, is_replaced
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -106,7 +109,7 @@ class Gate:
                 await exchange.refuse(self._to_response(error))
 
     async def _answer_public(self, exchange: _Exchange, receive: Receive) -> None:
-        if self._is_draining and exchange.entry.route == "/readyz":
+        if self._is_draining and not self._is_replaced and exchange.entry.route == "/readyz":
             raise _shutting_down()
         if _has_body(exchange.headers):
             exchange.closes_refusal = True

@@ -1,12 +1,15 @@
-"""Metrics of the service for Prometheus."""
+"""Metrics of the service for Prometheus: those of one process, or the sums of all processes of a group."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Protocol
+from pathlib import Path
+from typing import Literal, Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 _LATENCY_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 8.0, 15.0)
 
@@ -21,11 +24,30 @@ class Pool(Protocol):
         """The number of connections that are not in use."""
 
 
+_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable by which the library finds the folder of shared metrics."""
+
+
+def share_metrics(folder: Path, slot: int) -> None:
+    """Keep the metrics that this process makes from now on in a folder, beside those of other processes.
+
+    slot: the number of this process. One that takes the slot of an ended process goes on with its counters.
+    """
+    os.environ[_FOLDER_VARIABLE] = str(folder)
+    values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
+
+
+def forget_process(folder: Path, slot: int) -> None:
+    """Leave out the gauges of a process that has ended; its counters stay in the sums."""
+    mark_process_dead(slot, str(folder))  # type: ignore[no-untyped-call]
+
+
 class Metrics:
-    """The metrics of one process, in a registry of their own."""
+    """The metrics of one process in a registry of their own, or in a folder with those of its group."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._watched: list[tuple[Gauge, Callable[[], float]]] = []
         seconds = Histogram(
             "tip_seconds",
             "Seconds until a tip was answered.",
@@ -97,20 +119,34 @@ class Metrics:
         self._requests_limit = self._gauge("requests_limit", "The setting MAX_REQUESTS.")
         self._connections = self._gauge("connections_open", "Open HTTP connections.")
         self._connections_limit = self._gauge("connections_limit", "The setting MAX_CONNECTIONS.")
-        self.ready = self._gauge("ready", "1 if the last check of /readyz succeeded, otherwise 0.")
+        self.ready = self._gauge(
+            "ready", "1 if the last check of /readyz succeeded, in each process, otherwise 0.", of_group="livemin"
+        )
         self.events_trusted = self._gauge(
-            "events_trusted", "1 if the silence of Todoist's events counts as freshness, otherwise 0."
+            "events_trusted",
+            "1 if the silence of Todoist's events counts as freshness, otherwise 0.",
+            of_group="livemostrecent",
         )
         self.events_miss_rate_bound = self._gauge(
-            "events_miss_rate_bound", "Upper end of the 95 % interval of the share of changes that events miss."
+            "events_miss_rate_bound",
+            "Upper end of the 95 % interval of the share of changes that events miss.",
+            of_group="livemostrecent",
         )
         self.event_changes = self._gauge(
-            "event_changes", "Changes of the audits that count, by what was found: audited, or missed.", "found"
+            "event_changes",
+            "Changes of the audits that count, by what was found: audited, or missed.",
+            "found",
+            of_group="livemostrecent",
         )
         self.event_delay_seconds = self._gauge(
-            "event_delay_seconds", "Delay of the events of the last four weeks, by quantile.", "quantile"
+            "event_delay_seconds",
+            "Delay of the events of the last four weeks, by quantile.",
+            "quantile",
+            of_group="livemostrecent",
         )
-        self.events_silent_seconds = self._gauge("events_silent_seconds", "Seconds since the last event came.")
+        self.events_silent_seconds = self._gauge(
+            "events_silent_seconds", "Seconds since the last event came.", of_group="livemostrecent"
+        )
         self._queue = self._gauge("queue_length", "Items that wait for a batch, by queue.", "queue")
         self._pool = self._gauge(
             "database_connections", "Connections to Postgres by pool and state.", "pool", "state"
@@ -139,35 +175,61 @@ class Metrics:
             self.responded("none", status, reason)
 
     def watch_connections(self, n_open: Callable[[], int], limit: int) -> None:
-        """Show the number of open connections, read when the metrics are."""
-        self._connections.set_function(n_open)
+        """Show the number of open connections, read by each look."""
+        self._watch(self._connections, n_open)
         self._connections_limit.set(limit)
 
     def watch_requests(self, n_under_way: Callable[[], int], limit: int) -> None:
-        """Show the number of requests under way, read when the metrics are."""
-        self._requests.set_function(n_under_way)
+        """Show the number of requests under way, read by each look."""
+        self._watch(self._requests, n_under_way)
         self._requests_limit.set(limit)
 
     def watch_queues(self, lengths: Mapping[str, Callable[[], int]]) -> None:
-        """Show the lengths of queues, read when the metrics are."""
+        """Show the lengths of queues, read by each look."""
         for queue, length in lengths.items():
-            self._queue.labels(queue).set_function(length)
+            self._watch(self._queue.labels(queue), length)
 
     def watch_pools(self, pools: Mapping[str, Pool]) -> None:
-        """Show the connections of pools, read when the metrics are."""
+        """Show the connections of pools, read by each look."""
         for name, pool in pools.items():
-            self._pool.labels(name, "idle").set_function(pool.get_idle_size)
-            self._pool.labels(name, "in_use").set_function(partial(_in_use, pool))
+            self._watch(self._pool.labels(name, "idle"), pool.get_idle_size)
+            self._watch(self._pool.labels(name, "in_use"), partial(_in_use, pool))
+
+    async def look(self) -> None:
+        """Read what is watched, so that the other processes of a group can show it."""
+        self._read_watched()
 
     def render(self) -> bytes:
-        """All metrics in Prometheus' text format."""
-        return generate_latest(self.registry)
+        """All metrics in Prometheus' text format: of this process, or the sums of its group.
+
+        What other processes watch is as of their last look.
+        """
+        self._read_watched()
+        registry = self.registry
+        if (folder := os.environ.get(_FOLDER_VARIABLE)) is not None:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+
+    def _read_watched(self) -> None:
+        for gauge, read in self._watched:
+            gauge.set(read())
+
+    def _watch(self, gauge: Gauge, read: Callable[[], float]) -> None:
+        self._watched.append((gauge, read))
 
     def _counter(self, name: str, description: str, *labels: str) -> Counter:
         return Counter(name, description, labels, registry=self.registry)
 
-    def _gauge(self, name: str, description: str, *labels: str) -> Gauge:
-        return Gauge(name, description, labels, registry=self.registry)
+    def _gauge(
+        self,
+        name: str,
+        description: str,
+        *labels: str,
+        of_group: Literal["livesum", "livemin", "livemostrecent"] = "livesum",
+    ) -> Gauge:
+        """Return a gauge. of_group: the value of a group of processes, from those of its processes that run."""
+        return Gauge(name, description, labels, registry=self.registry, multiprocess_mode=of_group)
 
 
 def _in_use(pool: Pool) -> int:

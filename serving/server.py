@@ -58,10 +58,12 @@ class Server(uvicorn.Server):
         host: str,
         port: int,
         n_background: Callable[[], int] = lambda: 0,
+        on_listening: Callable[[], object] = lambda: None,
         end_process: Callable[[], object] = _end_process,
     ) -> None:
         """n_background: the number of pieces of work behind answers; a shutdown lets them finish, too.
 
+        on_listening: called when connections are accepted.
         end_process: called in a thread shortly before the grace period ends, if the process is still alive.
         """
         config = uvicorn.Config(
@@ -77,10 +79,12 @@ class Server(uvicorn.Server):
             server_header=False,
         )
         super().__init__(config)
+        self.servers: list[asyncio.base_events.Server] = []
         self._table = table
         self._times = times
         self._n_background = n_background
-        self._on_drain = gate.drain
+        self._on_listening = on_listening
+        self._drain = gate.drain
         self._flush_log = gate.access_log.flush
         self._signalled_at: float | None = None
         self.last_resort = threading.Timer(max(0.1, times.grace_period_s - LAST_RESORT_S), end_process)
@@ -100,10 +104,34 @@ class Server(uvicorn.Server):
         """Begin the shutdown; a second signal skips the waiting."""
         if self._signalled_at is not None:
             self.force_exit = True
-            return
+        else:
+            self._begin_shutdown(is_replaced=False)
+
+    def stop(self) -> None:
+        """Begin the shutdown, unless it has begun."""
+        if self._signalled_at is None:
+            self._begin_shutdown(is_replaced=False)
+
+    def force(self) -> None:
+        """End the waiting of a shutdown."""
+        self.force_exit = True
+
+    def retire(self) -> None:
+        """Begin the shutdown, and leave new connections to the other processes that listen on the same socket."""
+        if self._signalled_at is None:
+            self._begin_shutdown(is_replaced=True)
+            for server in self.servers:
+                server.close()
+
+    def _begin_shutdown(self, *, is_replaced: bool) -> None:
         self._signalled_at = time.monotonic()
         self.last_resort.start()
-        self._on_drain()
+        self._drain(is_replaced=is_replaced)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        self._on_listening()
 
     async def on_tick(self, counter: int) -> bool:
         """Check deadlines; True when the drain is over."""

@@ -40,6 +40,13 @@ class ServingSettings(SharedSettings):
     )
     serving_host: str = Field("127.0.0.1", description="Address to listen on.")
     serving_port: int = Field(8100, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    serving_workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes that serve the port, each with limits and connections of its own: one for each core"
+        " that is to answer requests. With LLM_MODEL=gguf:PATH each of them loads the model.",
+    )
     todoist_timeout: float = Field(
         3.0, gt=0, le=600, description="Seconds that one assembly during a request may take."
     )

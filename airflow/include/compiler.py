@@ -22,6 +22,7 @@ from contexts.settings import Settings
 from contexts.themes.embed import Embedder
 from include.alerts import failure_notifier, report_late
 from include.parameters import parameters_of
+from include.pods import embedding_executor_config
 from include.policies import HonourRetryAfter
 
 OBSERVATIONS = {"fetch_signals": "signals_observed", "compute_context": "contexts_observed"}
@@ -118,10 +119,14 @@ def _run_types(*, is_source: bool) -> list[Any]:
 
 
 def _queue(members: Iterable[Asset], settings: Settings) -> dict[str, Any]:
-    """Return the task options for embedding workers, if the step embeds: the queue and the pool of the settings."""
+    """Return the task options for embedding workers, if the step embeds: queue, pool and pod of the settings."""
     if not any(Embedder in member.resources.values() for member in members):
         return {}
-    options = {"queue": settings.embedding_queue, "pool": settings.embedding_pool}
+    options = {
+        "queue": settings.embedding_queue,
+        "pool": settings.embedding_pool,
+        "executor_config": embedding_executor_config(settings),
+    }
     return {name: value for name, value in options.items() if value}
 
 

@@ -129,6 +129,13 @@ class RunLog:
         """Return the step runs that began at or after an instant, oldest first."""
         return [StepRun(**row) for row in rows(self._connection, self._sql.step_runs_since, {"since": since})]
 
+    def delete_runs(self, before: datetime) -> int:
+        """Delete what is known of runs that began before an instant, and return the number of rows.
+
+        Each asset's last run stays, and so do the days of the request path.
+        """
+        return int(self._sql.delete_runs(self._connection, before=before))
+
     def throughput(self, now: datetime, scope: str | None = None) -> Mapping[str, Throughput]:
         """Return the throughput of each kind of work over the last thirty days. scope: of the fetch to estimate."""
         medians = self._sql.throughput(self._connection, since=now - _THROUGHPUT_WINDOW, scope=scope)

@@ -137,3 +137,16 @@ SELECT work,
        (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY units_per_user)
         FROM by_pipeline_run p WHERE p.work = works.work)
 FROM works;
+
+-- name: delete_runs$
+-- Delete the pipeline's runs that began before :before; returns the number of rows. Each asset's last run stays, because
+-- the next one compares its data version, and so do the days of the request path.
+WITH of_assets AS (
+    DELETE FROM asset_runs a
+    WHERE a.started_at < :before
+      AND EXISTS (SELECT FROM asset_runs later WHERE later.asset = a.asset AND later.finished_at > a.finished_at)
+    RETURNING 1
+), of_steps AS (
+    DELETE FROM step_runs WHERE started_at < :before AND step <> 'serving' RETURNING 1
+)
+SELECT (SELECT count(*) FROM of_assets) + (SELECT count(*) FROM of_steps);

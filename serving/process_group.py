@@ -1,0 +1,222 @@
+"""Several processes of the service behind one port: started, replaced if they end, and restarted one by one."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from serving.membership import FORCE, READY, STOP, Membership
+from serving.metrics import forget_process
+from serving.startup import NotReady
+
+log = logging.getLogger(__name__)
+
+_TICK_S = 0.1
+_READY_TIMEOUT_S = 120.0
+_LEAST_START_INTERVAL_S = 1.0
+"""Time between two starts of processes that replace ended ones: a fault that ends all of them costs little CPU."""
+
+_KILL_AFTER_S = 2.0
+"""Time after the grace period at which a process that is still alive is killed."""
+
+_BACKLOG = 2048
+
+
+@contextmanager
+def listening_socket(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that listens on an address, for all processes; raises NotReady if the address cannot be used."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise NotReady(f"SERVING_HOST={host}, SERVING_PORT={port}: cannot listen there: {error.strerror}") from None
+    with listener:
+        yield listener
+
+
+@dataclass
+class Member:
+    """One process of the group. slot: the number under which it keeps its metrics. control: see `Membership`."""
+
+    slot: int
+    process: subprocess.Popen[bytes]
+    control: socket.socket = field(repr=False)
+    is_ready: bool = False
+
+    def is_alive(self) -> bool:
+        """Whether the process runs; notes whether it has become ready."""
+        with suppress(OSError):
+            self.is_ready = self.is_ready or self.control.recv(1) == READY
+        return self.process.poll() is None
+
+    def tell(self, message: bytes) -> None:
+        """Send a message to the process, if it still listens."""
+        with suppress(OSError):
+            self.control.send(message)
+
+
+class ProcessGroup:
+    """A fixed number of processes that accept connections from one listening socket.
+
+    SIGTERM and SIGINT end the group; a second one skips the waiting. SIGHUP replaces the processes one by one: the
+    next one ends when its successor accepts connections, so that there is always one that does. A process whose group
+    is gone ends by itself.
+    """
+
+    def __init__(
+        self,
+        n_processes: int,
+        command: Sequence[str],
+        listener: socket.socket,
+        metrics_folder: Path,
+        *,
+        grace_period_s: float,
+    ) -> None:
+        """command: of one process; it is given the arguments of its `Membership`.
+
+        grace_period_s: the time in which each process ends after it was told to.
+        """
+        self._n_processes, self._command, self._listener = n_processes, list(command), listener
+        self._metrics_folder, self._stop_timeout_s = metrics_folder, grace_period_s + _KILL_AFTER_S
+        self._members: list[Member] = []
+        self._retired: list[Member] = []
+        self._n_stop_signals = 0
+        self._must_restart = False
+        self._next_start_at = 0.0
+        self._waker = threading.Event()
+
+    def run(self) -> int:
+        """Serve until a signal ends the group; 1 if the first process does not become ready, else 0."""
+        handlers = {
+            number: signal.signal(number, self._on_signal)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        }
+        try:
+            # The first one alone: what prevents its start prevents that of the others, and is said once.
+            first = self._add_member()
+            if not self._becomes_ready(first):
+                self._stop_all()
+                return 0 if self._n_stop_signals else 1
+            while len(self._members) < self._n_processes:
+                self._add_member()
+            log.info("%d processes serve", self._n_processes)
+            self._supervise()
+            self._stop_all()
+            return 0
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            self._must_restart = True
+        else:
+            self._n_stop_signals += 1
+        self._waker.set()
+
+    def _supervise(self) -> None:
+        while not self._n_stop_signals:
+            if self._must_restart:
+                self._must_restart = False
+                self._restart()
+            self._replace_ended()
+            self._pause()
+
+    def _pause(self) -> None:
+        self._waker.wait(_TICK_S)
+        self._waker.clear()
+
+    def _start_process(self) -> Member:
+        slots = {member.slot for member in (*self._members, *self._retired)}
+        slot = next(number for number in range(len(slots) + 1) if number not in slots)
+        own_end, control = socket.socketpair()
+        own_end.setblocking(False)
+        with control:
+            place = Membership(slot, self._listener, control, self._metrics_folder)
+            process = subprocess.Popen(  # noqa: S603  (its words are this program's own)
+                [*self._command, *place.to_arguments()], pass_fds=[self._listener.fileno(), control.fileno()]
+            )
+        return Member(slot, process, own_end)
+
+    def _add_member(self) -> Member:
+        member = self._start_process()
+        self._members.append(member)
+        return member
+
+    def _becomes_ready(self, member: Member) -> bool:
+        """Wait until a process accepts connections; False if it ends first, is too slow, or the group is to end."""
+        deadline = time.monotonic() + _READY_TIMEOUT_S
+        while member.is_alive() and not member.is_ready:
+            if self._n_stop_signals or time.monotonic() > deadline:
+                return False
+            self._replace_ended(except_for=member)
+            self._pause()
+        return member.is_ready and member.process.poll() is None
+
+    def _restart(self) -> None:
+        """Replace each process by a new one; stops at the first new one that does not become ready."""
+        for former in list(self._members):
+            successor = self._start_process()
+            self._retired.append(successor)  # until it serves it is not one of the members
+            is_ready = self._becomes_ready(successor)
+            self._retired.remove(successor)
+            if not is_ready:
+                log.error("process %d did not become ready; the restart is given up", successor.process.pid)
+                self._end(successor)
+                return
+            if former in self._members:
+                self._members.remove(former)
+                former.control.close()
+                self._retired.append(former)
+            self._members.append(successor)
+            log.info("process %d replaces process %d", successor.process.pid, former.process.pid)
+
+    def _replace_ended(self, except_for: Member | None = None) -> None:
+        """Start a process for each that has ended by itself, and forget those that were to end and have."""
+        for member in [each for each in self._retired if each is not except_for and not each.is_alive()]:
+            self._retired.remove(member)
+            forget_process(self._metrics_folder, member.slot)
+        for member in [each for each in self._members if each is not except_for and not each.is_alive()]:
+            if time.monotonic() < self._next_start_at:
+                return
+            self._next_start_at = time.monotonic() + _LEAST_START_INTERVAL_S
+            process = member.process
+            log.error("process %d ended with status %s; starting another one", process.pid, process.returncode)
+            self._members.remove(member)
+            self._close(member)
+            self._add_member()
+
+    def _stop_all(self) -> None:
+        """Tell all processes to end, and wait for them; kill those that do not."""
+        members = [*self._members, *self._retired]
+        for member in members:
+            member.tell(STOP)
+        deadline, n_signals = time.monotonic() + self._stop_timeout_s, self._n_stop_signals
+        while any(member.is_alive() for member in members) and time.monotonic() < deadline:
+            if self._n_stop_signals > n_signals:
+                n_signals = self._n_stop_signals
+                for member in members:
+                    member.tell(FORCE)
+            self._pause()
+        for member in members:
+            self._end(member)
+
+    def _end(self, member: Member) -> None:
+        if member.process.poll() is None:
+            log.error("process %d does not end, and is killed", member.process.pid)
+            member.process.kill()
+        member.process.wait()
+        self._close(member)
+
+    def _close(self, member: Member) -> None:
+        member.control.close()
+        forget_process(self._metrics_folder, member.slot)
