@@ -38,7 +38,7 @@ SELECT subject_hashes FROM candidate_sets WHERE candidate_set_id = :candidate_se
 
 -- name: read_account^
 -- The account of a user for an inline fetch; no row if it must not be fetched.
-SELECT a.user_id, a.connection_number, a.credentials, u.timezone
+SELECT a.user_id, a.connection_number, a.credentials, a.todoist_user_id, u.timezone
 FROM todoist_accounts a JOIN users u USING (user_id)
 WHERE a.user_id = :user_id AND u.active AND a.connected;
 
