@@ -15,6 +15,8 @@ from typing import Any
 import asyncpg
 import uvloop
 
+from benchmarks.minimal_server import keep_state
+
 _READ = "SELECT user_id, materialized_at, context_json, context_hash FROM context_store WHERE user_id = $1"
 
 
@@ -29,7 +31,7 @@ async def _read_rows(pool: Any, users: list[str], numbers: range) -> list[float]
 
 
 async def _main(url: str) -> None:
-    async with asyncpg.create_pool(url, min_size=8, max_size=8) as pool:
+    async with asyncpg.create_pool(url, min_size=8, max_size=8, reset=keep_state) as pool:
         users = [row[0] for row in await pool.fetch("SELECT user_id FROM context_store ORDER BY 1")]
         for line in sys.stdin:
             n, concurrency = map(int, line.split())

@@ -17,7 +17,12 @@ class CpuMeter:
 
     def cpu_seconds(self) -> float:
         """The CPU seconds so far; callers take the difference of two readings."""
+        return time.process_time() + self.postgres_seconds()
+
+    def postgres_seconds(self) -> float:
+        """The CPU seconds of the server alone."""
         ended = self._postmaster.cpu_times()
         running = (process.cpu_times() for process in self._postmaster.children())
-        postgres = ended.children_user + ended.children_system + sum(times.user + times.system for times in running)
-        return time.process_time() + float(postgres)
+        return float(
+            ended.children_user + ended.children_system + sum(times.user + times.system for times in running)
+        )

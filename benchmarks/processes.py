@@ -14,8 +14,11 @@ from contextlib import ExitStack
 
 from rich.console import Console
 
+from benchmarks.meter import CpuMeter
 from benchmarks.output import LOCAL_FOLDER, numbers_table
-from benchmarks.requests import KEY, Round, TipClient, fill_database
+from benchmarks.requests import KEY, fill_database
+from benchmarks.tip_client import Round, TipClient
+from contexts.postgres.sql import connect
 from local import postgres, service
 
 _COUNTS = (1, 2, 4)
@@ -34,24 +37,26 @@ def main() -> int:
         server = stack.enter_context(postgres.running_postgres(LOCAL_FOLDER / "bench-postgres"))
         url = postgres.create_database(server, "bench_processes", replace=True)
         users, _ = fill_database(url)
-        clients = {}
+        clients, meter = {}, CpuMeter(stack.enter_context(connect(url)))
         for count in _COUNTS:
             variables = {"DATABASE_URL": url, "CREDENTIALS_KEYS": KEY, "SERVING_WORKERS": str(count)}
             log_file = LOCAL_FOLDER / f"bench-service-{count}.log"
-            clients[count] = TipClient(stack.enter_context(service.running_service(variables, log_file)))
-        print_rounds(run_rounds(clients, users))
+            running = stack.enter_context(service.running_service(variables, log_file))
+            port = int(running.url.rpartition(":")[2])
+            clients[count] = TipClient(running.pid, port, running.token, users, meter)
+        print_rounds(run_rounds(clients))
     return 0
 
 
-def run_rounds(clients: Mapping[int, TipClient], users: Sequence[str]) -> dict[int, list[Round]]:
+def run_rounds(clients: Mapping[int, TipClient]) -> dict[int, list[Round]]:
     """The rounds by number of processes, which take turns."""
     rounds: dict[int, list[Round]] = {count: [] for count in clients}
     for client in clients.values():
-        client.run_round(users, _N_WARM_UP_REQUESTS, _CONCURRENCY)
+        client.run_round(_N_WARM_UP_REQUESTS, _CONCURRENCY)
     for number in range(1, _N_ROUNDS + 1):
         _console.print(f"  round {number} of {_N_ROUNDS}")
         for count, client in clients.items():
-            rounds[count].append(client.run_round(users, _N_REQUESTS, _CONCURRENCY))
+            rounds[count].append(client.run_round(_N_REQUESTS, _CONCURRENCY))
     return rounds
 
 

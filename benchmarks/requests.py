@@ -1,26 +1,30 @@
-"""`python -m benchmarks.requests`: cost of a tip from a fresh context, compared with a bare read of the same row."""
+"""`python -m benchmarks.requests`: cost of a tip from a fresh context, beside a bare read and a minimal server.
+
+The yardstick is `benchmarks.minimal_server`, which answers the same request with one read and one logged insert.
+Rounds of all three are interleaved, so that whatever else the machine does slows each of them.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import cycle
 from typing import Any
 from uuid import uuid4
+from zoneinfo import ZoneInfo
 
-import psutil
-import uvloop
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks.output import LOCAL_FOLDER
-from benchmarks.subprocesses import ModuleProcess, module_process
+from benchmarks.meter import CpuMeter
+from benchmarks.output import LOCAL_FOLDER, numbers_table
+from benchmarks.subprocesses import module_process
+from benchmarks.tip_client import BareReads, Round, TipClient
 from contexts.assembly.assemble import Budget, assemble
 from contexts.assembly.model import Signals, TaskGroups, UserContext, tasks_shown
 from contexts.assembly.store import ContextStore, StoredContext
@@ -34,14 +38,15 @@ from local.samples import plain_users
 from tips.candidates import Tip
 from tips.features import features_of
 from tips.served import with_tasks
+from tips.sets import REUSE_PERIOD, next_midnight
 from tips.validity import subject_hash
 
 _N_USERS = 500
-_N_CANDIDATES = 5
-_N_REQUESTS = 4000
+_N_CANDIDATES = (4, 5, 6)
+"""Numbers of candidates, of one user after the other."""
+
 _N_WARM_UP_REQUESTS = 500
-_N_ROUNDS = 7
-_CONCURRENCY = 8
+_N_MISSES, _MISS_CONNECTIONS = 64, 8
 _LLM_SECONDS = 1.0
 KEY = new_key()
 
@@ -49,147 +54,95 @@ _console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 @dataclass(frozen=True)
-class Round:
-    """`n` requests at one concurrency.
+class Level:
+    """The rounds of each client at one number of connections; the rounds of the same position ran side by side."""
 
-    cpu_seconds: CPU time of the processes that answer.
-    latencies: in seconds, sorted.
-    """
+    n_connections: int
+    rounds: Mapping[str, Sequence[Round]]
 
-    n: int
-    cpu_seconds: float
-    seconds: float
-    latencies: Sequence[float]
+    def medians(self, measure: Callable[[Round], float]) -> list[float]:
+        """The median of each client, and of the ratio of a tip to the minimal server in the same rounds."""
+        values = {name: [measure(each) for each in rounds] for name, rounds in self.rounds.items()}
+        pairs = zip(values["tip"], values["minimal server"], strict=True)
+        return [*map(statistics.median, values.values()), statistics.median(tip / least for tip, least in pairs)]
 
-    @property
-    def cpu_us(self) -> float:
-        """CPU microseconds per request."""
-        return 1e6 * self.cpu_seconds / self.n
-
-    def quantile_ms(self, share: float) -> float:
-        """A quantile (0 to 1) of the latencies in milliseconds."""
-        return 1e3 * self.latencies[min(self.n - 1, int(share * self.n))]
+    def figures(self) -> dict[str, dict[str, float]]:
+        """The medians by measure and column."""
+        columns = (*self.rounds, _RATIO)
+        return {name: dict(zip(columns, self.medians(each), strict=True)) for name, each in _MEASURES.items()}
 
 
-class TipClient:
-    """A client of the service with persistent connections."""
-
-    def __init__(self, running: service.Service) -> None:
-        self._process = psutil.Process(running.pid)
-        self._port = int(running.url.rpartition(":")[2])
-        self._token = running.token
-
-    def run_round(self, users: Sequence[str], n: int, concurrency: int) -> Round:
-        """Request `n` tips, `concurrency` at a time."""
-        cpu_before = self._cpu_seconds()
-        seconds, latencies = uvloop.run(self._request_all(users, n, concurrency))
-        return Round(n, self._cpu_seconds() - cpu_before, seconds, sorted(latencies))
-
-    def _cpu_seconds(self) -> float:
-        """CPU time of all processes of the service."""
-        times = [each.cpu_times() for each in (self._process, *self._process.children())]
-        return float(sum(each.user + each.system for each in times))
-
-    async def _request_all(self, users: Sequence[str], n: int, concurrency: int) -> tuple[float, list[float]]:
-        connections = [await asyncio.open_connection("127.0.0.1", self._port) for _ in range(concurrency)]
-        started = time.perf_counter()
-        numbers = [range(start, n, concurrency) for start in range(concurrency)]
-        parts = await asyncio.gather(
-            *(
-                self._request(users, *arguments)
-                for arguments in zip(numbers, *zip(*connections, strict=True), strict=True)
-            )
-        )
-        seconds = time.perf_counter() - started
-        for _, writer in connections:
-            writer.close()
-        return seconds, [latency for part in parts for latency in part]
-
-    async def _request(
-        self, users: Sequence[str], numbers: range, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> list[float]:
-        """Request tips one after the other on one connection and return the latencies."""
-        latencies = []
-        for number in numbers:
-            user = users[number % len(users)]
-            started = time.perf_counter()
-            writer.write(
-                f"POST /v1/users/{user}/tip HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self._token}\r\n"
-                "Content-Length: 0\r\n\r\n".encode()
-            )
-            head = await reader.readuntil(b"\r\n\r\n")
-            if not head.startswith(b"HTTP/1.1 200"):
-                raise RuntimeError(head.decode())
-            length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-            await reader.readexactly(length)
-            latencies.append(time.perf_counter() - started)
-        return latencies
-
-
-class BareReads:
-    """A client of `benchmarks.floor`."""
-
-    def __init__(self, process: ModuleProcess) -> None:
-        self._process = process
-
-    def run_round(self, n: int, concurrency: int) -> Round:
-        """Make `n` reads, `concurrency` at a time."""
-        self._process.write_line(f"{n} {concurrency}")
-        cpu_seconds, seconds, latencies = json.loads(self._process.read_line())
-        return Round(n, cpu_seconds, seconds, latencies)
+_RATIO = "tip / minimal server"
+_MEASURES: Mapping[str, Callable[[Round], float]] = {
+    "CPU of the process, us": lambda each: each.cpu_us,
+    "CPU of Postgres, us": lambda each: each.postgres_us,
+    "p50, ms": lambda each: each.quantile_ms(0.5),
+    "p99, ms": lambda each: each.quantile_ms(0.99),
+    "requests per second": lambda each: each.per_second,
+}
 
 
 def main() -> int:
-    """Run the rounds, print the table, write `.local/bench-requests.json`."""
+    """Run the rounds, print the tables, write `.local/bench-requests.json`."""
+    parser = ArgumentParser(prog="python -m benchmarks.requests", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds at each number of connections")
+    parser.add_argument("--requests", type=int, default=4000, help="requests of a round; a quarter at 1 connection")
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 8, 64], help="of the client (1 8 64)")
+    options = parser.parse_args()
     LOCAL_FOLDER.mkdir(exist_ok=True)
     with ExitStack() as stack:
         server = stack.enter_context(postgres.running_postgres(LOCAL_FOLDER / "bench-postgres"))
         url = postgres.create_database(server, "bench_requests", replace=True)
-        _console.print(f"{_N_USERS} users with a context and {_N_CANDIDATES} candidates each")
+        _console.print(f"{_N_USERS} users with a context and {min(_N_CANDIDATES)} to {max(_N_CANDIDATES)} candidates")
         users, n_bytes = fill_database(url)
-        reads = BareReads(stack.enter_context(module_process("benchmarks.floor", url)))
-        tips = stack.enter_context(_running_service(url))
-        rounds = list(_run_rounds(reads, tips, users))
-        concurrent = tips.run_round(users, _N_REQUESTS, 4 * _CONCURRENCY)
+        meter = CpuMeter(stack.enter_context(connect(url)))
+        reads = BareReads(stack.enter_context(module_process("benchmarks.floor", url)), meter)
+        minimal = stack.enter_context(module_process("benchmarks.minimal_server", url))
+        tips = stack.enter_context(_running_service(url, users, meter))
+        clients: dict[str, TipClient | BareReads] = {
+            "bare read": reads,
+            "minimal server": TipClient(minimal.pid, int(minimal.read_line()), "none", users, meter),
+            "tip": tips,
+        }
+        levels = [_run_level(clients, each, options.requests, options.rounds) for each in options.connections]
         _delete_candidates(url)
-        misses = tips.run_round(users, 8 * _CONCURRENCY, _CONCURRENCY)
-    _print_and_save(rounds, concurrent, misses, n_bytes)
+        misses = tips.run_round(_N_MISSES, _MISS_CONNECTIONS)
+    _print_and_save(levels, misses, n_bytes)
     return 0
 
 
-def _run_rounds(reads: BareReads, tips: TipClient, users: Sequence[str]) -> Iterator[tuple[Round, Round]]:
-    reads.run_round(_N_WARM_UP_REQUESTS, _CONCURRENCY)
-    tips.run_round(users, _N_WARM_UP_REQUESTS, _CONCURRENCY)
-    for number in range(1, _N_ROUNDS + 1):
-        _console.print(f"  round {number} of {_N_ROUNDS}")
-        yield reads.run_round(_N_REQUESTS, _CONCURRENCY), tips.run_round(users, _N_REQUESTS, _CONCURRENCY)
+def _run_level(clients: Mapping[str, TipClient | BareReads], n_connections: int, n: int, n_rounds: int) -> Level:
+    """Interleaved rounds at one number of connections, after a warm-up."""
+    n = n // 4 if n_connections == 1 else n
+    for client in clients.values():
+        client.run_round(max(_N_WARM_UP_REQUESTS, n_connections), n_connections)
+    rounds: dict[str, list[Round]] = {name: [] for name in clients}
+    for number in range(1, n_rounds + 1):
+        _console.print(f"  {n_connections} connections, round {number} of {n_rounds}")
+        for name, client in clients.items():
+            rounds[name].append(client.run_round(n, n_connections))
+    return Level(n_connections, rounds)
 
 
-def _print_and_save(rounds: Sequence[tuple[Round, Round]], concurrent: Round, misses: Round, n_bytes: float) -> None:
-    def medians(name: str, measure: Callable[[Round], float]) -> tuple[str, float, float, float]:
-        reads, tips = [measure(read) for read, _ in rounds], [measure(tip) for _, tip in rounds]
-        ratio = statistics.median(tip / read for read, tip in zip(reads, tips, strict=True))
-        return name, statistics.median(reads), statistics.median(tips), ratio
-
-    lines = [
-        medians("CPU, microseconds each", lambda result: result.cpu_us),
-        medians("p50, ms", lambda result: result.quantile_ms(0.5)),
-        medians("p99, ms", lambda result: result.quantile_ms(0.99)),
-        medians("requests per second", lambda result: result.n / result.seconds),
-    ]
-    table = Table("", "bare read", "tip", "ratio", title=f"A tip from a fresh context, {_CONCURRENCY} connections")
-    for name, read, tip, ratio in lines:
-        table.add_row(name, f"{read:,.2f}", f"{tip:,.2f}", f"{ratio:.2f}")
-    _console.print(table)
-    p50 = statistics.median(tip.quantile_ms(0.5) for _, tip in rounds)
+def _print_and_save(levels: Sequence[Level], misses: Round, n_bytes: float) -> None:
+    for level in levels:
+        table = numbers_table(
+            f"A tip from a fresh context, connections: {level.n_connections}",
+            "",
+            *level.rounds,
+            "tip / minimal server",
+        )
+        for name, measure in _MEASURES.items():
+            *medians, ratio = level.medians(measure)
+            table.add_row(name, *(f"{each:,.2f}" for each in medians), f"{ratio:.2f}")
+        _console.print(table)
+    p50 = statistics.median(each.quantile_ms(0.5) for each in levels[0].rounds["tip"])
     miss_p50 = misses.quantile_ms(0.5)
-    notes = [
-        f"Medians of {len(rounds)} rounds of {_N_REQUESTS}; mean size of contexts: {n_bytes:,.0f} bytes.",
-        f"With {4 * _CONCURRENCY} connections: {concurrent.n / concurrent.seconds:,.0f} requests per second.",
-        f"A miss (an LLM of {_LLM_SECONDS:.0f} s): p50 {miss_p50:,.0f} ms, {miss_p50 / p50:,.0f} times a hit's.",
-    ]
-    _console.print("\n".join(notes))
-    figures = {name: {"bare read": read, "tip": tip, "ratio": ratio} for name, read, tip, ratio in lines}
+    _console.print(
+        f"Medians of {len(levels[0].rounds['tip'])} rounds; mean size of contexts: {n_bytes:,.0f} bytes.\n"
+        f"A miss (an LLM of {_LLM_SECONDS:.0f} s): p50 {miss_p50:,.0f} ms, {miss_p50 / p50:,.0f} times a hit's."
+    )
+    figures = {str(level.n_connections): level.figures() for level in levels}
     path = LOCAL_FOLDER / "bench-requests.json"
     path.write_text(json.dumps({"medians": figures, "miss_p50_ms": miss_p50}, indent=2) + "\n")
 
@@ -199,7 +152,7 @@ def fill_database(url: str) -> tuple[list[str], float]:
     now = datetime.now(UTC)
     samples = plain_users(_N_USERS, today=now.date())
     rows, candidates = [], []
-    for user in samples:
+    for user, n_candidates in zip(samples, cycle(_N_CANDIDATES)):
         mirror = fold(Mirror(), user.document).mirror
         context = assemble(Signals(user.user_id, user.timezone, "en", open_tasks(mirror)), now, Budget(2000))
         valid_until = now + timedelta(days=1)
@@ -207,7 +160,7 @@ def fill_database(url: str) -> tuple[list[str], float]:
         rows.append(
             StoredContext(user.user_id, now, context.context_json, context.context_hash, valid_until, groups_json)
         )
-        candidates.append(_candidate_set(rows[-1], now))
+        candidates.append(_candidate_set(rows[-1], n_candidates, now))
     with connect(url) as connection:
         migrate(connection)
         accounts = Accounts(connection, CredentialCipher([KEY]), clock=lambda: now)
@@ -223,9 +176,10 @@ def fill_database(url: str) -> tuple[list[str], float]:
     return [user.user_id for user in samples], statistics.mean(len(row.context_json.encode()) for row in rows)
 
 
-def _candidate_set(row: StoredContext, now: datetime) -> tuple[Any, ...]:
+def _candidate_set(row: StoredContext, n_candidates: int, now: datetime) -> tuple[Any, ...]:
     """The values of a row of `candidate_sets`."""
     context = UserContext.model_validate_json(row.context_json)
+    midnight, _ = next_midnight(ZoneInfo(context.profile.timezone), now)
     task_ids = list(tasks_shown(context))
     tips = [
         Tip(
@@ -234,15 +188,15 @@ def _candidate_set(row: StoredContext, now: datetime) -> tuple[Any, ...]:
             body="Ten minutes are enough to begin.",
             task_ids=(task_ids[n],),
         )
-        for n in range(_N_CANDIDATES)
+        for n in range(n_candidates)
     ]
     return (
         uuid4(),
         row.user_id,
         row.context_hash,
         now,
-        now + timedelta(days=1),
-        now + timedelta(days=1),
+        midnight,
+        midnight + REUSE_PERIOD,
         [with_tasks(tip, context).model_dump_json() for tip in tips],
         [subject_hash(tip, context) for tip in tips],
         [tip.kind for tip in tips],
@@ -257,7 +211,7 @@ def _delete_candidates(url: str) -> None:
 
 
 @contextmanager
-def _running_service(url: str) -> Iterator[TipClient]:
+def _running_service(url: str, users: Sequence[str], meter: CpuMeter) -> Iterator[TipClient]:
     with module_process("local.llm", "--seconds", str(_LLM_SECONDS)) as llm:
         environment = {
             "DATABASE_URL": url,
@@ -267,7 +221,8 @@ def _running_service(url: str) -> Iterator[TipClient]:
             "OPENAI_API_KEY": "none",
         }
         with service.running_service(environment, LOCAL_FOLDER / "bench-service.log") as running:
-            yield TipClient(running)
+            port = int(running.url.rpartition(":")[2])
+            yield TipClient(running.pid, port, running.token, users, meter)
 
 
 if __name__ == "__main__":

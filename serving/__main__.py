@@ -51,6 +51,7 @@ from serving.new_users import NewUsers
 from serving.pools import DATABASE_ERRORS
 from serving.process_group import ProcessGroup, listening_socket
 from serving.readiness import Readiness
+from serving.ready_tips import ReadyTips
 from serving.recommend import Recommender, Timing
 from serving.retention import Periods, Retention
 from serving.server import CLEANUP_S, LAST_RESORT_S, Server, allow_open_files, check_port
@@ -194,7 +195,7 @@ async def open_app(
         )
         await check_database(store.pool, cipher, store.report)
         metrics.ready.set(1)
-        stack.push_async_callback(store.close, timeout_s=_LAST_MARKS_S)
+        stack.push_async_callback(store.close, timeout_s=_LAST_MARKS_S / 2)
         await stack.enter_async_context(
             run_periodically("marking undelivered decisions", _MARK_INTERVAL_S, store.deliveries.flush)
         )
@@ -226,8 +227,13 @@ async def open_app(
             )
             stack.push_async_callback(writings.cancel)
             metrics.watch_queues({"writings": lambda: writings.n_running})
+        decider = Decider(store, learner, ThompsonPolicy(POLICY), new_id=uuid4, new_seed=_new_seed)
+        ready_tips = ReadyTips(store, decider, clock, sla=settings.freshness_sla, budget_s=settings.request_budget)
+        metrics.watch_queues({"tips": lambda: ready_tips.n_waiting})
+        stack.push_async_callback(ready_tips.close, timeout_s=_LAST_MARKS_S / 2)
         recommender = Recommender(
             store=store,
+            ready_tips=ready_tips,
             locks=locks,
             inline=inline,
             candidate_source=CandidateSource(
@@ -237,7 +243,7 @@ async def open_app(
                 new_id=uuid4,
                 writes_ahead=settings.tips_ahead != "off",
             ),
-            decider=Decider(store, learner, ThompsonPolicy(POLICY), new_id=uuid4, new_seed=_new_seed),
+            decider=decider,
             timing=Timing(
                 settings.freshness_sla,
                 settings.revalidate_after,

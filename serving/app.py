@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import parse_qs
 from uuid import UUID
 
@@ -39,6 +39,8 @@ from serving.recommend import NoContext, Recommender, UnknownUser
 from serving.routes import RouteTable
 from serving.store import ContextSource, KnownBy, LLMStatus
 from tips.served import ServedTip
+
+_T = TypeVar("_T")
 
 UserId = Annotated[str, Path(max_length=MAX_USER_ID_CHARS)]
 
@@ -116,9 +118,10 @@ class Endpoints:
         """A tip for a user, with the id of its decision; counts and times the request."""
         started_at = time.perf_counter()
         _check_user_id(user_id)
-        answer = await self._in_time(self.recommender.tip(user_id))
-        self.metrics.answered(answer.source, answer.llm, answer.origin, time.perf_counter() - started_at)
-        return _body(answer), answer.decision_id
+        answer = await self._from_database(self.recommender.tip(user_id))  # which is bounded by the budget itself
+        decision = answer.decision
+        self.metrics.answered(decision.source, decision.llm, decision.origin, time.perf_counter() - started_at)
+        return _body(answer), decision.decision_id
 
     async def context(self, user_id: str) -> bytes:
         """The stored context, its hash and its age."""
@@ -179,9 +182,17 @@ class Endpoints:
 
     async def _in_time(self, work: Awaitable[Any]) -> Any:
         """The result of `work`; raises Problem 503 if the database does not answer within a request's budget."""
-        try:
+
+        async def bounded() -> Any:
             async with asyncio.timeout(self.recommender.timing.budget_s):
-                result = await work
+                return await work
+
+        return await self._from_database(bounded())
+
+    async def _from_database(self, work: Awaitable[_T]) -> _T:
+        """The result of `work`; raises Problem 503 if the database does not answer."""
+        try:
+            result = await work
         except VALUE_ERRORS:
             raise  # a fault of the program: the database did answer
         except DATABASE_ERRORS as error:
@@ -372,16 +383,17 @@ def _json(body: bytes) -> Response:
 
 
 def _body(answer: Answer) -> bytes:
+    decision = answer.decision
     return orjson.dumps(
         {
-            "decision_id": answer.decision_id,
+            "decision_id": decision.decision_id,
             "tip": orjson.Fragment(answer.tip),
-            "source": answer.source,
+            "source": decision.source,
             "age_seconds": answer.age_seconds,
             "known_by": answer.known_by,
-            "llm": answer.llm,
-            "context_hash": answer.context_hash,
-            "policy_version": answer.policy_version,
+            "llm": decision.llm,
+            "context_hash": decision.context_hash,
+            "policy_version": decision.policy_version,
         }
     )
 

@@ -7,12 +7,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 from typing import Generic, TypeVar
 
+from serving.deadlines import Deadlines
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _Batch = list[tuple[Item, asyncio.Future[Result]]]
 
 _MIN_QUEUE = 8
 """Number of items that may wait however slow the calls are: the next call measures the throughput again."""
+
+_MIN_BESIDE = 2
+"""Items for which a call begins beside another one: a single item waits for others, as its call costs almost as much
+as one of several."""
 
 _STUCK_AFTER = 4
 """A call that takes longer than the longest wait times this is stuck: hardly any items wait for its end."""
@@ -29,7 +35,7 @@ class Batcher(Generic[Item, Result]):
     DeWitt et al., "Implementation techniques for main memory database systems", 1984.
 
     The queue is bounded by time, not only by number: as many items may wait as `work` did in `max_wait_s`, measured
-    in its last full call. The item of a cancelled caller leaves the queue at once, and costs no work.
+    in its last full calls. The item of a cancelled caller leaves the queue at once, and costs no work.
     """
 
     def __init__(
@@ -39,11 +45,15 @@ class Batcher(Generic[Item, Result]):
         max_items: int = 64,
         max_queued: int = 4096,
         max_wait_s: float = 2.0,
+        limit_s: float | None = None,
+        max_calls: int = 1,
         is_at_fault: Callable[[Exception], bool] = lambda _: False,
         on_abandoned: Callable[[Item], None] = lambda _: None,
     ) -> None:
         """work: returns the results in the order of its items, of which it gets at most `max_items`.
 
+        limit_s: seconds after which a caller without a result gets TimeoutError; None: never.
+        max_calls: calls that run at once; one beside another begins for `_MIN_BESIDE` items or more.
         is_at_fault: whether an error is due to an item rather than to the call; the items of the list are then
         processed one by one, so that the error reaches only the item at fault.
         on_abandoned: called for an item that `work` got and whose caller got no result, because the caller was
@@ -53,10 +63,13 @@ class Batcher(Generic[Item, Result]):
         self._max_items = max_items
         self._most_queued = self._max_queued = max_queued  # at any throughput, and at the present one
         self._max_wait_s = max_wait_s
+        self._deadlines = None if limit_s is None else Deadlines(limit_s)
+        self._max_calls = max_calls
         self._is_at_fault = is_at_fault
         self._on_abandoned = on_abandoned
         self._waiting: dict[asyncio.Future[Result], Item] = {}
-        self._worker: asyncio.Task[None] | None = None
+        self._n_recent, self._recent_s = 0.0, 0.0  # items and seconds of the last full calls
+        self._workers: set[asyncio.Task[None]] = set()
 
     @property
     def n_waiting(self) -> int:
@@ -71,15 +84,20 @@ class Batcher(Generic[Item, Result]):
         self.check()
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting[future] = item
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._run())
+        if self._is_another_due(len(self._workers)):
+            self._workers.add(asyncio.create_task(self._run()))
+        if self._deadlines is not None:
+            self._deadlines.add(future)
         try:
             return await future
         except asyncio.CancelledError:
-            was_waiting = self._waiting.pop(future, None) is not None
-            if not was_waiting and not future.cancelled():  # cancelled between the result and its receipt
+            if future not in self._waiting and not future.cancelled():  # between the result and its receipt
                 self._on_abandoned(item)
             raise
+        finally:
+            self._waiting.pop(future, None)
+            if self._deadlines is not None:
+                self._deadlines.remove(future)
 
     def check(self) -> None:
         """Raise Overloaded if `submit` would."""
@@ -88,15 +106,19 @@ class Batcher(Generic[Item, Result]):
 
     async def close(self) -> None:
         """Wait for the running call, and for those of the items that still wait."""
-        if self._worker is not None:
-            await asyncio.wait([self._worker])
+        if self._workers:
+            await asyncio.wait(self._workers)
+
+    def _is_another_due(self, n_running: int) -> bool:
+        """Whether one more call is to begin beside those that run."""
+        return n_running == 0 or (n_running < self._max_calls and len(self._waiting) >= _MIN_BESIDE)
 
     async def _run(self) -> None:
         try:
-            while batch := self._take():
+            while self._is_another_due(len(self._workers) - 1) and (batch := self._take()):
                 await self._timed(batch)
         finally:
-            self._worker = None
+            self._workers.remove(_this_task())
 
     async def _timed(self, batch: _Batch[Item, Result]) -> None:
         loop = asyncio.get_running_loop()
@@ -113,13 +135,17 @@ class Batcher(Generic[Item, Result]):
         futures = list(islice((future for future in self._waiting if not future.done()), self._max_items))
         return [(self._waiting.pop(future), future) for future in futures]
 
-    def _measured(self, n_items: int, seconds: float) -> None:
-        """Bound the queue by the throughput of a call.
+    def _measured(self, n_items: float, seconds: float) -> None:
+        """Bound the queue by the throughput of the last full calls; a call weighs half as much as the next one.
 
         A call with few items shows only that the throughput is not less: most of its time may be a fixed cost.
         """
-        bound = max(_MIN_QUEUE, int(min(self._most_queued, self._max_wait_s * n_items / max(seconds, 1e-6))))
         is_full = 2 * n_items >= min(self._max_items, self._max_queued)
+        if is_full:
+            self._n_recent = n_items = self._n_recent / 2 + n_items
+            self._recent_s = seconds = self._recent_s / 2 + seconds
+        in_time = self._max_wait_s * self._max_calls * n_items / max(seconds, 1e-6)
+        bound = max(_MIN_QUEUE, int(min(self._most_queued, in_time)))
         if is_full or bound > self._max_queued:
             self._bound_queue(bound)
 
@@ -156,3 +182,9 @@ class Batcher(Generic[Item, Result]):
                 self._on_abandoned(item)
             if not future.done():
                 future.set_exception(error)
+
+
+def _this_task() -> asyncio.Task[None]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import repeat
+from typing import NamedTuple
 from uuid import UUID
 
 import numpy as np
@@ -12,28 +14,34 @@ import numpy as np
 from serving.learn import Learner
 from serving.row_formats import Unreadable
 from serving.store import ContextSource, Decision, KnownBy, LLMStatus, Store, UserState
-from tips.bandit import ThompsonPolicy
-from tips.features import N_STATIC, with_clock
+from tips.bandit import Choice, ThompsonPolicy
+from tips.features import N_STATIC, FeatureMatrix, with_clock
 from tips.served import is_served_tip
-from tips.sets import CandidateOrigin, CandidateSet
+from tips.sets import CandidateSet
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The answer to a request for a tip.
+class Answer(NamedTuple):
+    """The answer to a request for a tip, and its decision as it is logged.
 
     tip: a JSON object. age_seconds: since the signals were known, None without a context. known_by: what tells.
     """
 
-    decision_id: UUID
+    decision: Decision
     tip: str
-    source: ContextSource
     age_seconds: float | None
     known_by: KnownBy
+
+
+class Question(NamedTuple):
+    """A user, and the candidates among which to choose.
+
+    llm: the LLM's part in the candidates; "fallback" replaces it if no tip of the set is by an LLM.
+    """
+
+    user: UserState
+    candidates: CandidateSet
+    source: ContextSource
     llm: LLMStatus
-    origin: CandidateOrigin
-    context_hash: str | None
-    policy_version: str
 
 
 @dataclass(frozen=True)
@@ -49,19 +57,29 @@ class Decider:
     new_id: Callable[[], UUID]
     new_seed: Callable[[], int]
 
-    async def decide(
-        self, user: UserState, candidates: CandidateSet, source: ContextSource, llm: LLMStatus, now: datetime
-    ) -> Answer:
-        """Choose one of the candidates and log the decision; raises Unreadable if the chosen one cannot be served.
+    async def decide(self, question: Question, now: datetime) -> Answer:
+        """Choose one of the candidates and log the decision; raises Unreadable if the chosen one cannot be served."""
+        [answer] = self.choose([question], now)
+        if isinstance(answer, Unreadable):
+            raise answer
+        await self.store.write_decision(answer.decision)
+        return answer
 
-        llm: the LLM's part in the candidates; "fallback" replaces it if no tip of the set is by an LLM.
-        """
-        static = np.frombuffer(candidates.features, np.float32).reshape(-1, N_STATIC)
-        features = with_clock(static, now.astimezone(user.zone))
-        seed, version = self.new_seed(), self.learner.version
-        choice = self.policy.choose(self.learner.posterior, features, seed)
+    def choose(self, questions: Sequence[Question], now: datetime) -> list[Answer | Unreadable]:
+        """The answers, to be logged before they are sent; Unreadable if the chosen tip cannot be served."""
+        if not questions:
+            return []
+        features, sizes = _features(questions, now), [len(question.candidates.tips) for question in questions]
+        seeds = [self.new_seed() for _ in questions]
+        choices = self.policy.choose_each(self.learner.posterior, features, sizes, seeds)
+        return list(map(self._answer, questions, choices, features, seeds, repeat(now)))
+
+    def _answer(
+        self, question: Question, choice: Choice, features: FeatureMatrix, seed: int, now: datetime
+    ) -> Answer | Unreadable:
+        user, candidates, source, llm = question
         if not is_served_tip(tip := candidates.tips[choice.chosen]):
-            raise Unreadable("candidate_sets", candidates.set_id, "a tip cannot be served as it is stored")
+            return Unreadable("candidate_sets", candidates.set_id, "a tip cannot be served as it is stored")
         decision = Decision(
             decision_id=self.new_id(),
             user_id=user.user_id,
@@ -73,24 +91,22 @@ class Decider:
             source=source,
             llm=llm if candidates.is_by_llm else "fallback",
             materialized_at=user.materialized_at,
-            policy_version=version,
+            policy_version=self.learner.version,
             seed=seed,
             chosen=choice.chosen,
             propensities=choice.propensities.tolist(),
-            features=features.tobytes(),
+            features=features[: len(candidates.tips)].tobytes(),
             origin=candidates.origin,
             set_age_s=max(0.0, (now - candidates.made_at).total_seconds()) if candidates.set_id else None,
         )
-        await self.store.write_decision(decision)
         age = user.age(now)
-        return Answer(
-            decision_id=decision.decision_id,
-            tip=tip,
-            source=source,
-            age_seconds=age.total_seconds() if age is not None else None,
-            known_by=user.known_by,
-            llm=decision.llm,
-            origin=decision.origin,
-            context_hash=user.context_hash,
-            policy_version=version,
-        )
+        return Answer(decision, tip, None if age is None else age.total_seconds(), user.known_by)
+
+
+def _features(questions: Sequence[Question], now: datetime) -> FeatureMatrix:
+    """The features of all candidates, shape (n, K, N_FEATURES); rows beyond a question's candidates are 0."""
+    stored = [question.candidates.features for question in questions]
+    n_bytes = max(map(len, stored))
+    padded = b"".join([each.ljust(n_bytes, b"\0") for each in stored])
+    static = np.frombuffer(padded, np.float32).reshape(len(questions), -1, N_STATIC)
+    return with_clock(static, [now.astimezone(question.user.zone) for question in questions])

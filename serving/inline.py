@@ -105,9 +105,12 @@ class InlineAssembler:
 
         is_large = len(mirror.tasks) > _MANY_TASKS
         row, timezone = await (self._session.beside_the_loop(make) if is_large else _at_once(make))
-        if owner := mirror.directory.todoist_user_id:
+        owner = mirror.directory.todoist_user_id
+        if owner and owner != account.directory.todoist_user_id:
             await self._store.save_owner(account, owner)
-        await self._store.write_context(row, account, timezone)
+        if timezone != account.timezone:
+            await self._store.save_timezone(account, timezone)
+        await self._store.write_context(row, account)
 
     async def _fetch(self, account: Account, now: datetime) -> Mirror:
         user_id, number = account.user_id, account.connection_number
@@ -161,7 +164,8 @@ class InlineAssembler:
         if row is None:
             raise NotAssembled("the user is inactive, or the account is not connected")
         credentials = self._cipher.unseal(user_id, row["credentials"])
-        return Account(user_id, row["connection_number"], credentials, None, Directory(), row["timezone"])
+        directory = Directory(todoist_user_id=row["todoist_user_id"])
+        return Account(user_id, row["connection_number"], credentials, None, directory, row["timezone"])
 
     async def _save_renewed(self, account: Account, credentials: Credentials) -> None:
         await self._store.save_credentials(account, self._cipher.seal(account.user_id, credentials))

@@ -13,7 +13,7 @@ from contexts.postgres.sql import queries
 from serving.pools import DATABASE_ERRORS, create_pool
 from serving.problems import Problem
 from serving.single_flight import SingleFlight
-from serving.store import DECISION_COLUMNS
+from serving.store import Decision
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Readiness:
             if await _SQL.read_policy(connection, policy=self._policy) is None:
                 detail = f"the table policies lacks {self._policy}: start the process again"
                 raise Problem(503, detail, reason="no_policy")
-            if await _SQL.lacks_columns(connection, table_name="decisions", names=list(DECISION_COLUMNS)):
+            if await _SQL.lacks_columns(connection, table_name="decisions", names=list(Decision._fields)):
                 raise _not_migrated()
             is_read_only = await _SQL.is_read_only(connection)
         if is_read_only:

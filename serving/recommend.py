@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -13,8 +12,9 @@ from typing import NamedTuple
 from contexts.assembly.model import UserContext
 from contexts.assembly.store import StoredContext
 from serving.candidate_source import CandidateSource
-from serving.decide import Answer, Decider
+from serving.decide import Answer, Decider, Question
 from serving.inline import InlineAssembler, NotAssembled
+from serving.ready_tips import ReadyTips
 from serving.row_formats import Unreadable, read_stored_context
 from serving.single_flight import AdvisoryLocks, SingleFlight
 from serving.slots import Slots
@@ -94,6 +94,7 @@ class Recommender:
     """Answers requests for tips: from stored data if it is current, else after recovering what is missing."""
 
     store: Store
+    ready_tips: ReadyTips
     locks: AdvisoryLocks
     inline: InlineAssembler
     candidate_source: CandidateSource
@@ -110,30 +111,33 @@ class Recommender:
     async def tip(self, user_id: str) -> Answer:
         """A tip for a user, within the budget.
 
-        Raises UnknownUser, Overloaded, and the errors of asyncpg if the database does not answer. If the caller is
-        cancelled, no decision is logged, or it is marked as undelivered.
+        Raises UnknownUser, Overloaded, TimeoutError, and the errors of asyncpg if the database does not answer. If
+        the caller is cancelled, no decision is logged, or it is marked as undelivered.
         """
+        started_at = asyncio.get_running_loop().time()
+        user, answer = await self.ready_tips.find(user_id)
+        if user is None:
+            raise UnknownUser
+        if answer is None:
+            async with asyncio.timeout_at(started_at + self.timing.budget_s):
+                return await self._recovered_tip(user, started_at + self.timing.budget_s - _RESERVE_S)
+        if self._is_due_for_refresh(user, answer.decision.decided_at):
+            self._refreshes.start(user.account_key, lambda: self._refresh(user_id, user.account_key))
+        return answer
+
+    async def _recovered_tip(self, user: UserState, deadline: float) -> Answer:
+        """A tip for a user for whom something is missing. deadline: event loop time."""
         self.store.check_load()
-        deadline = asyncio.get_running_loop().time() + self.timing.budget_s - _RESERVE_S
-        user = await self._read(user_id)
-        now = self.clock()
         if user.connection_number is None:
-            return await self._generic_answer(user, now)
-        candidates = user.current_candidates(now)
-        flight = user.account_key
-        if candidates is not None and user.is_fresh(now, self.timing.sla):
-            if self._is_due_for_refresh(user, now):
-                self._refreshes.start(flight, lambda: self._refresh(user_id, flight))
-            with suppress(Unreadable):  # then new candidates are made
-                return await self.decider.decide(user, candidates, "stored", "skipped", now)
+            return await self._generic_answer(user, self.clock())
+        user_id, flight = user.user_id, user.account_key
         prepared = await self._preparations.join(flight, lambda: self._slow_path(user_id, flight, deadline))
         # The account may have been replaced or disconnected while the LLM was writing.
         latest = await self._read(user_id)
         if latest.connection_number != prepared.user.connection_number:
             return await self._generic_answer(latest, self.clock())
-        return await self.decider.decide(
-            prepared.user, prepared.candidates, prepared.source, prepared.llm, self.clock()
-        )
+        question = Question(prepared.user, prepared.candidates, prepared.source, prepared.llm)
+        return await self.decider.decide(question, self.clock())
 
     async def prepare(self, user_id: str) -> bool:
         """Assemble the context of a user who has none, and have candidates made; whether there is a context then.
@@ -235,7 +239,8 @@ class Recommender:
 
     async def _generic_answer(self, user: UserState, now: datetime) -> Answer:
         """Answer with the generic tip, without any text of the user."""
-        return await self.decider.decide(user.without_context(), generic_set(now), "none", "fallback", now)
+        question = Question(user.without_context(), generic_set(now), "none", "fallback")
+        return await self.decider.decide(question, now)
 
     def _unusable(self, user: UserState, now: datetime) -> str | None:
         """The reason why a user's stored context is not used, not even as a stale one; None if it may be used."""

@@ -16,7 +16,7 @@ from contexts.assembly.store import StoredContext
 from serving.metrics import Metrics
 from tips.bandit import REWARDS, Posterior
 from tips.estimators import LoggedDecision
-from tips.features import N_FEATURES, N_STATIC, FeatureMatrix, read_features
+from tips.features import N_FEATURES, N_STATIC, FeatureMatrix, check_size, read_features
 
 log = logging.getLogger(__name__)
 
@@ -69,17 +69,25 @@ def read_groups(user_id: str, groups_json: str) -> TaskGroups:
 
 
 def check_candidates(
-    set_id: object, tips: Sequence[str], kinds: Sequence[str], themes: Sequence[str], features: bytes
+    set_id: object,
+    tips: Sequence[str],
+    kinds: Sequence[str],
+    themes: Sequence[str],
+    features: bytes,
+    *,
+    are_features_possible: bool = False,
 ) -> None:
     """Raise Unreadable unless the columns of a row of `candidate_sets` are of the same tips.
 
-    The tips themselves are not parsed: see `tips.served`.
+    The tips themselves are not parsed: see `tips.served`. are_features_possible: known already, from a check of many
+    rows at once, which costs as much as one of a single row.
     """
     if not 0 < len(tips) == len(kinds) == len(themes) <= _MAX_TIPS:
         sizes = f"{len(tips)} tips, {len(kinds)} kinds, {len(themes)} themes"
         raise Unreadable("candidate_sets", set_id, f"{sizes}: expected 1 to {_MAX_TIPS}, and as many of each")
+    check = check_size if are_features_possible else read_features
     try:
-        read_features(features, len(tips), N_STATIC)
+        check(features, len(tips), N_STATIC)
     except ValueError as error:
         raise Unreadable("candidate_sets", set_id, str(error)) from None
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -25,6 +25,7 @@ from serving.deliveries import Deliveries
 from serving.metrics import Metrics
 from serving.pools import create_pool
 from serving.row_formats import Report, Unreadable, check_candidates, counted_in
+from tips.features import are_features_possible
 from tips.generator import LLMUsage
 from tips.served import is_about
 from tips.sets import CandidateOrigin, CandidateSet, next_midnight
@@ -44,16 +45,27 @@ _ACCOUNTS = queries("accounts", "asyncpg")
 _READ_USERS: str = _SQL.read_users.sql
 _WRITE_DECISION: str = _SQL.write_decision.sql
 
-_STATEMENT_WAITING_SHARE = 1 / 8
+STATEMENT_WAITING_SHARE = 1 / 8
 """Share of the time limit of a statement that a read or a decision may wait before it begins."""
+
+_TIP_SESSIONS = 4
+"""Connections for reads of users and the log of decisions: two for each of the ways of a request."""
+
+TIP_SETTINGS: Mapping[str, str] = {
+    # A decision lost in a crash of Postgres costs one reward; waiting for the disk would cost every request.
+    "synchronous_commit": "off",
+    # Planned once for each connection: a new plan each time costs several times its execution. The plan is one of
+    # lookups by keys, also if the tables were small or empty when it was made.
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
+"""Settings of the sessions that read users and log decisions; they run no other statements."""
 
 _SHORTEST_DAY = timedelta(hours=22)
 """Candidates that expire sooner than this are not for the next day, which ends later, also if a clock is changed."""
-
-DECISION_COLUMNS = (
-    "decision_id", "user_id", "decided_at", "tip_kind", "theme", "context_hash", "candidate_set_id", "source", "llm",
-    "materialized_at", "policy_version", "seed", "chosen", "propensities", "features", "origin", "set_age_s",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +151,8 @@ class UserState:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """A row of `decisions`; sql/migrations describes its columns."""
+class Decision(NamedTuple):
+    """A row of `decisions`, in the order of the statement's columns; sql/migrations describes them."""
 
     decision_id: UUID
     user_id: str
@@ -161,11 +172,6 @@ class Decision:
     origin: CandidateOrigin
     set_age_s: float | None
 
-    @property
-    def values(self) -> tuple[Any, ...]:
-        """The values in the order of the statement's columns."""
-        return tuple(getattr(self, name) for name in DECISION_COLUMNS)
-
 
 class Store:
     """The tables of the request path, read and written through two connection pools."""
@@ -173,7 +179,7 @@ class Store:
     def __init__(
         self,
         pool: asyncpg.Pool,
-        decision_pool: asyncpg.Pool,
+        tip_pool: asyncpg.Pool,
         deliveries: Deliveries,
         metrics: Metrics,
         *,
@@ -182,7 +188,7 @@ class Store:
         reaction_days: int = 90,
         believes_events: bool = False,
     ) -> None:
-        """decision_pool: for the log of decisions; its commits need not wait for the disk.
+        """tip_pool: for what every tip needs, the read of the user and the log of the decision, see `open_store`.
 
         deliveries: is told of decisions that were written for requests that have ended meanwhile.
         report: called for each row that cannot be read.
@@ -195,15 +201,15 @@ class Store:
         self.deliveries = deliveries
         self.report = report
         self._metrics = metrics
-        self._decision_pool = decision_pool
+        self._tip_pool = tip_pool
         self._reaction_days = reaction_days
         self._reads: Batcher[str, UserState | None] = Batcher(
-            self._read_users, max_wait_s=max_wait_s, is_at_fault=_is_about_values
+            self._read_users, max_wait_s=max_wait_s, is_at_fault=is_about_values
         )
         self._decisions: Batcher[Decision, None] = Batcher(
             self._write_decisions,
             max_wait_s=max_wait_s,
-            is_at_fault=_is_about_values,
+            is_at_fault=is_about_values,
             on_abandoned=lambda decision: deliveries.undelivered(decision.decision_id),
         )
 
@@ -217,7 +223,7 @@ class Store:
                 "undelivered": lambda: self.deliveries.n_waiting,
             }
         )
-        metrics.watch_pools({"requests": self.pool, "decisions": self._decision_pool})
+        metrics.watch_pools({"requests": self.pool, "tips": self._tip_pool})
 
     def check_load(self) -> None:
         """Raise Overloaded if a request that begins now would be refused later, after work was done for it."""
@@ -276,12 +282,15 @@ class Store:
         """Store whose Todoist an account is."""
         await _ACCOUNTS.save_owner(self.pool, **_key(account), todoist_user_id=todoist_user_id)
 
-    async def write_context(self, row: StoredContext, account: Account, timezone: str) -> bool:
-        """Store a context and the user's time zone; False if a newer context, or one of a newer account, stays.
+    async def save_timezone(self, account: Account, timezone: str) -> None:
+        """Store the user's time zone."""
+        await _ACCOUNTS.save_timezone(self.pool, [{**_key(account), "timezone": timezone}])
+
+    async def write_context(self, row: StoredContext, account: Account) -> bool:
+        """Store a context; False if a newer context, or one of a newer account, stays.
 
         account: that the context was made from.
         """
-        await _ACCOUNTS.save_timezone(self.pool, [{**_key(account), "timezone": timezone}])
         is_written = await _SQL.write_context(
             self.pool,
             **_key(account),
@@ -364,20 +373,42 @@ class Store:
             await _ACCOUNTS.remove_context(connection, user_id=user_id)
             return bool(await _SQL.remove_user(connection, user_id=user_id))
 
+    async def read_and_log(
+        self, user_ids: Sequence[str], decide: Callable[[Sequence[UserState | None]], Sequence[Decision]]
+    ) -> None:
+        """Read users, and log the decisions that `decide` makes for them, over one connection.
+
+        decide: gets the state of each user, None for an unknown one; it may be called again, if nothing was written.
+        """
+        try:
+            await self._read_and_log(user_ids, decide)
+        except asyncpg.ReadOnlySQLTransactionError:  # nothing was written, and the next connection is another one
+            await self._read_and_log(user_ids, decide)
+
+    async def _read_and_log(
+        self, user_ids: Sequence[str], decide: Callable[[Sequence[UserState | None]], Sequence[Decision]]
+    ) -> None:
+        async with self._tip_pool.acquire() as connection:
+            if decisions := decide(await self._users(connection, user_ids)):
+                await connection.executemany(_WRITE_DECISION, decisions)
+
     async def _read_users(self, user_ids: Sequence[str]) -> list[UserState | None]:
-        rows = await self.pool.fetch(_READ_USERS, self._believes_events, list(set(user_ids)))
-        users = {row[0]: self._user_state(row) for row in rows}
+        return await self._users(self._tip_pool, user_ids)
+
+    async def _users(self, connection: Any, user_ids: Sequence[str]) -> list[UserState | None]:
+        rows = await connection.fetch(_READ_USERS, self._believes_events, list(set(user_ids)))
+        are_possible = are_features_possible([row["features"] for row in rows if row["features"] is not None])
+        users = {row[0]: self._user_state(row, are_possible) for row in rows}
         return [users.get(user_id) for user_id in user_ids]
 
     async def _write_decisions(self, decisions: Sequence[Decision]) -> list[None]:
-        values = [decision.values for decision in decisions]
         try:
-            await self._decision_pool.executemany(_WRITE_DECISION, values)
-        except asyncpg.ReadOnlySQLTransactionError:  # nothing was written, and the next connection is another one
-            await self._decision_pool.executemany(_WRITE_DECISION, values)
+            await self._tip_pool.executemany(_WRITE_DECISION, decisions)
+        except asyncpg.ReadOnlySQLTransactionError:  # as above
+            await self._tip_pool.executemany(_WRITE_DECISION, decisions)
         return [None] * len(decisions)
 
-    def _user_state(self, row: Sequence[Any]) -> UserState:
+    def _user_state(self, row: Sequence[Any], are_possible: bool) -> UserState:
         user_id, timezone, number, is_refused, materialized_at, valid_until, context_hash, *more = row
         known_as_of, *candidates, ended_ids = more
         return UserState(
@@ -389,15 +420,22 @@ class Store:
             valid_until,
             context_hash,
             known_as_of,
-            self._candidates(*candidates) if candidates[0] is not None else None,
+            self._candidates(are_possible, *candidates) if candidates[0] is not None else None,
             frozenset(ended_ids),
         )
 
-    def _candidates(self, set_id: UUID, *columns: Any) -> CandidateSet | None:
+    def _candidates(self, are_possible: bool, set_id: UUID, *columns: Any) -> CandidateSet | None:
         """A user's last candidates; none if their row cannot be read, so that new ones are made."""
         candidates = CandidateSet(set_id, *columns)
         try:
-            check_candidates(set_id, candidates.tips, candidates.kinds, candidates.themes, candidates.features)
+            check_candidates(
+                set_id,
+                candidates.tips,
+                candidates.kinds,
+                candidates.themes,
+                candidates.features,
+                are_features_possible=are_possible,
+            )
         except Unreadable as error:
             self.report(error)
             return None
@@ -408,7 +446,7 @@ def _key(account: Account) -> dict[str, Any]:
     return {"user_id": account.user_id, "connection_number": account.connection_number}
 
 
-def _is_about_values(error: Exception) -> bool:
+def is_about_values(error: Exception) -> bool:
     """Whether Postgres or its driver refused a value, so that other values may be accepted."""
     return isinstance(error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError | ValueError)
 
@@ -429,16 +467,14 @@ async def open_store(
     believes_events: bool = False,
 ) -> AsyncIterator[Store]:
     """A store with pools of its own. timeout_s: upper bound for each statement. believes_events: see `Store`."""
-    # A decision lost in a crash of Postgres costs one reward; waiting for the disk would cost every request.
-    asynchronous = {"synchronous_commit": "off"}
     async with (
         create_pool(url, n_connections=n_connections, timeout_s=timeout_s) as pool,
-        create_pool(url, n_connections=1, timeout_s=timeout_s, server_settings=asynchronous) as decision_pool,
+        create_pool(url, n_connections=_TIP_SESSIONS, timeout_s=timeout_s, server_settings=TIP_SETTINGS) as tip_pool,
     ):
-        deliveries, max_wait_s = Deliveries(pool, metrics), timeout_s * _STATEMENT_WAITING_SHARE
+        deliveries, max_wait_s = Deliveries(pool, metrics), timeout_s * STATEMENT_WAITING_SHARE
         store = Store(
             pool,
-            decision_pool,
+            tip_pool,
             deliveries,
             metrics,
             report=counted_in(metrics),

@@ -8,7 +8,7 @@ drawn once for each posterior, not for each choice, as in Lu & Van Roy, "Ensembl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -146,31 +146,49 @@ class ThompsonPolicy:
             )
 
     def choose(self, posterior: Posterior, features: NDArray[np.float32], seed: int) -> Choice:
-        """One of K candidates with features of shape (K, d); the same one for the same seed, an integer from 0.
+        """One of K candidates with features of shape (K, d); the same one for the same seed, an integer from 0."""
+        [choice] = self.choose_each(posterior, features[None], [len(features)], [seed])
+        return choice
+
+    def choose_each(
+        self, posterior: Posterior, features: NDArray[np.float32], n_candidates: Sequence[int], seeds: Sequence[int]
+    ) -> list[Choice]:
+        """The choices of n requests, with features of shape (n, K, d).
 
         The propensities are those of `propensities`; the seed only decides which candidate is chosen by them.
-        """
-        if not len(features):
-            raise ValueError("no candidate to choose from: features has 0 rows")
-        [propensities] = self.propensities(posterior, features[None])
-        chosen = np.searchsorted(propensities.cumsum(), _uniform(seed), side="right")
-        return Choice(min(int(chosen), len(features) - 1), propensities.astype(np.float32))
 
-    def propensities(self, posterior: Posterior, features: NDArray[np.float32]) -> FloatArray:
+        n_candidates: of each request, K for most; the rows beyond its number are padding. seeds: of each request.
+        """
+        if not min(n_candidates):
+            raise ValueError("no candidate to choose from: features has 0 rows")
+        propensities = self.propensities(posterior, features, np.array(n_candidates))
+        chances = np.array([[_uniform(seed)] for seed in seeds])
+        chosen = (propensities.cumsum(axis=1) <= chances).sum(axis=1).tolist()
+        rows = zip(chosen, n_candidates, propensities.astype(np.float32), strict=True)
+        return [Choice(min(index, n - 1), row[:n]) for index, n, row in rows]
+
+    def propensities(
+        self, posterior: Posterior, features: NDArray[np.float32], n_candidates: NDArray[np.int64] | None = None
+    ) -> FloatArray:
         """The probability of each candidate in n choices, with features of shape (n, K, d); shape (n, K).
 
-        It is the share of the drawn weights by which the candidate scores best, and a part of the floor.
+        It is the share of the drawn weights by which the candidate scores best, and a part of the floor. Candidates
+        with the same best score share the draw.
+
+        n_candidates: of each choice, shape (n,), if some have fewer than K: the probabilities of the others are 0.
         """
-        n_choices, n_candidates, n_features = features.shape
+        n_rows, n_features = features.shape[1:]
         weights = _drawn_weights(posterior, self.spread, self.n_draws)
-        rows = features.reshape(-1, n_features)
-        _check(rows, posterior.n_features)
-        scores = (rows @ weights).reshape(n_choices, n_candidates, self.n_draws)
-        scores += _tie_breaks(n_candidates, self.n_draws)
-        cells = scores.argmax(axis=1) + n_candidates * np.arange(n_choices)[:, None]
-        counts = np.bincount(cells.ravel(), minlength=n_choices * n_candidates)
-        shares = counts.reshape(n_choices, n_candidates) / self.n_draws
-        return np.asarray((1 - self.floor) * shares + self.floor / n_candidates)
+        _check(features.reshape(-1, n_features), posterior.n_features)
+        scores = features @ weights  # a product for each choice: for a large one BLAS wakes threads, which cost more
+        scores += _tie_breaks(n_rows, self.n_draws)
+        counts = np.full(len(features), n_rows) if n_candidates is None else n_candidates
+        is_candidate = np.arange(n_rows) < counts[:, None]
+        scores[~is_candidate] = -np.inf
+        # Maxima along the draws are vectorized, the positions of maxima are not.
+        n_wins = np.count_nonzero(scores == scores.max(axis=1, keepdims=True), axis=2)
+        shares = n_wins / n_wins.sum(axis=1, keepdims=True)
+        return np.asarray(is_candidate * ((1 - self.floor) * shares + self.floor / counts[:, None]))
 
 
 @lru_cache(maxsize=4)

@@ -43,23 +43,44 @@ def features_of(tips: Sequence[Tip], context: UserContext | None) -> FeatureMatr
 
 def read_features(stored: bytes, n_tips: int, n_features: int) -> FeatureMatrix:
     """Stored features, shape (n_tips, n_features); raises ValueError if they are too few, too many or impossible."""
+    check_size(stored, n_tips, n_features)
+    if not are_features_possible([stored]):
+        raise ValueError(f"a feature is not a number between -{MAX_MAGNITUDE:g} and {MAX_MAGNITUDE:g}")
+    return np.frombuffer(stored, np.float32).reshape(n_tips, n_features)
+
+
+def check_size(stored: bytes, n_tips: int, n_features: int) -> None:
+    """Raise ValueError unless stored features are those of so many tips."""
     if len(stored) != (expected := 4 * n_tips * n_features):
         raise ValueError(f"the features of {n_tips} tips have {len(stored)} bytes, expected {expected}")
-    features = np.frombuffer(stored, np.float32).reshape(n_tips, n_features)
-    if not np.abs(features).max(initial=0.0) <= MAX_MAGNITUDE:  # not > : that is false for NaN, too
-        raise ValueError(f"a feature is not a number between -{MAX_MAGNITUDE:g} and {MAX_MAGNITUDE:g}")
+
+
+def are_features_possible(stored: Sequence[bytes]) -> bool:
+    """Whether the stored features, of any number of sets, are all numbers as features can be."""
+    if any(len(each) % 4 for each in stored):
+        return False
+    return bool(np.abs(np.frombuffer(b"".join(stored), np.float32)).max(initial=0.0) <= MAX_MAGNITUDE)  # not for NaN
+
+
+def with_clock(static: FeatureMatrix, local_times: Sequence[datetime]) -> FeatureMatrix:
+    """All features of n users with K tips each, shape (n, K, N_FEATURES): the static ones, then kind times clock.
+
+    static: shape (n, K, N_STATIC). local_times: of each user.
+    """
+    n_users, n_tips, _ = static.shape
+    clocks = np.array([_clock(local) for local in local_times], np.float32)
+    kinds = static[:, :, 1 : 1 + len(ARMS)]
+    features = np.empty((n_users, n_tips, N_FEATURES), np.float32)
+    features[:, :, :N_STATIC] = static
+    by_clock = kinds[:, :, :, None] * clocks[:, None, None, :]
+    features[:, :, N_STATIC:] = by_clock.reshape(n_users, n_tips, N_CLOCK * len(ARMS))
     return features
 
 
-def with_clock(static: FeatureMatrix, local: datetime) -> FeatureMatrix:
-    """All features at the user's local time, shape (n, N_FEATURES): the static ones, then kind times clock."""
+def _clock(local: datetime) -> tuple[float, float, float]:
+    """The time of day as a point of a circle, and whether it is a weekend."""
     angle = 2 * pi * (local.hour + local.minute / 60) / 24
-    clock = np.array([sin(angle), cos(angle), float(local.weekday() >= 5)], np.float32)
-    kinds = static[:, 1 : 1 + len(ARMS)]
-    features = np.empty((len(static), N_FEATURES), np.float32)
-    features[:, :N_STATIC] = static
-    features[:, N_STATIC:] = (kinds[:, :, None] * clock).reshape(len(static), N_CLOCK * len(ARMS))
-    return features
+    return sin(angle), cos(angle), float(local.weekday() >= 5)
 
 
 def _row(tip: Tip, context: UserContext | None) -> list[float]:

@@ -91,7 +91,20 @@ def with_tasks(tip: Tip, context: UserContext | None) -> ServedTip:
 
 def is_served_tip(stored: str) -> bool:
     """Whether a stored tip is complete; one of an earlier version has no segments, or only the ids of its tasks."""
-    return _served(stored) is not None
+    if (key := hash(stored)) in _COMPLETE:
+        return True
+    if _served(stored) is None:
+        return False
+    if len(_COMPLETE) >= _MAX_COMPLETE:
+        _COMPLETE.clear()
+    _COMPLETE.add(key)
+    return True
+
+
+_COMPLETE: set[int] = set()
+"""Hashes of tips that are complete: a tip is served several times, and no text of a user is kept here."""
+
+_MAX_COMPLETE = 100_000
 
 
 def read_tip(stored: str) -> Tip:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from math import isfinite
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from contexts.text import without_addresses
 from contexts.todoist.markup import HEADER_MARK, clean_text, plain_text
@@ -145,7 +145,7 @@ def read_task(task_id: str, item: Mapping[str, Any]) -> TodoistTask:
     """Read an open item; BadItem names the first field without which it would be a different task."""
     if not isinstance(item.get("content"), str):
         raise BadItem("content")
-    task = TodoistTask(
+    return TodoistTask(
         task_id=task_id,
         content=clean_text(item["content"]),
         description=clean_text(item.get("description")),
@@ -160,8 +160,8 @@ def read_task(task_id: str, item: Mapping[str, Any]) -> TodoistTask:
         duration_minutes=_minutes(as_object(item.get("duration"))),
         added_at=parse_instant(item.get("added_at")),
         updated_at=parse_instant(item.get("updated_at")),
+        **_due(_date_object(item, "due")),
     )
-    return _with_due(task, _date_object(item, "due"))
 
 
 def read_project(project: Mapping[str, Any]) -> Project:
@@ -212,19 +212,27 @@ def parse_instant(value: object) -> datetime | None:
     return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
 
 
-def _with_due(task: TodoistTask, due: Mapping[str, Any]) -> TodoistTask:
+class _Due(TypedDict, total=False):
+    """The fields of a task with a due date."""
+
+    due_date: str
+    due_timezone: str | None
+    due_string: str | None
+    is_recurring: bool
+
+
+def _due(due: Mapping[str, Any]) -> _Due:
     date = due.get("date")
     if date is None or date == "":
-        return task
+        return {}
     if not isinstance(date, str) or not _DATE.fullmatch(date) or parse_instant(date) is None:
         raise BadItem("due")
-    return replace(
-        task,
-        due_date=date,
-        due_timezone=valid_zone(due.get("timezone")),
-        due_string=clean_text(due.get("string")) or None,
-        is_recurring=bool(due.get("is_recurring")),
-    )
+    return {
+        "due_date": date,
+        "due_timezone": valid_zone(due.get("timezone")),
+        "due_string": clean_text(due.get("string")) or None,
+        "is_recurring": bool(due.get("is_recurring")),
+    }
 
 
 def _deadline(deadline: Mapping[str, Any]) -> str | None:

@@ -14,15 +14,16 @@ from serving.batcher import Batcher, Overloaded
 class Work:
     """Doubles numbers, list by list; each call waits for its turn; a list with 13 is refused."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_at_once: int = 1) -> None:
         self.lists: list[list[int]] = []
         self.turns = asyncio.Semaphore(0)
         self.at_once = 0
+        self.max_at_once = max_at_once
 
     async def __call__(self, numbers: Sequence[int]) -> Sequence[int]:
         self.lists.append(list(numbers))
         self.at_once += 1
-        assert self.at_once == 1
+        assert self.at_once <= self.max_at_once
         await self.turns.acquire()
         self.at_once -= 1
         if 13 in numbers:
@@ -199,6 +200,54 @@ class TestBatcher:
         assert [type(each) for each in results] == [int, ValueError, int, asyncio.CancelledError]
         assert work.lists == [[1], [2, 13, 3, 4], [2], [13], [3]]
         assert abandoned == []
+
+
+class TestLimit:
+    @in_a_loop
+    async def test_waiting(self) -> None:
+        """A caller that has waited for its limit gets TimeoutError, and its item is not processed."""
+        batcher = Batcher(work := Work(), limit_s=0.05, on_abandoned=(abandoned := list[int]()).append)
+        tasks = [*await submitted(batcher, 1), *await submitted(batcher, 2, 3)]
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(each) for each in results] == [TimeoutError] * 3
+        work.go_on()
+        assert await batcher.submit(4) == 8
+        assert (work.lists, abandoned) == ([[1], [4]], [1])
+
+    @in_a_loop
+    async def test_limit_of_each(self) -> None:
+        """The limit counts from each caller's own start: one that came later still gets its result."""
+        batcher = Batcher(work := Work(), limit_s=0.5)
+        [first] = await submitted(batcher, 1)
+        await asyncio.sleep(0.3)
+        [later] = await submitted(batcher, 2)
+        with pytest.raises(TimeoutError):
+            await first
+        work.go_on()
+        assert await later == 4
+
+
+class TestCalls:
+    @in_a_loop
+    async def test_beside(self) -> None:
+        """A second call begins beside the first as soon as two items wait; no third one begins."""
+        batcher = Batcher(work := Work(max_at_once=2), max_items=3, max_calls=2)
+        tasks = await submitted(batcher, 1)
+        tasks += await submitted(batcher, 2)
+        assert work.lists == [[1]]
+        tasks += await submitted(batcher, 3, 4, 5, 6)
+        assert [len(each) for each in work.lists] == [1, 3]
+        work.go_on()
+        assert await asyncio.gather(*tasks) == [2 * number for number in range(1, 7)]
+        assert [number for each in work.lists for number in each] == [1, 2, 3, 4, 5, 6]
+        assert await batcher.submit(9) == 18
+
+    @in_a_loop
+    async def test_many(self) -> None:
+        """Hundreds of items by several calls at once get each its own result."""
+        batcher = Batcher(work := Work(max_at_once=3), max_items=4, max_calls=3)
+        work.go_on(1000)
+        assert await asyncio.gather(*(batcher.submit(n) for n in range(20, 420))) == [2 * n for n in range(20, 420)]
 
 
 class SlowWork:

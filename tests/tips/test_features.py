@@ -64,7 +64,7 @@ class TestShape:
         """The generic tip has features without a context, and no candidates have an empty table."""
         assert np.isfinite(static(GENERIC_TIP, None)).all()
         assert features_of([], KNOWN).shape == (0, N_STATIC)
-        assert with_clock(features_of([], KNOWN), NOON).shape == (0, N_FEATURES)
+        assert with_clock(features_of([], KNOWN)[None], [NOON]).shape == (1, 0, N_FEATURES)
 
     def test_number_of_features(self) -> None:
         """The posterior stays small: at most 64 features."""
@@ -173,12 +173,12 @@ class TestClock:
     @staticmethod
     def clock(kind: str, at: datetime) -> list[float]:
         """The columns of the clock for a candidate, in the order of the kinds."""
-        return [float(each) for each in with_clock(features_of([tip(kind=kind)], KNOWN), at)[0, N_STATIC:]]
+        return [float(each) for each in with_clock(features_of([tip(kind=kind)], KNOWN)[None], [at])[0, 0, N_STATIC:]]
 
     def test_static_part(self) -> None:
         """The static features come first, unchanged."""
         made = features_of(rule_based_tips(KNOWN), KNOWN)
-        whole = with_clock(made, NOON)
+        [whole] = with_clock(made[None], [NOON])
         assert whole.shape == (len(made), N_FEATURES)
         assert whole.dtype == np.float32
         assert (whole[:, :N_STATIC] == made).all()
