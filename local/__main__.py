@@ -91,13 +91,7 @@ def _earlier_nights(run: LocalRun) -> list[NightFigures]:
             f"{display_path(path)} is of a different version ({error}), so the last run cannot be continued."
             " FRESH=1 begins again."
         ) from None
-    if run.is_continued:
-        began = f"{run.state.began_at:%Y-%m-%d %H:%M} UTC"
-        print_line(
-            f"Continuing the run of {began} ({run.state.users}) with night {len(nights) + 1}; FRESH=1 begins again"
-        )
-    else:
-        print_line(f"A new run ({run.state.users}) in {display_path(run.folder)}, without data of earlier ones")
+    print_line(run.describe(len(nights) + 1))
     return nights
 
 

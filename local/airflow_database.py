@@ -10,6 +10,8 @@ _NAME = "airflow"
 # Airflow itself would wait five minutes for tasks that were killed with it, and start the scheduled runs that were
 # due while it was not running.
 _FORGET_WORK = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()",
     "UPDATE task_instance SET state = 'failed', end_date = now()"
     " WHERE state IN ('scheduled', 'queued', 'running', 'restarting', 'up_for_retry', 'deferred')",
     "DELETE FROM deadline USING dag_run"

@@ -63,6 +63,14 @@ class LocalRun:
         """The file in which the local Todoist keeps its state."""
         return self.folder / "todoist.sqlite"
 
+    def describe(self, next_night: int | None = None) -> str:
+        """A line about what becomes of the last run. next_night: its number, if the run has nights."""
+        if not self.is_continued:
+            return f"A new run ({self.state.users}) in {display_path(self.folder)}, without data of earlier ones"
+        began = f"{self.state.began_at:%Y-%m-%d %H:%M} UTC"
+        night = f" with night {next_night}" if next_night else ""
+        return f"Continuing the run of {began} ({self.state.users}){night}; FRESH=1 begins again"
+
     def save(self, **changed: object) -> None:
         """Change the state, and write it for the next run, which continues a lasting run from now on."""
         self.state = replace(self.state, **changed)  # type: ignore[arg-type]

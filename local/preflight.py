@@ -12,8 +12,6 @@ from contexts.settings import Settings, SettingsError, misspelt_names, read_sett
 from local.paths import display_path
 from local.scenario import ScenarioError, check_users
 from serving.settings import ServingSettings
-from tips.gguf import check_model
-from tips.models import LLMError
 
 _OWN_VARIABLES = ("SAMPLE_USERS", "TODOIST_API_TOKEN", "OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY")
 """Variables that a run reads beside the settings, and whose names can be told from others."""
@@ -35,14 +33,26 @@ def _wrong(environment: Mapping[str, str], folder: Path) -> Iterator[str]:
         # A run makes the tokens of its service, and has an LLM in any case.
         partial(read_settings, ServingSettings, service_tokens=_ANY_TOKEN, llm_model=model or "local"),
         partial(check_users, environment),
-        *([partial(check_model, model)] if model else []),
     ]
     for check in checks:
         try:
             check()
-        except (SettingsError, ScenarioError, LLMError) as error:
+        except (SettingsError, ScenarioError) as error:
             yield from str(error).splitlines()
+    if model:
+        yield from _wrong_model(model)
     yield from _wrong_folders(environment, folder)
+
+
+def _wrong_model(model: str) -> Iterator[str]:
+    # Imported here, because the libraries of the providers take longer to load than everything else.
+    from tips.gguf import check_model
+    from tips.models import LLMError
+
+    try:
+        check_model(model)
+    except LLMError as error:
+        yield from str(error).splitlines()
 
 
 def _wrong_folders(environment: Mapping[str, str], folder: Path) -> Iterator[str]:

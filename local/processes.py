@@ -90,13 +90,27 @@ def kill_left_over(folder: Path) -> int:
 
     No process that is still wanted may have its log file there.
     """
-    n_killed = 0
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):  # it has ended, or is of a different user
-            if (log_file := process.environ().get(_MARK)) and Path(log_file).is_relative_to(folder):
-                process.kill()
-                n_killed += 1
-    return n_killed
+    # A process that changes its title, as Airflow's workers do, loses its variables, but not its session.
+    sessions = {_session(process) for process in psutil.process_iter() if _is_marked(process, folder)}
+    sessions -= {None, os.getsid(0)}
+    left = [process for process in psutil.process_iter() if _session(process) in sessions]
+    for process in left:
+        with suppress(psutil.Error):
+            process.kill()
+    return len(left)
+
+
+def _is_marked(process: psutil.Process, folder: Path) -> bool:
+    with suppress(psutil.Error):  # it has ended, or is of a different user
+        log_file = process.environ().get(_MARK)
+        return log_file is not None and Path(log_file).is_relative_to(folder)
+    return False
+
+
+def _session(process: psutil.Process) -> int | None:
+    with suppress(OSError):
+        return os.getsid(process.pid)
+    return None
 
 
 def free_port(preferred: int = 0) -> int:

@@ -102,6 +102,7 @@ def main() -> int:
             scenario_of(run, os.environ) as scenario,
             running_context_store(scenario, run, print) as store,
         ):
+            print(run.describe())
             _write_environments(store, run)
             print("Running until Ctrl-C. In a second terminal, run:")
             print("  astro dev start --standalone --env .local/astro.env")

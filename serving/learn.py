@@ -20,6 +20,7 @@ from serving.posterior_store import PosteriorStore
 from serving.row_formats import Unreadable, counted_in, read_chosen, read_reward
 from tips.bandit import REWARDS, Posterior
 from tips.features import N_FEATURES
+from tips.sets import MIN_VALID_TIPS
 
 _SQL = queries("serving", "asyncpg")
 _BATCH_ROWS = 500
@@ -100,6 +101,8 @@ class Learner:
     async def react(self, decision_id: UUID, reaction: str, user_id: str | None = None) -> StoredReaction:
         """Store a user's reaction to a tip and learn from it; the same reaction again changes nothing.
 
+        Unless the user ignored the tip, the next request chooses among the other tips of its set, if there are some.
+
         Raises UnknownDecision, also if `user_id` is given and the decision belongs to a different user,
         ReactionConflict, and Overloaded if too many reactions are waiting.
         """
@@ -129,6 +132,10 @@ class Learner:
                 reward=REWARDS[reaction],
             )
             await _SQL.mark_delivered(connection, decision_id=decision_id)
+            if reaction != "ignored":
+                await _SQL.drop_reacted_tip(
+                    connection, decision_id=decision_id, now=self._clock(), min_tips=MIN_VALID_TIPS
+                )
             posterior = await self._learn(connection, row, reaction, stored)
         self._use(posterior)
         self._metrics.reactions.labels(reaction).inc()

@@ -147,6 +147,27 @@ FROM decisions
 WHERE decision_id = :decision_id
 FOR UPDATE;
 
+-- name: drop_reacted_tip!
+-- After a reaction to a decision, append its set of candidates without the chosen tip, so that it does not come again at
+-- once. Only of the user's newest set, and only if at least :min_tips others stay. Decisions refer to tips of a set by
+-- their number, so the set itself stays as it is.
+INSERT INTO candidate_sets (candidate_set_id, user_id, context_hash, author, origin, kept_from, made_at, expires_at,
+                            renew_at, tips, subject_hashes, kinds, themes, features, connection_number)
+SELECT gen_random_uuid(), s.user_id, s.context_hash, CASE s.author WHEN 'llm' THEN 'kept' ELSE s.author END,
+       CASE s.author WHEN 'rules' THEN 'rules' ELSE 'kept' END,
+       CASE s.author WHEN 'llm' THEN s.candidate_set_id ELSE s.kept_from END,
+       greatest(:now, s.made_at + INTERVAL '1 microsecond'), s.expires_at, s.renew_at,
+       s.tips[1:(n)] || s.tips[(n + 2):(size)],
+       s.subject_hashes[1:(n)] || s.subject_hashes[(n + 2):(size)], s.kinds[1:(n)] || s.kinds[(n + 2):(size)],
+       s.themes[1:(n)] || s.themes[(n + 2):(size)],
+       substr(s.features, 1, n * width) || substr(s.features, (n + 1) * width + 1), s.connection_number
+FROM decisions d JOIN candidate_sets s USING (candidate_set_id, user_id),
+     LATERAL (SELECT d.chosen AS n, cardinality(s.tips) AS size,
+                     length(s.features) / cardinality(s.tips) AS width) AS place
+WHERE d.decision_id = :decision_id AND n < size AND size > :min_tips
+  AND s.candidate_set_id = (SELECT latest.candidate_set_id FROM candidate_sets latest WHERE latest.user_id = s.user_id
+                            ORDER BY latest.made_at DESC LIMIT 1);
+
 -- name: lock_decisions
 -- The ids of those of these decisions that exist, locked: reactions to them wait.
 SELECT decision_id FROM decisions WHERE decision_id = ANY(:decision_ids) ORDER BY decision_id FOR UPDATE;

@@ -100,6 +100,7 @@ def test_changed_files(tmp_path: Path) -> None:
     begin(tmp_path / "local", environment)
     with local_run(tmp_path / "local", environment) as run:
         assert run.is_continued
+        assert run.describe(2).endswith(f" UTC (SAMPLE_USERS={files}) with night 2; FRESH=1 begins again")
     (files / "users.json").write_text("[]")
     with pytest.raises(ScenarioError, match="different users"), local_run(tmp_path / "local", environment):
         pass

@@ -17,6 +17,8 @@ from local.processes import NotReady, child_process, kill_left_over, wait_until_
 SLEEP = "import time; print('started', flush=True); time.sleep(60)"
 IGNORE_SIGINT = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {SLEEP}"
 START_CHILD = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {IGNORE_SIGINT!r}]); {IGNORE_SIGINT}"
+WORKER = f"import setproctitle; setproctitle.setproctitle('worker'); {SLEEP}"
+START_WORKER = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {WORKER!r}]); {SLEEP}"
 
 
 def command(code: str) -> list[str]:
@@ -49,24 +51,27 @@ def test_the_process_group_is_killed_after_the_timeout(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_parent_left(tmp_path: Path) -> None:
-    """The children of a parent that was killed, and theirs, are found by the folder of their log and killed."""
+    """The processes that a killed parent left are found by the folder of their log and killed.
+
+    So are those whose title hides their variables, as that of Airflow's workers does.
+    """
     log_file = tmp_path / "run" / "log"
     log_file.parent.mkdir()
     parent = f"""
 import os, sys, time
 from pathlib import Path
 from local.processes import child_process
-with child_process([sys.executable, "-c", {START_CHILD!r}], os.environ, Path({str(log_file)!r}), stop_timeout_s=1):
+with child_process([sys.executable, "-c", {START_WORKER!r}], os.environ, Path({str(log_file)!r}), stop_timeout_s=1):
     time.sleep(600)
 """
     killed = subprocess.Popen(command(parent), cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    wait_until_ready(killed, lambda: log_file.exists() and started(log_file, 2), timeout_s=30, poll_s=0.01)
-    child, *more = psutil.Process(killed.pid).children(recursive=True)
+    wait_until_ready(killed, lambda: log_file.exists() and started(log_file, 2), timeout_s=60, poll_s=0.01)
+    left = psutil.Process(killed.pid).children(recursive=True)
     killed.kill()
     killed.wait(30)
     assert kill_left_over(tmp_path / "other") == 0
-    assert kill_left_over(tmp_path / "run") == 2
-    _, alive = psutil.wait_procs([child, *more], timeout=10)
+    assert kill_left_over(tmp_path / "run") == len(left) == 2
+    _, alive = psutil.wait_procs(left, timeout=10)
     assert all(process.status() == psutil.STATUS_ZOMBIE for process in alive)
 
 

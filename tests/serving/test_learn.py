@@ -349,3 +349,27 @@ class TestNextDay:
         assert (row["tip_kind"], row["theme"]) == (tip["tip"]["kind"], tip["tip"]["theme"] or "")
         context = json.loads(harness.world.stored()["ann"]["context_json"])
         assert context["reactions"]["by_kind"] == {tip["tip"]["kind"]: {"dismissed": 1}}
+
+
+@pytest.mark.parametrize("reaction", ["accepted", "done", "dismissed", "snoozed"])
+def test_no_tip_comes_again_at_once(harness: ServiceHarness, service: Service, reaction: str) -> None:
+    """After a reaction the same tip is not chosen again, as long as two others are left; what was decided stays."""
+    first = service.tip().body
+    [[n_tips]] = harness.rows("SELECT cardinality(tips) FROM candidate_sets")
+    before = harness.rows("SELECT * FROM candidate_sets")
+    service.react(first["decision_id"], reaction)
+    others = [service.tip().body for _ in range(20)]
+    assert first["tip"] not in [each["tip"] for each in others]
+    assert {each["source"] for each in others} == {"stored"}
+    [[left]] = harness.rows("SELECT cardinality(tips) FROM candidate_sets ORDER BY made_at DESC LIMIT 1")
+    assert left == n_tips - 1
+    assert before[0] in harness.rows("SELECT * FROM candidate_sets")
+    for _ in range(n_tips):
+        service.react(service.tip().body["decision_id"], reaction)
+    assert len(harness.candidates()) == 2
+
+
+def test_an_ignored_tip_stays(harness: ServiceHarness, service: Service) -> None:
+    """A tip that was ignored stays among the candidates."""
+    service.react(service.tip().body["decision_id"], "ignored")
+    assert harness.one("SELECT count(*) FROM candidate_sets") == 1
