@@ -51,7 +51,8 @@ def main() -> int:
         vectors = _random_vectors(n_tasks, rng)
         seconds = cpu_seconds_of(partial(_CLUSTERER.labels, vectors))
         _console.print(f"One user with {n_tasks:,} tasks: {seconds:.2f} CPU s; peak memory {_peak_mb():.0f} MB")
-    _measure_asset(n_users, rng)
+    for are_distinct in (False, True):
+        _measure_asset(n_users, rng, are_distinct=are_distinct)
     return 0
 
 
@@ -112,19 +113,26 @@ def _is_same_partition(labels: Labels, other_labels: Labels) -> bool:
     return bool(np.array_equal(labels[:, None] == labels, other_labels[:, None] == other_labels))
 
 
-def _measure_asset(n_users: int, rng: np.random.Generator) -> None:
-    """Print the CPU time of the asset's function over all shards, without the time to generate its inputs."""
+def _measure_asset(n_users: int, rng: np.random.Generator, *, are_distinct: bool) -> None:
+    """Print the CPU time of the asset's function over all shards, without the time to generate its inputs.
+
+    are_distinct: whether each text gets a number, so that no two tasks have the same one.
+    """
     texts = [text for topic in sample_texts().topics if topic.lang == "en" for text in topic.texts]
     seconds, n_done = 0.0, 0
     previous = task_clusters.schema.empty_table()
     while n_done < n_users:
         n_shard_users = min(_USERS_PER_SHARD, n_users - n_done)
         tasks, embeddings = _random_shard(n_done, n_shard_users, texts, rng)
+        if are_distinct:
+            numbered = [f"{text} {number}" for number, text in enumerate(tasks["text"].to_pylist())]
+            tasks = tasks.set_column(tasks.schema.get_field_index("text"), "text", pa.array(numbered))
         seconds += cpu_seconds_of(partial(task_clusters, embeddings, tasks, previous, _CLUSTERER))
         n_done += n_shard_users
     n_tasks = n_users * _N_TASKS
     _console.print(
-        f"task_clusters, {n_users:,} users x {_N_TASKS} tasks: {seconds:.1f} CPU s for {n_tasks:,} vectors,"
+        f"task_clusters, {n_users:,} users x {_N_TASKS} tasks{', all texts different' if are_distinct else ''}:"
+        f" {seconds:.1f} CPU s for {n_tasks:,} vectors,"
         f" {1e6 * seconds / n_tasks:.1f} us per task, {1e6 * seconds / n_tasks:.1f} s per million;"
         f" peak memory {_peak_mb():.0f} MB"
     )

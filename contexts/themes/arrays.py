@@ -1,4 +1,4 @@
-"""Array types of the embedding and clustering modules."""
+"""Array types of the embedding and clustering modules, and sums of rows."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ _EAST_ASIA = "\u2e80"
 """The first character of the scripts in which two characters are a word."""
 
 _MIN_FOREIGN_STOP_WORDS = 2
-"""Number of stop words that a text has more in a different language than in the user's if it is written in that."""
+"""A text is in a different language if it has this many more stop words of it than of the user's and of English."""
 
 _MIN_HEAD_CHARS = 7
 
@@ -48,18 +48,18 @@ _CONNECTORS = frozenset({" ", "-", " & ", "'", "’", "'s ", "’s "})
 """Characters between two words of one phrase."""
 
 _SEPARATOR = re.compile(
-    r"\s+[-–—>/|→]+\s+|[:;,.!?、。]+\s*(?=\s|$)|[、。]|\s*->\s*|\s*\([^)]*\)\s*|\s*[\n/]\s*(?=\D)"
+    r"\s+[-–—>/|→]+\s+|[:;,.!?、。]+\s*(?=\s|$)|[、。]|\s*->\s*|\s*[(（][^)）]*[)）]\s*|\s*[\n/]\s*(?=\D)"
 )
 _EDGE_SIGNS = re.compile(r"^[^\w\"'«„“¿¡#&@$€£]+|[^\w\"'»“”%]+$")
 _CAPITAL = re.compile(r"[A-ZÀ-ÖØ-ÞΑ-ΩА-Я][a-zß-öø-ÿα-ωа-я]")
 _CODES_WITH_CAPITAL_NOUNS = ("de", "lb")
-_MAX_SCANNED_CHARS = 1000
-"""Number of characters of a text that are read; descriptions can have many thousands."""
+_MAX_CHARS, _MAX_HEAD_CHARS = 1000, 200
+"""Numbers of characters of a text and of its first part that are read; descriptions can have many thousands."""
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """The words of distinct texts, in order; all arrays but the last have one element per word.
+    """The words of distinct texts, in order; all arrays but `n_words` have one element per word.
 
     texts: without addresses.
     text: the number of the word's text. start, end: its place in this text.
@@ -144,12 +144,13 @@ def read_corpus(texts: Sequence[str], languages: Sequence[str]) -> Corpus:
 
 def head_of(text: str) -> str:
     """Return the first meaningful part of a text, without signs at its ends; or the text if it has none."""
-    text = text[:_MAX_SCANNED_CHARS]
-    return _EDGE_SIGNS.sub("", text[: _head_end(text)]) or text
+    head = text[: _head_end(text)]
+    return _EDGE_SIGNS.sub("", head) or head
 
 
 def _head_end(text: str) -> int:
     """Return the end of the first meaningful part of a text."""
+    text = text[:_MAX_HEAD_CHARS]
     for separator in _SEPARATOR.finditer(text):
         end = separator.start()
         if end >= _MIN_HEAD_CHARS and len(_EDGE_SIGNS.sub("", text[:end])) >= _MIN_HEAD_CHARS:
@@ -159,7 +160,7 @@ def _head_end(text: str) -> int:
 
 def _normalized(text: str) -> str:
     """Return the part of a text that is read, without addresses and with composed letters unified."""
-    text = without_addresses(text[:_MAX_SCANNED_CHARS])
+    text = without_addresses(text[:_MAX_CHARS])
     return text if text.isascii() else unicodedata.normalize("NFKC", text)
 
 

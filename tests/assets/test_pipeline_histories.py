@@ -88,7 +88,7 @@ class DyingEmbedder(WordVectors):
 
 
 class DyingClusterer(Clusterer):
-    def labels(self, vectors: Any) -> Any:
+    def group(self, vectors: Any, users: Any) -> Any:
         raise Died
 
 
