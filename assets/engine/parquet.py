@@ -25,7 +25,7 @@ from contexts.verified_parquet import DamagedFile, open_parquet, write_parquet
 
 _FOOTER_KEY, _INDEX_KEY = "asset", "users"
 
-_FEW_SHARDS = 4
+_FEW_SHARDS = 2
 """Shards whose footers are read one by one; of more, the files that changed are found by a listing."""
 
 _DEAD_AFTER = timedelta(hours=1)

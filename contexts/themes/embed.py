@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from contexts.themes.arrays import Vectors
+from contexts.themes.fingerprints import fingerprint
 from contexts.themes.model_loading import Device, EmbeddingError, load_model
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ _T = TypeVar("_T")
 
 BATCH_TOKENS = {"cpu": 512, "cuda": 32_768}
 """Tokens per batch, including padding: enough to keep the device busy, few enough for its caches."""
-
-_FINGERPRINT_HEX_DIGITS = 12
-_MODEL_FILE_SUFFIXES = {".json", ".safetensors", ".bin", ".txt"}
 
 
 class Embedder:
@@ -64,7 +61,7 @@ class Embedder:
                 f"EMBEDDING_MODEL={self.model} is not pinned: a new upload would mix different vectors with the"
                 f" stored ones. Set EMBEDDING_REVISION to a commit of it (40 hex digits), or name an existing folder."
             )
-        name = f"saved-model@{_fingerprint(folder)}" if folder.is_dir() else f"{self.model}@{self.revision}"
+        name = f"saved-model@{fingerprint(folder)}" if folder.is_dir() else f"{self.model}@{self.revision}"
         return f"{name} prompt={self.prompt!r} dim={self.dim}"
 
     def encode(self, texts: Sequence[str], on_batch: Callable[[int], None] = lambda _: None) -> Vectors:
@@ -171,13 +168,3 @@ def _delay_by_one(items: Iterable[_T]) -> Iterator[_T]:
         yield from delayed
         delayed = [item]
     yield from delayed
-
-
-def _fingerprint(folder: Path) -> str:
-    """Return a hash of the names and contents of a saved model's files."""
-    digest = sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.suffix in _MODEL_FILE_SUFFIXES:
-            digest.update(f"{path.relative_to(folder)}\0".encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:_FINGERPRINT_HEX_DIGITS]

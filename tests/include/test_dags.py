@@ -37,7 +37,7 @@ def names(condition):
 bag = DagBag(dag_folder=sys.argv[1])
 print("RESULT", json.dumps({
     "errors": {str(k): v for k, v in bag.import_errors.items()},
-    "heavy": [name for name in ("torch", "sentence_transformers", "transformers", "pydantic_ai")
+    "heavy": [name for name in ("torch", "sentence_transformers", "transformers", "pydantic_ai", "scipy", "duckdb")
               if name in sys.modules],
     "dags": {dag.dag_id: {
         "tasks": sorted(dag.task_ids), "tags": sorted(dag.tags), "runs": dag.max_active_runs,
@@ -141,6 +141,32 @@ def test_parsing_needs_no_services(parsed: Any) -> None:
     """The DAGs can be parsed without a database or connections, and without importing the model's libraries."""
     assert parsed["errors"] == {}
     assert parsed["heavy"] == []
+
+
+PRELOAD = """
+import json, sys, threading
+sys.argv = ["airflow", sys.argv[1]]
+import airflow_local_settings
+print("RESULT", json.dumps({
+    "loaded": [name for name in ("assets.steps", "duckdb", "scipy.cluster", "torch") if name in sys.modules],
+    "threads": threading.active_count(), "names": airflow_local_settings.__all__,
+}))
+"""
+
+
+@pytest.mark.parametrize("command", ["scheduler", "celery", "dag-processor"])
+def test_imports_before_the_fork(command: str) -> None:
+    """Processes that fork tasks have imported the pipeline and its libraries, but not torch, and run no thread."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "airflow" / "config")])
+    [forking] = python(PRELOAD, command, environment={"PYTHONPATH": path})
+    assert forking == {"loaded": ["assets.steps", "duckdb", "scipy.cluster"], "threads": 1, "names": []}
+
+
+def test_other_processes_of_airflow_import_nothing() -> None:
+    """The api-server, the triggerer and commands start without the pipeline's libraries."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "airflow" / "config")])
+    [other] = python(PRELOAD, "api-server", environment={"PYTHONPATH": path})
+    assert other["loaded"] == []
 
 
 def test_schedules_and_outlets(parsed: Any) -> None:

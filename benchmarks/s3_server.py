@@ -1,0 +1,76 @@
+"""An S3 server in a process of its own that counts requests and delays each: moto behind a counter."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import parse_qs
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from benchmarks.subprocesses import ModuleProcess, module_process
+
+
+class _QuietHandler(WSGIRequestHandler):
+    def log_request(self, *_: object) -> None:
+        """Log nothing: thousands of lines would cost more than the requests."""
+
+
+class _CountingServer:
+    """Counts requests by verb; a listing counts as LIST."""
+
+    def __init__(self, delay_s: float) -> None:
+        self._moto: Any = DomainDispatcherApplication(create_backend_app)
+        self._delay_s = delay_s
+        self._lock = threading.Lock()
+        self.counts: Counter[str] = Counter()
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        is_list = "list-type" in parse_qs(environ["QUERY_STRING"])
+        with self._lock:
+            self.counts["LIST" if is_list else environ["REQUEST_METHOD"]] += 1
+        time.sleep(self._delay_s)
+        answer: Iterable[bytes] = self._moto(environ, start_response)
+        return answer
+
+
+class S3Process:
+    """The running server."""
+
+    def __init__(self, process: ModuleProcess) -> None:
+        self._process = process
+        self.url = process.read_line()
+
+    def take_counts(self) -> dict[str, int]:
+        """The requests since the last call, by verb."""
+        self._process.write_line("counts")
+        counts: dict[str, int] = json.loads(self._process.read_line())
+        return counts
+
+
+@contextmanager
+def s3_process(delay_s: float) -> Any:
+    """Run the server. delay_s: before each answer."""
+    with module_process("benchmarks.s3_server", str(delay_s)) as process:
+        yield S3Process(process)
+
+
+def _main() -> None:
+    server = _CountingServer(float(sys.argv[1]))
+    http = make_server("127.0.0.1", 0, server, threaded=True, request_handler=_QuietHandler)
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    print(f"http://127.0.0.1:{http.server_port}", flush=True)
+    for _ in sys.stdin:
+        counts, server.counts = server.counts, Counter()
+        print(json.dumps(counts), flush=True)
+
+
+if __name__ == "__main__":
+    _main()
