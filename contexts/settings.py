@@ -217,17 +217,17 @@ class Settings(SharedSettings):
         description="Airflow pool of the tasks that embed, so that they leave slots for other steps; the default pool"
         " if unset.",
     )
-    embedding_executor_config: Json[dict[str, Any]] = Field(
-        "{}",  # type: ignore[arg-type]  # read as JSON, as the values of variables are
-        description="Executor config, as JSON, of the tasks that embed, for the KubernetesExecutor, which ignores"
-        ' queues: {"pod_override": {"spec": {"containers": [{"name": "base", "resources": {"limits":'
-        ' {"nvidia.com/gpu": "1", "memory": "8Gi"}}}]}}}.',
-    )
     embedding_cache_days: int = Field(
         30,
         ge=1,
         le=MAX_DAYS,
         description="Number of days that a text's vector stays in the cache after its last use.",
+    )
+    embedding_executor_config: Json[dict[str, Any]] = Field(
+        "{}",  # type: ignore[arg-type]  # read as JSON, as the values of variables are
+        description="Executor config, as JSON, of the tasks that embed, for the KubernetesExecutor, which ignores"
+        ' queues: {"pod_override": {"spec": {"containers": [{"name": "base", "resources": {"limits":'
+        ' {"nvidia.com/gpu": "1", "memory": "8Gi"}}}]}}}.',
     )
     context_history_days: int = Field(
         30,

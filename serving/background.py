@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 log = logging.getLogger(__name__)
+
+_REPEAT_S = 30.0
+"""Seconds between two messages about work that goes on failing."""
 
 
 @asynccontextmanager
 async def run_periodically(
     name: str, interval_s: float, work: Callable[[], Awaitable[object]]
 ) -> AsyncIterator[None]:
-    """Run `work` every `interval_s` seconds while the block lasts; its errors are logged and do not end it."""
+    """Run `work` every `interval_s` seconds while the block lasts; its errors do not end it.
+
+    Of errors in a row the first is logged, and then one in half a minute.
+    """
     task = asyncio.create_task(_run_forever(name, interval_s, work))
     try:
         yield
@@ -24,9 +31,14 @@ async def run_periodically(
 
 
 async def _run_forever(name: str, interval_s: float, work: Callable[[], Awaitable[object]]) -> None:
+    logged_at: float | None = None
     while True:
         await asyncio.sleep(interval_s)
         try:
             await work()
+            logged_at = None
         except Exception as error:
-            log.error("%s failed, next try in %.0f s: %s", name, interval_s, type(error).__name__)
+            now = time.monotonic()
+            if logged_at is None or now - logged_at >= _REPEAT_S:
+                log.error("%s failed, and is tried every %g s: %s", name, interval_s, type(error).__name__)
+                logged_at = now

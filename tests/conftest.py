@@ -24,7 +24,7 @@ _database_numbers = itertools.count()
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the long tests first, so that parallel workers end at about the same time."""
-    slow = ("tests/local/test_live.py", "tests/local/test_astro.py", "tests/include/")
+    slow = ("tests/local/test_live.py", "tests/local/test_cluster.py", "tests/local/test_astro.py", "tests/include/")
     items.sort(key=lambda item: not any(name in item.path.as_posix() for name in slow))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import timedelta
@@ -13,6 +14,7 @@ from time import sleep
 from typing import Any
 
 import pytest
+import yaml
 from world import NOON, World
 
 from assets.definitions import GRAPH
@@ -263,6 +265,17 @@ def test_pods_that_embed(tmp_path: Path) -> None:
     assert {"name": "DATA_ROOT", "value": "s3://bucket"} in container["env"]
     assert pod["spec"]["nodeSelector"] == {"pool": "gpu"}
     assert pod["spec"]["tolerations"] == override["spec"]["tolerations"]
+
+
+def test_the_pod_of_the_page_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/operations.md has blocks of valid YAML, and an EMBEDDING_EXECUTOR_CONFIG that is a pod with a GPU."""
+    page = (ROOT / "docs" / "operations.md").read_text()
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    [[variable]] = [block for block in blocks if isinstance(block, list)]
+    monkeypatch.setenv(variable["name"], variable["value"])
+    pod = embedding_executor_config(read_settings(Settings))["pod_override"]
+    assert pod.spec.containers[0].resources.limits == {"nvidia.com/gpu": "1", "memory": "16Gi"}
+    assert {block["executor"] for block in blocks if isinstance(block, dict)} == {"CeleryExecutor"}
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from local.scenario import Scenario, install, scenario_from_environment
 from local.task_places import TaskPlace, places_since
 from local.todoist import Fault
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.timeout(1200)]
 
 N_USERS = 8
 N_SHARDS = 2
