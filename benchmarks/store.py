@@ -46,11 +46,7 @@ _FIRST_RUN = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
 _SKIPPED_MIGRATIONS = {"before": "0006", "now": None}
 """The migration that each layout skips, by the layout's name."""
 
-_COPY = (
-    "COPY bare (user_id, materialized_at, context_json, context_hash, valid_until, groups_json, row_version)"
-    " FROM STDIN (FORMAT BINARY)"
-)
-_COPY_TYPES = ("text", "timestamptz", "text", "text", "timestamptz", "text", "text")
+_COPY_TYPES = ("text", "timestamptz", "text", "text", "timestamptz", "text", "text", "int4")
 _Connection = psycopg.Connection[Any]
 _Step = Callable[[], object]
 _Costs = dict[str, float]
@@ -139,10 +135,10 @@ class Layout:
         return self._meter.measure(upserts.next_step(self._store, changed, mark))
 
     def _copy(self) -> None:
-        with self._connection.cursor() as cursor, cursor.copy(_COPY) as copy:
+        with self._connection.cursor() as cursor, cursor.copy("COPY bare FROM STDIN (FORMAT BINARY)") as copy:
             copy.set_types(_COPY_TYPES)
             for row in self._rows:
-                copy.write_row((*vars(row).values(), row.row_version))
+                copy.write_row((*vars(row).values(), row.row_version, 0))
 
     def measure_read(self, name: str, parameter: str) -> tuple[float, float]:
         """CPU microseconds and median milliseconds of a statement of the request path, for one user at a time."""

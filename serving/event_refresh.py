@@ -17,8 +17,9 @@ from serving.store import Store
 _SQL = queries("events", "asyncpg")
 
 _HORIZON = timedelta(minutes=15)
-_THRESHOLD = 0.5
-"""A request within the horizon has to be at least so probable: then a call serves more than every second one."""
+_THRESHOLD = 0.8
+"""A request within the horizon has to be at least so probable. At one half, a simulated week had a refresh for every
+eighth request, and one more call for many of them, because events of a refreshed user wait for the next call."""
 
 _QUIET = timedelta(seconds=10)
 """Time without an event of the user after which a refresh begins: changes often come several at once."""

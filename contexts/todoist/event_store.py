@@ -163,9 +163,8 @@ class EventStore:
     def _judge(self, now: datetime) -> None:
         before = self.channel()
         is_alive, was_trusted = self.watch(now), before.is_trusted
-        evidence, last_week = self._evidence(now), self._evidence_since(now - LONGEST_AUDIT_INTERVAL)
-        bound = miss_rate_bound(int(evidence["n_changes"]), int(evidence["n_missed"]))
-        bound_of_week = miss_rate_bound(int(last_week["n_changes"]), int(last_week["n_missed"]))
+        evidence = min((self._evidence(now, since_trust_ended=each) for each in (False, True)), key=_bound)
+        bound, bound_of_week = _bound(evidence), _bound(self._evidence_since(now - LONGEST_AUDIT_INTERVAL))
         is_trusted = is_alive and bound <= self.allowed_miss_rate and evidence["delay_p99"] is not None
         _SQL.save_verdict(
             self.connection,
@@ -178,15 +177,15 @@ class EventStore:
         if was_trusted and is_alive and not is_trusted:
             log.warning("events of Todoist are trusted no longer: they may miss %.1f %% of the changes", 100 * bound)
 
-    def _evidence(self, now: datetime) -> dict[str, Any]:
+    def _evidence(self, now: datetime, *, since_trust_ended: bool) -> dict[str, Any]:
         """Return the evidence of the last weeks; that of three months if these have few audited changes."""
-        evidence = self._evidence_since(now - EVIDENCE_PERIOD)
+        evidence = self._evidence_since(now - EVIDENCE_PERIOD, since_trust_ended=since_trust_ended)
         if evidence["n_changes"] >= ENOUGH_CHANGES:
             return evidence
-        return self._evidence_since(now - LONGEST_EVIDENCE_PERIOD)
+        return self._evidence_since(now - LONGEST_EVIDENCE_PERIOD, since_trust_ended=since_trust_ended)
 
-    def _evidence_since(self, since: datetime) -> dict[str, Any]:
-        return self._rows(_SQL.event_evidence, since=since)[0]
+    def _evidence_since(self, since: datetime, *, since_trust_ended: bool = False) -> dict[str, Any]:
+        return self._rows(_SQL.event_evidence, since=since, since_trust_ended=since_trust_ended)[0]
 
     def channel(self) -> Channel:
         """Return the state of the channel."""
@@ -216,6 +215,10 @@ def watch_values(now: datetime, *, sees_endpoint: bool) -> dict[str, Any]:
         "longest_outage": LONGEST_OUTAGE,
         "clock_difference": CLOCK_DIFFERENCE,
     }
+
+
+def _bound(evidence: Mapping[str, Any]) -> float:
+    return miss_rate_bound(int(evidence["n_changes"]), int(evidence["n_missed"]))
 
 
 def _key(update: EventUpdate) -> dict[str, Any]:

@@ -19,7 +19,7 @@ ORDER BY a.user_id;
 -- Of some users, those who signed in through the product's app and were fetched since: their last call, since when changes
 -- are evidence, whether they are covered, whether their events may be folded, and whether their next audit is to be a full
 -- one, as each fourth is.
-SELECT a.user_id, a.observed_at, a.synced_at, greatest(a.observed_at, c.evidence_since) AS evidence_since, a.is_covered,
+SELECT a.user_id, a.observed_at, a.synced_at, greatest(a.observed_at, c.outage_ended_at) AS evidence_since, a.is_covered,
        c.is_trusted AND a.is_covered
            AND a.observed_at >= greatest(:now - c.audit_every + INTERVAL '4 hours', c.evidence_since) AND NOT EXISTS (
                SELECT FROM context_store s WHERE s.user_id = a.user_id AND s.materialized_at > a.observed_at) AS may_fold,
@@ -134,6 +134,8 @@ lag AS (
                AS trusted_until,
            CASE WHEN c.evidence_since > :now::TIMESTAMPTZ THEN :now::TIMESTAMPTZ ELSE c.evidence_since END
                AS evidence_since,
+           CASE WHEN c.outage_ended_at > :now::TIMESTAMPTZ THEN :now::TIMESTAMPTZ ELSE c.outage_ended_at END
+               AS outage_ended_at,
            c.last_delivery_at IS NULL OR expected.n > :improbable::FLOAT8 AS is_silent,
            coalesce(:now::TIMESTAMPTZ - c.endpoint_seen_at > :longest_outage::INTERVAL, TRUE) AS is_cut
     FROM channel c CROSS JOIN expected
@@ -146,6 +148,7 @@ SET endpoint_seen_at = CASE WHEN :sees_endpoint::BOOLEAN THEN :now::TIMESTAMPTZ 
                                                 CASE WHEN f.is_cut THEN f.endpoint_seen_at END)
         ELSE greatest(f.trusted_until, :now::TIMESTAMPTZ) END,
     evidence_since = CASE WHEN f.is_silent OR f.is_cut THEN :now::TIMESTAMPTZ ELSE f.evidence_since END,
+    outage_ended_at = CASE WHEN f.is_silent OR f.is_cut THEN :now::TIMESTAMPTZ ELSE f.outage_ended_at END,
     trust_ended_by = CASE WHEN NOT f.is_trusted THEN f.trust_ended_by WHEN f.is_cut THEN 'outage'
         WHEN f.is_silent THEN 'silence' ELSE f.trust_ended_by END
 FROM found f
@@ -158,14 +161,16 @@ SELECT last_delivery_at, is_trusted, trusted_until, trust_ended_by, n_changes, n
 FROM todoist_channel;
 
 -- name: event_evidence^
--- The audits since :since that count, the earliest change that one of them missed can be from, and the delays of events.
+-- The audits since :since, and since the last outage or, if :since_trust_ended, since trust last ended for whatever reason;
+-- the earliest change that one of them missed can be from, and the delays of events.
 SELECT audits.n_changes, audits.n_missed, audits.missed_since,
        make_interval(secs => delays.p50) AS delay_p50, make_interval(secs => delays.p99) AS delay_p99
 FROM (
     SELECT coalesce(sum(e.n_changes), 0) AS n_changes, coalesce(sum(e.n_missed), 0) AS n_missed,
            min(e.since) FILTER (WHERE e.n_missed > 0) AS missed_since
     FROM event_audits e CROSS JOIN todoist_channel c
-    WHERE e.audited_at >= :since AND e.since >= coalesce(c.evidence_since, '-infinity')
+    WHERE e.audited_at >= :since
+      AND e.since >= coalesce(CASE WHEN :since_trust_ended THEN c.evidence_since ELSE c.outage_ended_at END, '-infinity')
 ) audits CROSS JOIN (
     SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY delay_s) AS p50,
            percentile_cont(0.99) WITHIN GROUP (ORDER BY delay_s) AS p99
@@ -173,8 +178,7 @@ FROM (
 ) delays;
 
 -- name: save_verdict!
--- Store the evidence and what follows from it. When trust ends by misses, it goes back to :missed_since, and only later
--- changes count as evidence. A channel that is trusted and stays so keeps the instant until which it is.
+-- Store the evidence and what follows from it. When trust ends by misses, it goes back to :missed_since. A channel that is trusted and stays so keeps the instant until which it is.
 UPDATE todoist_channel
 SET is_trusted = :is_trusted, n_changes = :n_changes, n_missed = :n_missed, miss_rate_bound = :miss_rate_bound,
     audit_every = :audit_every, delay_p50 = :delay_p50, delay_p99 = :delay_p99,
@@ -185,7 +189,8 @@ SET is_trusted = :is_trusted, n_changes = :n_changes, n_missed = :n_missed, miss
 
 -- name: end_trust!
 -- End the trust because of a setting.
-UPDATE todoist_channel SET is_trusted = FALSE, trust_ended_by = 'setting', evidence_since = :now WHERE is_trusted;
+UPDATE todoist_channel
+SET is_trusted = FALSE, trust_ended_by = 'setting', evidence_since = :now, outage_ended_at = :now WHERE is_trusted;
 
 -- name: expire_events!
 DELETE FROM todoist_events WHERE received_at < :before;

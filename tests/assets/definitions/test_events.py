@@ -381,10 +381,28 @@ class TestAudits:
         change(told, "item:updated", NOON + 6 * HOUR, task("b", NOON + 6 * HOUR))
         assert fold(told, NOON + 7 * HOUR)["users_folded"] == 0
 
+    def test_trust_returns_after_misses(self, told: World) -> None:
+        """After misses trust returns with few of them among all changes, or with enough clean ones since it ended."""
+        for n_clean_since, n_audited, is_trusted in ((100, 0, False), (0, 3000, True), (149, 0, True)):
+            told.connection.execute("DELETE FROM event_audits")
+            told.connection.execute(
+                "UPDATE todoist_channel SET is_trusted = FALSE, evidence_since = %s, outage_ended_at = %s",
+                (NOON, NOON - 9 * DAY),
+            )
+            for since, n_changes, n_missed in (
+                (NOON - DAY, 300, 30), (NOON - 2 * DAY, n_audited, 0), (NOON + HOUR, n_clean_since, 0),
+            ):  # fmt: skip
+                told.connection.execute(
+                    "INSERT INTO event_audits VALUES ('ann', %s, %s, 'incremental', %s, %s)",
+                    (since + HOUR, since, n_changes, n_missed),
+                )
+            service_runs(told, NOON + 2 * HOUR)
+            assert EventStore(told.connection, "trusted").judge(NOON + 2 * HOUR).is_trusted == is_trusted
+
     def test_new_faults(self, told: World) -> None:
         """Audits come more often soon after events begin to be lost, however clean the weeks before were."""
         told.connection.execute("DELETE FROM event_audits")
-        told.connection.execute("UPDATE todoist_channel SET evidence_since = %s", (NOON - 20 * DAY,))
+        told.connection.execute("UPDATE todoist_channel SET outage_ended_at = %s", (NOON - 20 * DAY,))
 
         def audit(at: datetime, n_changes: int, n_missed: int) -> timedelta:
             told.connection.execute(
@@ -454,7 +472,7 @@ class TestAudits:
     def test_few_users(self, told: World) -> None:
         """Audits of three months count if those of four weeks have few changes, so that few users can be enough."""
         told.connection.execute("DELETE FROM event_audits")
-        told.connection.execute("UPDATE todoist_channel SET evidence_since = NULL, is_trusted = FALSE")
+        told.connection.execute("UPDATE todoist_channel SET outage_ended_at = NULL, is_trusted = FALSE")
         events = EventStore(told.connection, "trusted")
 
         def judge(days_ago: int, n_changes: int) -> tuple[int, bool]:
