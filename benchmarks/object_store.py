@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+import fsspec
 from rich.console import Console
 
 from assets.definitions import GRAPH
@@ -129,9 +130,7 @@ def _nights(tasks: Tasks, s3: S3Process, todoist: TodoistProcess) -> Iterator[Ni
 def _use_s3(s3: S3Process) -> None:
     access = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
     os.environ.update(access | {"AWS_ENDPOINT_URL": s3.url})
-    import s3fs
-
-    s3fs.S3FileSystem().mkdir(_BUCKET)
+    fsspec.filesystem("s3").mkdir(_BUCKET)
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ _AIRFLOW_SETTINGS = {
     "AIRFLOW__CORE__PARALLELISM": "4",
     "AIRFLOW__API__HOST": "127.0.0.1",  # anyone who can reach it is admin
     "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
+    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
     "OMP_NUM_THREADS": "1",
 }
 

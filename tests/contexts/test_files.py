@@ -284,6 +284,39 @@ class TestObjectStore:
             assert opened.read() == b"old" * 100_000
         assert read(files, path) == b"new"
 
+    def test_writing_is_one_request(self, s3: ObjectStore) -> None:
+        """A file is replaced by one PUT; a writer that dies before it leaves nothing, so nothing is swept."""
+        files = FileStore(f"{s3.root}/data")
+        s3.requests.clear()
+        files.sweep(f"{files.root}/a")
+        write(files, "a/one", b"new")
+        with pytest.raises(ValueError, match="broken off"), files.replacing(f"{files.root}/a/one") as file:
+            file.write(b"half of a f")
+            raise ValueError("broken off")
+        assert s3.requests == [("PUT", "data/a/one")]
+        assert read(files, f"{files.root}/a/one") == b"new"
+
+    def test_many_ends_at_once(self, s3: ObjectStore) -> None:
+        """The ends of several files are read, also of an empty one; a file that does not exist is None."""
+        files = FileStore(f"{s3.root}/data")
+        paths = [write(files, name, content) for name, content in (("a/one", b"first"), ("a/two", b"second"))]
+        s3.put("data/a/empty", b"")
+        empty, missing = f"{files.root}/a/empty", f"{files.root}/a/missing"
+        ends = files.last_bytes_of(dict.fromkeys([*paths, empty, missing], 3))
+        assert list(ends.values()) == [b"rst", b"ond", b"", None]
+
+    def test_versions(self, s3: ObjectStore) -> None:
+        """A listing shows all files below a folder with their versions, and a replaced file has another one."""
+        files = FileStore(f"{s3.root}/data")
+        one, two = write(files, "a/b/one", b"first"), write(files, "a/two", b"second")
+        before = files.versions(f"{files.root}/a")
+        write(files, "a/two", b"third")
+        after = files.versions(f"{files.root}/a")
+        assert before.keys() == after.keys() == {one, two}
+        assert before[one] == after[one] != ""
+        assert before[two] != after[two]
+        assert files.versions(f"{files.root}/b") == {}
+
     def test_an_empty_file(self, s3: ObjectStore) -> None:
         """An empty file is read as such."""
         s3.put("data/a/one", b"")
