@@ -91,7 +91,7 @@ def _cpu_seconds(pid: int) -> float:
     """CPU seconds of a process tree, with children that have ended."""
     root = psutil.Process(pid)
     times = (process.cpu_times() for process in [root, *root.children(recursive=True)])
-    return sum(each.user + each.system + each.children_user + each.children_system for each in times)
+    return float(sum(each.user + each.system + each.children_user + each.children_system for each in times))
 
 
 def _measure(stack: ExitStack) -> list[ChainNight]:
@@ -138,7 +138,7 @@ def main() -> int:
     table = numbers_table(title, "night", "seconds", "beyond its work", "tasks", "CPU seconds of Airflow")
     for name in dict.fromkeys(night.name for night in nights):
         same = [night for night in nights if night.name == name]
-        columns = [
+        columns: list[list[float]] = [
             [night.seconds for night in same],
             [night.seconds - night.work_s for night in same],
             [night.n_tasks for night in same],
