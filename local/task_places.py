@@ -47,26 +47,20 @@ def sum_up(tasks: Iterable[Mapping[str, Any]]) -> list[TaskPlace]:
 
 
 def print_places(nights: Sequence[Sequence[TaskPlace]], steps: Sequence[str], console: Console) -> None:
-    """Print a table with a row for each task and worker, and two columns for each night: tasks and seconds.
+    """Print a table with a row for each task and worker, and a column for each night.
 
     steps: in the order of the rows.
     """
-    table = Table(title="What ran where", title_justify="left")
+    table = Table(title="What ran where: the number of tasks, and the seconds of all of them", title_justify="left")
     for name in ("step", "task", "queue", "worker"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=True)
     for number in range(1, len(nights) + 1):
-        table.add_column(f"night {number}: tasks", justify="right")
-        table.add_column("seconds", justify="right")
-    cells: dict[tuple[str, str, str, str], dict[int, TaskPlace]] = {}
+        table.add_column(f"night {number}", justify="right", no_wrap=True)
+    cells: dict[tuple[str, str, str, str], dict[int, str]] = {}
     for number, places in enumerate(nights):
         for place in places:
-            cells.setdefault((place.step, place.task, place.queue, place.worker), {})[number] = place
-    for key, places_by_night in sorted(cells.items(), key=lambda row: steps.index(row[0][0])):
-        found = [places_by_night.get(number) for number in range(len(nights))]
-        values = [text for place in found for text in _cells(place)]
-        table.add_row(*key, *values)
+            key = (place.step, place.task, place.queue, place.worker)
+            cells.setdefault(key, {})[number] = f"{place.n_tasks}: {place.seconds:.1f}"
+    for key, by_night in sorted(cells.items(), key=lambda row: steps.index(row[0][0])):
+        table.add_row(*key, *(by_night.get(number, "-") for number in range(len(nights))))
     console.print(table)
-
-
-def _cells(place: TaskPlace | None) -> tuple[str, str]:
-    return (str(place.n_tasks), f"{place.seconds:.1f}") if place else ("-", "-")

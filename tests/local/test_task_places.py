@@ -42,13 +42,13 @@ def test_tasks_are_summed_up_by_worker() -> None:
 
 def test_a_row_for_each_task_and_worker() -> None:
     """The table has the steps in their order, and a dash for a night in which a task did not run."""
-    console = Console(width=200, file=StringIO(), record=True)
+    console = Console(width=120, file=StringIO(), record=True)
     fetched = TaskPlace("fetch_signals", "plan", "default", "worker-default", 1, 2.0)
     print_places([[*sum_up(TASKS), fetched], [fetched]], ("fetch_signals", "embed_tasks"), console)
     lines = [line.strip("│ ").split() for line in console.export_text().splitlines() if "worker-" in line]
     assert [[word for word in line if word != "│"] for line in lines] == [
-        ["fetch_signals", "plan", "default", "worker-default", "1", "2.0", "1", "2.0"],
-        ["embed_tasks", "plan", "default", "worker-default", "1", "1.0", "-", "-"],
-        ["embed_tasks", "compute", "embed", "worker-embed", "2", "3.8", "-", "-"],
-        ["embed_tasks", "compute", "default", "worker-default", "1", "0.0", "-", "-"],
+        ["fetch_signals", "plan", "default", "worker-default", "1:", "2.0", "1:", "2.0"],
+        ["embed_tasks", "plan", "default", "worker-default", "1:", "1.0", "-"],
+        ["embed_tasks", "compute", "embed", "worker-embed", "2:", "3.8", "-"],
+        ["embed_tasks", "compute", "default", "worker-default", "1:", "0.0", "-"],
     ]
