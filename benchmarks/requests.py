@@ -46,7 +46,6 @@ _N_CANDIDATES = (4, 5, 6)
 """Numbers of candidates, of one user after the other."""
 
 _N_WARM_UP_REQUESTS = 500
-_CONNECTIONS = (1, 8, 64)
 _N_MISSES, _MISS_CONNECTIONS = 64, 8
 _LLM_SECONDS = 1.0
 KEY = new_key()
@@ -88,6 +87,7 @@ def main() -> int:
     parser = ArgumentParser(prog="python -m benchmarks.requests", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds at each number of connections")
     parser.add_argument("--requests", type=int, default=4000, help="requests of a round; a quarter at 1 connection")
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 8, 64], help="of the client (1 8 64)")
     options = parser.parse_args()
     LOCAL_FOLDER.mkdir(exist_ok=True)
     with ExitStack() as stack:
@@ -104,7 +104,7 @@ def main() -> int:
             "minimal server": TipClient(minimal.pid, int(minimal.read_line()), "none", users, meter),
             "tip": tips,
         }
-        levels = [_run_level(clients, each, options.requests, options.rounds) for each in _CONNECTIONS]
+        levels = [_run_level(clients, each, options.requests, options.rounds) for each in options.connections]
         _delete_candidates(url)
         misses = tips.run_round(_N_MISSES, _MISS_CONNECTIONS)
     _print_and_save(levels, misses, n_bytes)

@@ -16,6 +16,10 @@ _Batch = list[tuple[Item, asyncio.Future[Result]]]
 _MIN_QUEUE = 8
 """Number of items that may wait however slow the calls are: the next call measures the throughput again."""
 
+_MIN_BESIDE = 2
+"""Items for which a call begins beside another one: a single item waits for others, as its call costs almost as much
+as one of several."""
+
 _STUCK_AFTER = 4
 """A call that takes longer than the longest wait times this is stuck: hardly any items wait for its end."""
 
@@ -49,7 +53,7 @@ class Batcher(Generic[Item, Result]):
         """work: returns the results in the order of its items, of which it gets at most `max_items`.
 
         limit_s: seconds after which a caller without a result gets TimeoutError; None: never.
-        max_calls: calls that run at once; a call beside another one begins only for a full list.
+        max_calls: calls that run at once; one beside another begins for `_MIN_BESIDE` items or more.
         is_at_fault: whether an error is due to an item rather than to the call; the items of the list are then
         processed one by one, so that the error reaches only the item at fault.
         on_abandoned: called for an item that `work` got and whose caller got no result, because the caller was
@@ -107,7 +111,7 @@ class Batcher(Generic[Item, Result]):
 
     def _is_another_due(self, n_running: int) -> bool:
         """Whether one more call is to begin beside those that run."""
-        return n_running == 0 or (n_running < self._max_calls and len(self._waiting) >= self._max_items)
+        return n_running == 0 or (n_running < self._max_calls and len(self._waiting) >= _MIN_BESIDE)
 
     async def _run(self) -> None:
         try:

@@ -48,8 +48,21 @@ _WRITE_DECISION: str = _SQL.write_decision.sql
 STATEMENT_WAITING_SHARE = 1 / 8
 """Share of the time limit of a statement that a read or a decision may wait before it begins."""
 
-_TIP_CONNECTIONS = 4
+_TIP_SESSIONS = 4
 """Connections for reads of users and the log of decisions: two for each of the ways of a request."""
+
+TIP_SETTINGS: Mapping[str, str] = {
+    # A decision lost in a crash of Postgres costs one reward; waiting for the disk would cost every request.
+    "synchronous_commit": "off",
+    # Planned once for each connection: a new plan each time costs several times its execution. The plan is one of
+    # lookups by keys, also if the tables were small or empty when it was made.
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
+"""Settings of the sessions that read users and log decisions; they run no other statements."""
 
 _SHORTEST_DAY = timedelta(hours=22)
 """Candidates that expire sooner than this are not for the next day, which ends later, also if a clock is changed."""
@@ -454,15 +467,9 @@ async def open_store(
     believes_events: bool = False,
 ) -> AsyncIterator[Store]:
     """A store with pools of its own. timeout_s: upper bound for each statement. believes_events: see `Store`."""
-    for_tips = {
-        # A decision lost in a crash of Postgres costs one reward; waiting for the disk would cost every request.
-        "synchronous_commit": "off",
-        # The read of users is best planned once: a new plan each time costs several times its execution.
-        "plan_cache_mode": "force_generic_plan",
-    }
     async with (
         create_pool(url, n_connections=n_connections, timeout_s=timeout_s) as pool,
-        create_pool(url, n_connections=_TIP_CONNECTIONS, timeout_s=timeout_s, server_settings=for_tips) as tip_pool,
+        create_pool(url, n_connections=_TIP_SESSIONS, timeout_s=timeout_s, server_settings=TIP_SETTINGS) as tip_pool,
     ):
         deliveries, max_wait_s = Deliveries(pool, metrics), timeout_s * STATEMENT_WAITING_SHARE
         store = Store(

@@ -3,15 +3,16 @@
 -- connected has neither, and what was made from an earlier account is left out. believes_events: see `known_as_of`.
 -- ended_ids: tasks that ended since the context was fetched, as Todoist's webhooks report; clocks differ by a minute. An
 -- earlier end, of which a repeated delivery tells, is in the context, unless the task is open again.
+-- OFFSET 0: the events of the user are looked up by their key, not by their time, of which others have many.
 SELECT u.user_id, u.timezone, a.connection_number, a.auth_failures > 0 AS is_refused,
        c.materialized_at, c.valid_until, c.context_hash,
        known_as_of(a.user_id, a.connection_number, a.observed_at, a.is_covered, c.materialized_at, :believes_events),
        s.candidate_set_id, s.context_hash AS made_for, s.author,
        coalesce(s.origin, CASE s.author WHEN 'llm' THEN 'waited' ELSE s.author END) AS origin, s.kept_from, s.made_at,
        s.expires_at, s.renew_at, s.tips, s.kinds, s.themes, s.features,
-       ARRAY(SELECT e.object_id FROM todoist_events e
-             WHERE e.user_id = a.user_id AND e.connection_number = a.connection_number AND e.object_type = 'item'
-               AND e.is_ended AND e.received_at > c.materialized_at
+       ARRAY(SELECT e.object_id
+             FROM (SELECT * FROM todoist_events e WHERE e.user_id = a.user_id AND e.object_type = 'item' OFFSET 0) e
+             WHERE e.connection_number = a.connection_number AND e.is_ended AND e.received_at > c.materialized_at
                AND coalesce(e.triggered_at, e.received_at) > c.materialized_at - INTERVAL '1 minute') AS ended_ids
 FROM users u
 LEFT JOIN todoist_accounts a ON a.user_id = u.user_id AND a.connected AND u.active

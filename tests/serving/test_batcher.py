@@ -230,16 +230,16 @@ class TestLimit:
 class TestCalls:
     @in_a_loop
     async def test_beside(self) -> None:
-        """A second call begins beside the first only for a full list; no third one begins."""
+        """A second call begins beside the first as soon as two items wait; no third one begins."""
         batcher = Batcher(work := Work(max_at_once=2), max_items=3, max_calls=2)
         tasks = await submitted(batcher, 1)
-        tasks += await submitted(batcher, 2, 3)
+        tasks += await submitted(batcher, 2)
         assert work.lists == [[1]]
-        tasks += await submitted(batcher, 4, 5, 6, 7, 8)
-        assert work.lists == [[1], [2, 3, 4]]
+        tasks += await submitted(batcher, 3, 4, 5, 6)
+        assert [len(each) for each in work.lists] == [1, 3]
         work.go_on()
-        assert await asyncio.gather(*tasks) == [2 * number for number in range(1, 9)]
-        assert work.lists == [[1], [2, 3, 4], [5, 6, 7], [8]]
+        assert await asyncio.gather(*tasks) == [2 * number for number in range(1, 7)]
+        assert [number for each in work.lists for number in each] == [1, 2, 3, 4, 5, 6]
         assert await batcher.submit(9) == 18
 
     @in_a_loop

@@ -6,19 +6,22 @@ import asyncio
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 from service import Service, ServiceHarness, answering, tip_about
 
+from contexts.postgres.sql import queries
 from serving.__main__ import POLICY
+from serving.store import TIP_SETTINGS
 from tips.bandit import ThompsonPolicy
 from tips.features import N_FEATURES
 
-USERS = [f"user{number}" for number in range(40)]
+USERS = [f"user{number}" for number in range(20)]
 
 
 @pytest.fixture
 def service(harness: ServiceHarness, account: Any) -> Service:
-    """A service with candidates for forty users, one to three for each."""
+    """A service with candidates for twenty users, one to three for each."""
     service = harness.open(llm_wait=6, database_connections=4)
     for number, user in enumerate(USERS):
         harness.add_with_context(user, account("water the plants", f"call {user}", "buy milk", "mend the roof"))
@@ -91,6 +94,20 @@ class TestMany:
         assert {each.status for each in responses.values()} == {200}
         logged = {row[0] for row in harness.rows("SELECT decision_id::TEXT FROM decisions")}
         assert logged == {each.body["decision_id"] for each in responses.values()}
+
+
+def test_plan(database_url: str, connection: psycopg.Connection[Any]) -> None:
+    """The read that was planned while all tables were empty finds users by their keys when there are many."""
+    options = " ".join(f"-c {name}={value}" for name, value in TIP_SETTINGS.items())
+    with psycopg.connect(database_url, options=options, autocommit=True) as session:
+        session.execute("PREPARE read AS " + queries("serving", "asyncpg").read_users.sql)
+        session.execute("EXECUTE read (false, '{nobody}')")
+        connection.execute(
+            "INSERT INTO users (user_id, email, timezone) SELECT n, n, 'UTC' FROM generate_series(1, 5000) AS n"
+        )
+        plan = "\n".join(line for (line,) in session.execute("EXPLAIN EXECUTE read (false, '{7,8}')"))
+    assert "Index" in plan
+    assert "Seq Scan" not in plan and "todoist_events_by_time" not in plan
 
 
 def test_hanging_database(harness: ServiceHarness, service: Service) -> None:

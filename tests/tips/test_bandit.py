@@ -149,6 +149,15 @@ class TestChoice:
         alone = [UNSURE.choose(taught(), each, 0).propensities for each in features]
         assert together.astype(np.float32).tolist() == np.stack(alone).tolist()
 
+    def test_different_numbers(self) -> None:
+        """Requests with different numbers of candidates have, together, the choices of each by itself."""
+        sizes, features = [4, 1, 2, 3], drawn(4, 4, 6)
+        padded = features * (np.arange(4) < np.array(sizes)[:, None])[:, :, None].astype(np.float32)
+        together = UNSURE.choose_each(taught(), padded, sizes, range(4))
+        alone = [UNSURE.choose(taught(), features[n][: sizes[n]], n) for n in range(4)]
+        assert [each.chosen for each in together] == [each.chosen for each in alone]
+        assert [each.propensities.tolist() for each in together] == [each.propensities.tolist() for each in alone]
+
     def test_every_process(self) -> None:
         """Another process with the same posterior has the same propensities: nothing of the draws is random."""
         code = (
