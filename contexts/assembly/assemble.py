@@ -185,13 +185,16 @@ def _fit(signals: Signals, dates: Mapping[str, DecisiveDate], today: date, budge
     """Return the context with the themes that fit into half the budget, then the tasks that fit into all of it."""
     draft = _draft(signals, dates, today, max_tasks=budget.n_bytes // _MIN_TASK_BYTES)
     n_themes = _largest(len(draft.themes), lambda n: len(draft.to_json(n, 0).encode()) <= budget.n_bytes // 2)
+    whole = draft.to_json(n_themes, len(draft.tasks))
+    if len(whole.encode()) <= budget.n_bytes:
+        return whole
     n_tasks = _largest(len(draft.tasks), lambda n: len(draft.to_json(n_themes, n).encode()) <= budget.n_bytes)
     return draft.to_json(n_themes, n_tasks)
 
 
 def _largest(high: int, fits: Callable[[int], bool]) -> int:
     """Return the largest n from 0 to `high` that fits; if n fits, every smaller number must fit, too."""
-    if fits(high):
+    if high == 0 or fits(high):
         return high
     return max(0, bisect(range(high), False, key=lambda n: not fits(n)) - 1)
 
