@@ -151,10 +151,10 @@ class ServiceHarness:
         defaults: dict[str, Any] = {
             "service_tokens": TOKEN,
             "todoist_api_url": self.world.client.base_url,
-            "todoist_timeout": 0.5,
+            "todoist_timeout": 2.0,
             "llm_model": "openai-chat:local",
-            "llm_timeout": 1.0,
-            "request_budget": 3.0,
+            "llm_timeout": 3.0,
+            "request_budget": 8.0,
             "database_connections": 3,
         }
         read = ServingSettings(**defaults | settings)

@@ -16,6 +16,9 @@ from contexts.postgres.sql import connect
 from contexts.todoist.credentials import Credentials
 from local.llm import Behaviour
 
+LONG_S = 2.0
+"""Seconds that the LLM takes if a response is not to wait for it: one that comes sooner did not."""
+
 INSERT_WRITTEN = """
 INSERT INTO candidate_sets (candidate_set_id, user_id, context_hash, author, origin, made_at, expires_at, renew_at,
                             tips, subject_hashes, kinds, themes, features, connection_number)
@@ -71,10 +74,10 @@ def known(ann: None, harness: ServiceHarness, service: Service) -> None:
 class TestBehind:
     def test_next_request_chooses_from_it(self, harness: ServiceHarness, service: Service) -> None:
         """The request is answered at once; the set that the LLM writes behind the answer is the next one's."""
-        harness.llm.behaviour, harness.llm.seconds = answering(tip_about("t3"), tip_about("t3", "plan")), 0.5
+        harness.llm.behaviour, harness.llm.seconds = answering(tip_about("t3"), tip_about("t3", "plan")), LONG_S
         first = service.tip()
         assert first.origin == ("inline", "skipped")
-        assert first.seconds < 0.4
+        assert first.seconds < LONG_S
         harness.until(lambda: n_sets(harness, "behind"))
         second = service.tip()
         assert second.origin == ("stored", "skipped")
@@ -233,10 +236,10 @@ class TestFirstWait:
     def test_takes_longer(self, harness: ServiceHarness) -> None:
         """A user without any set of the LLM waits for it; if it takes longer, its set is the next request's."""
         service = harness.open(llm_first_wait=0.3)
-        harness.llm.seconds = 0.8
+        harness.llm.seconds = LONG_S
         first = service.tip()
         assert first.origin == ("stored", "fallback")
-        assert 0.3 <= first.seconds < 0.7
+        assert 0.3 <= first.seconds < LONG_S
         harness.until(lambda: n_sets(harness, "behind"))
         assert service.tip().origin == ("stored", "skipped")
         assert origins(harness) == ["rules", "behind"]
@@ -246,10 +249,10 @@ class TestFirstWait:
     def test_setting(self, harness: ServiceHarness) -> None:
         """With LLM_WAIT a request waits so long for the LLM; after that the call goes on, and its tips are stored."""
         service = harness.open(llm_wait=0.3)
-        harness.llm.behaviour, harness.llm.seconds = answering(tip_about("t3"), tip_about("t3", "plan")), 0.7
+        harness.llm.behaviour, harness.llm.seconds = answering(tip_about("t3"), tip_about("t3", "plan")), LONG_S
         first = service.tip()
         assert first.origin == ("inline", "fallback")
-        assert 0.3 <= first.seconds < 0.65
+        assert 0.3 <= first.seconds < LONG_S
         harness.until(lambda: n_sets(harness, "behind"))
         assert service.tip().origin == ("stored", "skipped")
 
@@ -257,8 +260,8 @@ class TestFirstWait:
     def test_no_wait(self, harness: ServiceHarness) -> None:
         """With LLM_FIRST_WAIT=0 not even the first request waits."""
         service = harness.open(llm_first_wait=0)
-        harness.llm.seconds = 0.5
-        assert service.tip().seconds < 0.4
+        harness.llm.seconds = LONG_S
+        assert service.tip().seconds < LONG_S
         harness.until(lambda: n_sets(harness, "behind"))
         assert service.tip().origin == ("stored", "skipped")
 
@@ -266,10 +269,10 @@ class TestFirstWait:
     def test_unexpectedly(self, harness: ServiceHarness, service: Service) -> None:
         """A user who comes back after days gets tips at once, and the LLM's at the next request."""
         harness.clock.forward(days=10)
-        harness.llm.seconds = 0.5
+        harness.llm.seconds = LONG_S
         first = service.tip()
         assert first.origin in {("inline", "fallback"), ("inline", "skipped")}
-        assert first.seconds < 0.4
+        assert first.seconds < LONG_S
         harness.clock.forward(minutes=1)
         harness.until(lambda: n_sets(harness, "behind"))
         assert service.tip().origin == ("stored", "skipped")
@@ -283,10 +286,10 @@ class TestFirstWait:
         harness.todoist.advance("ann", {"items": [{"id": "t8", "content": "sew", "added_by_uid": "1"}]})
         service.tip()
         harness.until(lambda: len(harness.llm.calls) > 1)
-        harness.llm.behaviour, harness.llm.seconds = Behaviour.GOOD, 0.5
+        harness.llm.behaviour, harness.llm.seconds = Behaviour.GOOD, LONG_S
         harness.clock.forward(minutes=6)
         response = service.tip()
-        assert (response.origin, response.seconds < 0.4) == (("stored", "fallback"), True)
+        assert (response.origin, response.seconds < LONG_S) == (("stored", "fallback"), True)
         assert origins(harness)[1:] == ["rules", "rules"]
 
 
@@ -299,7 +302,7 @@ class TestProviderDown:
         for _ in range(48):
             responses.append(service.tip())
             harness.clock.forward(minutes=30)
-        assert max(each.seconds for each in responses) < 0.5
+        assert max(each.seconds for each in responses) < LONG_S
         assert {each.body["source"] for each in responses} == {"stored", "inline"}
         assert task_ids([each.body["tip"] for each in responses]) <= {"t3"}
         assert len(harness.llm.calls) <= 1 + 5 + 2  # the circuit opens after five failures, and lets few through
