@@ -409,7 +409,7 @@ class TestConcurrent:
 
     def test_others_do_not_wait(self, harness: ServiceHarness, account: Any) -> None:
         """A request that waits for Todoist or the LLM delays no other request."""
-        service = harness.open(todoist_timeout=3, llm_timeout=3, request_budget=8)
+        service = harness.open(todoist_timeout=10, llm_timeout=10, llm_first_wait=10, request_budget=30)
         service.tip()
         for n in range(20):
             harness.world.add(f"user-{n}", account("call bob", "buy milk"))
