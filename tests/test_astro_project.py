@@ -31,6 +31,7 @@ from local.paths import ROOT
 from local.processes import free_port
 
 BIN = Path(sys.executable).parent
+DAGS = {*GRAPH.steps, "housekeeping"}
 
 # The fields of `astro deployment create --deployment-file` (cloud/deployment/inspect/inspect.go of 1.45).
 CONFIGURATION = {
@@ -254,7 +255,7 @@ class TestImage:
         """The image has the packages, the SQL and the DAGs, but no tests, secrets or stray files."""
         top = {path.name for path in image.iterdir()}
         assert top - {"Dockerfile", ".dockerignore"} == {  # both are read by Docker, but not copied
-            "airflow", "assets", "contexts", "dags", "include", "packages.txt", "pyproject.toml", "requirements.lock",
+            "airflow", "assets", "config", "contexts", "dags", "include", "packages.txt", "pyproject.toml", "requirements.lock",
             "requirements.txt", "serving", "sql", "tips", "LICENSE", "Makefile", "README.md",
         }  # fmt: skip
         assert (image / "dags").is_symlink()
@@ -280,7 +281,7 @@ class TestImage:
         assert process.returncode == 0, process.stderr[-3000:]
         [result] = [json.loads(line[7:]) for line in process.stdout.splitlines() if line.startswith("RESULT ")]
         assert result["errors"] == {}
-        assert result["dags"] == sorted(GRAPH.steps)
+        assert result["dags"] == sorted(DAGS)
         assert result["from"]
         assert not [path for path in result["from"] if not path.startswith(str(image))]
 
@@ -332,7 +333,7 @@ def test_dags_pass_the_checks_of_the_cli(tmp_path: Path) -> None:
     [result] = [json.loads(line[7:]) for line in process.stdout.splitlines() if line.startswith("RESULT ")]
     assert result["errors"] == {}
     assert result["lookups"] == []
-    assert result["dags"].keys() == GRAPH.steps.keys()
+    assert result["dags"].keys() == DAGS
     for tags, retries in result["dags"].values():
         assert tags
         assert retries >= 2
