@@ -30,6 +30,7 @@ from local.airflow_api import Airflow
 from local.checkpoint import save_tiny_nomic
 from local.clock import utc_now
 from local.context_store import running_context_store
+from local.local_run import local_run
 from local.postgres import create_database
 from local.scenario import scenario_from_environment
 
@@ -96,7 +97,8 @@ def _cpu_seconds(pid: int) -> float:
 
 def _measure(stack: ExitStack) -> list[ChainNight]:
     scenario = stack.enter_context(scenario_from_environment(os.environ))
-    store = stack.enter_context(running_context_store(scenario, _FOLDER, _print_line))
+    run = stack.enter_context(local_run(_FOLDER, os.environ, is_lasting=False))
+    store = stack.enter_context(running_context_store(scenario, run, _print_line))
     model = {
         "EMBEDDING_MODEL": str(save_tiny_nomic(_FOLDER / "tiny-nomic")),
         "EMBEDDING_DIM": "32",

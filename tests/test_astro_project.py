@@ -255,8 +255,8 @@ class TestImage:
         """The image has the packages, the SQL and the DAGs, but no tests, secrets or stray files."""
         top = {path.name for path in image.iterdir()}
         assert top - {"Dockerfile", ".dockerignore"} == {  # both are read by Docker, but not copied
-            "airflow", "assets", "config", "contexts", "dags", "include", "packages.txt", "pyproject.toml", "requirements.lock",
-            "requirements.txt", "serving", "sql", "tips", "LICENSE", "Makefile", "README.md",
+            "airflow", "assets", "config", "contexts", "dags", "include", "packages.txt", "pyproject.toml",
+            "requirements.lock", "requirements.txt", "serving", "sql", "tips", "LICENSE", "Makefile", "README.md",
         }  # fmt: skip
         assert (image / "dags").is_symlink()
         assert not [path for path in image.rglob("*") if path.is_file() and path.read_bytes() == b"stray"]
