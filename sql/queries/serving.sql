@@ -149,8 +149,8 @@ FOR UPDATE;
 
 -- name: drop_reacted_tip!
 -- After a reaction to a decision, append its set of candidates without the chosen tip, so that it does not come again at
--- once. Only of the user's newest set, and only if at least :min_tips others stay. Decisions refer to tips of a set by
--- their number, so the set itself stays as it is.
+-- once. Only of the user's newest set, if at least :min_tips others stay and the decision can be read. Decisions refer
+-- to tips of a set by their number, so the set itself stays as it is.
 INSERT INTO candidate_sets (candidate_set_id, user_id, context_hash, author, origin, kept_from, made_at, expires_at,
                             renew_at, tips, subject_hashes, kinds, themes, features, connection_number)
 SELECT gen_random_uuid(), s.user_id, s.context_hash, CASE s.author WHEN 'llm' THEN 'kept' ELSE s.author END,
@@ -163,8 +163,8 @@ SELECT gen_random_uuid(), s.user_id, s.context_hash, CASE s.author WHEN 'llm' TH
        substr(s.features, 1, n * width) || substr(s.features, (n + 1) * width + 1), s.connection_number
 FROM decisions d JOIN candidate_sets s USING (candidate_set_id, user_id),
      LATERAL (SELECT d.chosen AS n, cardinality(s.tips) AS size,
-                     length(s.features) / cardinality(s.tips) AS width) AS place
-WHERE d.decision_id = :decision_id AND n < size AND size > :min_tips
+                     length(s.features) / nullif(cardinality(s.tips), 0) AS width) AS place
+WHERE d.decision_id = :decision_id AND n BETWEEN 0 AND size - 1 AND size > :min_tips
   AND s.candidate_set_id = (SELECT latest.candidate_set_id FROM candidate_sets latest WHERE latest.user_id = s.user_id
                             ORDER BY latest.made_at DESC LIMIT 1);
 
