@@ -57,6 +57,19 @@ class GroupOutcome:
         }
         return Group(shards)
 
+    def to_state(self, planned_at: str) -> dict[str, Any]:
+        """Return the outcome as plain data that a retry reads. planned_at: the instant of the group's plan."""
+        return {"planned_at": planned_at, **self.to_json()}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any] | None, planned_at: str) -> GroupOutcome:
+        """Read the outcome of the earlier tries of a group.
+
+        It is empty before the first try, and if it belongs to another plan: a run that is cleared is planned again,
+        and its groups have other shards.
+        """
+        return cls.from_json(state) if state and state["planned_at"] == planned_at else cls()
+
     def to_json(self) -> dict[str, Any]:
         """Return the outcome as plain data for JSON."""
         return {"results": [result.to_json() for result in self.results], "failed": sorted(self.failed)}

@@ -79,7 +79,7 @@ def compute_group(step: str, work: Mapping[str, Any], *, is_source: bool) -> Non
     The outcome is pushed to `collect_step` also if shards fail. It is kept for the next try, which runs what failed.
     """
     context: Any = get_current_context()
-    outcome = GroupOutcome.from_json(context["task_state_store"].get(_OUTCOME) or GroupOutcome().to_json())
+    outcome = GroupOutcome.from_state(context["task_state_store"].get(_OUTCOME), work["now"])
     group, failures = outcome.left(Group.from_json(work["shards"])), list[ShardFailure]()
     results = list(outcome.results)
     options = replace(_options(is_source=is_source), scope=FetchScope(work["scope"]))
@@ -90,7 +90,7 @@ def compute_group(step: str, work: Mapping[str, Any], *, is_source: bool) -> Non
     outcome = GroupOutcome(tuple(results), frozenset(failure.shard for failure in failures))
     context["ti"].xcom_push(_OUTCOME, outcome.to_json())
     if failures:
-        context["task_state_store"].set(_OUTCOME, outcome.to_json())
+        context["task_state_store"].set(_OUTCOME, outcome.to_state(work["now"]))
     raise_failures(failures)
 
 

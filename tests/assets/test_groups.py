@@ -50,6 +50,16 @@ def test_a_retry_runs_what_failed() -> None:
     assert outcome.left(group).shards == {1: ("words", "pages")}
 
 
+def test_a_new_plan_forgets_the_tries_of_the_old_one() -> None:
+    """A retry goes on from the tries before it; a run that was cleared and planned again runs all of its groups."""
+    group = Group({3: ("letters",), 5: ("letters",)})
+    outcome = GroupOutcome((result_of("letters", 1),), frozenset([5]))
+    state = json.loads(json.dumps(outcome.to_state("2026-11-23T02:00:00+00:00")))
+    assert GroupOutcome.from_state(state, "2026-11-23T02:00:00+00:00") == outcome
+    assert GroupOutcome.from_state(state, "2026-11-23T09:00:00+00:00").left(group) == group
+    assert GroupOutcome.from_state(None, "2026-11-23T02:00:00+00:00").left(group) == group
+
+
 def test_a_first_try_runs_everything() -> None:
     """A first try, or one after a try whose worker was killed, runs the whole group."""
     group = Group({0: ("letters",), 4: ("letters", "words")})
