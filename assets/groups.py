@@ -57,26 +57,19 @@ class GroupOutcome:
         }
         return Group(shards)
 
-    def to_state(self, planned_at: str) -> dict[str, Any]:
-        """Return the outcome as plain data that a retry reads. planned_at: the instant of the group's plan."""
-        return {"planned_at": planned_at, **self.to_json()}
+    def to_json(self, planned_at: str) -> dict[str, Any]:
+        """Return the outcome as plain data for JSON. planned_at: the instant of the plan that has the group."""
+        results = [result.to_json() for result in self.results]
+        return {"planned_at": planned_at, "results": results, "failed": sorted(self.failed)}
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any] | None, planned_at: str) -> GroupOutcome:
-        """Read the outcome of the earlier tries of a group.
+    def from_json(cls, value: Mapping[str, Any] | None, planned_at: str) -> GroupOutcome | None:
+        """Read an outcome written by `to_json`; None if there is none, or if it is of another plan.
 
-        It is empty before the first try, and if it belongs to another plan: a run that is cleared is planned again,
-        and its groups have other shards.
+        A run that is cleared is planned again, and its groups have other shards.
         """
-        return cls.from_json(state) if state and state["planned_at"] == planned_at else cls()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the outcome as plain data for JSON."""
-        return {"results": [result.to_json() for result in self.results], "failed": sorted(self.failed)}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> GroupOutcome:
-        """Read an outcome written by `to_json`."""
+        if value is None or value["planned_at"] != planned_at:
+            return None
         results = tuple(ShardResult.from_json(result) for result in value["results"])
         return cls(results, frozenset(value["failed"]))
 

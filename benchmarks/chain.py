@@ -47,8 +47,8 @@ _console = Console(highlight=False)
 class ChainNight:
     """A night.
 
-    seconds: from the trigger to the end of the last run that makes contexts. n_tasks: task instances that had a
-    process. work_s: of them, the seconds in `compute`. cpu_s: of all of Airflow's processes.
+    seconds: from the trigger to the end of the last run that makes contexts. work_s: seconds of the longest `compute`
+    of each DAG run, summed. n_tasks: task instances that had a process. cpu_s: of all of Airflow's processes.
     """
 
     name: str

@@ -77,7 +77,7 @@ def test_a_shard_is_written_by_one_request(store: ObjectStore, shards: Shards) -
 def test_only_changed_footers_are_read_again(store: ObjectStore, shards: Shards) -> None:
     """Of many footers in an object store only those of files that changed since the last reading are read."""
     first = texts_of(shards)
-    assert verbs(store) == ["GET"] * (1 + N_SHARDS - 1) + ["LIST", "PUT"]  # the missing memory, and five footers
+    assert verbs(store) == ["GET"] * (1 + N_SHARDS - 1) + ["LIST", "PUT"]  # the missing cache, and five footers
     assert texts_of(shards) == first
     assert verbs(store) == ["GET", "LIST"]
     new = write(shards, 2, "new")
@@ -100,8 +100,8 @@ def test_footers_are_read_once(store: ObjectStore, shards: Shards) -> None:
     assert store.requests == []
 
 
-def test_a_damaged_memory_is_replaced(store: ObjectStore, shards: Shards) -> None:
-    """Remembered footers that cannot be read cost requests, and no footer."""
+def test_a_damaged_cache_is_replaced(store: ObjectStore, shards: Shards) -> None:
+    """A cache of footers that cannot be read costs requests, but no footer is lost."""
     first = texts_of(shards)
     store.put("data/letters/footers.parquet", b"<html>")
     assert texts_of(shards) == first
@@ -110,8 +110,8 @@ def test_a_damaged_memory_is_replaced(store: ObjectStore, shards: Shards) -> Non
     assert verbs(store) == ["GET", "LIST"]
 
 
-def test_pages_of_the_memory_can_be_damaged(store: ObjectStore, shards: Shards) -> None:
-    """Remembered footers without digests, whose pages cannot be decompressed, cost requests, and no footer."""
+def test_pages_of_the_cache_can_be_damaged(store: ObjectStore, shards: Shards) -> None:
+    """A cache without digests whose pages cannot be decompressed costs requests, but no footer is lost."""
     first, sink = texts_of(shards), BytesIO()
     pq.write_table(pa.table({"path": ["a" * 5000], "version": ["b" * 5000]}), sink, use_dictionary=False)
     content = bytearray(sink.getvalue())
