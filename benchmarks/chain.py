@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
@@ -90,9 +90,12 @@ def _critical_work(tasks: Iterable[dict[str, Any]]) -> float:
 
 def _cpu_seconds(pid: int) -> float:
     """CPU seconds of a process tree, with children that have ended."""
-    root = psutil.Process(pid)
-    times = (process.cpu_times() for process in [root, *root.children(recursive=True)])
-    return float(sum(each.user + each.system + each.children_user + each.children_system for each in times))
+    root, seconds = psutil.Process(pid), 0.0
+    for process in (root, *root.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile, and its parent has its seconds
+            each = process.cpu_times()
+            seconds += each.user + each.system + each.children_user + each.children_system
+    return seconds
 
 
 def _measure(stack: ExitStack) -> list[ChainNight]:

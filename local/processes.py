@@ -121,7 +121,7 @@ def _is_running(parent: str) -> bool:
     with suppress(psutil.NoSuchProcess, ValueError):
         process = psutil.Process(int(number))
         is_same = abs(process.create_time() - float(started)) < _SAME_START_S
-        return is_same and process.status() != psutil.STATUS_ZOMBIE
+        return bool(is_same and process.status() != psutil.STATUS_ZOMBIE)
     return False
 
 
