@@ -57,13 +57,19 @@ class GroupOutcome:
         }
         return Group(shards)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the outcome as plain data for JSON."""
-        return {"results": [result.to_json() for result in self.results], "failed": sorted(self.failed)}
+    def to_json(self, planned_at: str) -> dict[str, Any]:
+        """Return the outcome as plain data for JSON. planned_at: the instant of the plan that has the group."""
+        results = [result.to_json() for result in self.results]
+        return {"planned_at": planned_at, "results": results, "failed": sorted(self.failed)}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> GroupOutcome:
-        """Read an outcome written by `to_json`."""
+    def from_json(cls, value: Mapping[str, Any] | None, planned_at: str) -> GroupOutcome | None:
+        """Read an outcome written by `to_json`; None if there is none, or if it is of another plan.
+
+        A run that is cleared is planned again, and its groups have other shards.
+        """
+        if value is None or value["planned_at"] != planned_at:
+            return None
         results = tuple(ShardResult.from_json(result) for result in value["results"])
         return cls(results, frozenset(value["failed"]))
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
@@ -47,8 +47,8 @@ _console = Console(highlight=False)
 class ChainNight:
     """A night.
 
-    seconds: from the trigger to the end of the last run that makes contexts. n_tasks: task instances that had a
-    process. work_s: of them, the seconds in `compute`. cpu_s: of all of Airflow's processes.
+    seconds: from the trigger to the end of the last run that makes contexts. work_s: seconds of the longest `compute`
+    of each DAG run, summed. n_tasks: task instances that had a process. cpu_s: of all of Airflow's processes.
     """
 
     name: str
@@ -90,9 +90,12 @@ def _critical_work(tasks: Iterable[dict[str, Any]]) -> float:
 
 def _cpu_seconds(pid: int) -> float:
     """CPU seconds of a process tree, with children that have ended."""
-    root = psutil.Process(pid)
-    times = (process.cpu_times() for process in [root, *root.children(recursive=True)])
-    return float(sum(each.user + each.system + each.children_user + each.children_system for each in times))
+    root, seconds = psutil.Process(pid), 0.0
+    for process in (root, *root.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile, and its parent has its seconds
+            each = process.cpu_times()
+            seconds += each.user + each.system + each.children_user + each.children_system
+    return seconds
 
 
 def _measure(stack: ExitStack) -> list[ChainNight]:

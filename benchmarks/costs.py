@@ -47,13 +47,11 @@ UNCHANGED_CPU_S = Unit(0.06 / 1000, f"{_PIPELINE}: nothing changed")
 MIDNIGHT_CPU_S = Unit(2.25 / 1000, f"{_PIPELINE}: after a midnight")
 MIDNIGHT_ROWS = Unit(0.83623, f"{_PIPELINE}: rows after a midnight")
 RUNS_PER_DAY = Unit(6, "MATERIALIZE_SCHEDULE")
-MAPPED_STEPS = Unit(5, "make cluster: a night with changes runs five steps")
-FIXED_TASKS = Unit(32, "make cluster: the tasks of these steps beside the mapped ones")
-TASK_CPU_S = Unit(1.7, "make cluster: 1.1 s in the worker and 0.6 s around it")
+MAPPED_STEPS = Unit(4, "benchmarks.chain: the steps of its first night that run groups of shards")
+FIXED_TASKS = Unit(26 - 4 * 4, "benchmarks.chain: 26 task instances of its first night, less four groups a step")
+TASK_CPU_S = Unit(1.7, "an earlier measurement with two Celery workers: 1.1 s in the worker and 0.6 s around it")
 STORE_CPU_S = Unit(0.19 / 2000, "benchmarks.store 2000: a full rewrite, of the client and of Postgres")
-S3_REQUESTS_PER_SHARD = Unit(
-    401 / 2, "make cluster, 2 shards: requests of the first night in the log of its S3 server"
-)
+S3_REQUESTS_PER_SHARD = Unit(29.6, "benchmarks.object_store --shards 32: first night, which writes every shard")
 S3_BYTES_PER_USER = Unit(
     17_047 + 50 * 2 * (256 - 32), "USERS=500 benchmarks: all files, with 256 numbers a vector for 32"
 )
@@ -70,6 +68,9 @@ DEFAULT_SLOTS = 16
 EMBEDDING_SLOTS = 32
 TODOIST_CONCURRENCY = 8
 """The slots of `astro.yaml`, four workers of each queue, and the default of TODOIST_CONCURRENCY."""
+
+TASK_SLOTS = EMBEDDING_SLOTS
+"""The setting with which a step has as many groups of shards as the larger queue has slots."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class Day:
     @property
     def n_tasks(self) -> float:
         """The task instances of a night in which every shard has a change."""
-        return FIXED_TASKS.value + MAPPED_STEPS.value * self.n_shards
+        return FIXED_TASKS.value + MAPPED_STEPS.value * min(self.n_shards, TASK_SLOTS)
 
     @property
     def llm_dollars(self) -> float:
@@ -154,21 +155,21 @@ class Day:
                 "cores",
                 self.n_texts * EMBEDDING_CPU_S.value / 3600,
                 EMBEDDING_SLOTS,
-                "workers of `embed`; `EMBEDDING_EXECUTOR_CONFIG`",
+                "`TASK_SLOTS`, workers of `embed`; `EMBEDDING_EXECUTOR_CONFIG`",
             ),
             Part(
                 "find themes and assemble contexts",
                 "cores",
                 self.steps_cpu_s / 3600,
                 DEFAULT_SLOTS,
-                "workers of `default`",
+                "`TASK_SLOTS`, workers of `default`",
             ),
             Part(
                 "run tasks in Airflow",
                 "cores",
                 self.n_tasks * TASK_CPU_S.value / 3600,
                 DEFAULT_SLOTS,
-                "`N_SHARDS`: fewer and larger shards",
+                "`TASK_SLOTS`: fewer and larger groups",
             ),
             Part(
                 "write rows to Postgres",

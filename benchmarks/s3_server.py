@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs
@@ -30,12 +30,18 @@ class _CountingServer:
         self._moto: Any = DomainDispatcherApplication(create_backend_app)
         self._delay_s = delay_s
         self._lock = threading.Lock()
-        self.counts: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
+
+    def take_counts(self) -> dict[str, int]:
+        """The requests since the last call, by verb."""
+        with self._lock:
+            counts, self._counts = self._counts, Counter()
+        return dict(counts)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         is_list = "list-type" in parse_qs(environ["QUERY_STRING"])
         with self._lock:
-            self.counts["LIST" if is_list else environ["REQUEST_METHOD"]] += 1
+            self._counts["LIST" if is_list else environ["REQUEST_METHOD"]] += 1
         time.sleep(self._delay_s)
         answer: Iterable[bytes] = self._moto(environ, start_response)
         return answer
@@ -56,8 +62,8 @@ class S3Process:
 
 
 @contextmanager
-def s3_process(delay_s: float) -> Any:
-    """Run the server. delay_s: before each answer."""
+def s3_process(delay_s: float) -> Iterator[S3Process]:
+    """Run the server until the block ends. delay_s: seconds before each answer."""
     with module_process("benchmarks.s3_server", str(delay_s)) as process:
         yield S3Process(process)
 
@@ -68,8 +74,7 @@ def _main() -> None:
     threading.Thread(target=http.serve_forever, daemon=True).start()
     print(f"http://127.0.0.1:{http.server_port}", flush=True)
     for _ in sys.stdin:
-        counts, server.counts = server.counts, Counter()
-        print(json.dumps(counts), flush=True)
+        print(json.dumps(server.take_counts()), flush=True)
 
 
 if __name__ == "__main__":

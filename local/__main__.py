@@ -44,8 +44,9 @@ from local.task_places import TaskPlace, places_since, print_places
 from local.webhook_demo import WebhookDemo
 
 _SERVICE_PORT = 8100
-_CLUSTER_FOLDER = ROOT / ".local" / "cluster"
 """The port of the examples in the documents."""
+
+_CLUSTER_FOLDER = ROOT / ".local" / "cluster"
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,11 +51,12 @@ class Broker:
 
 
 def start_broker(fleet: Fleet, folder: Path) -> Broker:
-    """Start a Redis with its files in `folder`; raises NotReady if it does not start.
+    """Start a Redis without messages, with its files in `folder`, which is emptied; raises NotReady.
 
     Only processes of the machine that know its password can use it: whoever sends messages runs code in a worker.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # messages of an earlier cluster name task instances that are gone
+    folder.mkdir(parents=True)
     broker = Broker(free_port(), secrets.token_urlsafe(32))
     configuration = folder / "redis.conf"
     lines = [
@@ -66,8 +68,7 @@ def start_broker(fleet: Fleet, folder: Path) -> Broker:
         "appendfsync always",
         'save ""',
     ]
-    configuration.unlink(missing_ok=True)
-    with os.fdopen(os.open(configuration, os.O_WRONLY | os.O_CREAT, mode=0o600), "w") as file:
+    with os.fdopen(os.open(configuration, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=0o600), "w") as file:
         file.write("\n".join(lines) + "\n")
     process = fleet.start(BROKER, Program([REDIS_SERVER_PATH, str(configuration)], dict(os.environ)))
     wait_until_ready(process, broker.is_ready, timeout_s=_BOOT_TIMEOUT_S, poll_s=_BOOT_POLL_S)

@@ -15,8 +15,11 @@ import psutil
 
 from local.paths import ROOT
 
-_MARK = "LOCAL_RUN_LOG"
-"""The variable by which a child and its own children are known; its value is the log file of the child."""
+_MARK, _PARENT = "LOCAL_RUN_LOG", "LOCAL_RUN_PARENT"
+"""The variables by which a child and its own children are known: the log file of the child, and its parent."""
+
+_SAME_START_S = 60.0
+"""Difference up to which two start times are of one process; the clock of the machine may have been set meanwhile."""
 
 
 class NotReady(Exception):
@@ -50,7 +53,7 @@ def child_process(
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env={**environment, _MARK: str(log_file)},
+            env={**environment, _MARK: str(log_file), _PARENT: _this_process()},
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -88,7 +91,7 @@ def wait_until_ready(
 def kill_left_over(folder: Path) -> int:
     """Kill the processes that a killed parent left, known by the folder of their log files; return their number.
 
-    No process that is still wanted may have its log file there.
+    Processes whose parent is still running are spared: `make run` and `make cluster` have folders in one another.
     """
     # A process that changes its title, as Airflow's workers do, loses its variables, but not its session.
     sessions = {_session(process) for process in psutil.process_iter() if _is_marked(process, folder)}
@@ -102,8 +105,23 @@ def kill_left_over(folder: Path) -> int:
 
 def _is_marked(process: psutil.Process, folder: Path) -> bool:
     with suppress(psutil.Error):  # it has ended, or is of a different user
-        log_file = process.environ().get(_MARK)
-        return log_file is not None and Path(log_file).is_relative_to(folder)
+        variables = process.environ()
+        log_file, parent = variables.get(_MARK), variables.get(_PARENT, "")
+        return log_file is not None and Path(log_file).is_relative_to(folder) and not _is_running(parent)
+    return False
+
+
+def _this_process() -> str:
+    return f"{os.getpid()} {psutil.Process().create_time()}"
+
+
+def _is_running(parent: str) -> bool:
+    """Whether a process of `_this_process` is still running; False if the text is empty."""
+    number, _, started = parent.partition(" ")
+    with suppress(psutil.NoSuchProcess, ValueError):
+        process = psutil.Process(int(number))
+        is_same = abs(process.create_time() - float(started)) < _SAME_START_S
+        return bool(is_same and process.status() != psutil.STATUS_ZOMBIE)
     return False
 
 

@@ -77,7 +77,7 @@ def _notifier_class(settings: Settings) -> type[BaseNotifier]:
     module, _, name = str(settings.alert_notifier).rpartition(".")
     try:
         kind = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever the module raises when it is imported
         problem = f"there is no such class ({error})"
         raise _error(settings, problem, "Install its package, or correct the name") from None
     if not (isinstance(kind, type) and issubclass(kind, BaseNotifier)):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow.sdk import DAG, Connection, task
+from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowNotFoundException, AirflowSkipException
 from airflow.utils.types import DagRunType
 
@@ -45,7 +46,6 @@ changed for long (apache/airflow issues 59474, 63703 and 71864).
 
 _RUN_TYPES: list[Any] = [DagRunType.SCHEDULED, DagRunType.MANUAL]
 _BATCH_ROWS = 10_000
-_DEFAULT_QUEUE = "default"
 
 
 def housekeeping_dag(settings: Settings) -> DAG:
@@ -74,8 +74,6 @@ def housekeeping_dag(settings: Settings) -> DAG:
 
         @task(doc_md="Deletes old log files of tasks on the worker that runs this.")
         def clean_logs(n_days: int) -> None:
-            from airflow.sdk.configuration import conf
-
             n_files = delete_logs(Path(conf.get("logging", "base_log_folder")), _before(n_days))
             log.info("deleted %d log files", n_files)
 
@@ -88,7 +86,8 @@ def housekeeping_dag(settings: Settings) -> DAG:
 
         clean_metadata(settings.airflow_metadata_days)
         clean_run_log(settings.run_log_days)
-        for queue in dict.fromkeys((_DEFAULT_QUEUE, settings.embedding_queue or _DEFAULT_QUEUE)):
+        default_queue = conf.get("operators", "default_queue")
+        for queue in dict.fromkeys((default_queue, settings.embedding_queue or default_queue)):
             clean_logs.override(task_id=f"task_logs_{queue}", queue=queue)(settings.task_log_days)
     return dag
 

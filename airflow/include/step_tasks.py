@@ -76,21 +76,22 @@ def plan_step(step: str, *, is_source: bool, always_publishes: bool) -> list[dic
 def compute_group(step: str, work: Mapping[str, Any], *, is_source: bool) -> None:
     """Materialize a group of shards, print the result of each, and raise the failures at the end.
 
-    The outcome is pushed to `collect_step` also if shards fail. It is kept for the next try, which runs what failed.
+    The outcome is pushed to `collect_step` even if shards fail. Then the next try reads it, and runs what failed.
     """
     context: Any = get_current_context()
-    outcome = GroupOutcome.from_json(context["task_state_store"].get(_OUTCOME) or GroupOutcome().to_json())
+    planned_at, state = work["now"], context["task_state_store"]
+    outcome = GroupOutcome.from_json(state.get(_OUTCOME), planned_at) or GroupOutcome()
     group, failures = outcome.left(Group.from_json(work["shards"])), list[ShardFailure]()
     results = list(outcome.results)
     options = replace(_options(is_source=is_source), scope=FetchScope(work["scope"]))
-    with _step_runner(datetime.fromisoformat(work["now"]), options) as runner:
+    with _step_runner(datetime.fromisoformat(planned_at), options) as runner:
         for result in runner.materialize_shards(step, group.shards, failures):
             print(result)
             results.append(result)
     outcome = GroupOutcome(tuple(results), frozenset(failure.shard for failure in failures))
-    context["ti"].xcom_push(_OUTCOME, outcome.to_json())
+    context["ti"].xcom_push(_OUTCOME, outcome.to_json(planned_at))
     if failures:
-        context["task_state_store"].set(_OUTCOME, outcome.to_json())
+        state.set(_OUTCOME, outcome.to_json(planned_at))
     raise_failures(failures)
 
 
@@ -98,7 +99,8 @@ def collect_step(step: str, planned: list[dict[str, Any]]) -> Extras:
     """Record the run of a step, do its housekeeping, and return what to publish."""
     numbers = range(len(planned))
     pushed = get_current_context()["ti"].xcom_pull(task_ids="compute", key=_OUTCOME, map_indexes=numbers)
-    outcomes = [GroupOutcome.from_json(outcome) for outcome in pushed if outcome]
+    read = [GroupOutcome.from_json(outcome, planned[0]["now"]) for outcome in pushed]
+    outcomes = [outcome for outcome in read if outcome]
     now = datetime.fromisoformat(planned[0]["now"]) if planned else datetime.now(UTC)
     with _step_runner(now) as runner:
         is_complete = len(outcomes) == len(planned) and not any(outcome.failed for outcome in outcomes)

@@ -58,4 +58,5 @@ def _erase_from(
     # Without the inputs' versions the next run compares user by user: the same rows may come back.
     footer = replace(before.with_index(kept), inputs={})
     shards.write(asset, take_users(table, before.index, kept.users), footer)
+    shards.forget_footers(asset)  # a plan that was made meanwhile has remembered the old footer
     return before.n_rows - footer.n_rows

@@ -56,7 +56,8 @@ class MetadataReader:
         """Read the metadata of files below a folder: one listing, and the files that changed since the last reading.
 
         Metadata are remembered in the object `<folder>/footers.parquet`, each for one version of its file as the
-        store lists it, so they cannot disagree with the file. keep: whether to remember what is read now.
+        store lists it, so they cannot disagree with the file. keep: whether to remember what is read now; if the
+        store refuses that, as it does for a reader, it is logged and the next reading reads the same again.
         """
         versions = self._files.versions(folder)
         entries = self._cached(folder) if any(versions.values()) else {}
@@ -92,7 +93,7 @@ class MetadataReader:
                 return {}
             try:
                 rows = open_parquet(file).read().cast(_CACHE_SCHEMA).to_pylist()
-            except (pa.ArrowException, DamagedFile, ValueError) as error:
+            except (pa.ArrowException, DamagedFile, ValueError, OSError) as error:
                 log.warning("%s is not used, and will be replaced: %s", path, error)
                 return {}
         return {row["path"]: _Entry(row["version"], dict(row["metadata"])) for row in rows}
@@ -102,8 +103,12 @@ class MetadataReader:
             {"path": path, "version": entry.version, "metadata": list(entry.metadata.items())}
             for path, entry in sorted(entries.items())
         ]
-        with self._files.replacing(_cache_path(folder)) as file:
-            write_parquet(file, pa.Table.from_pylist(rows, schema=_CACHE_SCHEMA), {}, compression="zstd")
+        table, path = pa.Table.from_pylist(rows, schema=_CACHE_SCHEMA), _cache_path(folder)
+        try:
+            with self._files.replacing(path) as file:
+                write_parquet(file, table, {}, compression="zstd")
+        except FileFault as fault:
+            log.warning("the footers that were read are not remembered: %s", fault)
 
 
 def _cache_path(folder: str) -> str:

@@ -316,8 +316,12 @@ class Shards:
 
     def remove_leftovers(self, asset: Asset, shard: int) -> None:
         """Remove scratch files, files set aside and remembered footers: all of them can tell of removed users."""
-        self._metadata.forget(self._folder(asset))
+        self.forget_footers(asset)
         self._files.remove_leftovers(parent(self.path(asset.name, shard)), (SCRATCH_SUFFIX, ASIDE_SUFFIX))
+
+    def forget_footers(self, asset: Asset) -> None:
+        """Remove the remembered footers of an asset, which the next plan reads again."""
+        self._metadata.forget(self._folder(asset))
 
     def set_aside(self, asset: Asset, shard: int) -> str:
         """Rename a shard's file, so that the shard counts as missing; return the new path."""

@@ -12,6 +12,8 @@ from assets.engine.plan import Plan, PlannedShard, Request, Workload
 from assets.engine.results import ShardResult
 from assets.groups import Group, GroupOutcome, group_shards
 
+PLANNED_AT = "2026-11-23T02:00:00+00:00"
+
 
 def plan_of(*n_texts: int, assets: tuple[str, ...] = ("words",)) -> Plan:
     """Plan a shard for each number of texts."""
@@ -50,6 +52,15 @@ def test_a_retry_runs_what_failed() -> None:
     assert outcome.left(group).shards == {1: ("words", "pages")}
 
 
+def test_an_outcome_belongs_to_one_plan() -> None:
+    """A retry goes on from the tries before it, but not from those before its run was cleared and planned again."""
+    outcome = GroupOutcome((result_of("letters", 1),), frozenset([5]))
+    state = json.loads(json.dumps(outcome.to_json(PLANNED_AT)))
+    assert GroupOutcome.from_json(state, PLANNED_AT) == outcome
+    assert GroupOutcome.from_json(state, "2026-11-23T09:00:00+00:00") is None
+    assert GroupOutcome.from_json(None, PLANNED_AT) is None
+
+
 def test_a_first_try_runs_everything() -> None:
     """A first try, or one after a try whose worker was killed, runs the whole group."""
     group = Group({0: ("letters",), 4: ("letters", "words")})
@@ -61,7 +72,7 @@ def test_groups_and_outcomes_travel_as_json() -> None:
     group = Group({0: ("letters",), 4: ("letters", "words")})
     outcome = GroupOutcome((result_of("letters", 0),), frozenset([4]))
     assert Group.from_json(json.loads(json.dumps(group.to_json()))) == group
-    assert GroupOutcome.from_json(json.loads(json.dumps(outcome.to_json()))) == outcome
+    assert GroupOutcome.from_json(json.loads(json.dumps(outcome.to_json(PLANNED_AT))), PLANNED_AT) == outcome
 
 
 @pytest.mark.parametrize(("n_shards", "text"), [(1, "1 shard (0)"), (9, "9 shards (0, 1, 2, 3, 4, 5, 6, 7, ...)")])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from contexts.settings import Settings
@@ -26,6 +28,15 @@ def test_wrong_notifiers(notifier: str, arguments: str, problem: str, caplog: py
     assert caplog.messages == [notifier_problem(settings)]
     assert caplog.messages[0].startswith(f"ALERT_NOTIFIER={notifier}: {problem}")
     assert caplog.messages[0].endswith("or unset ALERT_NOTIFIER.")
+
+
+def test_a_notifier_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notifier whose module raises an error of any kind costs only the notification."""
+    (tmp_path / "broken_notifier.py").write_text("raise RuntimeError('no key')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = Settings(alert_notifier="broken_notifier.Notifier")
+    assert failure_notifier("embed_tasks", settings) is None
+    assert "(no key)" in str(notifier_problem(settings))
 
 
 def test_late_runs_are_logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -243,6 +243,14 @@ def test_embedding_queue(parsed: Any, tmp_path: Path) -> None:
         assert dag["queues"] == default_queues | ({"compute": "embed"} if dag_id == "embed_tasks" else {})
 
 
+def test_the_logs_of_another_default_queue(tmp_path: Path) -> None:
+    """The task that deletes logs is in the queue that Airflow's setting names, so that a worker takes it."""
+    environment = airflow_environment(tmp_path) | {"AIRFLOW__OPERATORS__DEFAULT_QUEUE": "main"}
+    [result] = python(PARSE, str(ROOT / "airflow" / "dags"), environment=environment)
+    queues = result["dags"]["housekeeping"]["queues"]
+    assert {name: queue for name, queue in queues.items() if "logs" in name} == {"task_logs_main": "main"}
+
+
 def test_pods_that_embed(tmp_path: Path) -> None:
     """With EMBEDDING_EXECUTOR_CONFIG the pods of `embed_tasks` have its GPU, memory and nodes; other pods do not."""
     limits = {"nvidia.com/gpu": "1", "memory": "8Gi"}
@@ -446,7 +454,7 @@ def test_a_wrong_notifier_stops_no_dag(tmp_path: Path) -> None:
     environment = airflow_environment(tmp_path) | {"ALERT_NOTIFIER": "nowhere.Notifier"}
     [result] = python(PARSE, str(ROOT / "airflow" / "dags"), environment=environment)
     assert result["errors"] == {}
-    assert set(result["dags"]) == set(GRAPH.steps)
+    assert set(result["dags"]) == {*GRAPH.steps, "housekeeping"}
 
 
 def test_an_outage_fails_the_run_at_its_end(world: World, account: Any, environment: dict[str, str]) -> None:

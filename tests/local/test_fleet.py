@@ -75,3 +75,12 @@ def test_redis_keeps_its_messages(tmp_path: Path) -> None:
         broker_without_password = type(broker)(broker.port, "wrong")
         assert not broker_without_password.is_ready()
     assert (tmp_path / "redis with a blank" / "redis.conf").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_new_redis_has_no_messages(tmp_path: Path) -> None:
+    """A Redis that is started in the folder of an earlier one does not get its messages."""
+    for _ in range(2):
+        with running_fleet(tmp_path / "logs") as fleet:
+            broker = start_broker(fleet, tmp_path / "redis")
+            assert broker.n_waiting("default") == 0
+            broker.client.rpush("default", "message")

@@ -118,3 +118,13 @@ def test_waiting_has_a_timeout(tmp_path: Path) -> None:
     assert progress == sorted(progress)
     assert progress
     assert progress[-1] <= 0.1
+
+
+def test_children_of_a_running_parent_are_spared(tmp_path: Path) -> None:
+    """A process whose parent is still running is not left over, also if its log is in a folder of the folder."""
+    log_file = tmp_path / "cluster" / "log"
+    log_file.parent.mkdir()
+    with child_process(command(SLEEP), os.environ, log_file, stop_timeout_s=30) as process:
+        wait_until_ready(process, lambda: started(log_file), timeout_s=30, poll_s=0.01)
+        assert kill_left_over(tmp_path) == 0
+        assert process.poll() is None

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from object_store import ObjectStore, running_s3
 
 from assets.engine.asset import Users, asset
+from assets.engine.erase import erase
 from assets.engine.errors import ShardUnreadable
 from assets.engine.footers import Footers
+from assets.engine.graph import Graph
+from assets.engine.hashing import shard_of
 from assets.engine.index import Index
 from assets.engine.parquet import Footer, Shards
 
@@ -26,9 +32,9 @@ def letters(users: Users) -> pa.Table:
     return LETTERS.empty_table()
 
 
-def write(shards: Shards, shard: int, text: str) -> Footer:
+def write(shards: Shards, shard: int, text: str, user: str = "") -> Footer:
     """Replace a shard by one letter."""
-    table = pa.table([[f"user-{shard}"], [text]], schema=LETTERS)
+    table = pa.table([[user or f"user-{shard}"], [text]], schema=LETTERS)
     index = Index.from_table(table, LETTERS.names)
     footer = Footer.from_index(letters, shard, shards.n_shards, index, {"code": "1"}, {}, materialized_at=NOON)
     shards.write(letters, table, footer)
@@ -71,7 +77,7 @@ def test_a_shard_is_written_by_one_request(store: ObjectStore, shards: Shards) -
 def test_only_changed_footers_are_read_again(store: ObjectStore, shards: Shards) -> None:
     """Of many footers in an object store only those of files that changed since the last reading are read."""
     first = texts_of(shards)
-    assert verbs(store) == ["GET"] * (1 + N_SHARDS - 1) + ["LIST", "PUT"]  # the missing memory, and five footers
+    assert verbs(store) == ["GET"] * (1 + N_SHARDS - 1) + ["LIST", "PUT"]  # the missing cache, and five footers
     assert texts_of(shards) == first
     assert verbs(store) == ["GET", "LIST"]
     new = write(shards, 2, "new")
@@ -94,14 +100,56 @@ def test_footers_are_read_once(store: ObjectStore, shards: Shards) -> None:
     assert store.requests == []
 
 
-def test_a_damaged_memory_is_replaced(store: ObjectStore, shards: Shards) -> None:
-    """Remembered footers that cannot be read cost requests, and no footer."""
+def test_a_damaged_cache_is_replaced(store: ObjectStore, shards: Shards) -> None:
+    """A cache of footers that cannot be read costs requests, but no footer is lost."""
     first = texts_of(shards)
     store.put("data/letters/footers.parquet", b"<html>")
     assert texts_of(shards) == first
     store.requests.clear()
     assert texts_of(shards) == first
     assert verbs(store) == ["GET", "LIST"]
+
+
+def test_pages_of_the_cache_can_be_damaged(store: ObjectStore, shards: Shards) -> None:
+    """A cache without digests whose pages cannot be decompressed costs requests, but no footer is lost."""
+    first, sink = texts_of(shards), BytesIO()
+    pq.write_table(pa.table({"path": ["a" * 5000], "version": ["b" * 5000]}), sink, use_dictionary=False)
+    content = bytearray(sink.getvalue())
+    content[60:140] = bytes(80)
+    store.put("data/letters/footers.parquet", bytes(content))
+    assert texts_of(shards) == first
+
+
+def test_a_reader_needs_no_right_to_write(
+    store: ObjectStore, shards: Shards, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If the store refuses to write, as with credentials that only read, footers are read and not remembered."""
+
+    def refuse_writing(request: dict[str, object]) -> None:
+        store.fail(*((403, "AccessDenied") if request["REQUEST_METHOD"] == "PUT" else (None,)))
+
+    store.before = refuse_writing
+    assert list(texts_of(shards)) == list(range(N_SHARDS - 1))
+    assert "are not remembered: " in caplog.text
+
+
+def test_a_plan_meanwhile_remembers_no_erased_user(store: ObjectStore, shards: Shards) -> None:
+    """If footers are remembered while a user is erased, they are forgotten when the user is out of the shard."""
+    user = next(name for name in map(str, range(1000)) if shard_of(name, N_SHARDS) == 1)
+    write(shards, 1, "old", user)
+    has_planned = False
+
+    def plan_before_the_write(request: dict[str, object]) -> None:
+        nonlocal has_planned
+        if request["REQUEST_METHOD"] == "PUT" and not has_planned:
+            has_planned = True
+            texts_of(Shards(shards.root, N_SHARDS))
+
+    store.before = plan_before_the_write
+    assert erase(Graph.from_assets([letters]), shards, [user]) == 1
+    assert has_planned
+    assert ("PUT", "data/letters/footers.parquet") in store.requests
+    assert not [path for path in fsspec.filesystem("s3").find(shards.root) if path.endswith("footers.parquet")]
 
 
 def test_removed_users_are_not_remembered(store: ObjectStore, shards: Shards) -> None:
