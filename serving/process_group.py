@@ -16,7 +16,7 @@ from types import FrameType
 
 from serving.membership import FORCE, READY, STOP, Membership
 from serving.metrics import forget_process
-from serving.startup import NotReady
+from serving.startup import port_not_usable
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def listening_socket(host: str, port: int) -> Iterator[socket.socket]:
     try:
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
-        raise NotReady(f"SERVING_HOST={host}, SERVING_PORT={port}: cannot listen there: {error.strerror}") from None
+        raise port_not_usable(host, port, error) from None
     with listener:
         yield listener
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
 import resource
@@ -22,7 +21,7 @@ import uvicorn
 from serving.connections import BoundedProtocol, ConnectionTable
 from serving.gate import Gate
 from serving.limits import ShutdownTimes
-from serving.startup import NotReady
+from serving.startup import NotReady, port_not_usable
 
 log = logging.getLogger(__name__)
 
@@ -171,10 +170,7 @@ async def check_port(host: str, port: int) -> None:
     try:
         server = await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port)
     except OSError as error:
-        reason = "it is in use by another process" if error.errno == errno.EADDRINUSE else error.strerror
-        raise NotReady(
-            f"SERVING_PORT={port}: cannot listen on {host}: {reason}. End the other process or set another port."
-        ) from None
+        raise port_not_usable(host, port, error) from None
     server.close()
 
 
