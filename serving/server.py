@@ -86,6 +86,7 @@ class Server(uvicorn.Server):
         self._drain = gate.drain
         self._flush_log = gate.access_log.flush
         self._signalled_at: float | None = None
+        self._n_signals = 0
         self.last_resort = threading.Timer(max(0.1, times.grace_period_s - LAST_RESORT_S), end_process)
         self.last_resort.daemon = True
 
@@ -100,11 +101,15 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin the shutdown; a second signal skips the waiting."""
-        if self._signalled_at is not None:
+        """Begin the shutdown; a second signal skips the waiting.
+
+        A first signal after `stop` does not: Ctrl-C in a terminal reaches a process and its group at the same time.
+        """
+        self._n_signals += 1
+        if self._n_signals > 1:
             self.force_exit = True
         else:
-            self._begin_shutdown(is_replaced=False)
+            self.stop()
 
     def stop(self) -> None:
         """Begin the shutdown, unless it has begun."""
