@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from contexts.postgres.sql import queries
+from serving.background import run_together
 from serving.batcher import Overloaded
 from serving.inline import InlineAssembler, NotAssembled
 from serving.metrics import Metrics
@@ -81,7 +82,8 @@ class EventRefresher:
             async with places:
                 await self._refresh(user_id, number)
 
-        await asyncio.gather(*(refresh(*user) for user in due.items() if user[1] not in self._retry_at))
+        refreshes = [refresh(*user) for user in due.items() if user[1] not in self._retry_at]
+        await run_together(refreshes)
 
     async def _refresh(self, user_id: str, connection_number: int) -> None:
         """Refresh one context, unless it is not due any more; a failed refresh is tried again after a while."""
