@@ -171,7 +171,7 @@ class Server(uvicorn.Server):
 
 
 async def check_port(host: str, port: int) -> None:
-    """Raise NotReady if no server can listen on a port now; uvicorn itself would say so only in its log."""
+    """Raise NotReady if no server can listen on a port now; uvicorn itself would only log it."""
     try:
         server = await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port)
     except OSError as error:

@@ -114,7 +114,8 @@ class ServingSettings(SharedSettings):
         8,
         ge=2,
         le=100,
-        description="Connections to Postgres of one process, beside six others, and a seventh for Todoist's webhooks.",
+        description="Connections to Postgres of one process, beside six others, and a seventh for Todoist's"
+        " webhooks.",
     )
     max_requests: int = Field(
         256, ge=1, le=10_000, description="Requests under way in one process; more are answered 503 at once."

@@ -72,7 +72,7 @@ def centrality(vectors: Vectors, theme: Numbers) -> NDArray[np.float32]:
     values = np.zeros(len(theme), np.float32)
     sizes = np.bincount(theme[rows])
     middles = sums_by(theme, vectors, len(sizes)) / sizes[:, None].astype(np.float32)
-    for start in range(0, len(rows), _BLOCK_ROWS):  # so many fit into a processor's cache
+    for start in range(0, len(rows), _BLOCK_ROWS):  # a block fits into a processor's cache
         block = rows[start : start + _BLOCK_ROWS]
         values[block] = np.einsum("ij,ij->i", vectors[block], middles[theme[block]])
     return values

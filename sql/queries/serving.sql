@@ -3,7 +3,7 @@
 -- connected has neither, and what was made from an earlier account is left out. believes_events: see `known_as_of`.
 -- ended_ids: tasks that ended since the context was fetched, as Todoist's webhooks report; clocks differ by a minute. An
 -- earlier end, of which a repeated delivery tells, is in the context, unless the task is open again.
--- OFFSET 0: the events of the user are looked up by their key, not by their time, of which others have many.
+-- OFFSET 0 makes Postgres find the user's events by their key: the index by time would also read those of other users.
 SELECT u.user_id, u.timezone, a.connection_number, a.auth_failures > 0 AS is_refused,
        c.materialized_at, c.valid_until, c.context_hash,
        known_as_of(a.user_id, a.connection_number, a.observed_at, a.is_covered, c.materialized_at, :believes_events),
