@@ -16,8 +16,7 @@ import numpy as np
 import regex
 
 from contexts.text import cut, without_addresses
-from contexts.themes.arrays import Flags, Numbers
-from contexts.themes.themed import gather
+from contexts.themes.arrays import Flags, Numbers, gather
 from contexts.themes.words import (
     MAX_WORD_CHARS,
     empty_words_of,

@@ -76,15 +76,3 @@ def centrality(vectors: Vectors, theme: Numbers) -> NDArray[np.float32]:
         block = rows[start : start + _BLOCK_ROWS]
         values[block] = np.einsum("ij,ij->i", vectors[block], middles[theme[block]])
     return values
-
-
-def gather(counts: Numbers, wanted: Numbers) -> tuple[Numbers, Numbers]:
-    """Return the elements of wanted blocks in an array of consecutive blocks, with the position in `wanted` of each.
-
-    counts: the number of elements of each block.
-    """
-    starts = np.cumsum(counts) - counts
-    lengths = counts[wanted]
-    block = np.repeat(np.arange(len(wanted)), lengths)
-    within = np.arange(len(block)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return starts[wanted][block] + within, block
