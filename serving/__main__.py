@@ -138,8 +138,9 @@ def _serve_in_group(settings: ServingSettings) -> int:
 async def _serve(settings: ServingSettings, url: str, cipher: CredentialCipher, member: Membership | None) -> None:
     """Serve in this process. member: its place in a group of processes, if it has one."""
     allow_open_files(settings.max_connections + settings.database_connections)
-    await check_port(settings.serving_host, settings.serving_port)
-    if member is not None:
+    if member is None:  # otherwise the group listens there already
+        await check_port(settings.serving_host, settings.serving_port)
+    else:
         share_metrics(member.metrics_folder, member.slot)
     writings = Writings(max_started=settings.llm_concurrency)
     async with open_app(settings, url, cipher, writings=writings) as app:

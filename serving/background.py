@@ -1,11 +1,11 @@
-"""Periodic work in the background."""
+"""Work in the background."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,13 @@ async def run_periodically(
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def run_together(works: Iterable[Awaitable[object]]) -> None:
+    """Run several pieces of work at once until all have ended; then raise the first error, if there was one."""
+    for outcome in await asyncio.gather(*works, return_exceptions=True):
+        if isinstance(outcome, Exception):
+            raise outcome
 
 
 async def _run_forever(name: str, interval_s: float, work: Callable[[], Awaitable[object]]) -> None:

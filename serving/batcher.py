@@ -17,8 +17,8 @@ _MIN_QUEUE = 8
 """Number of items that may wait however slow the calls are: the next call measures the throughput again."""
 
 _MIN_BESIDE = 2
-"""Items for which a call begins beside another one: a single item waits for others, as its call costs almost as much
-as one of several."""
+"""Number of waiting items at which a call begins beside a running one. A single item waits for others, because a call
+for one item costs almost as much as one for several."""
 
 _STUCK_AFTER = 4
 """A call that takes longer than the longest wait times this is stuck: hardly any items wait for its end."""

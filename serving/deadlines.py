@@ -31,7 +31,7 @@ class Deadlines:
         self._deadlines.pop(future, None)
 
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Fail the futures whose time is over, and wait for that of the oldest of the others."""
+        """Fail the futures that have reached their deadline, and set the timer to the next one."""
         now = loop.time()
         for future in list(takewhile(lambda each: self._deadlines[each] <= now, self._deadlines)):
             del self._deadlines[future]

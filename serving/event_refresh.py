@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from contexts.postgres.sql import queries
+from serving.background import run_together
 from serving.batcher import Overloaded
 from serving.inline import InlineAssembler, NotAssembled
 from serving.metrics import Metrics
@@ -31,14 +32,14 @@ _MIN_AGE = timedelta(minutes=15)
 """A younger context is not refreshed: Todoist allows 100 full calls in this time, for all tools of the user."""
 
 _PAGE_USERS = 200
-"""The users with events whom one look reads; the next look goes on behind them."""
+"""Number of users with events that one look reads; the next look continues after the last of them."""
 
 _MAX_AT_ONCE = 4
 _RETRY_AFTER = timedelta(minutes=5)
 
 
 class EventRefresher:
-    """Looks for users with events whose context lacks them and who will probably ask soon, and refreshes it.
+    """Finds users who will probably ask soon and whose context lacks an event, and refreshes the context.
 
     Each refresh is a full call, because the service has no stored tasks that an incremental one could continue.
     Several processes can look at the same time: a refresh holds the lock of any other refresh of the account's
@@ -62,7 +63,7 @@ class EventRefresher:
         self._metrics = metrics
         self._clock = clock
         self._timeout_s = timeout_s
-        self._after = ""  # the last user that the present round over all users with events has read
+        self._after = ""  # the last user that the present round has read
         self._retry_at: dict[int, datetime] = {}  # by connection number
 
     async def look(self) -> None:
@@ -81,7 +82,8 @@ class EventRefresher:
             async with places:
                 await self._refresh(user_id, number)
 
-        await asyncio.gather(*(refresh(*user) for user in due.items() if user[1] not in self._retry_at))
+        refreshes = [refresh(*user) for user in due.items() if user[1] not in self._retry_at]
+        await run_together(refreshes)
 
     async def _refresh(self, user_id: str, connection_number: int) -> None:
         """Refresh one context, unless it is not due any more; a failed refresh is tried again after a while."""

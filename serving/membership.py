@@ -1,10 +1,11 @@
-"""The place of one process in a group that serves one port: its socket, its metrics, and the words of its group."""
+"""The place of one process in a group that serves one port: its socket, its metrics and its control connection."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,26 +47,29 @@ class Membership:
         return cls(int(slot), socket.socket(fileno=int(listener)), socket.socket(fileno=int(control)), Path(folder))
 
     def announce(self) -> None:
-        """Tell the group that this process accepts connections."""
-        self.control.send(READY)
+        """Tell the group that this process accepts connections; a group that is gone is noticed by `follow`."""
+        with suppress(OSError):
+            self.control.send(READY)
 
     def follow(
         self, *, stop: Callable[[], object], force: Callable[[], object], retire: Callable[[], object]
     ) -> None:
-        """Call a function for each word of the group, in the running loop. retire: for the end of the connection."""
+        """Call a function for each message of the group, in the running loop; `retire` when the connection ends."""
         loop = asyncio.get_running_loop()
         self.control.setblocking(False)
         actions = {STOP: stop, FORCE: force}
 
         def read() -> None:
             try:
-                word = self.control.recv(1)
+                message = self.control.recv(1)
+            except BlockingIOError:
+                return
             except OSError:
-                word = b""
-            if not word:
+                message = b""
+            if not message:
                 loop.remove_reader(self.control)
                 retire()
-            elif word in actions:
-                actions[word]()
+            elif message in actions:
+                actions[message]()
 
         loop.add_reader(self.control, read)

@@ -196,13 +196,13 @@ class Metrics:
             self._watch(self._pool.labels(name, "in_use"), partial(_in_use, pool))
 
     async def look(self) -> None:
-        """Read what is watched, so that the other processes of a group can show it."""
+        """Set the gauges of watched values, for the other processes of a group to show."""
         self._read_watched()
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format: of this process, or the sums of its group.
 
-        What other processes watch is as of their last look.
+        The gauges of other processes have the values of their last look.
         """
         self._read_watched()
         registry = self.registry

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from serving.background import run_together
 from serving.batcher import Overloaded
 from serving.metrics import Metrics
 from serving.recommend import UnknownUser
@@ -55,7 +55,7 @@ class NewUsers:
         numbers = set(accounts.values())
         self._tries = {number: tries for number, tries in self._tries.items() if number in numbers}
         due = [user_id for user_id, number in accounts.items() if self._is_due(number, now)]
-        await asyncio.gather(*(self._try(user_id, accounts[user_id], now) for user_id in due[:_MAX_AT_ONCE]))
+        await run_together(self._try(user_id, accounts[user_id], now) for user_id in due[:_MAX_AT_ONCE])
 
     def _is_due(self, number: int, now: datetime) -> bool:
         tries = self._tries.get(number)

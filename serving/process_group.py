@@ -6,9 +6,8 @@ import logging
 import signal
 import socket
 import subprocess
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +15,14 @@ from types import FrameType
 
 from serving.membership import FORCE, READY, STOP, Membership
 from serving.metrics import forget_process
-from serving.startup import NotReady
+from serving.startup import port_not_usable
 
 log = logging.getLogger(__name__)
 
 _TICK_S = 0.1
+"""Time between two looks at the processes and at the signals that came. A `threading.Event` would wake the loop at
+once, but a signal handler that sets it can wait forever for the lock that the interrupted wait holds."""
+
 _READY_TIMEOUT_S = 120.0
 _LEAST_START_INTERVAL_S = 1.0
 """Time between two starts of processes that replace ended ones: a fault that ends all of them costs little CPU."""
@@ -38,12 +40,12 @@ def listening_socket(host: str, port: int) -> Iterator[socket.socket]:
     try:
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
-        raise NotReady(f"SERVING_HOST={host}, SERVING_PORT={port}: cannot listen there: {error.strerror}") from None
+        raise port_not_usable(host, port, error) from None
     with listener:
         yield listener
 
 
-@dataclass
+@dataclass(eq=False)
 class Member:
     """One process of the group. slot: the number under which it keeps its metrics. control: see `Membership`."""
 
@@ -68,8 +70,8 @@ class ProcessGroup:
     """A fixed number of processes that accept connections from one listening socket.
 
     SIGTERM and SIGINT end the group; a second one skips the waiting. SIGHUP replaces the processes one by one: the
-    next one ends when its successor accepts connections, so that there is always one that does. A process whose group
-    is gone ends by itself.
+    next one ends when its successor accepts connections, so that there is always one that does. If this process is
+    killed, the processes of the group end by themselves.
     """
 
     def __init__(
@@ -92,7 +94,6 @@ class ProcessGroup:
         self._n_stop_signals = 0
         self._must_restart = False
         self._next_start_at = 0.0
-        self._waker = threading.Event()
 
     def run(self) -> int:
         """Serve until a signal ends the group; 1 if the first process does not become ready, else 0."""
@@ -101,9 +102,9 @@ class ProcessGroup:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         }
         try:
-            # The first one alone: what prevents its start prevents that of the others, and is said once.
+            # The first one alone: a fault that prevents its start prevents that of the others, and is reported once.
             first = self._add_member()
-            if not self._becomes_ready(first):
+            if not self._becomes_ready(first, first):
                 self._stop_all()
                 return 0 if self._n_stop_signals else 1
             while len(self._members) < self._n_processes:
@@ -121,7 +122,6 @@ class ProcessGroup:
             self._must_restart = True
         else:
             self._n_stop_signals += 1
-        self._waker.set()
 
     def _supervise(self) -> None:
         while not self._n_stop_signals:
@@ -129,11 +129,7 @@ class ProcessGroup:
                 self._must_restart = False
                 self._restart()
             self._replace_ended()
-            self._pause()
-
-    def _pause(self) -> None:
-        self._waker.wait(_TICK_S)
-        self._waker.clear()
+            time.sleep(_TICK_S)
 
     def _start_process(self) -> Member:
         slots = {member.slot for member in (*self._members, *self._retired)}
@@ -147,53 +143,70 @@ class ProcessGroup:
             )
         return Member(slot, process, own_end)
 
+    def _try_to_start(self) -> Member | None:
+        """Start a process; None, with a message in the log, if the system lacks memory or has too many processes."""
+        try:
+            return self._start_process()
+        except OSError as error:
+            log.error("no process can be started now: %s", error.strerror)
+            return None
+
     def _add_member(self) -> Member:
         member = self._start_process()
         self._members.append(member)
         return member
 
-    def _becomes_ready(self, member: Member) -> bool:
-        """Wait until a process accepts connections; False if it ends first, is too slow, or the group is to end."""
+    def _becomes_ready(self, member: Member, *except_for: Member) -> bool:
+        """Wait until a process accepts connections; False if it ends first, is too slow, or the group is to end.
+
+        except_for: processes that are not replaced meanwhile, should they end.
+        """
         deadline = time.monotonic() + _READY_TIMEOUT_S
         while member.is_alive() and not member.is_ready:
             if self._n_stop_signals or time.monotonic() > deadline:
                 return False
-            self._replace_ended(except_for=member)
-            self._pause()
+            self._replace_ended(except_for)
+            time.sleep(_TICK_S)
         return member.is_ready and member.process.poll() is None
 
     def _restart(self) -> None:
         """Replace each process by a new one; stops at the first new one that does not become ready."""
         for former in list(self._members):
-            successor = self._start_process()
+            if former not in self._members:  # it has ended, and a new process has replaced it
+                continue
+            if (successor := self._try_to_start()) is None:
+                return
             self._retired.append(successor)  # until it serves it is not one of the members
-            is_ready = self._becomes_ready(successor)
+            is_ready = self._becomes_ready(successor, successor, former)
+            if self._n_stop_signals:
+                return
             self._retired.remove(successor)
             if not is_ready:
                 log.error("process %d did not become ready; the restart is given up", successor.process.pid)
                 self._end(successor)
                 return
-            if former in self._members:
-                self._members.remove(former)
-                former.control.close()
-                self._retired.append(former)
+            self._members.remove(former)
+            former.control.close()
+            self._retired.append(former)
             self._members.append(successor)
             log.info("process %d replaces process %d", successor.process.pid, former.process.pid)
 
-    def _replace_ended(self, except_for: Member | None = None) -> None:
+    def _replace_ended(self, except_for: Collection[Member] = ()) -> None:
         """Start a process for each that has ended by itself, and forget those that were to end and have."""
-        for member in [each for each in self._retired if each is not except_for and not each.is_alive()]:
+        for member in [each for each in self._retired if each not in except_for and not each.is_alive()]:
             self._retired.remove(member)
-            forget_process(self._metrics_folder, member.slot)
-        for member in [each for each in self._members if each is not except_for and not each.is_alive()]:
+            self._close(member)
+        for member in [each for each in self._members if each not in except_for and not each.is_alive()]:
             if time.monotonic() < self._next_start_at:
                 return
             self._next_start_at = time.monotonic() + _LEAST_START_INTERVAL_S
             process = member.process
             log.error("process %d ended with status %s; starting another one", process.pid, process.returncode)
+            if (successor := self._try_to_start()) is None:
+                return
             self._members.remove(member)
             self._close(member)
-            self._add_member()
+            self._members.append(successor)
 
     def _stop_all(self) -> None:
         """Tell all processes to end, and wait for them; kill those that do not."""
@@ -206,7 +219,7 @@ class ProcessGroup:
                 n_signals = self._n_stop_signals
                 for member in members:
                     member.tell(FORCE)
-            self._pause()
+            time.sleep(_TICK_S)
         for member in members:
             self._end(member)
 

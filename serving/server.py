@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
 import resource
@@ -22,7 +21,7 @@ import uvicorn
 from serving.connections import BoundedProtocol, ConnectionTable
 from serving.gate import Gate
 from serving.limits import ShutdownTimes
-from serving.startup import NotReady
+from serving.startup import NotReady, port_not_usable
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +86,7 @@ class Server(uvicorn.Server):
         self._drain = gate.drain
         self._flush_log = gate.access_log.flush
         self._signalled_at: float | None = None
+        self._n_signals = 0
         self.last_resort = threading.Timer(max(0.1, times.grace_period_s - LAST_RESORT_S), end_process)
         self.last_resort.daemon = True
 
@@ -101,11 +101,15 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin the shutdown; a second signal skips the waiting."""
-        if self._signalled_at is not None:
+        """Begin the shutdown; a second signal skips the waiting.
+
+        A first signal after `stop` does not: Ctrl-C in a terminal reaches a process and its group at the same time.
+        """
+        self._n_signals += 1
+        if self._n_signals > 1:
             self.force_exit = True
         else:
-            self._begin_shutdown(is_replaced=False)
+            self.stop()
 
     def stop(self) -> None:
         """Begin the shutdown, unless it has begun."""
@@ -167,14 +171,11 @@ class Server(uvicorn.Server):
 
 
 async def check_port(host: str, port: int) -> None:
-    """Raise NotReady if no server can listen on a port now; uvicorn itself would say so only in its log."""
+    """Raise NotReady if no server can listen on a port now; uvicorn itself would only log it."""
     try:
         server = await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port)
     except OSError as error:
-        reason = "it is in use by another process" if error.errno == errno.EADDRINUSE else error.strerror
-        raise NotReady(
-            f"SERVING_PORT={port}: cannot listen on {host}: {reason}. End the other process or set another port."
-        ) from None
+        raise port_not_usable(host, port, error) from None
     server.close()
 
 

@@ -111,7 +111,11 @@ class ServingSettings(SharedSettings):
         90, ge=31, le=MAX_DAYS, description="Number of days that the usage of each call of the LLM is kept."
     )
     database_connections: int = Field(
-        8, ge=2, le=100, description="Connections to Postgres of one process, beside six others."
+        8,
+        ge=2,
+        le=100,
+        description="Connections to Postgres of one process, beside six others, and a seventh for Todoist's"
+        " webhooks.",
     )
     max_requests: int = Field(
         256, ge=1, le=10_000, description="Requests under way in one process; more are answered 503 at once."

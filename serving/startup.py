@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from itertools import islice
 from typing import Any
@@ -28,6 +29,14 @@ _TABLES = frozenset(
 
 class NotReady(Exception):
     """The service cannot start; the message names what is missing and the fix."""
+
+
+def port_not_usable(host: str, port: int, error: OSError) -> NotReady:
+    """The error of a service that cannot listen on an address."""
+    reason = "it is in use by another process" if error.errno == errno.EADDRINUSE else error.strerror
+    return NotReady(
+        f"SERVING_PORT={port}: cannot listen on {host}: {reason}. End the other process or set another port."
+    )
 
 
 async def check_database(pool: asyncpg.Pool, cipher: CredentialCipher, report: Report) -> None:

@@ -188,7 +188,7 @@ class Store:
         reaction_days: int = 90,
         believes_events: bool = False,
     ) -> None:
-        """tip_pool: for what every tip needs, the read of the user and the log of the decision, see `open_store`.
+        """tip_pool: for the read of the user and the log of the decision, which every tip needs, see `open_store`.
 
         deliveries: is told of decisions that were written for requests that have ended meanwhile.
         report: called for each row that cannot be read.

@@ -53,7 +53,8 @@ def _parts(outputs: Iterable[Any]) -> Iterator[str]:
         if isinstance(output, Figure):
             drawn = StringIO()
             output.savefig(drawn, format="svg")
-            yield drawn.getvalue().partition("<svg")[1] + drawn.getvalue().partition("<svg")[2]
+            svg = drawn.getvalue()
+            yield svg[svg.index("<svg") :]  # without the XML declaration
         elif hasattr(output, "text"):  # HTML of marimo
             yield output.text
 
@@ -65,7 +66,7 @@ def main() -> int:
         return 2
     mpl.use("agg")
     path = Path(sys.argv[1])
-    path.write_text(notebook_page(run_notebook()))
+    path.write_text(notebook_page(run_notebook()), encoding="utf-8")
     print(f"Wrote {path}")
     return 0
 

@@ -50,7 +50,7 @@ def read_features(stored: bytes, n_tips: int, n_features: int) -> FeatureMatrix:
 
 
 def check_size(stored: bytes, n_tips: int, n_features: int) -> None:
-    """Raise ValueError unless stored features are those of so many tips."""
+    """Raise ValueError unless stored features have the size of those of `n_tips` tips."""
     if len(stored) != (expected := 4 * n_tips * n_features):
         raise ValueError(f"the features of {n_tips} tips have {len(stored)} bytes, expected {expected}")
 

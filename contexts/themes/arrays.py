@@ -1,4 +1,4 @@
-"""Array types of the embedding and clustering modules, and sums of rows."""
+"""Array types of the embedding and clustering modules, sums of rows, and elements of blocks."""
 
 from __future__ import annotations
 
@@ -30,3 +30,15 @@ def sums_by(numbers: Numbers, rows: Vectors, n: int) -> Vectors:
     stops = np.bincount(numbers[order] + 1, minlength=n + 1).cumsum()
     ones = np.ones(len(order), np.float32)
     return np.asarray(csr_array((ones, order, stops), shape=(n, len(rows))) @ rows)
+
+
+def gather(counts: Numbers, wanted: Numbers) -> tuple[Numbers, Numbers]:
+    """Return the elements of wanted blocks in an array of consecutive blocks, with the position in `wanted` of each.
+
+    counts: the number of elements of each block.
+    """
+    starts = np.cumsum(counts) - counts
+    lengths = counts[wanted]
+    block = np.repeat(np.arange(len(wanted)), lengths)
+    within = np.arange(len(block)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return starts[wanted][block] + within, block

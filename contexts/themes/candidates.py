@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from contexts.themes.arrays import Flags, Numbers
+from contexts.themes.arrays import Flags, Numbers, gather
 from contexts.themes.phrases import Phrases
-from contexts.themes.themed import ThemedTasks, gather
+from contexts.themes.themed import ThemedTasks
 
 _SHARED = 0.12
-"""Gain, in cosine, of a phrase that twice as many tasks of the theme have."""
+"""Gain, in cosine, of a phrase for each doubling of the number of the theme's tasks that have it."""
 
 _COMMON_VERB_LOSS = 0.1
 """Loss of a title whose verb other titles of the theme have: of "pay rent" and "pay bills" the nouns are left."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -16,7 +16,7 @@ import numpy as np
 import regex
 
 from contexts.text import cut, without_addresses
-from contexts.themes.arrays import Flags, Numbers
+from contexts.themes.arrays import Flags, Numbers, gather
 from contexts.themes.words import (
     MAX_WORD_CHARS,
     empty_words_of,
@@ -183,18 +183,23 @@ def _written_codes(words: Sequence[str], word: Numbers, n_words: Numbers, langua
     """Return the language in which each text is written: the user's, unless stop words say otherwise."""
     codes = stop_word_codes()
     column_of = {code: column for column, code in enumerate(codes)}
-    is_stop = np.zeros((len(words), len(codes) + 1), np.int16)  # the last column is that of unknown languages
-    for number, each in enumerate(words):
-        is_stop[number, [column_of[code] for code in stop_word_languages(unify(each))]] = 1
-    sums = np.concatenate([np.zeros((1, len(codes) + 1), np.int16), is_stop[word].cumsum(axis=0, dtype=np.int32)])
-    ends = n_words.cumsum()
-    counts = sums[ends] - sums[ends - n_words]
+    counts = _count_stop_words(words, word, n_words, column_of)
     own = [column_of.get(primary_code(language), len(codes)) for language in languages]
     known = np.maximum(counts[np.arange(len(own)), own], counts[:, column_of["en"]])
     is_foreign = counts.max(axis=1, initial=0) >= known + _MIN_FOREIGN_STOP_WORDS
     written = [codes[column] for column in counts.argmax(axis=1).tolist()]
     choices = zip(languages, written, is_foreign.tolist(), strict=True)
     return [code if foreign else language for language, code, foreign in choices]
+
+
+def _count_stop_words(words: Sequence[str], word: Numbers, n_words: Numbers, column_of: Mapping[str, int]) -> Numbers:
+    """Return the number of stop words of each language in each text; the last column, of unknown languages, is 0."""
+    columns = [[column_of[code] for code in stop_word_languages(unify(each))] for each in words]
+    # Only stop words are expanded: an array of all words and languages would be larger than all else of a shard.
+    entry, token = gather(np.fromiter(map(len, columns), np.int64, len(columns)), word)
+    column = np.fromiter(chain.from_iterable(columns), np.int64)[entry]
+    text, n_columns = np.repeat(np.arange(len(n_words)), n_words)[token], len(column_of) + 1
+    return np.bincount(text * n_columns + column, minlength=len(n_words) * n_columns).reshape(-1, n_columns)
 
 
 @lru_cache(2**17)

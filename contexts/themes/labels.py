@@ -30,7 +30,7 @@ Stems = frozenset[str]
 def label_themes(tasks: ThemedTasks, phrases: Phrases) -> list[str | None]:
     """Return a label of at most `MAX_LABEL_CHARS` characters for each theme; no two of a user look alike.
 
-    None: fewer than two tasks of the theme have words, so nothing says what they have in common.
+    The label is None if fewer than two tasks of the theme have words.
     A project that several themes are in names none of them alone: a phrase follows it.
     """
     projects = main_projects(tasks)

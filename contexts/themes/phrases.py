@@ -128,7 +128,7 @@ def _runs(corpus: Corpus, length: int) -> tuple[Numbers, Numbers]:
 
 
 def _titles(corpus: Corpus) -> tuple[Numbers, Numbers]:
-    """Return the first and the last word of the first part of each text of which it is short and has content."""
+    """Return the first and the last word of each text's first part, if that part is short and has content."""
     texts = np.flatnonzero(corpus.n_words)
     first = (np.cumsum(corpus.n_words) - corpus.n_words)[texts]
     last = first + np.bincount(corpus.text, corpus.is_head, len(corpus.n_words)).astype(np.int64)[texts] - 1
@@ -145,5 +145,5 @@ def _sums(values: np.ndarray) -> np.ndarray:
 
 
 def _stem_hashes(n: int) -> Numbers:
-    """Return random numbers whose sums tell apart sets of stems."""
+    """Return a random number for each stem: different sets of stems have different sums."""
     return np.random.default_rng(0).integers(np.iinfo(np.int64).min, np.iinfo(np.int64).max, n)

@@ -14,7 +14,10 @@ INBOX_NAMES = frozenset(
         *("входящие", "インボックス", "受信箱", "收件箱", "收件匣", "관리함", "صندوق الوارد", "البريد الوارد"),
     }
 )
-"""Names of the inbox in Todoist's languages, in lower case. It collects what belongs nowhere, so it names nothing."""
+"""Names of the inbox in Todoist's languages, in lower case.
+
+The inbox holds unsorted tasks, so its name describes none.
+"""
 
 
 def one_line(name: str | None) -> str:

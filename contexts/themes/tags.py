@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from contexts.themes.arrays import Flags, Numbers
+from contexts.themes.arrays import Flags, Numbers, gather
 from contexts.themes.corpus import Corpus
-from contexts.themes.themed import ThemedTasks, gather
+from contexts.themes.themed import ThemedTasks
 
 MAX_TAGS = 3
 

@@ -72,19 +72,7 @@ def centrality(vectors: Vectors, theme: Numbers) -> NDArray[np.float32]:
     values = np.zeros(len(theme), np.float32)
     sizes = np.bincount(theme[rows])
     middles = sums_by(theme, vectors, len(sizes)) / sizes[:, None].astype(np.float32)
-    for start in range(0, len(rows), _BLOCK_ROWS):  # so many fit into a processor's cache
+    for start in range(0, len(rows), _BLOCK_ROWS):  # a block fits into a processor's cache
         block = rows[start : start + _BLOCK_ROWS]
         values[block] = np.einsum("ij,ij->i", vectors[block], middles[theme[block]])
     return values
-
-
-def gather(counts: Numbers, wanted: Numbers) -> tuple[Numbers, Numbers]:
-    """Return the elements of wanted blocks in an array of consecutive blocks, with the position in `wanted` of each.
-
-    counts: the number of elements of each block.
-    """
-    starts = np.cumsum(counts) - counts
-    lengths = counts[wanted]
-    block = np.repeat(np.arange(len(wanted)), lengths)
-    within = np.arange(len(block)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return starts[wanted][block] + within, block

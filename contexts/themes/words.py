@@ -53,7 +53,7 @@ _VAGUE_WORDS_BY_LANGUAGE = {
     " chose choses truc trucs",
     "pt": "novo nova novos novas velho velha pequeno pequena grande bom boa coisa coisas",
 }
-"""Words that name no thing: of "new shoes" and "new strings" the adjective is what they share, and says nothing."""
+"""Words that do not name a theme: all that "new shoes" and "new strings" share is an adjective."""
 
 _NOUNS_AMONG_STOP_WORDS = {"bill", "fire", "interest", "mill", "system"}
 """Nouns in scikit-learn's list of English stop words."""
@@ -108,7 +108,7 @@ def primary_code(language: str) -> str:
 def empty_words_of(language: str) -> frozenset[str]:
     """Return the words of a language, and the English ones, that do not say what a task is about.
 
-    These say when, as weekdays and months do, whose names are those of the Unicode CLDR, or fit any thing.
+    They are words about time, with the names of weekdays and months from the Unicode CLDR, and vague words.
     """
     codes = {"en", primary_code(language)}
     listed = (

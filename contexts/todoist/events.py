@@ -249,8 +249,9 @@ def _place(task: TodoistTask) -> tuple[str | None, str | None, str | None]:
 class EventAudit:
     """A real answer beside the mirror that events made.
 
-    n_changes: objects that last changed in the audited time, as far as the answer tells when. n_missed: those of them
-    that the events did not tell. has_confirmed: whether the answer shows the change of an event.
+    n_changes: objects that last changed in the audited time, if the answer has the time of the change.
+    n_missed: those of them whose change no event reported.
+    has_confirmed: whether the answer shows the change of an event.
     """
 
     n_changes: int
@@ -270,9 +271,9 @@ def audit_events(
     audited: since when changes count, and the instant of the answer; the event of a change within `DELAY_BOUND` of it
     may still come. changed_at: when places and ended tasks last changed by the answer, see `Folded`.
 
-    Objects with an undecided event are left out, and so are tasks in such a place, below such a task or, after the
-    event of a label, with any label. Left out are also objects of which the answer does not tell when they changed,
-    whether an event told the change or not: all tasks that ended before a full answer.
+    Left out are objects with an undecided event, tasks in a place or below a task with one, and after an event of a
+    label all tasks with labels. Left out are also changes without a time in the answer, whether an event reported
+    them or not: a full answer has no time for a task that has ended.
     """
     told = {event.key for event in expected.undecided}
     since, now = audited
@@ -354,7 +355,7 @@ def _depends_on(told: Collection[ObjectKey], key: ObjectKey, *mirrors: Mirror) -
 
 
 def _last_change(answer: Mirror, key: ObjectKey, changed_at: Mapping[ObjectKey, datetime]) -> datetime | None:
-    """Return when an object last changed, as far as the answer tells it."""
+    """Return the time of an object's last change; None if it is not in the answer."""
     task = answer.tasks.get(key[1]) if key[0] == "item" else None
     return task.updated_at if task else changed_at.get(key)
 

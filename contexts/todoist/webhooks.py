@@ -20,8 +20,8 @@ from contexts.todoist.objects import (
 )
 
 EventType = Literal["item", "project", "section", "label"]
-"""The types of objects whose events tell of changed tasks. A label that is renamed or deleted changes tasks, of which
-Todoist may report none."""
+"""The types of objects whose events report changed tasks. A renamed or deleted label changes its tasks, and Todoist
+may send no event of any of them."""
 
 MAX_EVENT_AGE = timedelta(hours=3)
 """An event that Todoist made longer ago is late. Todoist repeats a delivery for 45 minutes, and the signature says no
@@ -104,7 +104,7 @@ def read_event(body: bytes) -> TodoistEvent:
     object_type = _event_type(name)
     owner, changed = object_id({"id": document.get("user_id")}), object_id(value)
     if owner is None or changed is None:
-        raise UnreadableEvent("the body does not say whose object changed, or which, or an id is too long")
+        raise UnreadableEvent("the body has no id of the user or of the object, or one that is too long")
     return TodoistEvent(
         todoist_user_id=owner,
         object_type=object_type,

@@ -161,8 +161,8 @@ SELECT last_delivery_at, is_trusted, trusted_until, trust_ended_by, n_changes, n
 FROM todoist_channel;
 
 -- name: event_evidence^
--- The audits since :since, and since the last outage or, if :since_trust_ended, since trust last ended for whatever reason;
--- the earliest change that one of them missed can be from, and the delays of events.
+-- The audits since :since that are also since the last outage or, if :since_trust_ended, since trust last ended for any
+-- reason; the earliest possible instant of a change that one of them missed; and the delays of events.
 SELECT audits.n_changes, audits.n_missed, audits.missed_since,
        make_interval(secs => delays.p50) AS delay_p50, make_interval(secs => delays.p99) AS delay_p99
 FROM (
@@ -178,7 +178,8 @@ FROM (
 ) delays;
 
 -- name: save_verdict!
--- Store the evidence and what follows from it. When trust ends by misses, it goes back to :missed_since. A channel that is trusted and stays so keeps the instant until which it is.
+-- Store the evidence and the verdict. When trust ends by misses, it goes back to :missed_since. A channel that stays
+-- trusted keeps the instant until which it is trusted.
 UPDATE todoist_channel
 SET is_trusted = :is_trusted, n_changes = :n_changes, n_missed = :n_missed, miss_rate_bound = :miss_rate_bound,
     audit_every = :audit_every, delay_p50 = :delay_p50, delay_p99 = :delay_p99,

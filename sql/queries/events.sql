@@ -59,10 +59,10 @@ WHERE last_delivery_at IS NULL OR last_delivery_at < :delivered_at::TIMESTAMPTZ 
    OR last_delivery_at > :delivered_at::TIMESTAMPTZ + :clock_difference::INTERVAL;
 
 -- name: users_to_refresh
--- Of the :max_users users with events after the user :after, or of :only_user alone: who they are, and whether the user's
--- context is to be refreshed, because it lacks an event and the user will ask for a tip before :until with a probability
--- of at least :threshold. Not before the user's events have paused since :quiet_since, or are pending since
--- :waiting_since, nor if the context was fetched after :fetched_before: each such fetch is a full call.
+-- Read the next :max_users users with events after the user :after, or :only_user alone. A user's context is due for a
+-- refresh if it lacks an event and the user will ask for a tip before :until with a probability of at least :threshold.
+-- It is not due while events go on, until one is pending since :waiting_since, and not if it was fetched after
+-- :fetched_before, because each refresh is a full call. Events go on if one came after :quiet_since.
 -- The probability is that of the user alone: the share of all users hardly counts within minutes.
 WITH page AS MATERIALIZED (
     SELECT e.user_id FROM todoist_events e

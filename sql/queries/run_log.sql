@@ -140,7 +140,7 @@ FROM works;
 
 -- name: delete_runs$
 -- Delete the pipeline's runs that began before :before; returns the number of rows. Each asset's last run stays, because
--- the next one compares its data version, and so do the days of the request path.
+-- the next one compares its data version. The days of the request path stay, too.
 WITH of_assets AS (
     DELETE FROM asset_runs a
     WHERE a.started_at < :before

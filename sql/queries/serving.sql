@@ -3,7 +3,7 @@
 -- connected has neither, and what was made from an earlier account is left out. believes_events: see `known_as_of`.
 -- ended_ids: tasks that ended since the context was fetched, as Todoist's webhooks report; clocks differ by a minute. An
 -- earlier end, of which a repeated delivery tells, is in the context, unless the task is open again.
--- OFFSET 0: the events of the user are looked up by their key, not by their time, of which others have many.
+-- OFFSET 0 makes Postgres find the user's events by their key: the index by time would also read those of other users.
 SELECT u.user_id, u.timezone, a.connection_number, a.auth_failures > 0 AS is_refused,
        c.materialized_at, c.valid_until, c.context_hash,
        known_as_of(a.user_id, a.connection_number, a.observed_at, a.is_covered, c.materialized_at, :believes_events),
@@ -148,9 +148,10 @@ WHERE decision_id = :decision_id
 FOR UPDATE;
 
 -- name: drop_reacted_tip!
--- After a reaction to a decision, append its set of candidates without the chosen tip, so that it does not come again at
--- once. Only of the user's newest set, if at least :min_tips others stay and the decision can be read. Decisions refer
--- to tips of a set by their number, so the set itself stays as it is.
+-- After a reaction to a decision, append its set of candidates without the chosen tip: the tip does not come again at
+-- once. The set has to be the user's newest one, of the present account and not expired; at least :min_tips others have
+-- to stay, and the decision has to be readable. The set itself stays as it is, because decisions refer to its tips by
+-- their number.
 INSERT INTO candidate_sets (candidate_set_id, user_id, context_hash, author, origin, kept_from, made_at, expires_at,
                             renew_at, tips, subject_hashes, kinds, themes, features, connection_number)
 SELECT gen_random_uuid(), s.user_id, s.context_hash, CASE s.author WHEN 'llm' THEN 'kept' ELSE s.author END,
@@ -160,11 +161,12 @@ SELECT gen_random_uuid(), s.user_id, s.context_hash, CASE s.author WHEN 'llm' TH
        s.tips[1:(n)] || s.tips[(n + 2):(size)],
        s.subject_hashes[1:(n)] || s.subject_hashes[(n + 2):(size)], s.kinds[1:(n)] || s.kinds[(n + 2):(size)],
        s.themes[1:(n)] || s.themes[(n + 2):(size)],
-       substr(s.features, 1, n * width) || substr(s.features, (n + 1) * width + 1), s.connection_number
-FROM decisions d JOIN candidate_sets s USING (candidate_set_id, user_id),
+       substr(s.features, 1, n * width) || substr(s.features, (n + 1) * width + 1), a.connection_number
+FROM decisions d JOIN candidate_sets s USING (candidate_set_id, user_id) JOIN todoist_accounts a USING (user_id),
      LATERAL (SELECT d.chosen AS n, cardinality(s.tips) AS size,
                      length(s.features) / nullif(cardinality(s.tips), 0) AS width) AS place
-WHERE d.decision_id = :decision_id AND n BETWEEN 0 AND size - 1 AND size > :min_tips
+WHERE d.decision_id = :decision_id AND n BETWEEN 0 AND size - 1 AND size > :min_tips AND s.expires_at > :now
+  AND is_of_account(s.connection_number, s.made_at, a.connection_number, a.connected_at)
   AND s.candidate_set_id = (SELECT latest.candidate_set_id FROM candidate_sets latest WHERE latest.user_id = s.user_id
                             ORDER BY latest.made_at DESC LIMIT 1);
 

@@ -1,4 +1,4 @@
-"""Periodic work in the background."""
+"""Work in the background."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from serving.background import run_periodically
+from serving.background import run_periodically, run_together
 
 
 def test_work_that_fails_goes_on_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -31,3 +31,19 @@ def test_work_that_fails_goes_on_and_is_logged_once(caplog: pytest.LogCaptureFix
         asyncio.run(run())
     assert n_calls >= 7
     assert caplog.messages == ["counting failed, and is tried every 0.001 s: ValueError"] * 2
+
+
+def test_work_that_runs_together_ends_before_its_error_is_raised() -> None:
+    """The error of one piece of work reaches the caller when all others have ended, so none is left running."""
+    ended = []
+
+    async def work(n_turns: int) -> None:
+        for _ in range(n_turns):
+            await asyncio.sleep(0)
+        ended.append(n_turns)
+        if n_turns == 1:
+            raise ValueError
+
+    with pytest.raises(ValueError):
+        asyncio.run(run_together(map(work, (1, 5, 10))))
+    assert ended == [1, 5, 10]

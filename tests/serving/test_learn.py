@@ -12,7 +12,7 @@ import asyncpg
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from service import Service, ServiceHarness
+from service import HOURS, Service, ServiceHarness
 from world import NOON
 
 from serving.__main__ import POLICY
@@ -372,4 +372,17 @@ def test_no_tip_comes_again_at_once(harness: ServiceHarness, service: Service, r
 def test_an_ignored_tip_stays(harness: ServiceHarness, service: Service) -> None:
     """A tip that was ignored stays among the candidates."""
     service.react(service.tip().body["decision_id"], "ignored")
+    assert harness.one("SELECT count(*) FROM candidate_sets") == 1
+
+
+@pytest.mark.parametrize("case", ["expired", "of an earlier account"])
+def test_a_set_that_is_not_used_again(harness: ServiceHarness, service: Service, case: str) -> None:
+    """A late reaction to a tip of an expired set, or of one of an earlier account, makes no new set of it."""
+    decision_id = service.tip().body["decision_id"]
+    if case == "expired":
+        harness.connection.execute("UPDATE candidate_sets SET expires_at = %s", (harness.clock.at,))
+    else:  # a set from before sets had the number of their account
+        harness.connection.execute("UPDATE candidate_sets SET connection_number = NULL")
+        harness.connection.execute("UPDATE todoist_accounts SET connected_at = %s", (harness.clock.at + HOURS,))
+    assert service.react(decision_id, "dismissed").status == 200
     assert harness.one("SELECT count(*) FROM candidate_sets") == 1

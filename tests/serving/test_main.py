@@ -146,14 +146,15 @@ class TestProcess:
             f"{name}: Field required" for name in ("SERVICE_TOKENS", "DATABASE_URL", "CREDENTIALS_KEYS")
         ]
 
-    def test_port_in_use(self, environment: dict[str, str]) -> None:
+    @pytest.mark.parametrize("n_processes", ["1", "2"])
+    def test_port_in_use(self, environment: dict[str, str], n_processes: str) -> None:
         """A port in use ends the process with a sentence that names the setting."""
         with socket.create_server(("127.0.0.1", 0)) as other:
             port = str(other.getsockname()[1])
             ended = subprocess.run(
                 [sys.executable, "-m", "serving"],
                 cwd=ROOT,
-                env=bare({**environment, "SERVING_PORT": port}),
+                env=bare({**environment, "SERVING_PORT": port, "SERVING_WORKERS": n_processes}),
                 capture_output=True,
                 text=True,
                 timeout=60,

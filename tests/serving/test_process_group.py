@@ -152,6 +152,16 @@ def test_a_restart_refuses_nothing(group: Group) -> None:
     wait_for(lambda: len(group.members()) == N_PROCESSES)
 
 
+def test_a_process_that_ends_during_a_restart(group: Group) -> None:
+    """The group has as many processes as before if one is killed while its successor starts."""
+    former = sorted(group.members(), key=psutil.Process.create_time)
+    group.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: len(group.members()) > N_PROCESSES)
+    former[0].kill()
+    wait_for(lambda: not {each.pid for each in former} & {each.pid for each in group.members()})
+    wait_for(lambda: len(group.members()) == N_PROCESSES)
+
+
 def test_the_end_of_the_group(group: Group) -> None:
     """SIGTERM ends all processes with the status 0, also if they get the signal themselves."""
     members = group.members()

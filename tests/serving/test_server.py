@@ -122,6 +122,19 @@ class TestShutdown:
             assert await seconds_until_ended(edge) < 4.0
 
     @in_uvloop
+    async def test_first_signal_after_stop(self) -> None:
+        """The first signal to a process that its group has told to stop does not skip the waiting."""
+        async with running_edge(times=ShutdownTimes(0.0, 10.0)) as edge:
+            slow = await edge.client(SLOW_TIP)
+            await until(lambda: edge.server.server_state.tasks, 2.0)
+            edge.server.stop()
+            edge.terminate()
+            await asyncio.sleep(0.3)
+            edge.work.may_finish.set()
+            assert (await slow.reply()).status == 200
+            await edge.serving
+
+    @in_uvloop
     async def test_last_resort(self) -> None:
         """If something else holds up the end, the process is ended before the grace period is over."""
         async with running_edge(times=ShutdownTimes(0.0, 0.8)) as edge:

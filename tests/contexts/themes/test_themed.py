@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from contexts.themes.themed import centrality, gather, number_themes
+from contexts.themes.arrays import gather
+from contexts.themes.themed import centrality, number_themes
 
 
 @pytest.mark.parametrize(
