@@ -94,7 +94,9 @@ class Session:
                 while not wait([future], _POLL_S).done:
                     pass
             except KeyboardInterrupt:
-                self.connection.interrupt()
+                while not future.done():  # DuckDB ignores an interrupt that comes before the statement has begun
+                    self.connection.interrupt()
+                    wait([future], _POLL_S)
                 raise
             return future.result()
 

@@ -6,9 +6,11 @@ import os
 import pty
 import re
 import select
+import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -131,11 +133,20 @@ def test_names_are_completed(analyst: Session) -> None:
     readline.set_completer(None)
 
 
-def test_ctrl_c_ends_the_statement_only(tmp_path: Path) -> None:
-    """Ctrl-C ends a running statement; the session answers the next one."""
+@pytest.fixture
+def sql_process(tmp_path: Path) -> Iterator[tuple[int, int]]:
+    """The id of a process of `make sql`, which is killed at the end, and its terminal."""
     child, terminal = pty.fork()
     if child == 0:
         os.execve(sys.executable, [sys.executable, "-m", "assets", "sql"], {**os.environ, "DATA_ROOT": str(tmp_path)})
+    yield child, terminal
+    with suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+
+
+def test_ctrl_c_ends_the_statement_only(sql_process: tuple[int, int]) -> None:
+    """Ctrl-C ends a running statement; the session answers the next one."""
+    child, terminal = sql_process
     read_until(terminal, b"sql> ")
     for _ in range(30):  # on a busy machine Ctrl-C may come before the statement has begun
         os.write(terminal, b"SELECT count(*) FROM range(100000000000) a, range(100000) b WHERE a.range % 7 = 3;\n")
