@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from world import NOON, WordVectors, World
 
 from assets.definitions import GRAPH
-from assets.engine.errors import OptionsError
+from assets.engine.errors import OptionsError, ShardsFailed
 from assets.engine.footers import Footers
 from assets.engine.graph import Graph
 from assets.options import RunOptions
@@ -120,6 +120,9 @@ class PipelineHistory(World):
             self.run(self.now, RunOptions(**options), self._resources_that_die(dies_in), paused)
         except Died:
             assert dies_in
+        except ShardsFailed as failed:
+            assert dies_in
+            assert {type(failure.error) for failure in failed.failures} == {Died}
         except OptionsError as error:  # a lost shard has to be fetched as a whole first, or the user was removed
             assert "only_users" in options, error
             assert re.search("has no file yet|there is no user", str(error)), error

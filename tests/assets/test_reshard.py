@@ -83,6 +83,7 @@ def test_a_move_in_an_object_store(monkeypatch: pytest.MonkeyPatch) -> None:
         assert data(divided(pipeline, 3)) == expected
         assert {path.rsplit("/data/", 1)[1] for path in pipeline.files()} == {
             "shards.json",
+            *(f"{name}/footers.parquet" for name in TABLES),
             *(f"{name}/shard=000{shard}/data.parquet" for name in TABLES for shard in range(3)),
         }
 

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from world import NOON, World
 
+from assets.engine.errors import ShardsFailed
 from contexts.postgres.migrate import migrate
 from contexts.postgres.sql import connect
 from contexts.todoist.client import Todoist, TodoistUnavailable
@@ -131,6 +132,9 @@ def _run_night(world: World, now: datetime, *, is_crash: bool) -> bool:
         try:
             results = world.night(now)
         except (ConnectionError, TodoistUnavailable):
+            return False
+        except ShardsFailed as failed:
+            assert {type(failure.error) for failure in failed.failures} <= {ConnectionError, TodoistUnavailable}
             return False
     return sum(result.counts["users_failed"] for result in results["todoist_tasks"]) == 0
 
