@@ -145,26 +145,31 @@ class TestRequests:
         yield service
         Inserts.are_fast(connection)
 
-    def together(self, harness: ServiceHarness, service: Service, *leave_after_s: float | None) -> list[Any]:
-        """The outcomes of requests whose clients leave after a time; None: stay."""
+    def together(
+        self, harness: ServiceHarness, service: Service, *leave_after_s: float | None, n_more: int = 0
+    ) -> list[Any]:
+        """The outcomes of a first request, of `n_more`, and of some whose clients leave after a time; None: stay."""
 
         async def request(seconds: float | None) -> Any:
             async with asyncio.timeout(seconds):
                 return await service.tip_async()
 
         async def gather() -> list[Any]:
-            first = asyncio.create_task(service.tip_async())
-            await asyncio.sleep(0.2)  # the first decision is being written: the others wait
+            before = [asyncio.create_task(service.tip_async())]
+            await asyncio.sleep(0.1)  # the first decision is being written
+            before += [asyncio.create_task(service.tip_async()) for _ in range(n_more)]
+            await asyncio.sleep(0.1)
             outcomes = await asyncio.gather(*map(request, leave_after_s), return_exceptions=True)
-            return [await first, *outcomes]
+            return [*await asyncio.gather(*before), *outcomes]
 
         return list(harness.run(gather()))
 
     def test_left_before(self, harness: ServiceHarness, service: Service) -> None:
         """The decision of a client that leaves before its turn is not written."""
-        outcomes = self.together(harness, service, 0.1, None, 0.1)
-        assert [isinstance(each, TimeoutError) for each in outcomes] == [False, True, False, True]
-        assert harness.rows("SELECT delivered, count(*) FROM decisions GROUP BY 1") == [(True, 3)]
+        *before, left, stayed, also_left = self.together(harness, service, 0.1, None, 0.1, n_more=2)  # two calls run
+        assert [response.status for response in (*before, stayed)] == [200] * 4
+        assert [type(each) for each in (left, also_left)] == [TimeoutError, TimeoutError]
+        assert harness.rows("SELECT delivered, count(*) FROM decisions GROUP BY 1") == [(True, 5)]
 
     def test_left_meanwhile(self, harness: ServiceHarness, service: Service) -> None:
         """The decision of a client that leaves while it is written is marked."""
