@@ -36,9 +36,6 @@ _MAX_WAITING_REACTIONS = 64
 
 _CLOCK_STEP = timedelta(microseconds=1)
 
-_MIN_LLM_TIPS = 4
-"""Tips of the LLM that stay after a reaction to one: of fewer, soon too few are valid, and it is called again."""
-
 _RANKS: Mapping[str, int] = {"ignored": 0, "dismissed": 1, "snoozed": 1, "accepted": 1, "done": 2}
 """A reaction replaces one of lower rank: any replaces `ignored`, which the service stores; `done` replaces any."""
 
@@ -141,7 +138,6 @@ class Learner:
                     decision_id=decision_id,
                     now=self._clock(),
                     min_tips=MIN_VALID_TIPS,
-                    min_llm_tips=_MIN_LLM_TIPS,
                 )
             posterior = await self._learn(connection, row, reaction, stored)
         self._use(posterior)

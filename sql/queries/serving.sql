@@ -148,15 +148,14 @@ WHERE decision_id = :decision_id
 FOR UPDATE;
 
 -- name: drop_reacted_tip!
--- After a reaction to a decision, append its set of candidates without the chosen tip: the tip does not come again at
--- once. The set has to be the user's newest one, of the present account and not expired; at least :min_tips others have
--- to stay (of the LLM's, :min_llm_tips), and the decision has to be readable. The set itself stays as it is, because decisions refer to its tips by
--- their number.
+-- After a reaction to a decision, append its set of rule-based candidates without the chosen tip: the tip does not come
+-- again at once. The set has to be the user's newest one, of the present account and not expired; at least :min_tips
+-- others have to stay, and the decision has to be readable. The set itself stays as it is, because decisions refer to its
+-- tips by their number. A set of the LLM stays whole: with fewer tips it would soon have too few that are valid, and the
+-- LLM would be called again.
 INSERT INTO candidate_sets (candidate_set_id, user_id, context_hash, author, origin, kept_from, made_at, expires_at,
                             renew_at, tips, subject_hashes, kinds, themes, features, connection_number)
-SELECT gen_random_uuid(), s.user_id, s.context_hash, CASE s.author WHEN 'llm' THEN 'kept' ELSE s.author END,
-       CASE s.author WHEN 'rules' THEN 'rules' ELSE 'kept' END,
-       CASE s.author WHEN 'llm' THEN s.candidate_set_id ELSE s.kept_from END,
+SELECT gen_random_uuid(), s.user_id, s.context_hash, s.author, s.author, s.kept_from,
        greatest(:now, s.made_at + INTERVAL '1 microsecond'), s.expires_at, s.renew_at,
        s.tips[1:(n)] || s.tips[(n + 2):(size)],
        s.subject_hashes[1:(n)] || s.subject_hashes[(n + 2):(size)], s.kinds[1:(n)] || s.kinds[(n + 2):(size)],
@@ -165,9 +164,8 @@ SELECT gen_random_uuid(), s.user_id, s.context_hash, CASE s.author WHEN 'llm' TH
 FROM decisions d JOIN candidate_sets s USING (candidate_set_id, user_id) JOIN todoist_accounts a USING (user_id),
      LATERAL (SELECT d.chosen AS n, cardinality(s.tips) AS size,
                      length(s.features) / nullif(cardinality(s.tips), 0) AS width) AS place
-WHERE d.decision_id = :decision_id AND n BETWEEN 0 AND size - 1 AND s.expires_at > :now
-  AND size > CASE s.author WHEN 'rules' THEN :min_tips::INTEGER ELSE :min_llm_tips::INTEGER END
-  AND is_of_account(s.connection_number, s.made_at, a.connection_number, a.connected_at)
+WHERE d.decision_id = :decision_id AND n BETWEEN 0 AND size - 1 AND size > :min_tips AND s.author = 'rules'
+  AND s.expires_at > :now AND is_of_account(s.connection_number, s.made_at, a.connection_number, a.connected_at)
   AND s.candidate_set_id = (SELECT latest.candidate_set_id FROM candidate_sets latest WHERE latest.user_id = s.user_id
                             ORDER BY latest.made_at DESC LIMIT 1);
 
