@@ -31,7 +31,7 @@ from local.checkpoint import save_tiny_nomic
 from local.clock import utc_now
 from local.context_store import running_context_store
 from local.local_run import local_run
-from local.postgres import create_database
+from local.postgres import airflow_url, create_database
 from local.scenario import scenario_from_environment
 
 _FOLDER = LOCAL_FOLDER / "bench-chain"
@@ -113,7 +113,7 @@ def _measure(stack: ExitStack) -> list[ChainNight]:
     metadata_url = create_database(store.server_url, "airflow", replace=True)
     environment = {
         **store.airflow_environment,
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": metadata_url.replace("postgresql://", "postgresql+psycopg2://", 1),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": airflow_url(metadata_url),
     }
     airflow = stack.enter_context(running_airflow(_FOLDER / "airflow", environment, tuple(GRAPH.steps), _print_line))
     nights = [_run_night(airflow, "first")]

@@ -100,9 +100,9 @@ def main() -> int:
 async def _both(
     running: service.Service, tips: Sequence[bytes], tip_rate: int, sent: Sequence[SentEvent], rate: int
 ) -> tuple[Answers, Answers]:
-    port = int(running.url.rpartition(":")[2])
     return await asyncio.gather(
-        _send(port, tips, tip_rate, 8), _send(port, [each.request for each in sent], rate, _CONNECTIONS)
+        _send(running.port, tips, tip_rate, 8),
+        _send(running.port, [each.request for each in sent], rate, _CONNECTIONS),
     )
 
 

@@ -42,8 +42,7 @@ def main() -> int:
             variables = {"DATABASE_URL": url, "CREDENTIALS_KEYS": KEY, "SERVING_WORKERS": str(count)}
             log_file = LOCAL_FOLDER / f"bench-service-{count}.log"
             running = stack.enter_context(service.running_service(variables, log_file))
-            port = int(running.url.rpartition(":")[2])
-            clients[count] = TipClient(running.pid, port, running.token, users, meter)
+            clients[count] = TipClient(running.pid, running.port, running.token, users, meter)
         print_rounds(run_rounds(clients))
     return 0
 

@@ -221,8 +221,7 @@ def _running_service(url: str, users: Sequence[str], meter: CpuMeter) -> Iterato
             "OPENAI_API_KEY": "none",
         }
         with service.running_service(environment, LOCAL_FOLDER / "bench-service.log") as running:
-            port = int(running.url.rpartition(":")[2])
-            yield TipClient(running.pid, port, running.token, users, meter)
+            yield TipClient(running.pid, running.port, running.token, users, meter)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ from local.object_store import ObjectStore
 from local.paths import PROGRAMS, ROOT, display_path
 from local.played_past import play_past
 from local.played_requests import has_played_requests, play_requests
+from local.postgres import airflow_url
 from local.preflight import check_environment
 from local.scenario import Scenario, ScenarioError
 from local.service import ServiceError, running_service
@@ -164,7 +165,7 @@ def _start_airflow(
     metadata_url = airflow_database(store.server_url, is_continued=run.is_continued)
     environment = {
         **store.airflow_environment,
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": metadata_url.replace("postgresql://", "postgresql+psycopg2://", 1),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": airflow_url(metadata_url),
         "AIRFLOW_CONN_AIRFLOW_METADATA": metadata_url,
     }
     steps = tuple(GRAPH.steps)

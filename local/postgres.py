@@ -61,6 +61,11 @@ def create_database(server_url: str, name: str, *, replace: bool = False, templa
     return server_url.replace("/postgres?", f"/{name}?", 1)
 
 
+def airflow_url(url: str) -> str:
+    """The URL of a database as Airflow's own settings need it, with the driver that Airflow installs."""
+    return url.replace("postgresql://", "postgresql+psycopg2://", 1)
+
+
 def _ensure_stopped(folder: Path) -> None:
     """Stop a server that was restarted, or that a handle of an earlier process keeps alive; pg_ctl refuses root."""
     pid_file = folder / "postmaster.pid"

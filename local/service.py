@@ -43,6 +43,11 @@ class Service:
     _client: httpx.Client = field(repr=False)
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return int(self.url.rpartition(":")[2])
+
     def tip(self, user_id: str) -> tuple[dict[str, Any], float]:
         """A tip for a user, and the milliseconds that the request took."""
         started = time.perf_counter()

@@ -23,11 +23,8 @@ class NotifierError(Exception):
 
 def failure_notifier(step: str, settings: Settings) -> BaseNotifier | None:
     """Return the callback of a DAG whose run fails; None without a notifier, or if the settings name a wrong one."""
-    try:
-        return _notifier(settings, f"A run of {step} failed: see it in Airflow's UI. The next run does what is left.")
-    except NotifierError as error:
-        log.error(error)  # an error of the whole DAG would stop the pipeline for the sake of its alerts
-        return None
+    message = f"A run of {step} failed: see it in Airflow's UI. The next run does what is left."
+    return _notifier_or_log(settings, message)
 
 
 def notifier_problem(settings: Settings) -> str | None:
@@ -46,13 +43,21 @@ def report_late(step: str, minutes: int, **arguments: Any) -> None:
     """
     message = f"{step} has not finished in {minutes} minutes: contexts are becoming stale. See its run in the UI."
     log.error(message)
-    try:
-        notifier = _notifier(read_settings(Settings), message)
-    except NotifierError as error:
-        log.error(error)
-        return
+    notifier = _notifier_or_log(read_settings(Settings), message)
     if notifier is not None:
         notifier(dict(arguments.get("context") or {}))
+
+
+def _notifier_or_log(settings: Settings, message: str) -> BaseNotifier | None:
+    """Return the notifier of the settings; None if there is none, or a wrong one, which is logged.
+
+    An error would stop the pipeline for the sake of its alerts.
+    """
+    try:
+        return _notifier(settings, message)
+    except NotifierError as error:
+        log.error(error)
+        return None
 
 
 def _notifier(settings: Settings, message: str) -> BaseNotifier | None:

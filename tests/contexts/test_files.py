@@ -210,6 +210,7 @@ class TestLeftovers:
     def test_without_a_folder(self, files: FileStore) -> None:
         """In a folder that does not exist there is nothing to remove."""
         files.remove_leftovers(f"{files.root}/a")
+        assert files.children(files.root) == []
 
     @pytest.mark.parametrize("name", ["data[eu]", "data*", "what?"])
     def test_a_root_may_have_any_name(self, tmp_path: Path, name: str) -> None:

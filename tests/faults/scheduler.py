@@ -27,7 +27,7 @@ from local.airflow_api import Airflow, DagRun
 from local.checkpoint import save_tiny_nomic
 from local.clock import utc_now
 from local.paths import ROOT
-from local.postgres import create_database
+from local.postgres import airflow_url, create_database
 from local.processes import child_process
 
 _DIM = 32
@@ -75,7 +75,7 @@ def scheduled(bench: Bench) -> Iterator[Scheduled]:
         airflow_variables = {
             **variables,
             **_QUICK_ADOPTION,
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": metadata.replace("postgresql://", "postgresql+psycopg2://"),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": airflow_url(metadata),
             "AIRFLOW_CONN_CONTEXT_STORE": trial.database,
             "AIRFLOW_CONN_TODOIST": stage.todoist_url,
         }

@@ -121,7 +121,7 @@ class ServiceStage:
         """Let the ready users have candidates by the LLM."""
         url = self.bench.server.replace("/postgres?", f"/{self.name}?", 1)
         with running_service(self.environment(url), self.folder / "warm-up.log") as service:
-            caller = Caller(_port(service), service.token)
+            caller = Caller(service.port, service.token)
             for begin in range(0, N_READY, 10):
                 load = asyncio.run(_closing(caller, together(caller, self.ready[begin : begin + 10])))
                 require(load.statuses == {200: 10}, f"the first tips were not answered: {load.statuses}")
@@ -174,7 +174,7 @@ class RunningService:
     """A running service and its clients. Each method of a load makes new connections and closes them."""
 
     def __init__(self, service: Service, log_file: Path) -> None:
-        self.service, self.log_file, self.port = service, log_file, _port(service)
+        self.service, self.log_file, self.port = service, log_file, service.port
         self.process = psutil.Process(service.pid)
 
     def tip(self, user: str) -> Reply:
@@ -267,7 +267,3 @@ async def _closing(caller: Caller, work: Coroutine[Any, Any, _T]) -> _T:
         return await work
     finally:
         await caller.close()
-
-
-def _port(service: Service) -> int:
-    return int(service.url.rpartition(":")[2])

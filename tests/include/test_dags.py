@@ -329,7 +329,7 @@ def environment(world: World, database_url: str, server: str, tmp_path: Path) ->
     """The variables of an Airflow with a migrated database and connections to the world."""
     metadata = postgres.create_database(server, f"airflow_{tmp_path.name[:40]}")
     variables = airflow_environment(tmp_path) | {
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": metadata.replace("postgresql://", "postgresql+psycopg2://"),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.airflow_url(metadata),
         "AIRFLOW_CONN_CONTEXT_STORE": database_url,
         "AIRFLOW_CONN_TODOIST": world.client.base_url,
         **world_settings(world),

@@ -159,7 +159,7 @@ def trial(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tri
     airflow = {
         **settings,
         **QUICK_RECOVERY,
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": urls["metadata"].replace("postgresql://", "postgresql+psycopg2://"),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.airflow_url(urls["metadata"]),
         "AIRFLOW_CONN_CONTEXT_STORE": urls["clustered"],
     }
     with (

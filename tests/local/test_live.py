@@ -34,9 +34,7 @@ def live(world: World, server: str, database_url: str, tmp_path: Path) -> Iterat
     """An Airflow with the world's Postgres, Todoist and folder, and the tiny model."""
     scheduled_hour = (utc_now().hour + 12) % 24
     environment = {
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.create_database(server, "airflow_live").replace(
-            "postgresql://", "postgresql+psycopg2://"
-        ),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.airflow_url(postgres.create_database(server, "airflow_live")),
         "AIRFLOW_CONN_CONTEXT_STORE": database_url,
         "AIRFLOW_CONN_TODOIST": world.client.base_url,
         "DATA_ROOT": str(world.root),
