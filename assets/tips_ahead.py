@@ -21,6 +21,7 @@ from contexts.postgres.sql import queries, rows
 from tips.served import read_tip
 from tips.sets import LLM_AUTHORS, MIN_VALID_TIPS
 from tips.validity import still_valid
+from tips.worth import least_probability
 
 if TYPE_CHECKING:
     from tips.generator import CandidateGenerator
@@ -29,9 +30,6 @@ log = logging.getLogger(__name__)
 
 WORK = "tips_written"
 """The unit of the work: sets of candidates that the LLM wrote."""
-
-_SHARE_INVALID = 0.2
-"""The share of the sets of which fewer than two tips are still valid at the request that they were written for."""
 
 _MAX_REFUSALS = 3
 _LEAST_WAIT_S = 0.5
@@ -57,7 +55,7 @@ class AheadSettings:
     @property
     def threshold(self) -> float:
         """The least probability of a request for which a set is worth its price: see docs/tips-ahead.md."""
-        return self.price / ((1 - _SHARE_INVALID) * (1 + self.value))
+        return least_probability(self.value, self.price)
 
 
 class TipWriter:

@@ -82,6 +82,13 @@ class SharedSettings(BaseSettings):
         " at half price, for requests after the next run; now for the others). Unless it is off, contexts leave for"
         " the provider for users who may never ask.",
     )
+    tips_ahead_value: float = Field(
+        2.0,
+        ge=0,
+        le=1000,
+        description="Worth of an answer with the LLM's tips instead of rule-based ones, in prices of a call: the"
+        " more, the less probable a request for which tips are written ahead, or behind an answer.",
+    )
     todoist_api_url: str = Field(
         TODOIST_API_URL, pattern="^https?://", description="URL of Todoist's API, or of a stand-in for it."
     )
@@ -249,12 +256,6 @@ class Settings(SharedSettings):
         " not believed.",
     )
     todoist_concurrency: int = Field(8, ge=1, le=64, description="Maximum concurrent Todoist calls in one task.")
-    tips_ahead_value: float = Field(
-        2.0,
-        ge=0,
-        le=1000,
-        description="Worth of an answer with the LLM's tips instead of rule-based ones, in prices of a call.",
-    )
     tips_ahead_calls: int = Field(
         10_000, ge=0, description="Calls of the LLM a day (UTC) ahead of requests; then no more are written ahead."
     )

@@ -65,6 +65,7 @@ from tips.generator import CandidateGenerator, LLMGenerator
 from tips.gguf import opened_model
 from tips.models import LLMError
 from tips.prompt import MARK_LABEL
+from tips.worth import least_probability
 
 log = logging.getLogger(__name__)
 
@@ -221,10 +222,18 @@ async def open_app(
         )
         learner = Learner(store.pool, POLICY, metrics, clock)
         await learner.refresh()
-        writer = None
+        writer, writes_ahead = None, settings.tips_ahead != "off"
         if generator is not None:
             writer = CandidateWriter(
-                store, locks, generator, metrics, clock, uuid4, timeout_s=settings.llm_timeout, writings=writings
+                store,
+                locks,
+                generator,
+                metrics,
+                clock,
+                uuid4,
+                timeout_s=settings.llm_timeout,
+                writings=writings,
+                least_probability=least_probability(settings.tips_ahead_value) if writes_ahead else 0.0,
             )
             stack.push_async_callback(writings.cancel)
             metrics.watch_queues({"writings": lambda: writings.n_running})
@@ -242,7 +251,7 @@ async def open_app(
                 writer,
                 LLMWaits(settings.llm_wait, settings.llm_first_wait),
                 new_id=uuid4,
-                writes_ahead=settings.tips_ahead != "off",
+                writes_ahead=writes_ahead,
             ),
             decider=decider,
             timing=Timing(

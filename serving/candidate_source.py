@@ -67,7 +67,7 @@ class CandidateSource:
            then the first request looks for others.
         4. New tips of the LLM, if it writes at least one without violations while the request waits, see `LLMWaits`.
         5. The tips of the last set that are still valid, however few. Unless the LLM failed, it goes on writing, and
-           later requests find its tips.
+           later requests find its tips; if no request waited, only if the user will probably ask again that day.
 
         In cases 2 and 5, rule-based tips of the other kinds are added. No tip is about a task that ended after the
         context was fetched.

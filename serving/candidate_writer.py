@@ -60,6 +60,7 @@ class CandidateWriter:
     context changes meanwhile, the subject hashes tell which of its tips are still valid.
 
     timeout_s: upper bound for each call of the LLM.
+    least_probability: that the user asks again on the same day, for a set that no request waits for.
     writings: bounds the number of writings.
     """
 
@@ -71,6 +72,7 @@ class CandidateWriter:
     new_id: Callable[[], UUID]
     timeout_s: float
     writings: Writings
+    least_probability: float = 0.0
 
     def start(self, user: UserState, origin: WrittenOrigin) -> bool:
         """Begin a writing for the user's account unless one is under way; False if too many others are.
@@ -119,6 +121,8 @@ class CandidateWriter:
         written_as = last.written_as if last else None
         if written_as is not None and (before is None or written_as != before.written_as):
             return "written_elsewhere", Writing(last, is_called=True)
+        if origin == "behind" and not await self._is_worth_its_price(user):
+            return "improbable", _NOT_CALLED
         stored = await self.store.read_context(user)
         context = self._parsed(stored) if stored else None
         if stored is None or context is None:
@@ -131,6 +135,12 @@ class CandidateWriter:
             await self.retry_soon(user)
             return "not_called", _NOT_CALLED
         return await self._store(user.with_context(stored), context, generation.tips, generation.usage, now, origin)
+
+    async def _is_worth_its_price(self, user: UserState) -> bool:
+        """Whether a request waits for the set, or will probably find it; an account's first set is always written."""
+        if self.writings.n_callers(user.account_key) or not await self.store.has_written_set(user):
+            return True
+        return await self.store.will_ask_again(user, self.clock(), self.least_probability)
 
     async def _store(
         self,

@@ -334,6 +334,10 @@ class Store:
         key = {"user_id": user.user_id, "connection_number": user.connection_number}
         return bool(await _SQL.has_written_set(self.pool, **key))
 
+    async def will_ask_again(self, user: UserState, at: datetime, threshold: float) -> bool:
+        """Whether a user who asks at `at` will ask again that day with a probability of at least `threshold`."""
+        return bool(await _SQL.will_ask_again(self.pool, user_id=user.user_id, at=at, threshold=threshold))
+
     async def renew_sooner(self, user: UserState, renew_at: datetime, latest: datetime) -> None:
         """Let the account's newest set be renewed at `renew_at`, if it is to be renewed between that and `latest`."""
         key = {"user_id": user.user_id, "connection_number": user.connection_number}

@@ -31,6 +31,11 @@ class Rule:
     audit_days: int = 1
     has_llm: bool = True
 
+    @property
+    def writes_for_new_users(self) -> bool:
+        """Whether the service has sets written for new users before their first request."""
+        return self.ahead is not None or self.wait_s > 0
+
 
 _AHEAD = AheadSettings(max_calls=_NO_LIMIT, max_cost_usd=_NO_LIMIT)
 

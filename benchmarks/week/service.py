@@ -35,6 +35,7 @@ class ServiceConnections:
     llm_wait_s: seconds that a request waits for the LLM.
     has_llm: whether there is an LLM.
     events: how far events of webhooks are believed.
+    writes_ahead: whether the LLM writes tips for users who have not asked.
     """
 
     database_url: str
@@ -43,6 +44,7 @@ class ServiceConnections:
     llm_wait_s: float = 0.0
     has_llm: bool = True
     events: EventsMode = "off"
+    writes_ahead: bool = True
 
 
 def set_llm_url(url: str) -> None:
@@ -57,6 +59,7 @@ def service_settings(connections: ServiceConnections) -> ServingSettings:
         todoist_api_url=connections.todoist_url,
         llm_model=LLM_MODEL if connections.has_llm else None,
         llm_wait=connections.llm_wait_s,
+        tips_ahead="now" if connections.writes_ahead else "off",
         todoist_events=connections.events,
         todoist_client_secrets=(SecretStr(WEBHOOK_SECRET),) if connections.events != "off" else (),
     )

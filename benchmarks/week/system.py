@@ -197,7 +197,9 @@ async def running_system(
         pipeline = Pipeline(connection, todoist, WordEmbedder(), folder / "data", _N_SHARDS, key, writer, events)
         _add_users(workload, connection, pipeline)
         await asyncio.to_thread(pipeline.run, MONDAY - WARM_UP, _print_nothing)
-        connections = ServiceConnections(url, todoist_url, key, rule.wait_s, rule.has_llm, rule.events)
+        connections = ServiceConnections(
+            url, todoist_url, key, rule.wait_s, rule.has_llm, rule.events, writes_ahead=rule.writes_for_new_users
+        )
         with running_week_service(connections, clock) as service_url:
             async with (
                 _open_client(service_url) as client,

@@ -103,6 +103,21 @@ SELECT EXISTS (
     WHERE s.user_id = :user_id AND s.author IN ('llm', 'kept') AND a.connection_number = :connection_number
       AND is_of_account(s.connection_number, s.made_at, a.connection_number, a.connected_at));
 
+-- name: will_ask_again$
+-- Whether a user who asks at :at will ask again on the same local day with a probability of at least :threshold: the share
+-- of the days with requests, of the last 21, on which the user asked half an hour or more after this time of the day.
+-- Earlier requests of those days count as the present one, made at a slightly different time. A user without a history
+-- has a probability of one half, which counts like six days: one day of a user who comes back proves nothing.
+WITH local AS (
+    SELECT local_time(d.decided_at, u.timezone) AS at, local_time(:at, u.timezone) AS present
+    FROM users u JOIN decisions d USING (user_id)
+    WHERE u.user_id = :user_id AND d.delivered AND d.decided_at >= :at::TIMESTAMPTZ - INTERVAL '21 days'
+), days AS (
+    SELECT bool_or(at::TIME - present::TIME >= INTERVAL '30 minutes') AS is_later
+    FROM local WHERE at::DATE < present::DATE GROUP BY at::DATE
+)
+SELECT (count(*) FILTER (WHERE is_later) + 6 * 0.5) / (count(*) + 6) >= :threshold::FLOAT FROM days;
+
 -- name: renew_sooner!
 -- Let the newest set of an account be renewed at :renew_at, if it is not of the LLM and is to be renewed between that
 -- and :latest.
@@ -151,12 +166,12 @@ FOR UPDATE;
 -- After a reaction to a decision, append its set of rule-based candidates without the chosen tip: the tip does not come
 -- again at once. The set has to be the user's newest one, of the present account and not expired; at least :min_tips
 -- others have to stay, and the decision has to be readable. The set itself stays as it is, because decisions refer to its
--- tips by their number. A set of the LLM stays whole: with fewer tips it would soon have too few that are valid, and the
--- LLM would be called again.
+-- tips by their number. The new set is dated right after it: one that the LLM writes meanwhile is newer. A set of the LLM
+-- stays whole: with fewer tips it would soon have too few that are valid, and the LLM would be called again.
 INSERT INTO candidate_sets (candidate_set_id, user_id, context_hash, author, origin, kept_from, made_at, expires_at,
                             renew_at, tips, subject_hashes, kinds, themes, features, connection_number)
 SELECT gen_random_uuid(), s.user_id, s.context_hash, s.author, s.author, s.kept_from,
-       greatest(:now, s.made_at + INTERVAL '1 microsecond'), s.expires_at, s.renew_at,
+       s.made_at + INTERVAL '1 microsecond', s.expires_at, s.renew_at,
        s.tips[1:(n)] || s.tips[(n + 2):(size)],
        s.subject_hashes[1:(n)] || s.subject_hashes[(n + 2):(size)], s.kinds[1:(n)] || s.kinds[(n + 2):(size)],
        s.themes[1:(n)] || s.themes[(n + 2):(size)],

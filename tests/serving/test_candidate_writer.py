@@ -107,6 +107,42 @@ class TestBehind:
         assert harness.calls() == (1, 2)
         assert n_sets(harness, "behind") == 1
 
+    @pytest.mark.parametrize(
+        ("asks_at", "is_written"), [((), True), ((0,), False), ((0, 3), True), ((-5, 0.3), False)]
+    )
+    def test_only_if_the_user_will_probably_ask_again(
+        self, harness: ServiceHarness, service: Service, asks_at: tuple[float, ...], is_written: bool
+    ) -> None:
+        """Nothing is written for a user who never asks again that day, half an hour or more later.
+
+        asks_at: hours from the present time of the day at which the user asked on each of the last ten days.
+        """
+        harness.connection.execute("DELETE FROM decisions")
+        past = [
+            harness.clock() + timedelta(hours=hours, days=-day, minutes=3 * (-1) ** day)
+            for day in range(1, 11)
+            for hours in asks_at
+        ]
+        for at in past:
+            harness.connection.execute(
+                "INSERT INTO decisions (decision_id, user_id, decided_at) VALUES (gen_random_uuid(), 'ann', %s)", [at]
+            )
+        harness.llm.behaviour = answering(tip_about("t3"), tip_about("t3", "plan"))
+        assert service.tip().origin == ("inline", "skipped")
+        written(harness, service, 2, "stored", "improbable")  # one of them before
+        assert n_sets(harness, "behind") == is_written
+        assert len(harness.llm.calls) == 1 + is_written
+
+    def test_always_without_tips_ahead(self, harness: ServiceHarness) -> None:
+        """With `TIPS_AHEAD=off` a set is written behind each answer that needs one."""
+        insert = "INSERT INTO decisions (decision_id, user_id, decided_at) VALUES (gen_random_uuid(), 'ann', %s)"
+        for day in range(1, 11):
+            harness.connection.execute(insert, [harness.clock() - timedelta(days=day)])
+        service = harness.open(tips_ahead="off")
+        harness.llm.behaviour = answering(tip_about("t3"), tip_about("t3", "plan"))
+        service.tip()
+        harness.until(lambda: n_sets(harness, "behind"))
+
     @pytest.mark.parametrize("is_kept", [False, True])
     def test_written_by_another_process(self, harness: ServiceHarness, service: Service, is_kept: bool) -> None:
         """A process that waited until another one had written a set does not call the LLM.
@@ -291,6 +327,22 @@ class TestFirstWait:
         response = service.tip()
         assert (response.origin, response.seconds < LONG_S) == (("stored", "fallback"), True)
         assert origins(harness)[1:] == ["rules", "rules"]
+
+
+@pytest.mark.usefixtures("ann")
+def test_reaction_while_the_llm_writes(harness: ServiceHarness, service: Service) -> None:
+    """A reaction to a rule-based tip does not hide the set that the LLM writes at that moment."""
+    harness.llm.behaviour = about(0, 1)
+    service.tip()
+    harness.finish_tasks("t0", "t1")
+    harness.clock.forward(hours=7)
+    harness.llm.behaviour, harness.llm.seconds = about(2, 3), LONG_S
+    rule_based = service.tip().body
+    harness.clock.forward(seconds=1)
+    service.react(rule_based["decision_id"], "dismissed")
+    harness.until(lambda: n_sets(harness, "behind"))
+    service.tip()
+    assert origins(harness) == ["waited", "rules", "behind"]
 
 
 @pytest.mark.usefixtures("known")

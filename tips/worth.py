@@ -1,0 +1,15 @@
+"""The probability of a request from which on a set of candidates is worth its price, see docs/tips-ahead.md. Pure."""
+
+from __future__ import annotations
+
+_SHARE_INVALID = 0.2
+"""The share of the sets of which fewer than two tips are still valid at the request that they were written for."""
+
+
+def least_probability(value: float, price: float = 1.0) -> float:
+    """The least probability of a request for which the LLM writes a set; above 1 if no set is worth its price.
+
+    value: the worth of an answer from the LLM's tips instead of rule-based ones. price: of the call. Both are in
+    prices of a call during a request.
+    """
+    return price / ((1 - _SHARE_INVALID) * (1 + value))
