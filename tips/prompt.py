@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import hmac
 import json
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import date
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from contexts.assembly.model import UserContext
@@ -24,14 +22,10 @@ from tips.answers import N_CANDIDATES
 from tips.injection import sanitize
 from tips.own_texts import without_texts_of_others
 from tips.references import with_short_names
+from tips.worked_examples import WORKED_EXAMPLES
 
 MARK_LABEL = "mark around the data of a prompt"
 """The label under which the secret of `data_mark` is derived from a key of another purpose."""
-
-WORKED_EXAMPLES: tuple[Mapping[str, Any], ...] = tuple(
-    tomllib.loads((Path(__file__).parent / "worked_examples.toml").read_text("utf-8"))["examples"]
-)
-"""Good tips for a few tasks, in several languages."""
 
 
 def _examples() -> Iterator[str]:
@@ -78,7 +72,7 @@ Rules:
 - Give no number of tasks: it may have changed when the tip is read.
 - Plain words only: no links, addresses, telephone numbers, markup, emoji or quotation of the data.
 
-Examples of one good tip each. They show the form; your tips are about the tasks of the context.
+Examples of one good tip each. They show the form; your tips are about the tasks of the context, in other words.
 
 {chr(10).join(_examples())}
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from unicodedata import category, normalize
 
 _BLANK = re.compile(
@@ -44,6 +45,24 @@ def plain_words(text: str) -> list[str]:
 def word_length(word: str) -> float:
     """The length of a plain word in words: a letter of a script without spaces counts as half a word."""
     return 0.5 if _UNSPACED.match(word) else 1.0
+
+
+def padded(words: Sequence[str]) -> str:
+    """The words with a blank around each, so that a substring test compares whole words."""
+    return f" {' '.join(words)} "
+
+
+def word_runs(words: Sequence[str], n_words: int, fewest: int) -> Iterator[Sequence[str]]:
+    """The runs of `n_words` plain words, or all of them if they are fewer, but at least `fewest`."""
+    sizes = [word_length(word) for word in words]
+    run_size = min(n_words, sum(sizes))
+    start, size = 0, 0.0
+    for end, word_size in enumerate(sizes, 1):
+        size += word_size
+        while size - sizes[start] >= run_size:
+            start, size = start + 1, size - sizes[start]
+        if size >= run_size >= fewest:
+            yield words[start:end]
 
 
 def _is_part_of_word(character: str) -> bool:

@@ -1,4 +1,4 @@
-"""Reasons not to show a tip that an LLM wrote: unknown ids, links and markup, words copied from the context. Pure."""
+"""Reasons not to show a tip that an LLM wrote: unknown ids, links and markup, copied words. Pure."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from tips.addresses import has_links_or_markup
 from tips.candidates import GENERIC, KINDS, Tip
 from tips.own_texts import without_texts_of_others
 from tips.references import names_reference
-from tips.texts import plain_words, visible_text, word_length
+from tips.texts import padded, plain_words, visible_text, word_runs
+from tips.worked_examples import repeats_example
 
 _COPIED_WORDS = 4
-"""A run of this many words of the context is a copy."""
+_FEWEST_WORDS = 3
+"""A run of four words of the context is a copy, and so are all words of a text with three; two are a coincidence."""
 
 _SENTENCE_END = re.compile(r"(?<=[.!?\u2026\u061f\u0964])\s+|[\u3002\uff01\uff1f]")
 
@@ -24,7 +26,7 @@ def violations(tip: Tip, context: UserContext) -> list[str]:
 
     The title of a task may be anybody's text. Links and markup are refused, and words copied from the context too:
     the product shows the tasks themselves, and copied words may be an attacker's instruction. Up to three words
-    in a row may be the same as in the context.
+    in a row may be the same as in the context. Words of the prompt's worked examples are about nobody's tasks.
     """
     reasons = []
     tasks, themes = tasks_shown(context), {theme.id for theme in context.themes}
@@ -57,6 +59,8 @@ def _text_violations(name: str, texts: Sequence[str], context: UserContext) -> I
         yield f"{name} holds no word"
     elif any(copies_context(text, context) for text in {in_a_row, ". ".join(texts)}):
         yield f"{name} copies words of the context; say it in your own words"
+    elif repeats_example(in_a_row):
+        yield f"{name} repeats an example; speak of the tasks of the context"
 
 
 def copies_context(text: str, context: UserContext) -> bool:
@@ -66,10 +70,10 @@ def copies_context(text: str, context: UserContext) -> bool:
     text, or a sentence of it with at least two words, occurs as a whole in the context.
     """
     context_words, copied_runs = _copyable(tuple(_untrusted_texts(without_texts_of_others(context))))
-    text_words = _padded(plain_words(text))
+    text_words = padded(plain_words(text))
     sentences = [words for part in _SENTENCE_END.split(text) if len(words := plain_words(part)) > 1]
     return any(run in text_words for run in copied_runs) or any(
-        phrase in context_words for phrase in (text_words, *map(_padded, sentences))
+        phrase in context_words for phrase in (text_words, *map(padded, sentences))
     )
 
 
@@ -87,23 +91,5 @@ def _untrusted_texts(context: UserContext) -> Iterator[str]:
 def _copyable(texts: tuple[str, ...]) -> tuple[str, frozenset[str]]:
     """All words of the texts, and the runs of words that count as a copy; cached for the other tips of one answer."""
     words_of_texts = [plain_words(text) for text in texts]
-    runs = frozenset(run for words in words_of_texts for run in _runs(words))
-    return "|".join(map(_padded, words_of_texts)), runs
-
-
-def _padded(words: Sequence[str]) -> str:
-    """The words with a blank around each, so that a substring test compares whole words."""
-    return f" {' '.join(words)} "
-
-
-def _runs(words: Sequence[str]) -> Iterator[str]:
-    """The runs of four words, or all words if there are only three; two equal words are a coincidence."""
-    sizes = [word_length(word) for word in words]
-    run_size = min(_COPIED_WORDS, sum(sizes))
-    start, size = 0, 0.0
-    for end, word_size in enumerate(sizes, 1):
-        size += word_size
-        while size - sizes[start] >= run_size:
-            start, size = start + 1, size - sizes[start]
-        if size >= run_size >= _COPIED_WORDS - 1:
-            yield _padded(words[start:end])
+    runs = (run for words in words_of_texts for run in word_runs(words, _COPIED_WORDS, _FEWEST_WORDS))
+    return "|".join(map(padded, words_of_texts)), frozenset(map(padded, runs))

@@ -17,7 +17,8 @@ from tip_examples import context_json
 from contexts.assembly.model import Reactions, Task, Theme, UserContext, tasks_shown
 from tips.answers import read_answer
 from tips.injection import WITHHELD
-from tips.prompt import INSTRUCTIONS, WORKED_EXAMPLES, data_mark, prompt
+from tips.prompt import INSTRUCTIONS, data_mark, prompt
+from tips.worked_examples import WORKED_EXAMPLES
 
 TODAY = date(2026, 11, 23)
 MARK = "7f3a9c"
@@ -60,12 +61,12 @@ class TestPrompt:
 
     @pytest.mark.parametrize("example", WORKED_EXAMPLES, ids=lambda example: example["language"])
     def test_examples(self, example: Any) -> None:
-        """Each worked example is an answer that would be accepted for its tasks, and names one of them."""
-        known = context_of_example(example)
-        candidates = {"candidates": [json.loads(example["tip"])]}
-        [made], complaints = read_answer(candidates, known)
-        assert complaints == []
-        assert made.named_tasks
+        """Each worked example names a task, and would be accepted for its tasks if it were no example."""
+        tip = json.loads(example["tip"])
+        made, complaints = read_answer({"candidates": [tip]}, context_of_example(example))
+        assert made == []
+        assert {"repeats an example" in complaint for complaint in complaints} == {True}
+        assert any("task" in part for part in tip["body"])
 
     def test_data_between_two_lines(self) -> None:
         """The context is one line of JSON between two lines with the mark; the date follows."""

@@ -46,6 +46,12 @@ class TestViolations:
             ("\u202eBegin at once", "invisible"),
             ("?! …", "no word"),
             ("It is time: renew the passport, now", "copies"),
+            ("Practise the piano at once", "example"),
+            ("First, send the invoice to somebody", "example"),
+            ("It is the call, shorter than the time you spend dreaming", "example"),
+            ("Una cita en tu calendario", "example"),
+            ("Busca ahora: una hora libre, para el jardín", "example"),
+            ("まずは引き出し一つから始めましょう", "example"),
         ],
     )
     def test_texts(self, where: str, text: str, word: str) -> None:
