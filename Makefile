@@ -22,7 +22,7 @@ help:
 	@echo "make run       run nights in a real Airflow on this machine, then request tips; ONCE=1 exits, FRESH=1 begins again"
 	@echo "make cluster   run the same nights with Celery: two workers, Redis, and all data in an S3 server; ONCE=1 exits at the end"
 	@echo "make test      run linters, type checks, layer checks and all tests"
-	@echo "make sql       open DuckDB on the results of a run; Q='FROM analysis.overdue' runs one query and exits, FORMAT=csv or json"
+	@echo "make sql       open DuckDB on the results of a run; Q='FROM analysis.overdue' runs one query and exits, FORMAT=csv or json, DAYS=7"
 	@echo "make notebook  open the notebook with the main charts in a browser; HTML=FILE writes them into one file"
 	@echo "make bench     measure CPU and memory of every step for 1,000 users (USERS=n), of the store and of tip requests"
 	@echo "make faults    break the pipeline and the service in some 130 ways, and print which promises held; ROWS=pattern, SEED=n"
@@ -76,7 +76,7 @@ LOCAL := [ -n "$${DATA_ROOT:-}$${DATABASE_URL:-}" ] || [ ! -f .local/environment
 sql notebook: export TMPDIR := $(CURDIR)/.local/tmp
 
 sql: setup
-	@mkdir -p "$$TMPDIR"; $(LOCAL); exec $(BIN)/python -m assets sql $(if $(FORMAT),--format $(FORMAT)) $(if $(Q),"$$Q")
+	@mkdir -p "$$TMPDIR"; $(LOCAL); exec $(BIN)/python -m assets sql $(if $(FORMAT),--format $(FORMAT)) $(if $(DAYS),--days $(DAYS)) $(if $(Q),"$$Q")
 
 notebook: setup
 	@mkdir -p "$$TMPDIR"; $(LOCAL); exec $(BIN)/$(if $(HTML),python sql/export_notebook.py "$$HTML",marimo edit sql/notebook.py)

@@ -6,6 +6,7 @@ It is played when the nights are over, so that no night computes anything becaus
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any
@@ -25,6 +26,7 @@ from contexts.assembly.history import ContextVersion
 from contexts.postgres.run_log import StepRun
 from contexts.todoist.credentials import Credentials
 from local.played_requests import N_DAYS, PLAYED_POLICY
+from tips.candidates import KINDS
 
 PLAYED_MODEL = "played"
 """The model of played calls of the LLM."""
@@ -45,6 +47,9 @@ _SECONDS_PER_UNIT = {
     "rows_written": 0.005,
     "tips_written": 1.0,
 }
+_NIGHT_OF_TIPS = timedelta(minutes=4)
+"""Time from the beginning of a night to its tips: the step that writes them is the fifth."""
+
 _SET_DAYS = 3
 """Days for which a played set of candidates is used."""
 
@@ -60,22 +65,49 @@ _SET_CONTEXT = """
     WHERE user_id = %s AND decided_at >= %s AND decided_at < %s AND policy_version = %s
 """
 _SET_CANDIDATES = """
-    UPDATE decisions SET candidate_set_id = %s, origin = 'behind'
+    UPDATE decisions SET candidate_set_id = %s, origin = 'ahead', llm = 'skipped'
     WHERE user_id = %s AND decided_at >= %s AND decided_at < %s AND policy_version = %s
 """
 # No account has this number of a connection, so the service and the pipeline use no played set.
 _INSERT_SET = """
     INSERT INTO candidate_sets (candidate_set_id, user_id, context_hash, author, origin, made_at, expires_at,
                                 renew_at, tips, subject_hashes, kinds, themes, features, connection_number)
-    VALUES (%s, %s, '', 'llm', 'behind', %s, %s, %s, '{}', '{}', '{}', '{}', '', -1)
+    VALUES (%s, %s, '', 'llm', 'ahead', %s, %s, %s, '{}', '{}', %s, '{}', '', -1)
 """
 _INSERT_CALL = """
     INSERT INTO llm_calls (called_at, user_id, candidate_set_id, model, outcome, n_requests, input_tokens,
                            cached_tokens, output_tokens, cost_usd, seconds, place)
-    VALUES (%s, %s, %s, %s, 'answered', 1, %s, %s, %s, %s, %s, 'behind')
+    VALUES (%s, %s, %s, %s, 'answered', 1, %s, %s, %s, %s, %s, 'ahead')
 """
 _DISCONNECT = "UPDATE todoist_accounts SET connected = FALSE, observed_at = %s WHERE user_id = %s"
 _AGE_USER = "UPDATE users SET created_at = %s WHERE user_id = %s"
+
+
+@dataclass(frozen=True)
+class _PlayedSet:
+    """A set of candidates that the LLM wrote in a night. is_used: whether tips were chosen from it."""
+
+    user: str
+    night: datetime
+    n_input_tokens: int
+    n_output_tokens: int
+    seconds: float
+    is_used: bool
+
+    @property
+    def set_id(self) -> UUID:
+        """The same id for the same user and night."""
+        return uuid5(NAMESPACE_OID, f"set of {self.user} {self.night.isoformat()}")
+
+    @property
+    def made_at(self) -> datetime:
+        """The time of the call of the LLM."""
+        return self.night + _NIGHT_OF_TIPS
+
+    @property
+    def cost_usd(self) -> float:
+        """The cost at the prices of a small model."""
+        return round(self.n_input_tokens * 0.25e-6 + self.n_output_tokens * 2e-6, 6)
 
 
 def play_past(runtime: Runtime, connection: psycopg.Connection[Any], user_ids: Sequence[str], now: datetime) -> None:
@@ -86,7 +118,8 @@ def play_past(runtime: Runtime, connection: psycopg.Connection[Any], user_ids: S
     nights = [midnight + _NIGHT - timedelta(days=day) for day in range(N_DAYS, 0, -1)]
     versions = list(_versions(histories, nights, Budget(runtime.settings.context_token_budget)))
     runtime.history.append(versions)
-    for run in _runs(tables["todoist_tasks"], versions, nights, len(user_ids)):
+    sets = [each for user in user_ids for each in _drawn_sets(user, nights)]
+    for run in _runs(tables["todoist_tasks"], versions, sets, nights, len(user_ids)):
         runtime.run_log.start_step_run(run)
         runtime.run_log.finish_step_run(run)
     with connection.transaction(), connection.cursor() as cursor:
@@ -94,8 +127,8 @@ def play_past(runtime: Runtime, connection: psycopg.Connection[Any], user_ids: S
         for version in versions:
             day = (version.assembled_at, version.assembled_at + timedelta(days=N_DAYS))
             cursor.execute(_SET_CONTEXT, (version.context_hash, version.user_id, *day, PLAYED_POLICY))
-        for user in user_ids:
-            _play_sets(cursor, user, nights)
+        for each in sets:
+            _play_set(cursor, each)
     _play_lost_user(runtime, connection, nights)
     runtime.run_log.add_request_days(now)
     runtime.shards.write_table(STEP_RUNS, step_run_table(runtime.run_log.step_runs_since(nights[0])))
@@ -147,7 +180,11 @@ def _until(table: pa.Table, column: str, instant: datetime) -> pa.Table:
 
 
 def _runs(
-    tasks: pa.Table, versions: Sequence[ContextVersion], nights: Sequence[datetime], n_users: int
+    tasks: pa.Table,
+    versions: Sequence[ContextVersion],
+    sets: Sequence[_PlayedSet],
+    nights: Sequence[datetime],
+    n_users: int,
 ) -> Iterator[StepRun]:
     """Yield the runs of the steps of each night: the first computes everything, the others what changed."""
     earlier = tasks.slice(0, 0)
@@ -163,7 +200,7 @@ def _runs(
             "users_clustered": n_changed,
             "contexts_assembled": n_written,
             "rows_written": n_written,
-            "tips_written": min(n_written, n_users),
+            "tips_written": sum(each.night == night for each in sets),
         }
         totals = dict.fromkeys(done, n_users) | {"reactions_read": 0, "texts_embedded": len(known)}
         yield from _night(night, done, totals, n_users)
@@ -205,20 +242,31 @@ def _play_themes(cursor: psycopg.Cursor[Any], clusters: pa.Table) -> None:
             cursor.execute(_SET_THEME, (sorted(own)[number % len(own)], decision_id))
 
 
-def _play_sets(cursor: psycopg.Cursor[Any], user: str, nights: Sequence[datetime]) -> None:
-    """Let the LLM have written a set of candidates every few days, and the tips be chosen from it."""
+def _drawn_sets(user: str, nights: Sequence[datetime]) -> Iterator[_PlayedSet]:
+    """Yield the sets that the LLM wrote ahead for a user: one every few nights, from one of the first nights on."""
     random = Random(f"sets of {user}")
-    for night in nights[::_SET_DAYS]:
-        made_at, set_id = night + timedelta(minutes=10), _set_id(user, night)
-        until = made_at + timedelta(days=_SET_DAYS)
-        n_input, n_output = random.randrange(1800, 3200), random.randrange(300, 700)
-        cost = round(n_input * 0.25e-6 + n_output * 2e-6, 6)
-        cursor.execute(_INSERT_SET, (set_id, user, made_at, until, until))
-        usage = (n_input, n_input // 3, n_output, cost, random.uniform(1.5, 6))
-        cursor.execute(_INSERT_CALL, (made_at, user, set_id, PLAYED_MODEL, *usage))
-        if random.random() >= _UNUSED_SHARE:
-            cursor.execute(_SET_CANDIDATES, (set_id, user, made_at, until, PLAYED_POLICY))
+    for night in nights[random.randrange(_SET_DAYS) :: _SET_DAYS]:
+        yield _PlayedSet(
+            user,
+            night,
+            n_input_tokens=random.randrange(1800, 3200),
+            n_output_tokens=random.randrange(300, 700),
+            seconds=random.uniform(1.5, 6),
+            is_used=random.random() >= _UNUSED_SHARE,
+        )
 
 
-def _set_id(user: str, night: datetime) -> UUID:
-    return uuid5(NAMESPACE_OID, f"set of {user} {night.isoformat()}")
+def _play_set(cursor: psycopg.Cursor[Any], played: _PlayedSet) -> None:
+    """Store a set and the call that wrote it, and let the tips of the next days be chosen from it."""
+    until, set_id = played.made_at + timedelta(days=_SET_DAYS), played.set_id
+    cursor.execute(_INSERT_SET, (set_id, played.user, played.made_at, until, until, list(KINDS)))
+    usage = (
+        played.n_input_tokens,
+        played.n_input_tokens // 3,
+        played.n_output_tokens,
+        played.cost_usd,
+        played.seconds,
+    )
+    cursor.execute(_INSERT_CALL, (played.made_at, played.user, set_id, PLAYED_MODEL, *usage))
+    if played.is_used:
+        cursor.execute(_SET_CANDIDATES, (set_id, played.user, played.made_at, until, PLAYED_POLICY))

@@ -35,7 +35,7 @@ _WELCOME_LOST_PER_HOUR = 0.03
 _INSERT = """
     INSERT INTO decisions (decision_id, user_id, decided_at, delivered, tip_kind, theme, source, llm, materialized_at,
                            policy_version, chosen, propensities)
-    VALUES (%s, %s, %s, TRUE, %s, '', %s, %s, %s, %s, 0, %s)
+    VALUES (%s, %s, %s, TRUE, %s, '', %s, 'fallback', %s, %s, 0, %s)
 """
 _INSERT_REACTION = "INSERT INTO reactions (decision_id, reaction, reacted_at, reward) VALUES (%s, %s, %s, %s)"
 _AGE_USER = "UPDATE users SET created_at = least(created_at, %s) WHERE user_id = %s"
@@ -52,7 +52,6 @@ class PlayedRequest:
     decided_at: datetime
     kind: Kind
     source: str
-    llm: str
     age: timedelta
     propensity: float
     reaction: str
@@ -102,7 +101,6 @@ def drawn_requests(user_id: str, now: datetime) -> Iterator[PlayedRequest]:
 def _drawn_request(user_id: str, at: datetime, now: datetime, random: Random) -> PlayedRequest:
     [source] = random.choices(("stored", "inline", "stale"), (90, 7, 3))
     hours = {"stored": random.uniform(0.2, 5.8), "inline": 0.0, "stale": random.uniform(6.5, 30)}[source]
-    [llm] = random.choices(("skipped", "called", "fallback"), (88, 8, 4))
     kind = random.choice(KINDS)
     if random.random() < _WELCOME_SHARES[kind] - _WELCOME_LOST_PER_HOUR * hours:
         [reaction] = random.choices(("done", "accepted"), (1, 2))
@@ -114,7 +112,6 @@ def _drawn_request(user_id: str, at: datetime, now: datetime, random: Random) ->
         decided_at=at,
         kind=kind,
         source=source,
-        llm=llm,
         age=timedelta(hours=hours),
         propensity=random.uniform(0.3, 0.8),
         reaction=reaction,
@@ -130,7 +127,6 @@ def _decision(request: PlayedRequest) -> tuple[object, ...]:
         request.decided_at,
         request.kind,
         request.source,
-        request.llm,
         request.decided_at - request.age,
         PLAYED_POLICY,
         [request.propensity, rest, rest],

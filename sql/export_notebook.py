@@ -15,6 +15,9 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+_UNREADABLE = "cannot read"
+"""Words of an output that says why a chart is missing."""
+
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -65,10 +68,15 @@ def main() -> int:
         print("Usage: make notebook HTML=FILE", file=sys.stderr)
         return 2
     mpl.use("agg")
-    path = Path(sys.argv[1])
-    path.write_text(notebook_page(run_notebook()), encoding="utf-8")
-    print(f"Wrote {path}")
-    return 0
+    path, outputs = Path(sys.argv[1]), list(run_notebook())
+    path.write_text(notebook_page(outputs), encoding="utf-8")
+    n_charts = sum(isinstance(output, Figure) for output in outputs)
+    n_missing = sum(_UNREADABLE in output.text for output in outputs if hasattr(output, "text"))
+    print(
+        f"Wrote {path}"
+        + (f"; {n_missing} of {n_charts + n_missing} charts could not be drawn, see there" if n_missing else "")
+    )
+    return 1 if n_missing else 0
 
 
 if __name__ == "__main__":

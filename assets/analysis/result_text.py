@@ -62,12 +62,14 @@ def _records(result: duckdb.DuckDBPyRelation) -> Iterator[str]:
         cells = zip(result.columns, row, strict=True)
         yield "\n".join(f"{name:>{width}} = {value}" for name, value in cells if value is not None) + "\n"
     if len(rows) > MAX_SHOWN_ROWS:
-        yield f"The first {MAX_SHOWN_ROWS} rows; a wider terminal shows a table, and --format csv writes all rows."
+        yield f"The first {MAX_SHOWN_ROWS} rows; a wider terminal shows a table, FORMAT=csv Q=... writes all."
 
 
 def _csv(row: tuple[Any, ...]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(row)
+    csv.writer(text, lineterminator="").writerow(
+        [str(each).lower() if isinstance(each, bool) else each for each in row]
+    )
     return text.getvalue()
 
 

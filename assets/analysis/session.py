@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -28,6 +29,8 @@ from assets.step_runs import STEP_RUN_SCHEMA, STEP_RUNS
 from contexts.assembly import history
 from contexts.postgres.sql import ROOT
 from contexts.settings import DatabaseSettings, Settings, read_settings
+
+log = logging.getLogger(__name__)
 
 ANALYSIS_FOLDER = ROOT / "analysis"
 """The analyses: each file becomes a view of its name in the schema `analysis`; its first line is a question."""
@@ -223,7 +226,10 @@ def session_from_environment(days: int) -> Iterator[Session]:
     days: tips and LLM calls of this number of past days are read.
     """
     settings, since = read_settings(Settings), datetime.now(UTC) - timedelta(days=days)
-    Shards(settings.data_root, settings.n_shards).check_layout()  # files of two layouts would show users twice
+    shards = Shards(settings.data_root, settings.n_shards)
+    shards.check_layout()  # files of two layouts would show users twice
+    if shards.layout() is None:
+        log.warning("no shards below DATA_ROOT=%s: the views of files are empty", settings.data_root)
     url = read_settings(DatabaseSettings).database_url if os.environ.get("DATABASE_URL") else None
     with open_session(settings.data_root, PostgresTables(url, since)) as session:
         yield session

@@ -348,8 +348,9 @@ class Shards:
     def _check_n_shards(self, n_shards: int, path: str) -> None:
         if n_shards != self.n_shards:
             raise WrongShardCount(
-                f"{path} was written with N_SHARDS={n_shards}, but it is {self.n_shards} now."
-                f" Set it back, or move all rows: python -m assets reshard {self.n_shards}"
+                f"{path} was written with N_SHARDS={n_shards}, but N_SHARDS is {self.n_shards} here."
+                f" Set N_SHARDS={n_shards} (after make run: set -a; . .local/environment; set +a),"
+                f" or move all rows to {self.n_shards} shards: python -m assets reshard {self.n_shards}"
             )
 
 

@@ -13,7 +13,7 @@ WHERE d.decided_at >= $1 AND d.delivered;
 
 -- name: candidate_sets
 -- Sets of candidates since an instant, without their tips.
-SELECT candidate_set_id::TEXT, user_id, made_at, author, origin, kept_from::TEXT, cardinality(tips) AS n_tips, context_hash
+SELECT candidate_set_id::TEXT, user_id, made_at, author, origin, kept_from::TEXT, cardinality(kinds) AS n_tips, context_hash
 FROM candidate_sets
 WHERE made_at >= $1;
 

@@ -137,7 +137,7 @@ COMMENT ON COLUMN decisions.propensity IS 'Probability with which the policy cho
 COMMENT ON COLUMN decisions.origin IS 'How the candidates were made: by the LLM ahead of the request, behind an earlier answer, or while a request waited; kept of an earlier set; rules; generic; null: unknown';
 COMMENT ON COLUMN decisions.set_age_s IS 'Age of the candidates at the decision; null: generic tip, or unknown [s]';
 
-COMMENT ON VIEW candidate_sets IS 'Sets of candidates, of which the newest one of a user counts, read from Postgres with each query';
+COMMENT ON VIEW candidate_sets IS 'Sets of candidates, read from Postgres with each query; tips are chosen from a user''s newest set';
 COMMENT ON COLUMN candidate_sets.candidate_set_id IS 'Id of the set';
 COMMENT ON COLUMN candidate_sets.user_id IS 'User for whom the set was made';
 COMMENT ON COLUMN candidate_sets.made_at IS 'Time at which the set was made [UTC]';
@@ -151,7 +151,7 @@ COMMENT ON VIEW reactions IS 'Reactions of users to tips, read from Postgres wit
 COMMENT ON COLUMN reactions.decision_id IS 'Id of the request and of its tip';
 COMMENT ON COLUMN reactions.reaction IS 'Reaction: accepted, done, snoozed, dismissed or ignored';
 COMMENT ON COLUMN reactions.reacted_at IS 'Time of the reaction [UTC]';
-COMMENT ON COLUMN reactions.reward IS 'Reward from which the policy learned [0 to 1]';
+COMMENT ON COLUMN reactions.reward IS 'Reward from which the policy learned: done 1, accepted 0.75, snoozed 0.25, ignored 0, dismissed -0.5 [-0.5 to 1]';
 
 COMMENT ON VIEW llm_calls IS 'Calls of the LLM, successful or failed, read from Postgres with each query';
 COMMENT ON COLUMN llm_calls.called_at IS 'Time of the call [UTC]';

@@ -18,8 +18,8 @@ CREATE MACRO local_time(instant, zone) AS timezone(
     CASE WHEN zone IN (SELECT name FROM pg_timezone_names()) THEN zone ELSE 'UTC' END, instant);
 
 -- Bounds of the 95 % interval of the share k of n (Wilson, Journal of the American Statistical Association 22, 1927).
-CREATE MACRO share_low(k, n) AS
-    (k / n + 1.9208 / n - 1.96 * sqrt(k / n * (1 - k / n) / n + 0.9604 / n / n)) / (1 + 3.8416 / n);
+CREATE MACRO share_low(k, n) AS CASE WHEN k = 0 THEN 0.0 * n ELSE
+    (k / n + 1.9208 / n - 1.96 * sqrt(k / n * (1 - k / n) / n + 0.9604 / n / n)) / (1 + 3.8416 / n) END;
 CREATE MACRO share_high(k, n) AS
     (k / n + 1.9208 / n + 1.96 * sqrt(k / n * (1 - k / n) / n + 0.9604 / n / n)) / (1 + 3.8416 / n);
 

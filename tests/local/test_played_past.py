@@ -58,6 +58,22 @@ def test_it_is_marked(played: World) -> None:
     assert {version.author for version in versions} == {"pipeline", "played"}
 
 
+def test_its_counts_agree(played: World, database_url: str) -> None:
+    """Calls of the LLM, sets, written tips of the nights and tips by the LLM tell the same story."""
+    with open_world_session(played, database_url, now=utc_now()) as session:
+
+        def one(sql: str) -> Any:
+            [(value,)] = session.sql(sql).fetchall()  # type: ignore[union-attr]
+            return value
+
+        n_calls = one("SELECT count(*) FROM llm_calls")
+        assert n_calls == one("SELECT count(*) FROM candidate_sets WHERE origin = 'ahead' AND n_tips > 0") > 0
+        written = "FROM step_runs WHERE work = 'tips_written' AND starts_with(run_id, 'played')"
+        assert n_calls == one(f"SELECT sum(done) {written}")
+        assert one("SELECT count(*) FROM decisions WHERE llm = 'called'") == 0
+        assert one("SELECT count(*) FROM decisions WHERE (llm = 'skipped') <> (candidate_set_id IS NOT NULL)") == 0
+
+
 def test_nothing_uses_it(played: World) -> None:
     """No tip is chosen from a played set, and the user whose token is no longer accepted is not fetched."""
     users = [*_users(played), LOST_USER]

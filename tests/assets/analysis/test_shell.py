@@ -99,7 +99,7 @@ def test_many_records(analyst: Session, monkeypatch: pytest.MonkeyPatch) -> None
         analyst, f"SELECT {', '.join(f'range AS column_{n}' for n in range(9))} FROM range(101);"
     )
     assert len(records) == 100
-    assert "--format csv" in last
+    assert "FORMAT=csv" in last
 
 
 @pytest.mark.parametrize(

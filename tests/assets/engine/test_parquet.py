@@ -450,7 +450,7 @@ def test_a_different_number_of_shards_is_refused(tmp_path: Path) -> None:
     """Shards written with a different N_SHARDS are refused with both numbers and both fixes."""
     write(Shards(str(tmp_path), 2), "one", shard=1)
     with pytest.raises(
-        ShardUnreadable, match=r"shard=0001.* N_SHARDS=2, but it is 4 now\. Set it back, or .*reshard 4"
+        ShardUnreadable, match=r"shard=0001.* N_SHARDS=2, but N_SHARDS is 4 here\. Set N_SHARDS=2 .*reshard 4"
     ):
         Shards(str(tmp_path), 4).footer(letters, 1)
 
