@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import statistics
 import sys
+from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
@@ -32,6 +33,7 @@ _console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 def main() -> int:
     """Run the rounds and print the table."""
+    ArgumentParser(prog="python -m benchmarks.processes", description=__doc__).parse_args()
     LOCAL_FOLDER.mkdir(exist_ok=True)
     with ExitStack() as stack:
         server = stack.enter_context(postgres.running_postgres(LOCAL_FOLDER / "bench-postgres"))

@@ -164,8 +164,9 @@ def _describe(user: Mapping[str, Any], *, is_decryptable: bool) -> str:
         connection = f"connected, but refused on {user['refused_at']:%Y-%m-%d}"
     if not is_decryptable:
         connection = "no key decrypts its tokens: add it again"
-    fetched = user["observed_at"] or "never"
-    return f"{user['user_id']}  {user['email']}  {user['timezone']}  {state}  {connection}  fetched {fetched}"
+    observed_at = user["observed_at"]
+    fetched = f"fetched {observed_at}" if observed_at else "not fetched by the pipeline yet"
+    return f"{user['user_id']}  {user['email']}  {user['timezone']}  {state}  {connection}  {fetched}"
 
 
 def _read_secret(name: str) -> str:

@@ -99,6 +99,9 @@ def main(arguments: Sequence[str] = ()) -> int:
 
     arguments: those of a process that a group has started, see `Membership`.
     """
+    if {"--help", "-h"} & set(arguments):
+        print("python -m serving: serve tips over HTTP, without options: docs/settings.md has the settings")
+        return 0
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     log_lines_alone()
     logging.getLogger("httpx").setLevel(logging.WARNING)

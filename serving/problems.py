@@ -25,18 +25,22 @@ _LOGGED_FRAMES = 6
 
 
 class ProblemDocument(BaseModel):
-    """The body of an error response: RFC 9457, https://www.rfc-editor.org/rfc/rfc9457."""
+    """The body of an error response: RFC 9457, https://www.rfc-editor.org/rfc/rfc9457, with a reason.
+
+    reason: one word, such as `overloaded` or `database_unavailable`, that a program can tell apart.
+    """
 
     type: str = "about:blank"
     title: str
     status: int
     detail: str
+    reason: str
 
 
 class Problem(Exception):
     """An error response. detail: the error and its remedy, without the text of a task and without a token.
 
-    reason: one word for metrics and the access log; by default that of the status, such as `not_found`.
+    reason: one word, also for metrics and the access log; by default that of the status, such as `not_found`.
     """
 
     def __init__(
@@ -68,8 +72,9 @@ class ProblemResponse(Response):
 
 def problem_body(problem: Problem) -> bytes:
     """The problem document as JSON."""
-    title = HTTPStatus(problem.status).phrase
-    return orjson.dumps({"type": "about:blank", "title": title, "status": problem.status, "detail": problem.detail})
+    title, status = HTTPStatus(problem.status).phrase, problem.status
+    document = ProblemDocument(title=title, status=status, detail=problem.detail, reason=problem.reason)
+    return orjson.dumps(document.model_dump())
 
 
 def openapi_problems(descriptions: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:

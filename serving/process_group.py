@@ -109,7 +109,7 @@ class ProcessGroup:
                 return 0 if self._n_stop_signals else 1
             while len(self._members) < self._n_processes:
                 self._add_member()
-            log.info("%d processes serve", self._n_processes)
+            log.info("serving; %d processes in all, the others are starting", self._n_processes)
             self._supervise()
             self._stop_all()
             return 0

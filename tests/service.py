@@ -310,7 +310,7 @@ def service_harness(
 def is_problem(response: ServiceResponse, status: int, detail: str) -> bool:
     """Whether a response is a problem document of RFC 9457 with this status and detail."""
     assert response.headers["content-type"] == "application/problem+json"
-    assert set(response.body) == {"type", "title", "status", "detail"}
+    assert set(response.body) == {"type", "title", "status", "detail", "reason"}
     assert response.body["status"] == response.status
     return response.status == status and detail in response.body["detail"]
 

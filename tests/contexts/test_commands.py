@@ -138,14 +138,14 @@ class TestList:
         status, out, _ = accounts("list")
         assert status == 0
         assert [line.split()[0] for line in out.splitlines()] == ["ann", "bob"]
-        assert out.splitlines()[0] == "ann  ann@x.org  UTC  active  connected  fetched never"
+        assert out.splitlines()[0] == "ann  ann@x.org  UTC  active  connected  not fetched by the pipeline yet"
         assert CANARY not in out
 
     def test_refused_once(self, accounts: Run, connection: psycopg.Connection[Any]) -> None:
         """An account that Todoist refused on one day is marked with the day."""
         accounts("add", "ann", "--email", "a@x.org", stdin="t\n")
         connection.execute("UPDATE todoist_accounts SET auth_failures = 1, refused_at = '2026-11-23 02:00+00'")
-        assert "  active  connected, but refused on 2026-11-23  fetched" in accounts("list")[1]
+        assert "  active  connected, but refused on 2026-11-23  not fetched" in accounts("list")[1]
 
     def test_states(self, accounts: Run, connection: psycopg.Connection[Any]) -> None:
         """Inactive users and accounts to reconnect are marked."""

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 FROM_PROMETHEUS = {"up": {"job", "instance"}}
 LABELS_OF_PROMETHEUS = {"job", "instance", "le"}
-WORDS = {"by", "and", "or", "unless", "on", "without", "ignoring"}
+WORDS = {"by", "and", "or", "unless", "on", "without", "ignoring", "offset"}
 
 
 def dashboard() -> dict[str, Any]:
