@@ -233,8 +233,8 @@ def test_embedding_queue(parsed: Any, tmp_path: Path) -> None:
     with_queue = python(PARSE, str(ROOT / "airflow" / "dags"), environment=environment)[0]
     assert with_queue["errors"] == {}
     assert with_queue["dags"]["housekeeping"]["queues"].items() >= {
-        ("task_logs_default", "default"),
-        ("task_logs_embed", "embed"),
+        ("task_logs", "default"),
+        ("embedding_task_logs", "embed"),
     }
     for dag_id in GRAPH.steps:
         dag = with_queue["dags"][dag_id]
@@ -244,11 +244,14 @@ def test_embedding_queue(parsed: Any, tmp_path: Path) -> None:
 
 
 def test_the_logs_of_another_default_queue(tmp_path: Path) -> None:
-    """The task that deletes logs is in the queue that Airflow's setting names, so that a worker takes it."""
-    environment = airflow_environment(tmp_path) | {"AIRFLOW__OPERATORS__DEFAULT_QUEUE": "main"}
+    """The task that deletes logs is in the queue that Airflow's setting names, so that a worker takes it.
+
+    The name of the queue can be one that no task may have.
+    """
+    environment = airflow_environment(tmp_path) | {"AIRFLOW__OPERATORS__DEFAULT_QUEUE": "https://queues/main"}
     [result] = python(PARSE, str(ROOT / "airflow" / "dags"), environment=environment)
     queues = result["dags"]["housekeeping"]["queues"]
-    assert {name: queue for name, queue in queues.items() if "logs" in name} == {"task_logs_main": "main"}
+    assert {name: queue for name, queue in queues.items() if "logs" in name} == {"task_logs": "https://queues/main"}
 
 
 def test_pods_that_embed(tmp_path: Path) -> None:
