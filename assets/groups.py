@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 from assets.engine.plan import Plan, PlannedShard
 from assets.engine.results import ShardResult
+from assets.estimate import AssetEstimate
 from contexts.text import counted
+from contexts.todoist.refusals import RefusalVerdict
 
 _SHARD_COST = 10
 """The cost of opening and replacing a shard's file, in units of work: users or texts."""
+
+_GROUP_SECONDS = 5.0
+"""The work that is worth a group of its own: two more tasks around each group take two to three seconds."""
 
 _SHOWN_SHARDS = 8
 
@@ -44,6 +50,11 @@ class GroupOutcome:
     results: tuple[ShardResult, ...] = ()
     failed: frozenset[int] = frozenset()
 
+    @property
+    def is_outage(self) -> bool:
+        """Whether Todoist refused the tokens of most accounts."""
+        return RefusalVerdict.of(result.counts for result in self.results).is_outage
+
     def left(self, group: Group) -> Group:
         """Return the part of the group that a retry runs: what has no result yet in the shards that failed.
 
@@ -55,7 +66,7 @@ class GroupOutcome:
             for shard, names in group.shards.items()
             if shard in self.failed or not self.failed
         }
-        return Group(shards)
+        return Group({shard: names for shard, names in shards.items() if names})
 
     def to_json(self, planned_at: str) -> dict[str, Any]:
         """Return the outcome as plain data for JSON. planned_at: the instant of the plan that has the group."""
@@ -72,6 +83,16 @@ class GroupOutcome:
             return None
         results = tuple(ShardResult.from_json(result) for result in value["results"])
         return cls(results, frozenset(value["failed"]))
+
+
+def worthwhile_groups(estimates: Iterable[AssetEstimate], n_slots: int) -> int:
+    """Return the number of groups that a plan is worth: one for every five seconds of work, at most `n_slots`.
+
+    It is `n_slots` if no past run tells how long the work takes.
+    """
+    seconds = [each.seconds for each in estimates if each.n_shards]
+    known = [each for each in seconds if each is not None]
+    return n_slots if len(known) < len(seconds) else max(1, min(n_slots, ceil(sum(known) / _GROUP_SECONDS)))
 
 
 @dataclass

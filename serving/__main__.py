@@ -11,8 +11,6 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import uvloop
@@ -47,6 +45,7 @@ from serving.inline import InlineAssembler
 from serving.learn import Learner
 from serving.membership import Membership
 from serving.metrics import Metrics, share_metrics
+from serving.metrics_folder import metrics_folder
 from serving.new_users import NewUsers
 from serving.pools import DATABASE_ERRORS
 from serving.process_group import ProcessGroup, listening_socket
@@ -132,10 +131,10 @@ def main(arguments: Sequence[str] = ()) -> int:
 def _serve_in_group(settings: ServingSettings) -> int:
     """Serve with several processes until a signal ends them; returns the exit status."""
     address = listening_socket(settings.serving_host, settings.serving_port)
-    with TemporaryDirectory(prefix="serving-metrics-") as folder, address as listener:
+    with metrics_folder() as folder, address as listener:
         command = [sys.executable, "-m", "serving"]
         return ProcessGroup(
-            settings.serving_workers, command, listener, Path(folder), grace_period_s=settings.grace_period
+            settings.serving_workers, command, listener, folder, grace_period_s=settings.grace_period
         ).run()
 
 

@@ -65,6 +65,11 @@ class Member:
         with suppress(OSError):
             self.control.send(message)
 
+    def retire(self) -> None:
+        """Tell the process that another one has replaced it."""
+        with suppress(OSError):
+            self.control.shutdown(socket.SHUT_WR)
+
 
 class ProcessGroup:
     """A fixed number of processes that accept connections from one listening socket.
@@ -186,7 +191,7 @@ class ProcessGroup:
                 self._end(successor)
                 return
             self._members.remove(former)
-            former.control.close()
+            former.retire()
             self._retired.append(former)
             self._members.append(successor)
             log.info("process %d replaces process %d", successor.process.pid, former.process.pid)

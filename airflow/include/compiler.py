@@ -1,4 +1,7 @@
-"""Compiles the DAGs from the asset graph: plan -> compute (one mapped task per group of shards) -> collect."""
+"""Compiles the DAGs from the asset graph: plan -> compute (one mapped task per group of shards) -> collect.
+
+A step whose work is a single group ends with `plan`, which does it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from functools import reduce
 from operator import or_
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, AssetAlias, task
@@ -24,6 +27,9 @@ from include.alerts import failure_notifier, report_late
 from include.parameters import parameters_of
 from include.pods import embedding_executor_config
 from include.policies import HonourRetryAfter
+
+if TYPE_CHECKING:
+    from include.step_tasks import Extras
 
 OBSERVATIONS = {"fetch_signals": "signals_observed", "compute_context": "contexts_observed"}
 """The Airflow Asset that a step always publishes, by step: it observed its data, changed or not."""
@@ -102,8 +108,8 @@ def _dag(graph: Graph, step: str, settings: Settings) -> DAG:
         ),
         on_failure_callback=failure_notifier(step, settings),
     ) as dag:
-        options = {"inlets": _inlets(graph, step), **_queue(members, settings)}
-        collected = _work(step, members, is_source=is_source, options=options)
+        inlets, workers = _inlets(graph, step), _workers(members, settings)
+        collected = _work(step, members, is_source=is_source, inlets=inlets, workers=workers)
         if is_source:
             _check_refusals(collected)
     return dag
@@ -118,7 +124,7 @@ def _run_types(*, is_source: bool) -> list[Any]:
     return [trigger, DagRunType.MANUAL, DagRunType.OPERATOR_TRIGGERED, DagRunType.ASSET_MATERIALIZATION]
 
 
-def _queue(members: Iterable[Asset], settings: Settings) -> dict[str, Any]:
+def _workers(members: Iterable[Asset], settings: Settings) -> dict[str, Any]:
     """Return the task options for embedding workers, if the step embeds: queue, pool and pod of the settings."""
     if not any(Embedder in member.resources.values() for member in members):
         return {}
@@ -130,18 +136,46 @@ def _queue(members: Iterable[Asset], settings: Settings) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value}
 
 
-def _work(step: str, members: Iterable[Asset], *, is_source: bool, options: dict[str, Any]) -> Any:
-    """Add the tasks that run the step; return the output of `collect`. options: of the computing task."""
+def _work(
+    step: str,
+    members: Iterable[Asset],
+    *,
+    is_source: bool,
+    inlets: list[AirflowAsset],
+    workers: dict[str, Any],
+) -> Any:
+    """Add the tasks that run the step; return the output of `collect`. workers: options of the task for groups."""
+    names = [member.name for member in members]
+    observations = [OBSERVATIONS[step]] if step in OBSERVATIONS else []
+    # Aliases: a task that succeeds with an asset itself as its outlet always publishes it.
+    outlets = [AssetAlias(name) for name in (*names, *observations)]
+    after_plan = ["compute", "every_shard", "collect", *(["refusals"] if is_source else [])]
 
-    @task(task_id="plan", doc_md="Plans the shards to run from footers and Postgres, with reasons and an estimate.")
-    def plan() -> list[dict[str, Any]]:
+    def publish(extras: Extras, outlet_events: Any) -> None:
+        for name in extras.published:
+            outlet_events[AssetAlias(name)].add(_airflow_asset(name), extra=extras.by_asset[name])
+        for name in observations:
+            outlet_events[AssetAlias(name)].add(_airflow_asset(name), extra=extras.by_asset)
+
+    @task(
+        task_id="plan",
+        outlets=outlets,
+        doc_md="Plans the shards to run from footers and Postgres, with reasons and an estimate. A single group is"
+        " materialized here, and the step is done.",
+    )
+    def plan(outlet_events: Any = None) -> list[dict[str, Any]]:
         from include.step_tasks import plan_step
 
-        return plan_step(step, is_source=is_source, always_publishes=step in OBSERVATIONS)
+        planned = plan_step(step, is_source=is_source, has_own_workers=bool(workers))
+        if isinstance(planned, list):
+            return planned
+        publish(planned, outlet_events)
+        raise DownstreamTasksSkipped(tasks=after_plan)  # type: ignore[no-untyped-call]
 
     @task(
         task_id="compute",
-        **options,
+        inlets=inlets,
+        **workers,
         map_index_template="{{ work['label'] }}",
         doc_md="Materializes a group of shards. A retry runs the shards that failed.",
     )
@@ -150,13 +184,10 @@ def _work(step: str, members: Iterable[Asset], *, is_source: bool, options: dict
 
         compute_group(step, work, is_source=is_source)
 
-    names = [member.name for member in members]
-    observations = [_airflow_asset(OBSERVATIONS[step])] if step in OBSERVATIONS else []
-
     @task(
         task_id="collect",
         trigger_rule="all_done",
-        outlets=[*map(AssetAlias, names), *observations],
+        outlets=outlets,
         doc_md=f"Records the run, and publishes {', '.join(names)} if they changed or a reader is stale.",
     )
     def collect(planned: list[Any] | None, outlet_events: Any = None) -> dict[str, Any]:
@@ -165,10 +196,7 @@ def _work(step: str, members: Iterable[Asset], *, is_source: bool, options: dict
         if planned is None:
             raise AirflowSkipException("there is no plan, so nothing ran")
         extras = collect_step(step, planned)
-        for name in extras.published:
-            outlet_events[AssetAlias(name)].add(_airflow_asset(name), extra=extras.by_asset[name])
-        for observation in observations:
-            outlet_events[observation].extra = extras.by_asset
+        publish(extras, outlet_events)
         if is_source and not extras.is_outage:
             raise DownstreamTasksSkipped(tasks=["refusals"])  # type: ignore[no-untyped-call]
         return extras.by_asset

@@ -87,8 +87,10 @@ def housekeeping_dag(settings: Settings) -> DAG:
         clean_metadata(settings.airflow_metadata_days)
         clean_run_log(settings.run_log_days)
         default_queue = conf.get("operators", "default_queue")
-        for queue in dict.fromkeys((default_queue, settings.embedding_queue or default_queue)):
-            clean_logs.override(task_id=f"task_logs_{queue}", queue=queue)(settings.task_log_days)
+        clean_logs.override(task_id="task_logs", queue=default_queue)(settings.task_log_days)
+        if settings.embedding_queue not in (None, default_queue):
+            # Not named after the queue, whose name need not be a valid id of a task.
+            clean_logs.override(task_id="embedding_task_logs", queue=settings.embedding_queue)(settings.task_log_days)
     return dag
 
 

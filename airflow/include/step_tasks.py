@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from airflow.sdk import get_current_context
-from airflow.sdk.exceptions import DownstreamTasksSkipped
 
 from assets.definitions import GRAPH
-from assets.engine.errors import ShardFailure, raise_failures
-from assets.groups import Group, GroupOutcome, group_shards
+from assets.engine.errors import ShardFailure, failure_lines, raise_failures
+from assets.groups import Group, GroupOutcome, group_shards, worthwhile_groups
 from assets.options import EVERYTHING, RunOptions
 from assets.reports import estimate_note, estimate_table, shard_lines
 from assets.steps import StepRunner
@@ -42,57 +41,86 @@ class Extras:
         return RefusalVerdict.of(self.by_asset.values()).is_outage
 
 
-def plan_step(step: str, *, is_source: bool, always_publishes: bool) -> list[dict[str, Any]]:
-    """Plan a step and return the work of its groups, for `compute_group`.
+def plan_step(step: str, *, is_source: bool, has_own_workers: bool) -> list[dict[str, Any]] | Extras:
+    """Plan a step, and do its work at once if that is one group at most.
 
-    If nothing is to run or to publish, the run is recorded here and all other tasks are skipped.
+    Returns what to publish if the step is done, else the work of its groups, for `compute_group`: also that of a
+    single group that failed here in part. has_own_workers: whether groups have a queue, a pool or a pod of their own.
     """
-    run, now = _dag_run(), datetime.now(UTC)
+    now = datetime.now(UTC)
     with _step_runner(now, _options(is_source=is_source)) as runner:
-        runner = runner.with_footers()
-        if run.run_type == "scheduled":
-            runner = runner.scheduled(run.start_date or now)
-        step_plan, planner = runner.plan(step)
-        members = runner.graph.steps[step]
-        estimates = runner.estimate(step_plan, planner, members)
-        runner.start(step, run.run_id, run.start_date or now, step_plan, estimates)
-        shown = runner.estimate(*runner.forecast(), runner.graph) if is_source else estimates
-        for line in (*estimate_table(shown), *shard_lines(step_plan, planner, members)):
-            print(line)
-        if problem := notifier_problem(runner.runtime.settings):
-            print(problem)
-        groups = group_shards(step_plan, runner.runtime.settings.task_slots)
-        is_idle = not groups and not always_publishes and not _finish(runner, step, []).published
-    if is_idle:
-        raise DownstreamTasksSkipped(tasks=["compute", "collect", "every_shard"])  # type: ignore[no-untyped-call]
-    write_note(step, run.run_id, "\n\n".join(filter(None, [problem, estimate_note(shown)])))
-    common = {"now": now.isoformat(), "scope": runner.options.scope}
+        runner = _with_scope(runner.with_footers())
+        groups, tried = _plan_groups(runner, step, is_source=is_source), None
+        if not groups or (len(groups) == 1 and not has_own_workers):
+            tried, failures = _run_groups(runner, step, groups, GroupOutcome())
+            if not failures and not tried.is_outage:
+                return _finish(runner, step, [tried])
+            print(*failure_lines(failures), "The task `compute` goes on from here.", sep="\n")
+    common = {
+        "now": now.isoformat(),
+        "scope": runner.options.scope,
+        "tried": tried and tried.to_json(now.isoformat()),
+    }
     return [
         {**common, "label": f"{number} of {len(groups)}: {group}", "shards": group.to_json()}
         for number, group in enumerate(groups, start=1)
     ]
 
 
+def _with_scope(runner: StepRunner) -> StepRunner:
+    run = _dag_run()
+    return runner.scheduled(run.start_date or runner.now) if run.run_type == "scheduled" else runner
+
+
+def _plan_groups(runner: StepRunner, step: str, *, is_source: bool) -> list[Group]:
+    """Plan a step, show and record the plan, and return its groups."""
+    run = _dag_run()
+    step_plan, planner = runner.plan(step)
+    members = runner.graph.steps[step]
+    estimates = runner.estimate(step_plan, planner, members)
+    runner.start(step, run.run_id, run.start_date or runner.now, step_plan, estimates)
+    shown = runner.estimate(*runner.forecast(), runner.graph) if is_source else estimates
+    for line in (*estimate_table(shown), *shard_lines(step_plan, planner, members)):
+        print(line)
+    if problem := notifier_problem(runner.runtime.settings):
+        print(problem)
+    groups = group_shards(step_plan, worthwhile_groups(estimates, runner.runtime.settings.task_slots))
+    if groups:
+        write_note(step, run.run_id, "\n\n".join(filter(None, [problem, estimate_note(shown)])))
+    return groups
+
+
 def compute_group(step: str, work: Mapping[str, Any], *, is_source: bool) -> None:
     """Materialize a group of shards, print the result of each, and raise the failures at the end.
 
-    The outcome is pushed to `collect_step` even if shards fail. Then the next try reads it, and runs what failed.
+    The outcome is pushed to `collect_step` even if shards fail. Then the next try reads it, and runs what failed; the
+    first try leaves out what `plan_step` has done.
     """
     context: Any = get_current_context()
     planned_at, state = work["now"], context["task_state_store"]
-    outcome = GroupOutcome.from_json(state.get(_OUTCOME), planned_at) or GroupOutcome()
-    group, failures = outcome.left(Group.from_json(work["shards"])), list[ShardFailure]()
-    results = list(outcome.results)
+    before = GroupOutcome.from_json(state.get(_OUTCOME), planned_at) or GroupOutcome.from_json(
+        work["tried"], planned_at
+    )
     options = replace(_options(is_source=is_source), scope=FetchScope(work["scope"]))
     with _step_runner(datetime.fromisoformat(planned_at), options) as runner:
-        for result in runner.materialize_shards(step, group.shards, failures):
-            print(result)
-            results.append(result)
-    outcome = GroupOutcome(tuple(results), frozenset(failure.shard for failure in failures))
+        groups = [Group.from_json(work["shards"])]
+        outcome, failures = _run_groups(runner, step, groups, before or GroupOutcome())
     context["ti"].xcom_push(_OUTCOME, outcome.to_json(planned_at))
     if failures:
         state.set(_OUTCOME, outcome.to_json(planned_at))
     raise_failures(failures)
+
+
+def _run_groups(
+    runner: StepRunner, step: str, groups: Iterable[Group], before: GroupOutcome
+) -> tuple[GroupOutcome, list[ShardFailure]]:
+    """Materialize what an earlier try left of some groups; return the outcome of both tries, and the failures."""
+    results, failures = list(before.results), list[ShardFailure]()
+    for group in groups:
+        for result in runner.materialize_shards(step, before.left(group).shards, failures):
+            print(result)
+            results.append(result)
+    return GroupOutcome(tuple(results), frozenset(failure.shard for failure in failures)), failures
 
 
 def collect_step(step: str, planned: list[dict[str, Any]]) -> Extras:

@@ -57,7 +57,8 @@ class MetadataReader:
 
         Metadata are remembered in the object `<folder>/footers.parquet`, each for one version of its file as the
         store lists it, so they cannot disagree with the file. keep: whether to remember what is read now; if the
-        store refuses that, as it does for a reader, it is logged and the next reading reads the same again.
+        store refuses that, as it does for a reader, it is logged and the next reading reads the same again. If a file
+        was replaced meanwhile, nothing is remembered: the former metadata can name a user who was erased from it.
         """
         versions = self._files.versions(folder)
         entries = self._cached(folder) if any(versions.values()) else {}
@@ -65,7 +66,9 @@ class MetadataReader:
         read = self.read(path for path in paths if path in versions and path not in current)
         if keep and read:
             found = {path: each for path, each in read.items() if versions[path] and isinstance(each, Mapping)}
-            self._write(folder, current | {path: _Entry(versions[path], each) for path, each in found.items()})
+            kept = current | {path: _Entry(versions[path], each) for path, each in found.items()}
+            if self._write(folder, kept) and not self._are_current(folder, kept):
+                self.forget(folder)
         return {path: current[path].metadata if path in current else read.get(path) for path in paths}
 
     def forget(self, folder: str) -> None:
@@ -98,7 +101,12 @@ class MetadataReader:
                 return {}
         return {row["path"]: _Entry(row["version"], dict(row["metadata"])) for row in rows}
 
-    def _write(self, folder: str, entries: Mapping[str, _Entry]) -> None:
+    def _are_current(self, folder: str, entries: Mapping[str, _Entry]) -> bool:
+        versions = self._files.versions(folder)
+        return all(versions.get(path) == entry.version for path, entry in entries.items())
+
+    def _write(self, folder: str, entries: Mapping[str, _Entry]) -> bool:
+        """Remember metadata; return whether the store allowed it."""
         rows = [
             {"path": path, "version": entry.version, "metadata": list(entry.metadata.items())}
             for path, entry in sorted(entries.items())
@@ -109,6 +117,8 @@ class MetadataReader:
                 write_parquet(file, table, {}, compression="zstd")
         except FileFault as fault:
             log.warning("the footers that were read are not remembered: %s", fault)
+            return False
+        return True
 
 
 def _cache_path(folder: str) -> str:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from assets.engine.plan import Plan, PlannedShard, Request, Workload
 from assets.engine.results import ShardResult
-from assets.groups import Group, GroupOutcome, group_shards
+from assets.estimate import AssetEstimate
+from assets.groups import Group, GroupOutcome, group_shards, worthwhile_groups
 
 PLANNED_AT = "2026-11-23T02:00:00+00:00"
 
@@ -29,6 +30,11 @@ def result_of(asset: str, shard: int) -> ShardResult:
     return ShardResult(asset, shard, "data", True, "v1", 1, 1, 1, 0.5, {"texts_embedded": 2})
 
 
+def estimate_of(seconds: float | None, n_shards: int = 8) -> AssetEstimate:
+    """Return an estimate of some seconds for the shards of an asset."""
+    return AssetEstimate("words", {}, n_shards, 8, 0, 0, None, None, 0, False, False, None, seconds)
+
+
 @given(st.lists(st.integers(0, 1000), max_size=40), st.integers(1, 8))
 def test_every_shard_is_in_one_group(n_texts: list[int], n_groups: int) -> None:
     """All planned shards are divided into as many groups as there are slots, or shards if these are fewer."""
@@ -44,12 +50,36 @@ def test_groups_have_about_equal_work() -> None:
     assert [list(group.shards) for group in groups] == [[3], [0, 1, 2, 4, 5, 6, 7]]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "n_groups"),
+    [([], 1), ([0.2, 4.7], 1), ([0.2, 4.9], 2), ([12.0], 3), ([500.0], 4), ([0.2, None], 4)],
+)
+def test_a_group_is_worth_five_seconds(seconds: list[float | None], n_groups: int) -> None:
+    """A plan is divided into a group for every five seconds of its work, but into no more than there are slots.
+
+    Work that was never done before has as many groups as there are slots.
+    """
+    assert worthwhile_groups(map(estimate_of, seconds), 4) == n_groups
+
+
+def test_idle_assets_need_no_group() -> None:
+    """An asset without a shard to run does not count, also if it was never run."""
+    assert worthwhile_groups([estimate_of(None, n_shards=0), estimate_of(1.0)], 4) == 1
+
+
 def test_a_retry_runs_what_failed() -> None:
     """A retry leaves out the shards that succeeded, and in a shard that failed the assets that have a result."""
     group = Group(dict.fromkeys(range(3), ("letters", "words", "pages")))
     done = [result_of(name, number) for number in (0, 2) for name in ("letters", "words", "pages")]
     outcome = GroupOutcome((*done, result_of("letters", 1)), frozenset([1]))
     assert outcome.left(group).shards == {1: ("words", "pages")}
+
+
+def test_a_try_without_failures_is_not_repeated() -> None:
+    """A group of which every asset has a result is not run again: nothing is left."""
+    group = Group({0: ("letters", "words")})
+    outcome = GroupOutcome((result_of("letters", 0), result_of("words", 0)))
+    assert outcome.left(group) == Group({})
 
 
 def test_an_outcome_belongs_to_one_plan() -> None:

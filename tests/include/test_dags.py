@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 from threading import Thread
@@ -50,7 +51,8 @@ print("RESULT", json.dumps({
         "queues": {task.task_id: task.queue for task in dag.tasks},
         "policies": sorted({type(task.retry_policy).__name__ for task in dag.tasks}),
         "inlets": sorted(asset.name for task in dag.tasks for asset in task.inlets),
-        "outlets": sorted(asset.name for task in dag.tasks for asset in task.outlets),
+        "outlets": sorted({asset.name for task in dag.tasks for asset in task.outlets}),
+        "publishing": sorted({task.task_id for task in dag.tasks if task.outlets}),
         "schedule": dag.schedule if dag.schedule is None or isinstance(dag.schedule, str) else
             sorted(names(dag.schedule)),
     } for dag in bag.dags.values()},
@@ -185,6 +187,7 @@ def test_schedules_and_outlets(parsed: Any) -> None:
         "write_tips": (None, ["tip_candidates"]),
         "housekeeping": ("0 4 * * 0", []),
     }
+    assert {tuple(parsed["dags"][step]["publishing"]) for step in GRAPH.steps} == {("collect", "plan")}
 
 
 def test_consumers(parsed: Any) -> None:
@@ -233,8 +236,8 @@ def test_embedding_queue(parsed: Any, tmp_path: Path) -> None:
     with_queue = python(PARSE, str(ROOT / "airflow" / "dags"), environment=environment)[0]
     assert with_queue["errors"] == {}
     assert with_queue["dags"]["housekeeping"]["queues"].items() >= {
-        ("task_logs_default", "default"),
-        ("task_logs_embed", "embed"),
+        ("task_logs", "default"),
+        ("embedding_task_logs", "embed"),
     }
     for dag_id in GRAPH.steps:
         dag = with_queue["dags"][dag_id]
@@ -244,11 +247,15 @@ def test_embedding_queue(parsed: Any, tmp_path: Path) -> None:
 
 
 def test_the_logs_of_another_default_queue(tmp_path: Path) -> None:
-    """The task that deletes logs is in the queue that Airflow's setting names, so that a worker takes it."""
-    environment = airflow_environment(tmp_path) | {"AIRFLOW__OPERATORS__DEFAULT_QUEUE": "main"}
+    """The task that deletes logs is in the queue that Airflow's setting names, so that a worker takes it.
+
+    The name of the queue can be one that no task may have.
+    """
+    environment = airflow_environment(tmp_path) | {"AIRFLOW__OPERATORS__DEFAULT_QUEUE": "https://queues/main"}
     [result] = python(PARSE, str(ROOT / "airflow" / "dags"), environment=environment)
+    assert result["errors"] == {}
     queues = result["dags"]["housekeeping"]["queues"]
-    assert {name: queue for name, queue in queues.items() if "logs" in name} == {"task_logs_main": "main"}
+    assert {name: queue for name, queue in queues.items() if "logs" in name} == {"task_logs": "https://queues/main"}
 
 
 def test_pods_that_embed(tmp_path: Path) -> None:
@@ -340,7 +347,10 @@ def environment(world: World, database_url: str, server: str, tmp_path: Path) ->
 
 
 def test_each_dag_runs(world: World, account: Any, environment: dict[str, str]) -> None:
-    """All five DAGs, run in order, bring a user from Todoist to context_store and to tips written ahead."""
+    """All five DAGs, run in order, bring a user from Todoist to context_store and to tips written ahead.
+
+    So little work is done by `plan`, which publishes what changed. A run without changes publishes its observation.
+    """
     world.add("ann", account("call the dentist", "buy milk"))
     play_requests(world.connection, ["ann"], utc_now())
     with running_llm(LocalLLM()) as url:
@@ -352,18 +362,36 @@ def test_each_dag_runs(world: World, account: Any, environment: dict[str, str]) 
         }
         runs = python(RUN, str(ROOT / "airflow" / "dags"), *GRAPH.steps, environment=environment | llm)
     assert {dag_id: state for dag_id, state, _ in runs} == dict.fromkeys(GRAPH.steps, "success")
-    assert set(runs[0][2]) == {"plan[-1]", "compute[0]", "collect[-1]", "every_shard[-1]", "refusals[-1]"}
+    for dag_id, _, tasks in runs:
+        assert tasks == {"plan[-1]": "success"} | skipped_after_plan(dag_id)
     assert "call the dentist" in world.stored()["ann"]["context_json"]
     [(origin, tips)] = world.connection.execute("SELECT origin, tips FROM candidate_sets").fetchall()
     assert origin == "ahead"
     counted = "SELECT counts -> 'tips_written' FROM asset_runs WHERE asset = 'tip_candidates'"
     assert world.connection.execute(counted).fetchone() == (1,)
     assert any("call the dentist" in tip or "buy milk" in tip for tip in tips)
-    again = python(RUN, str(ROOT / "airflow" / "dags"), "embed_tasks", environment=environment)
-    assert again[0][1] == "success"
-    assert again[0][2] == {"plan[-1]": "success"} | dict.fromkeys(
-        ["compute[-1]", "collect[-1]", "every_shard[-1]"], "skipped"
-    )
+    with connect(environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2", "")) as airflow:
+        events = "DELETE FROM asset_event USING asset WHERE asset.id = asset_id RETURNING name, source_task_id"
+        published = {*GRAPH.assets, "signals_observed", "contexts_observed"}
+        assert set(airflow.execute(events)) == {(name, "plan") for name in published}
+        again = python(RUN, str(ROOT / "airflow" / "dags"), "fetch_signals", "embed_tasks", environment=environment)
+        assert again == [[step, "success", runs[number][2]] for number, step in enumerate(list(GRAPH.steps)[:2])]
+        assert airflow.execute(events).fetchall() == [("signals_observed", "plan")]
+
+
+def skipped_after_plan(dag_id: str) -> dict[str, str]:
+    """Return the states of the tasks after `plan` in a run whose work `plan` has done."""
+    names = ["compute", "collect", "every_shard", *(["refusals"] if dag_id == "fetch_signals" else [])]
+    return {f"{name}[-1]": "skipped" for name in names}
+
+
+def test_groups_for_embedding_workers(world: World, account: Any, environment: dict[str, str]) -> None:
+    """If shards that embed have a queue of their own, no other task does their work, however small it is."""
+    world.add("ann", account("call the dentist"))
+    folder, queue = str(ROOT / "airflow" / "dags"), environment | {"EMBEDDING_QUEUE": "embed"}
+    python(RUN, folder, "fetch_signals", environment=queue)
+    [[_, state, tasks]] = python(RUN, folder, "embed_tasks", environment=queue)
+    assert (state, tasks["compute[0]"], tasks["collect[-1]"]) == ("success", "success", "success")
 
 
 def test_parameters_of_a_manual_run(world: World, account: Any, environment: dict[str, str]) -> None:
@@ -380,7 +408,8 @@ def test_parameters_of_a_manual_run(world: World, account: Any, environment: dic
     python(RUN, folder, "embed_tasks", environment=environment)
     [[_, state, tasks]] = python(RUN, folder, "cluster_tasks", environment=forced)
     assert state == "success"
-    assert [name for name in tasks if name.startswith("compute")] == ["compute[0]"]
+    clustered = "SELECT n_shards_run, n_users_computed FROM asset_runs WHERE asset = 'task_clusters'"
+    assert world.connection.execute(f"{clustered} ORDER BY started_at DESC LIMIT 1").fetchone() == (1, 1)
     for conf in ('{"select": "task_embedings"}', '{"users": "ann"}'):
         wrong = environment | {"CONF": conf}
         [[_, state, tasks]] = python(RUN, folder, "embed_tasks", environment=wrong)
@@ -457,15 +486,20 @@ def test_a_wrong_notifier_stops_no_dag(tmp_path: Path) -> None:
     assert set(result["dags"]) == {*GRAPH.steps, "housekeeping"}
 
 
-def test_an_outage_fails_the_run_at_its_end(world: World, account: Any, environment: dict[str, str]) -> None:
+@pytest.mark.parametrize("n_slots", ["1", "4"])
+def test_an_outage_fails_the_run_at_its_end(
+    world: World, account: Any, environment: dict[str, str], n_slots: str
+) -> None:
     """If Todoist refuses most accounts, the others are published before the run fails, and nobody is disconnected."""
     for number in range(6):
         world.add(f"user-{number}", account("call the dentist"))
     for number in range(4):
         world.todoist.revoke(f"user-{number}")
     pending = "SELECT count(*) FROM todoist_accounts WHERE NOT connected OR pending_refused_at IS NOT NULL"
-    [[_, state, tasks]] = python(RUN, str(ROOT / "airflow" / "dags"), "fetch_signals", environment=environment)
+    slots = environment | {"TASK_SLOTS": n_slots}
+    [[_, state, tasks]] = python(RUN, str(ROOT / "airflow" / "dags"), "fetch_signals", environment=slots)
     assert (state, tasks["refusals[-1]"], tasks["collect[-1]"]) == ("failed", "failed", "success")
+    assert max(Counter(call.user for call in world.todoist.calls).values()) == 1
     assert world.connection.execute(pending).fetchone() == (0,)
     for number in range(4):
         world.accounts.set_active(f"user-{number}", active=number == 0)

@@ -77,13 +77,14 @@ def test_a_shard_is_written_by_one_request(store: ObjectStore, shards: Shards) -
 def test_only_changed_footers_are_read_again(store: ObjectStore, shards: Shards) -> None:
     """Of many footers in an object store only those of files that changed since the last reading are read."""
     first = texts_of(shards)
-    assert verbs(store) == ["GET"] * (1 + N_SHARDS - 1) + ["LIST", "PUT"]  # the missing cache, and five footers
+    # The missing cache and five footers; a second list tells whether one of them was replaced meanwhile.
+    assert verbs(store) == ["GET"] * (1 + N_SHARDS - 1) + ["LIST", "LIST", "PUT"]
     assert texts_of(shards) == first
     assert verbs(store) == ["GET", "LIST"]
     new = write(shards, 2, "new")
     store.requests.clear()
     assert texts_of(shards) == first | {2: new}
-    assert verbs(store) == ["GET", "GET", "LIST", "PUT"]
+    assert verbs(store) == ["GET", "GET", "LIST", "LIST", "PUT"]
     write(shards, 2, "old")
     assert texts_of(shards) == first
 
@@ -149,6 +150,23 @@ def test_a_plan_meanwhile_remembers_no_erased_user(store: ObjectStore, shards: S
     assert erase(Graph.from_assets([letters]), shards, [user]) == 1
     assert has_planned
     assert ("PUT", "data/letters/footers.parquet") in store.requests
+    assert not [path for path in fsspec.filesystem("s3").find(shards.root) if path.endswith("footers.parquet")]
+
+
+def test_a_plan_that_ends_after_an_erasure_remembers_no_erased_user(store: ObjectStore, shards: Shards) -> None:
+    """If a user is erased after a plan has read the footers and before it remembers them, nothing is remembered."""
+    user = next(name for name in map(str, range(1000)) if shard_of(name, N_SHARDS) == 1)
+    write(shards, 1, "old", user)
+    n_erased = 0
+
+    def erase_before_the_cache(request: dict[str, object]) -> None:
+        nonlocal n_erased
+        if request["REQUEST_METHOD"] == "PUT" and "footers.parquet" in str(request["PATH_INFO"]) and not n_erased:
+            n_erased = erase(Graph.from_assets([letters]), Shards(shards.root, N_SHARDS), [user])
+
+    store.before = erase_before_the_cache
+    texts_of(shards)
+    assert n_erased == 1
     assert not [path for path in fsspec.filesystem("s3").find(shards.root) if path.endswith("footers.parquet")]
 
 
