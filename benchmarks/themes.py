@@ -33,8 +33,10 @@ from contexts.progress import ProgressLogger
 from contexts.themes.arrays import Labels, Vectors
 from contexts.themes.centering import Centering, fit_centering
 from contexts.themes.cluster import THRESHOLD_QUANTILE, Calibration, Clusterer, calibrate, keep_ids, members
+from contexts.themes.corpus import read_corpus
 from contexts.themes.embed import Embedder
 from contexts.themes.universal_encoder import UNIVERSAL_DIM, UNIVERSAL_ENCODER, new_embedder
+from contexts.themes.word_vectors import word_vectors
 from contexts.todoist.mirror import text_hash
 
 _N_USERS = 200
@@ -69,8 +71,11 @@ SENTENCE_PAIRS = (
 )
 """Ten sentences, two of each meaning; a model that knows a pair's languages finds it more similar than all others."""
 
-Method = Callable[[Vectors], Labels]
-"""Returns a cluster number for each of one user's unit vectors; an unclustered task has a unique number."""
+Method = Callable[[Vectors, Vectors], Labels]
+"""Returns a cluster number for each of one user's tasks; an unclustered task has a unique number.
+
+It takes the unit vectors of the tasks and their words, see `contexts.themes.word_vectors`.
+"""
 
 MethodFactory = Callable[[Vectors, Sequence[str]], Method]
 """Calibrates a method with the vectors of all distinct texts and their languages."""
@@ -83,13 +88,14 @@ class Corpus:
     """The labelled users and the vectors of all texts.
 
     edited: each drawn user after one edit, by kind of edit.
-    vectors: by text.
+    vectors, words: by text.
     """
 
     drawn: Sequence[LabelledUser]
     edited: Sequence[Mapping[str, LabelledUser]]
     real: Sequence[LabelledUser]
     vectors: Mapping[str, Vectors]
+    words: Mapping[str, Vectors]
 
     @classmethod
     def embed(cls, n_users: int, embedder: Embedder) -> Corpus:
@@ -97,12 +103,18 @@ class Corpus:
         drawn, real = labelled_users(n_users, _SEED), real_users()
         edits = [edited(user, number) for number, user in enumerate(drawn)]
         edited_users = (user for users in edits for user in users.values())
-        texts = list(dict.fromkeys(task.text for task in _tasks([*drawn, *real, *edited_users])))
-        return cls(drawn, edits, real, dict(zip(texts, _embed(texts, embedder), strict=True)))
+        languages = {task.text: task.lang for task in _tasks([*drawn, *real, *edited_users])}
+        texts, n = list(languages), len(languages)
+        read = read_corpus(texts, list(languages.values()))
+        words = word_vectors(read, np.arange(n), np.zeros(n, np.int64), [""])
+        vectors = dict(zip(texts, _embed(texts, embedder), strict=True))
+        return cls(drawn, edits, real, vectors, dict(zip(texts, words, strict=True)))
 
-    def vectors_of(self, user: LabelledUser) -> Vectors:
-        """The vector of each of the user's tasks."""
-        return np.array([self.vectors[task.text] for task in user.tasks], np.float32)
+    def of(self, user: LabelledUser) -> tuple[Vectors, Vectors]:
+        """The vectors and the words of the user's tasks."""
+        texts = [task.text for task in user.tasks]
+        vectors, words = (np.array([each[text] for text in texts], np.float32) for each in (self.vectors, self.words))
+        return vectors, words
 
     def distinct_vectors(self, users: Sequence[LabelledUser]) -> tuple[Vectors, list[str]]:
         """The vectors and languages of the users' distinct texts, in the order of the service's calibration."""
@@ -143,6 +155,11 @@ def clusterer_at(quantile: float, vectors: Vectors, languages: Sequence[str]) ->
     return _labels_by(replace(calibration, threshold=threshold))
 
 
+def without_words(vectors: Vectors, languages: Sequence[str]) -> Method:
+    """The method of the pipeline without the words and projects of tasks."""
+    return _labels_by(calibrate(vectors, languages), has_words=False)
+
+
 def with_chance_groups(vectors: Vectors, languages: Sequence[str]) -> Method:
     """The method of the pipeline without dissolving groups that are no more similar than chance."""
     return _labels_by(replace(calibrate(vectors, languages), spread=0.0))
@@ -154,7 +171,7 @@ def centred_by(
     """Average linkage of vectors that a centering was applied to, with all groups."""
     centering = fit(vectors, languages)
     threshold = _similarity_quantile(centering.apply(vectors), _FORM_QUANTILE)
-    return _labels_by(Calibration(threshold, 0.0, centering))
+    return _labels_by(Calibration(threshold, 0.0, centering), has_words=False)
 
 
 def one_mean(vectors: Vectors, _: Sequence[str]) -> Centering:
@@ -177,8 +194,8 @@ def without_components(n: int, all_vectors: Vectors, _: Sequence[str]) -> Method
         rows = vectors - mean
         return _unit(rows - rows @ components.T @ components)
 
-    method = _labels_by(Calibration(_similarity_quantile(centred(all_vectors), _FORM_QUANTILE)))
-    return lambda vectors: method(centred(vectors))
+    method = _labels_by(Calibration(_similarity_quantile(centred(all_vectors), _FORM_QUANTILE)), has_words=False)
+    return lambda vectors, words: method(centred(vectors), words)
 
 
 def minus_own_mean(all_vectors: Vectors, _: Sequence[str]) -> Method:
@@ -189,14 +206,15 @@ def minus_own_mean(all_vectors: Vectors, _: Sequence[str]) -> Method:
         weight = len(vectors) + _OWN_MEAN_TEXTS
         return _unit(vectors - (vectors.sum(axis=0) + _OWN_MEAN_TEXTS * mean) / weight)
 
-    method = _labels_by(Calibration(_similarity_quantile(_unit(all_vectors - mean), _FORM_QUANTILE)))
-    return lambda vectors: method(centred(vectors))
+    threshold = _similarity_quantile(_unit(all_vectors - mean), _FORM_QUANTILE)
+    method = _labels_by(Calibration(threshold), has_words=False)
+    return lambda vectors, words: method(centred(vectors), words)
 
 
 def k_means(divisor: int, *_: object) -> Method:
     """KMeans with sqrt(n / divisor) clusters, the best of four starts."""
 
-    def labels(vectors: Vectors) -> Labels:
+    def labels(vectors: Vectors, _: Vectors) -> Labels:
         k = max(1, round((len(vectors) / divisor) ** 0.5))
         return np.asarray(KMeans(k, n_init=4, random_state=0).fit_predict(vectors), np.int64)
 
@@ -205,7 +223,7 @@ def k_means(divisor: int, *_: object) -> Method:
 
 def hdbscan(*_: object) -> Method:
     """HDBSCAN with clusters of two or more tasks, by cosine distance."""
-    return lambda vectors: _number_unclustered(
+    return lambda vectors, _: _number_unclustered(
         HDBSCAN(min_cluster_size=2, metric="cosine", copy=True).fit_predict(vectors)
     )
 
@@ -214,7 +232,7 @@ def leiden_modularity(all_vectors: Vectors, _: Sequence[str]) -> Method:
     """Leiden with modularity: an edge joins tasks above the threshold and weighs the excess similarity."""
     threshold = _similarity_quantile(all_vectors, _LEIDEN_QUANTILE)
 
-    def labels(vectors: Vectors) -> Labels:
+    def labels(vectors: Vectors, _: Vectors) -> Labels:
         weights = vectors @ vectors.T - threshold
         return _leiden(weights, np.triu(weights > 0, 1), "ModularityVertexPartition")
 
@@ -225,7 +243,7 @@ def leiden_cpm(all_vectors: Vectors, _: Sequence[str]) -> Method:
     """Leiden with the constant Potts model: every edge weighs its pair's cosine; the threshold is the resolution."""
     threshold = _similarity_quantile(all_vectors, _LEIDEN_QUANTILE)
 
-    def labels(vectors: Vectors) -> Labels:
+    def labels(vectors: Vectors, _: Vectors) -> Labels:
         weights = vectors @ vectors.T
         all_pairs = np.triu(np.ones(weights.shape, bool), 1)
         return _leiden(weights, all_pairs, "CPMVertexPartition", resolution_parameter=threshold)
@@ -237,8 +255,8 @@ def components(all_vectors: Vectors, _: Sequence[str]) -> Method:
     """Connected components of the graph of all pairs above the threshold."""
     threshold = _similarity_quantile(all_vectors, _COMPONENTS_QUANTILE)
 
-    def labels(vectors: Vectors) -> Labels:
-        _, component_numbers = connected_components(vectors @ vectors.T >= threshold, directed=False)
+    def labels(vectors: Vectors, _: Vectors) -> Labels:
+        component_numbers = connected_components(vectors @ vectors.T >= threshold, directed=False)[1]
         return np.asarray(component_numbers, np.int64)
 
     return labels
@@ -247,6 +265,7 @@ def components(all_vectors: Vectors, _: Sequence[str]) -> Method:
 def available_methods() -> dict[str, MethodFactory]:
     """The methods whose packages are installed, by name."""
     factories: dict[str, MethodFactory] = {f"pipeline, q {THRESHOLD_QUANTILE:g}": clusterer}
+    factories["  without words"] = without_words
     factories["  with chance groups"] = with_chance_groups
     factories |= {f"pipeline, q {quantile:g}": partial(clusterer_at, quantile) for quantile in _QUANTILES}
     factories |= {f"not centred, q {_FORMER_QUANTILE:g}": partial(centred_by, lambda *_: Centering.none())}
@@ -314,9 +333,14 @@ def _sentence_lines(embedder: Embedder) -> Iterable[str]:
         yield f"{cosines[rows[0], rows[1]]:.2f} {pair[0]} / {pair[1]}; with others {others.max():.2f} at most"
 
 
-def _labels_by(calibration: Calibration) -> Method:
+def _labels_by(calibration: Calibration, *, has_words: bool = True) -> Method:
     clusterer = Clusterer("benchmark", calibration)
-    return lambda vectors: clusterer.labels(clusterer.center(vectors))
+
+    def labels(vectors: Vectors, words: Vectors) -> Labels:
+        centred = clusterer.center(vectors)
+        return clusterer.labels(np.hstack((centred, words)) if has_words else centred)
+
+    return labels
 
 
 def _unit(rows: Vectors) -> Vectors:
@@ -379,7 +403,7 @@ def _scores(factory: MethodFactory, corpus: Corpus) -> Scores:
 
 
 def _agreement(method: Method, user: LabelledUser, corpus: Corpus) -> float:
-    return float(adjusted_rand_score(user.labels, method(corpus.vectors_of(user))))
+    return float(adjusted_rand_score(user.labels, method(*corpus.of(user))))
 
 
 def _good_shares(method: Method, users: Iterable[LabelledUser], corpus: Corpus) -> Iterable[float]:
@@ -387,7 +411,7 @@ def _good_shares(method: Method, users: Iterable[LabelledUser], corpus: Corpus) 
     for user in users:
         counts = [
             Counter(user.labels[row] for row in theme).most_common(1)[0][1] / len(theme)
-            for theme in members(method(corpus.vectors_of(user)))
+            for theme in members(method(*corpus.of(user)))
         ]
         if counts:
             yield float(np.mean([share >= _GOOD_SHARE for share in counts]))
@@ -413,22 +437,22 @@ def _cluster_ids(
     method: Method, user: LabelledUser, previous: Mapping[str, str], corpus: Corpus
 ) -> dict[str, str | None]:
     task_ids = [task.task_id for task in user.tasks]
-    cluster_ids = keep_ids(method(corpus.vectors_of(user)).tolist(), task_ids, previous)
+    cluster_ids = keep_ids(method(*corpus.of(user)).tolist(), task_ids, previous)
     return dict(zip(task_ids, cluster_ids, strict=True))
 
 
 def _cpu_us_per_task(corpus: Corpus) -> dict[str, float]:
     """The CPU microseconds per task of each method over all drawn users."""
-    sample, users = corpus.distinct_vectors(corpus.drawn), [corpus.vectors_of(user) for user in corpus.drawn]
+    sample, users = corpus.distinct_vectors(corpus.drawn), [corpus.of(user) for user in corpus.drawn]
     methods = {name: factory(*sample) for name, factory in available_methods().items()}
     all_seconds = interleaved_cpu_seconds(
         {name: partial(_cluster_users, method, users) for name, method in methods.items()}
     )
-    return {name: 1e6 * seconds / sum(map(len, users)) for name, seconds in all_seconds.items()}
+    return {name: 1e6 * seconds / sum(len(vectors) for vectors, _ in users) for name, seconds in all_seconds.items()}
 
 
-def _cluster_users(method: Method, users: Iterable[Vectors]) -> list[Labels]:
-    return [method(vectors) for vectors in users]
+def _cluster_users(method: Method, users: Iterable[tuple[Vectors, Vectors]]) -> list[Labels]:
+    return [method(vectors, words) for vectors, words in users]
 
 
 def _score_cells(scores: Scores) -> Iterable[str]:

@@ -11,16 +11,18 @@ def _():
     import matplotlib.pyplot as plt
     import pandas as pd
 
+    from assets.analysis.letters import drawable, font_families
     from assets.analysis.session import session_from_environment
     from assets.engine.errors import AssetError
 
+    plt.rcParams["font.family"] = font_families()
     session_context = session_from_environment(days=90)  # stays open until it is garbage-collected
     session = session_context.__enter__()
-    return AssetError, mo, pd, plt, session, session_context
+    return AssetError, drawable, mo, pd, plt, session, session_context
 
 
 @app.cell
-def _(AssetError, mo, plt, session):
+def _(AssetError, drawable, mo, plt, session):
     def chart(name, draw):
         """A figure of an analysis, or a message if there is nothing to draw."""
         question = session.question(name)
@@ -43,14 +45,20 @@ def _(AssetError, mo, plt, session):
             top_rows = rows.dropna(subset=["share_low"]).head(12).iloc[::-1]
             shares = top_rows.share_welcome
             errors = [(shares - top_rows.share_low).clip(lower=0), (top_rows.share_high - shares).clip(lower=0)]
-            names = [f"{name} ({n})" for name, n in zip(top_rows[label], top_rows.n_reacted, strict=True)]
+            names = [f"{drawable(name)} ({n})" for name, n in zip(top_rows[label], top_rows.n_reacted, strict=True)]
             axes.barh(names, shares, height=0.6, xerr=errors, color="#8fb4d9", ecolor="#44546a", capsize=3)
             axes.set(xlim=(0, 1), ylim=(-0.7, max(len(names), 4) - 0.3))
             axes.set_xlabel("share of welcome tips among tips with a reaction (number of tips), 95 % intervals")
 
         return draw
 
-    return bars_with_intervals, chart
+    def name_days(days, axes):
+        """Name at most ten of the days below their bars, which are at 0, 1, 2, ..."""
+        step = -(-len(days) // 10)
+        axes.set_xticks(range(0, len(days), step), [day.strftime("%d %b") for day in days[::step]], rotation=0)
+        axes.set_xlim(-0.7, max(len(days), 7) - 0.3)
+
+    return bars_with_intervals, chart, name_days
 
 
 @app.cell
@@ -73,11 +81,11 @@ def _(chart):
         ages = axes.twinx()
         ages.plot(rows.hour, rows.median_age_hours, color="#44546a", marker="o")
         ages.set_ylabel("median age, h")
-        ages.set_ylim(bottom=0)
+        ages.set_ylim(0, 1.1 * max(1, rows.median_age_hours.max()))
         axes.set_xticks(range(0, 24, 3))
         axes.set_xlabel("hour of the day, UTC")
         axes.set_ylabel("share of tips")
-        axes.legend(ncols=3, frameon=False, loc="lower left")
+        axes.legend(ncols=3, frameon=False, loc="upper right", bbox_to_anchor=(1, -0.12))
 
     freshness = chart("freshness_by_hour", _draw)
     freshness
@@ -99,16 +107,15 @@ def _(bars_with_intervals, chart):
 
 
 @app.cell
-def _(chart):
+def _(chart, name_days):
     def _draw(rows, axes):
-        days = rows.day.dt.strftime("%d %b")
-        axes.bar(days, rows.n_tips, width=0.6, color="#d5dde5")
+        positions = range(len(rows))
+        axes.bar(positions, rows.n_tips, width=0.6, color="#d5dde5")
         axes.set_ylabel("tips")
-        axes.set_xlim(-0.7, max(len(rows), 7) - 0.3)
-        axes.tick_params(axis="x", rotation=30)
+        name_days(list(rows.day), axes)
         shares = axes.twinx()
-        shares.plot(days, rows.share_skipped, color="#5b9f6d", marker="o")
-        shares.set_ylim(0, 1)
+        shares.plot(positions, rows.share_skipped, color="#5b9f6d", marker="o")
+        shares.set_ylim(0, 1.05)
         shares.set_ylabel("share without an LLM call")
 
     skips = chart("llm_skips", _draw)
@@ -117,12 +124,13 @@ def _(chart):
 
 
 @app.cell
-def _(chart):
+def _(chart, name_days):
     def _draw(rows, axes):
         table = rows.pivot(index="day", columns="work", values="seconds").dropna(axis=1, how="all")
-        table.index = [day.strftime("%d %b") for day in table.index]
-        table.plot.bar(stacked=True, ax=axes, colormap="tab20", rot=30)
-        axes.set_xlim(-0.7, max(len(table), 7) - 0.3)
+        days, table.index = list(table.index), range(len(table))
+        table.plot.bar(stacked=True, ax=axes, colormap="tab20")
+        name_days(days, axes)
+        axes.set_xlabel("")
         axes.set_ylabel("seconds of work")
         axes.legend(title=None, frameon=False, fontsize=8, bbox_to_anchor=(1, 1), loc="upper left")
 
@@ -153,7 +161,6 @@ def _(chart, pd):
         axes.set_xlabel("week in which tasks were added")
         axes.set_ylabel("cosine similarity to all weeks")
         axes.legend(frameon=False, fontsize=8)
-        axes.tick_params(axis="x", rotation=30)
 
     drift = chart("embedding_drift", _draw)
     drift

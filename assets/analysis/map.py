@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assets.analysis.captions import Captions
+from assets.analysis.letters import drawable, font_families
 from assets.definitions.task_clusters import task_clusters
 from assets.definitions.task_embeddings import task_embeddings
 from assets.definitions.todoist_tasks import todoist_tasks
@@ -80,7 +78,7 @@ def draw_task_map(tasks: Sequence[MappedTask], title: str, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     points, themes = layout([task.vector for task in tasks]), _rows_by_theme(tasks)
-    with mpl.rc_context({"font.family": _font_families(), "svg.fonttype": "path"}):
+    with mpl.rc_context({"font.family": font_families(), "svg.fonttype": "path"}):
         figure, axes = plt.subplots(figsize=_FIGURE_INCHES, dpi=_DPI, layout="constrained")
         axes.margins(_MARGIN)
         colours = _draw_points(axes, tasks, points, themes)
@@ -106,7 +104,7 @@ def _draw_points(
     colours: list[Any] = []
     for number, (theme, rows) in enumerate(themes.items()):
         colours.append("0.6" if theme is None else plt.get_cmap("tab20")(shades[number % len(shades)]))
-        name = _drawable(tasks[rows[0]].label or "unclustered")
+        name = drawable(tasks[rows[0]].label or "unclustered")
         x, y = points[rows].T
         dots = axes.scatter(
             x, y, s=_DOT_AREA, color=[colours[-1]], label=f"{name} ({len(rows)})", edgecolors="white", zorder=2
@@ -132,11 +130,11 @@ def _draw_captions(
             nearest = rows[int(np.linalg.norm(pixels[rows] - middle, axis=1).argmin())]
             box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": colour}
             style = {"fontsize": 9, "weight": "bold", "bbox": box, "zorder": 4}
-            _caption(axes, captions, pixels[nearest], _drawable(tasks[rows[0]].label or ""), style)
+            _caption(axes, captions, pixels[nearest], drawable(tasks[rows[0]].label or ""), style)
     if len(tasks) <= _MAX_CAPTIONED_TASKS:
         for task, pixel in zip(tasks, pixels, strict=True):
             style = {"fontsize": 6.5, "color": "0.25", "zorder": 3}
-            _caption(axes, captions, pixel, _drawable(shorten(task.text)), style)
+            _caption(axes, captions, pixel, drawable(shorten(task.text)), style)
 
 
 def _caption(axes: Any, captions: Captions, pixel: Points, text: str, style: Mapping[str, Any]) -> None:
@@ -182,26 +180,3 @@ def _rows_by_theme(tasks: Sequence[MappedTask]) -> dict[str | None, list[int]]:
     for number, task in enumerate(tasks):
         rows.setdefault(task.theme_id, []).append(number)
     return dict(sorted(rows.items(), key=lambda item: (item[0] is None, -len(item[1]), item[0] or "")))
-
-
-@cache
-def _font_families() -> list[str]:
-    """Return fonts that together have the letters of most scripts; the first one has Arabic, but no Chinese."""
-    import noto_cjk_sans_jp_regular
-    from matplotlib import font_manager
-
-    # Of the second font there is one weight, which is drawn also where bold letters are wanted.
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-    path = str(noto_cjk_sans_jp_regular.FONT_PATH)
-    font_manager.fontManager.addfont(path)
-    return ["DejaVu Sans", font_manager.FontProperties(fname=path).get_name()]
-
-
-def _drawable(text: str) -> str:
-    """The text without emoji, for which the font has no glyphs, and with dollar signs escaped from mathtext."""
-    letters = (
-        letter
-        for letter in text
-        if unicodedata.category(letter) not in ("So", "Cn", "Sk", "Cf") and ord(letter) < 0xFE00
-    )
-    return "".join(letters).replace("$", r"\$").strip()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from assets.engine.asset import WorkUnit, asset
 from assets.engine.checks import same_rows_as
@@ -25,6 +26,7 @@ from contexts.themes.phrases import find_phrases
 from contexts.themes.projects import one_line
 from contexts.themes.tags import tags_of
 from contexts.themes.themed import ThemedTasks, centrality, number_themes
+from contexts.themes.word_vectors import word_vectors
 
 if TYPE_CHECKING:
     import duckdb
@@ -46,7 +48,7 @@ _SCHEMA = pa.schema(
 
 _JOIN = """
     SELECT e.user_id, e.task_id, e.text_hash, t.text, t.language, t.parent_id, t.connection_number,
-           t.is_by_others IS DISTINCT FROM FALSE AS is_by_others, e.position,
+           t.is_by_others IS DISTINCT FROM FALSE AS is_by_others, e.position, t.project,
            CASE WHEN t.is_shared IS FALSE THEN t.project END AS own_project, p.cluster_id AS previous_id
     FROM vectors e
     JOIN todoist_tasks t USING (user_id, task_id)
@@ -58,7 +60,7 @@ _JOIN = """
 @asset(
     step="cluster_tasks",
     schema=_SCHEMA,
-    code_version="8",
+    code_version="9",
     checks=(same_rows_as("task_embeddings", where="task_id"),),
     work=WorkUnit("users_clustered", per="user"),
 )
@@ -103,20 +105,20 @@ def _cluster(tasks: pa.Table, vectors: np.ndarray, clusterer: Clusterer) -> pa.T
     if not len(tasks):
         return _SCHEMA.empty_table()
     users = _numbers(tasks["user_id"])[0]
-    groups = clusterer.group(vectors, users)
-    themed, corpus = _themed_tasks(tasks, vectors, users, number_themes(groups.labels))
+    corpus, text = _read_texts(tasks)
+    project, projects = _numbers(pc.utf8_trim_whitespace(tasks["project"].fill_null("")))
+    words = word_vectors(corpus, text, project, projects)
+    groups = clusterer.group(np.hstack((vectors, words)), users)
+    themes = number_themes(groups.labels)
+    themed = _themed_tasks(tasks, users, themes, text, centrality(vectors, themes))
     columns = {name: tasks[name] for name in ("user_id", "task_id", "text_hash", "connection_number")}
     columns |= _theme_columns(tasks, themed, corpus)
     columns["duplicate_of"] = _duplicates(tasks, themed, vectors, groups.nearest, clusterer)
     return pa.table(columns).select(_SCHEMA.names).cast(_SCHEMA)
 
 
-def _themed_tasks(
-    tasks: pa.Table, vectors: np.ndarray, users: Numbers, themes: Numbers
-) -> tuple[ThemedTasks, Corpus]:
-    """Return the tasks as names of themes need them, and the words of their texts."""
-    first_tasks = np.flatnonzero(np.diff(users, prepend=-1))
-    languages = tasks["language"].fill_null("").take(pa.array(first_tasks)).to_pylist()
+def _read_texts(tasks: pa.Table) -> tuple[Corpus, Numbers]:
+    """Return the words of the distinct texts, and the number of each task's text among them."""
     text, texts = _numbers(tasks["text"])
     language, codes = _numbers(tasks["language"].fill_null(""))
     distinct, number = np.unique(text * len(codes) + language, return_inverse=True)
@@ -124,11 +126,17 @@ def _themed_tasks(
         [texts[each] for each in (distinct // len(codes)).tolist()],
         [codes[each] for each in (distinct % len(codes)).tolist()],
     )
+    return corpus, number
+
+
+def _themed_tasks(
+    tasks: pa.Table, users: Numbers, themes: Numbers, text: Numbers, centralities: NDArray[np.float32]
+) -> ThemedTasks:
+    """Return the tasks as names of themes need them."""
+    first_tasks = np.flatnonzero(np.diff(users, prepend=-1))
+    languages = tasks["language"].fill_null("").take(pa.array(first_tasks)).to_pylist()
     project, projects = _numbers(pc.utf8_trim_whitespace(tasks["own_project"].fill_null("")))
-    themed = ThemedTasks(
-        users, themes, number, centrality(vectors, themes), project, list(map(one_line, projects)), languages
-    )
-    return themed, corpus
+    return ThemedTasks(users, themes, text, centralities, project, list(map(one_line, projects)), languages)
 
 
 def _numbers(column: pa.ChunkedArray) -> tuple[Numbers, list[str]]:

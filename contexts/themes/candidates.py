@@ -17,6 +17,12 @@ _SHARED = 0.12
 _COMMON_VERB_LOSS = 0.1
 """Loss of a title whose verb other titles of the theme have: of "pay rent" and "pay bills" the nouns are left."""
 
+_LONG_LOSS, _MAX_LONG = 0.04, 3
+"""Loss of a lone word of one task for each word of its text that makes it too long for a title, up to a number.
+
+"closes" says little of "apply here before it closes", and "milk" all of "buy milk".
+"""
+
 _MIN_LONE_SHARE = 1 / 3
 """A single word names a theme only if at least this share of its tasks have it: "new" or "folder" says little."""
 
@@ -73,7 +79,9 @@ def rank_phrases(
     is_shared = is_label & is_clear & phrases.is_pure[found.phrase] & (groups.n_tasks > 1)[found.group]
     has_shared = np.zeros(tasks.n_themes, bool)
     has_shared[found.theme[is_shared]] = True
-    own_scores = tasks.centrality[found.task] + gain - _COMMON_VERB_LOSS * _have_common_verbs(found, phrases)
+    losses = _COMMON_VERB_LOSS * _have_common_verbs(found, phrases)
+    losses += _LONG_LOSS * np.minimum(phrases.n_excess[found.phrase], _MAX_LONG)
+    own_scores = tasks.centrality[found.task] + gain - losses
     return (
         _best(found, worth[found.group] + gain, is_shared, found.group, _N_SHARED),
         _best(found, own_scores, is_label & ~has_shared[found.theme], found.task, _N_OWN),

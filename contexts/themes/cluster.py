@@ -202,22 +202,30 @@ def keep_ids(labels: Sequence[int], task_ids: Sequence[str], previous_ids: Mappi
     for label, task_id in zip(labels, task_ids, strict=True):
         groups.setdefault(label, []).append(task_id)
     clusters = {label: group for label, group in groups.items() if len(group) > 1}
-    overlaps = Counter(
-        [
-            (label, previous_ids[task_id])
-            for label, group in (clusters.items() if previous_ids else ())
-            for task_id in group
-            if task_id in previous_ids
-        ]
-    )
-    ids: dict[int, str] = {}
-    for (label, previous_id), _ in sorted(overlaps.items(), key=lambda item: (-item[1], item[0][1], item[0][0])):
-        if label not in ids and previous_id not in ids.values():
-            ids[label] = previous_id
+    ids = _kept_ids(clusters, previous_ids) if previous_ids else {}
+    used = set(ids.values())
     for label, group in clusters.items():
         if label not in ids:
-            ids[label] = _new_id(group, ids.values())
+            ids[label] = _new_id(group, used)
+            used.add(ids[label])
     return [ids.get(label) for label in labels]
+
+
+def _kept_ids(clusters: Mapping[int, Sequence[str]], previous_ids: Mapping[str, str]) -> dict[int, str]:
+    """Return the previous id that each cluster takes; clusters that share no task with one are left out."""
+    overlaps = Counter(
+        (label, previous_ids[task_id])
+        for label, group in clusters.items()
+        for task_id in group
+        if task_id in previous_ids
+    )
+    ids: dict[int, str] = {}
+    used: set[str] = set()
+    for (label, previous_id), _ in sorted(overlaps.items(), key=lambda item: (-item[1], item[0][1], item[0][0])):
+        if label not in ids and previous_id not in used:
+            ids[label] = previous_id
+            used.add(previous_id)
+    return ids
 
 
 def members(labels: Labels) -> Iterator[NDArray[np.int64]]:
@@ -258,6 +266,7 @@ def _dissolve_dominant(labels: Labels, users: Numbers) -> Labels:
 
 def _new_id(task_ids: Sequence[str], used_ids: Collection[str]) -> str:
     digest = sha256("\n".join(task_ids).encode()).hexdigest()
-    starts = range(len(digest) - _ID_HEX_DIGITS)
-    candidates = (digest[start : start + _ID_HEX_DIGITS] for start in starts)
-    return next(candidate for candidate in candidates if candidate not in used_ids)
+    start = 0
+    while (new_id := digest[start : start + _ID_HEX_DIGITS]) in used_ids:
+        start += 1
+    return new_id

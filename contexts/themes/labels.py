@@ -6,7 +6,7 @@ The themes of many users are named at once. Pure.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -37,22 +37,26 @@ def label_themes(tasks: ThemedTasks, phrases: Phrases) -> list[str | None]:
     is_sole = are_sole(tasks, projects)
     shared, own = rank_phrases(tasks, phrases, _may_name(tasks, projects, is_sole))
     central, has_words = _central_texts(tasks, phrases)
+    names = [tasks.projects[each] if each >= 0 else "" for each in projects.tolist()]
+    sole, users, texts = is_sole.tolist(), tasks.theme_users.tolist(), central.tolist()
+    written = cache(phrases.written)
     labels: list[str | None] = [None] * tasks.n_themes
     used: dict[int, set[Stems]] = {}
+    is_named = has_words | (projects >= 0)
     for theme in np.lexsort((-tasks.sizes, ~is_sole)).tolist():
-        project = tasks.projects[projects[theme]] if projects[theme] >= 0 else ""
-        user = int(tasks.theme_users[theme])
-        candidates = _candidates(
-            project if is_sole[theme] else "",
-            f"{project}: " if project else "",
-            map(phrases.written, shared.get(theme, ())),
-            map(phrases.written, own.get(theme, ())),
-            phrases.corpus.texts[central[theme]],
-            tasks.languages[user],
-        )
-        if project or has_words[theme]:
-            labels[theme], stems = _first_unused(candidates, used.setdefault(user, set()), tasks.languages[user])
-            used[user].add(stems)
+        if is_named[theme]:
+            language = tasks.languages[users[theme]]
+            candidates = _candidates(
+                names[theme] if sole[theme] else "",
+                f"{names[theme]}: " if names[theme] else "",
+                map(written, shared.get(theme, ())),
+                map(written, own.get(theme, ())),
+                phrases.corpus.texts[texts[theme]],
+                language,
+            )
+            used_by_user = used.setdefault(users[theme], set())
+            labels[theme], stems = _first_unused(candidates, used_by_user, language)
+            used_by_user.add(stems)
     return labels
 
 

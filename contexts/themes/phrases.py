@@ -39,7 +39,9 @@ class Phrases:
     text: the number of the text. key: equal for phrases of the same stems in any order.
     first, last: its words in the corpus. is_title: whether it is the first meaningful part of the text.
     gain: its worth as a label, in cosine to the middle of the theme.
-    is_lone: whether it is a single word. is_pure: whether it has only content words.
+    is_lone: whether it is a single word.
+    n_excess: by how many words the first part of a lone word's text is too long for a title; 0 for other phrases.
+    is_pure: whether it has only content words.
     is_label: whether it may become a label; others only count as occurrences.
     verb: the stem of the verb that it contains; -1 for none.
     is_repeated: whether the same text has an earlier phrase with this key.
@@ -54,6 +56,7 @@ class Phrases:
     gain: NDArray[np.float64]
     is_title: Flags
     is_lone: Flags
+    n_excess: Numbers
     is_label: Flags
     verb: Numbers
     is_pure: Flags
@@ -91,6 +94,7 @@ def find_phrases(corpus: Corpus) -> Phrases:
         gain=gain - _NAME_LOSS * has_name - _TAIL_LOSS * ~corpus.is_head[first],
         is_title=is_title,
         is_lone=n_words == 1,
+        n_excess=(n_words == 1) * np.maximum(_n_head_words(corpus) - _MAX_TITLE_WORDS, 0)[text],
         is_label=is_title | ~has_verb,
         verb=np.where(has_verb, _verbs(corpus)[text], -1),
         is_pure=is_pure,
@@ -131,12 +135,17 @@ def _titles(corpus: Corpus) -> tuple[Numbers, Numbers]:
     """Return the first and the last word of each text's first part, if that part is short and has content."""
     texts = np.flatnonzero(corpus.n_words)
     first = (np.cumsum(corpus.n_words) - corpus.n_words)[texts]
-    last = first + np.bincount(corpus.text, corpus.is_head, len(corpus.n_words)).astype(np.int64)[texts] - 1
+    last = first + _n_head_words(corpus)[texts] - 1
     last = np.maximum(last, first)
     n_content = _sums(corpus.is_content)
     is_short = corpus.end[last] - corpus.start[first] <= _MAX_TITLE_CHARS
     is_short &= (last - first < _MAX_TITLE_WORDS) & (n_content[last + 1] > n_content[first])
     return first[is_short], last[is_short]
+
+
+def _n_head_words(corpus: Corpus) -> Numbers:
+    """Return the number of words of the first part of each text."""
+    return np.bincount(corpus.text[corpus.is_head], minlength=len(corpus.n_words))
 
 
 def _sums(values: np.ndarray) -> np.ndarray:

@@ -25,9 +25,14 @@ def one_line(name: str | None) -> str:
     return " ".join((name or "").split())
 
 
+def is_named(project: str) -> bool:
+    """Return whether the user named a project: it is not the inbox."""
+    return bool(project) and project.lower() not in INBOX_NAMES
+
+
 def main_projects(tasks: ThemedTasks) -> Numbers:
     """Return the project of more than half of each theme's tasks; -1 for the inbox, or if there is none."""
-    is_name = np.array([bool(name) and name.lower() not in INBOX_NAMES for name in tasks.projects] + [False], bool)
+    is_name = np.array([*map(is_named, tasks.projects), False], bool)
     rows = tasks.rows[is_name[tasks.project[tasks.rows]]]
     codes, counts = np.unique(tasks.theme[rows] * len(is_name) + tasks.project[rows], return_counts=True)
     themes, projects = np.divmod(codes, len(is_name))

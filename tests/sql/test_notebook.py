@@ -46,16 +46,15 @@ def run_notebook(world: World, monkeypatch: pytest.MonkeyPatch) -> Any:
     return run
 
 
+@pytest.mark.filterwarnings("error:Glyph")
 def test_every_chart(
     run_notebook: Any, world: World, account: Any, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each chart shows the rows of its analysis below the question."""
+    """Each chart shows the rows of its analysis below the question, in the letters of every script."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("N_SHARDS", str(world.n_shards))
     now = datetime.now(UTC)
-    tasks = [
-        {"id": f"t{n}", "content": "buy milk", "added_at": f"2026-11-{2 + 7 * n:02}T09:00:00Z"} for n in range(3)
-    ]
+    tasks = [{"id": f"t{n}", "content": "牛乳", "added_at": f"2026-11-{2 + 7 * n:02}T09:00:00Z"} for n in range(3)]
     world.add("ann", account(*tasks))
     world.night(now)
     theme = world.rows("task_clusters")[0]["cluster_id"]
@@ -75,6 +74,9 @@ def test_every_chart(
             axes = variables[name].axes[0]
             assert axes.get_title(loc="left") == analyst.question(analysis)
             assert axes.patches or axes.lines
+            low, high = axes.get_xlim()
+            assert all(low <= patch.get_x() <= high for patch in axes.patches)
+            variables[name].canvas.draw()
         result = analyst.sql(
             "SELECT work, seconds FROM analysis.pipeline_cost WHERE seconds IS NOT NULL ORDER BY work"
         )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -14,15 +17,22 @@ from contexts.themes.cluster import Calibration, Clusterer
 TEXTS = ("flour", "butter", "sugar")
 
 
-def labels(project: str | None, *, is_shared: bool | None, calibration: Calibration | None = None) -> set[str | None]:
-    """Return the labels of a user's three similar tasks in a project."""
-    n = len(TEXTS)
+def themed(
+    texts: Sequence[str],
+    vectors: np.ndarray,
+    project: str | None,
+    *,
+    is_shared: bool | None = False,
+    calibration: Calibration | None = None,
+) -> Any:
+    """Return the asset's rows for one user's tasks in a project, with a threshold of 0.5."""
+    n = len(texts)
     keys = {"user_id": ["ann"] * n, "task_id": [f"t{number}" for number in range(n)]}
     tasks = pa.table(
         keys
         | {
             "connection_number": pa.nulls(n, pa.int32()),
-            "text": list(TEXTS),
+            "text": list(texts),
             "language": ["en"] * n,
             "parent_id": pa.nulls(n, pa.string()),
             "is_by_others": [False] * n,
@@ -30,11 +40,16 @@ def labels(project: str | None, *, is_shared: bool | None, calibration: Calibrat
             "is_shared": pa.array([is_shared] * n, pa.bool_()),
         }
     )
+    embeddings = pa.table(keys | {"text_hash": list(texts), "embedding": to_lists(vectors)})
+    clusterer = Clusterer("m", calibration or Calibration(0.5))
+    return task_clusters(embeddings, tasks, task_clusters.schema.empty_table(), clusterer)
+
+
+def labels(project: str | None, *, is_shared: bool | None, calibration: Calibration | None = None) -> set[str | None]:
+    """Return the labels of a user's three similar tasks in a project."""
     vectors = np.array([[1, 0.1], [1, 0.2], [1, 0.3]], np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    embeddings = pa.table(keys | {"text_hash": list(TEXTS), "embedding": to_lists(vectors)})
-    clusterer = Clusterer("m", calibration or Calibration(0.5))
-    table = task_clusters(embeddings, tasks, task_clusters.schema.empty_table(), clusterer)
+    table = themed(TEXTS, vectors, project, is_shared=is_shared, calibration=calibration)
     return set(table["label"].to_pylist())
 
 
@@ -50,6 +65,20 @@ def labels(project: str | None, *, is_shared: bool | None, calibration: Calibrat
 def test_only_a_project_that_the_user_named_names_a_theme(project: str, is_shared: bool | None, label: str) -> None:
     """A project that others may have named, or that is the inbox, does not name a theme; an own project does."""
     assert labels(project, is_shared=is_shared) == {label}
+
+
+def n_clusters(texts: Sequence[str], project: str) -> int:
+    """Return the number of themes of tasks that the model finds a little less similar than the threshold."""
+    n = len(texts)
+    vectors = np.sqrt(0.45) * np.eye(1, n + 1, n, np.float32) + np.sqrt(0.55) * np.eye(n, n + 1, dtype=np.float32)
+    return len(set(themed(texts, vectors, project)["cluster_id"].to_pylist()) - {None})
+
+
+def test_words_and_projects_bring_tasks_together() -> None:
+    """Tasks that share a word or a project become a theme at a lower similarity of their vectors than others."""
+    assert n_clusters(["call the dentist", "oat flakes"], "Inbox") == 0
+    assert n_clusters(["call the dentist", "dentist: new date"], "Inbox") == 1
+    assert n_clusters(["call the dentist", "oat flakes"], "Health") == 1
 
 
 def test_vectors_are_centred() -> None:

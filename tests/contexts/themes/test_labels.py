@@ -128,6 +128,10 @@ class TestPhrases:
         text = "reply to the tax office letter about the missing page"
         assert labels(theme(text, "find a stamp", step=0.2)) == ["tax office letter, stamp"]
 
+    def test_one_word_of_many(self) -> None:
+        """A single word of a long task names a theme worse than a short task that is nearly as central."""
+        assert labels(theme("apply here before it closes", "cover letter", "stamps")) == ["cover letter, stamps"]
+
     def test_names_of_people(self) -> None:
         """A phrase without a person's name is preferred if its task is nearly as central."""
         assert labels(theme("ask about Priya again", "update the cv", "stamps")) == ["stamps, update the cv"]
