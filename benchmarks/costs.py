@@ -7,6 +7,7 @@ and nothing of this size was run.
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -181,9 +182,9 @@ class Day:
         )
 
 
-def markdown() -> str:
-    """Return the tables of the page."""
-    days = [Day(n_users) for n_users in SIZES]
+def markdown(sizes: Sequence[int] = SIZES) -> str:
+    """Return the tables of the page. sizes: numbers of users, a column each."""
+    days = [Day(n_users) for n_users in sizes]
     header = ["a day with", *(f"{day.n_users:,} users" for day in days)]
     rows = [header, ["---"] * len(header)]
     for amounts in zip(*map(_amounts, days), strict=True):
@@ -269,7 +270,9 @@ def units() -> dict[str, Unit]:
 
 def main() -> int:
     """Print the tables and the sources."""
-    print(markdown())
+    parser = ArgumentParser(prog="python -m benchmarks.costs", description=__doc__)
+    parser.add_argument("--users", type=int, nargs="+", default=SIZES, help="numbers of users, a column each")
+    print(markdown(parser.parse_args().users))
     print()
     for name, unit in units().items():
         print(f"{name} = {unit.value:.6g}: {unit.source}")
