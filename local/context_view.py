@@ -82,7 +82,7 @@ def _note_on_rows(context: UserContext) -> str:
     n_others = context.counts.shown - len(listed) - n_duplicates
     parts = [f"{counted(n_duplicates, 'duplicate')} of listed tasks"] if n_duplicates else []
     parts += [f"{counted(n_others, 'further task')}"] if n_others else []
-    return f"Shown, but not in this table: {', '.join(parts)}" if parts else ""
+    return f"The context holds more than this table: {', '.join(parts)}" if parts else ""
 
 
 def _date(task: TaskView) -> str:

@@ -35,9 +35,9 @@ def test_left_out_tasks() -> None:
     text = printed(context_of(7, duplicates=("t8",)))
     assert "task 4" in text
     assert "task 5" not in text
-    assert "Shown, but not in this table: 1 duplicate of listed tasks, 2 further tasks" in text
+    assert "The context holds more than this table: 1 duplicate of listed tasks, 2 further tasks" in text
 
 
 def test_whole_table() -> None:
     """A table with all tasks needs no note."""
-    assert "not in this table" not in printed(context_of(5))
+    assert "more than this table" not in printed(context_of(5))
