@@ -93,17 +93,19 @@ class Airflow:
         tasks: list[dict[str, Any]] = self.request("GET", path, params={"limit": 1000})["task_instances"]
         return tasks
 
-    def wait_for_runs(self, since: datetime, print_line: PrintLine) -> list[DagRun]:
+    def wait_for_runs(self, since: datetime, print_line: PrintLine | None = None) -> list[DagRun]:
         """Follow all DAG runs since an instant until none is active and no asset event waits to trigger another.
 
+        print_line: prints their progress, for which Airflow is asked for all their tasks again and again.
         Raises AirflowError if they take longer than an hour.
         """
         printed: dict[str, str] = {}
         deadline = time.monotonic() + _RUNS_TIMEOUT_S
         while time.monotonic() < deadline:
             runs = self.runs_since(since)
-            for run in runs:
-                self._print_progress(run, printed, print_line)
+            if print_line:
+                for run in runs:
+                    self._print_progress(run, printed, print_line)
             if runs and not any(map(_is_active, runs)) and self._stays(runs, since):
                 return [_dag_run(run) for run in sorted(runs, key=lambda run: str(run["start_date"]))]
             time.sleep(_POLL_S)

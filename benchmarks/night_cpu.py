@@ -1,0 +1,202 @@
+"""CPU minutes of a night of 100,000 users in 256 shards through Airflow, extrapolated from nights of three sizes.
+
+    python -m benchmarks.night_cpu
+
+The cost of a night beyond its work is the CPU of Airflow and of Postgres, less that of an idle Airflow, less the
+CPU of the same night in one process. It is taken for the sum of a cost for each task instance, each shard and each
+user, which the nights of the three sizes give. In a changed night each shard has one user with changed tasks.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+from rich.table import Table
+from scipy.optimize import nnls
+
+from assets.engine.hashing import shard_of
+from benchmarks.chain import ChainNight, change_users, console, print_line, running_chain
+from benchmarks.meter import CpuMeter
+from benchmarks.output import numbers_table
+from contexts.postgres.sql import connect
+from local.context_store import LocalContextStore
+from local.paths import ROOT
+from local.postgres import create_database
+from local.scenario import install
+
+
+@dataclass(frozen=True)
+class Size:
+    """The size of a night."""
+
+    n_users: int
+    n_shards: int
+
+
+SIZES = (Size(64, 8), Size(256, 64), Size(1000, 8))
+TARGET = Size(100_000, 256)
+TARGET_SLOTS = 16
+"""TASK_SLOTS of the night that is extrapolated: the groups of each step that has work."""
+
+FIRST, CHANGED, UNCHANGED = "first", "a user of each shard changed", "unchanged"
+_N_ROUNDS = 2
+"""Changed nights of a size, and unchanged ones."""
+
+_IDLE_S = 15.0
+
+_WITH_IMPORTS = """
+import runpy, sys
+import duckdb, scipy.cluster.hierarchy, scipy.spatial.distance
+runpy.run_module("assets", run_name="__main__", alter_sys=True)
+"""
+"""Runs a command of the pipeline in a process that has imported what Airflow's tasks find imported."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of a night in CPU seconds. overhead_s: beyond its work. work_s: of the night in one process."""
+
+    size: Size
+    night: ChainNight
+    overhead_s: float
+    work_s: float
+
+
+@dataclass(frozen=True)
+class Rates:
+    """CPU seconds beyond the work for each task instance, shard and user. error: the largest of a measured night."""
+
+    task: float
+    shard: float
+    user: float
+    error: float
+
+    def seconds(self, n_tasks: float, size: Size) -> float:
+        """The CPU seconds beyond the work of a night."""
+        return self.task * n_tasks + self.shard * size.n_shards + self.user * size.n_users
+
+
+def measure(size: Size) -> Iterator[Cost]:
+    """Run the nights of a size in one process, and then in Airflow."""
+    work_s: dict[str, float] = {}
+
+    def run_in_one_process(store: LocalContextStore, variables: Mapping[str, str]) -> None:
+        work_s.update(_one_process(store, variables, size))
+
+    with running_chain(size.n_users, size.n_shards, run_in_one_process) as chain:
+        users, nights = _one_per_shard(chain.store, size), [chain.run_night(FIRST)]
+        for number in range(_N_ROUNDS):
+            chain.change(users, 1 + _N_ROUNDS + number)
+            nights += [chain.run_night(CHANGED), chain.run_night(UNCHANGED)]
+        before, began_at = sum(chain.cpu_seconds()), time.monotonic()
+        time.sleep(_IDLE_S)
+        idle = (sum(chain.cpu_seconds()) - before) / (time.monotonic() - began_at)
+    print_line(f"idle: {idle:.2f} CPU seconds a second")
+    for night in nights:
+        in_airflow = night.cpu_s + night.postgres_cpu_s - idle * night.until_end_s
+        yield Cost(size, night, in_airflow - work_s[night.name], work_s[night.name])
+
+
+def _one_process(store: LocalContextStore, variables: Mapping[str, str], size: Size) -> dict[str, float]:
+    """CPU seconds of nights in one process and of its statements in Postgres, less those of its start."""
+    url = create_database(store.server_url, "single")
+    own = {"DATABASE_URL": url, "DATA_ROOT": f"{variables['DATA_ROOT']}-single"}
+    environment = {**os.environ, **variables, **store.environment, **own}
+    with connect(url) as connection:
+        install(connection, store.key, store.scenario)
+        meter = CpuMeter(connection)
+
+        def cpu_of(*words: str) -> float:
+            before = meter.postgres_seconds() + _children_seconds()
+            command = [sys.executable, "-c", _WITH_IMPORTS, *words]
+            subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
+            return meter.postgres_seconds() + _children_seconds() - before
+
+        nights, start_s = {FIRST: [cpu_of("materialize")]}, cpu_of("shards", "todoist_tasks")
+        for number in range(_N_ROUNDS):
+            change_users(store, _one_per_shard(store, size), 1 + number)
+            for name in (CHANGED, UNCHANGED):
+                nights.setdefault(name, []).append(cpu_of("materialize"))
+    return {name: fmean(seconds) - start_s for name, seconds in nights.items()}
+
+
+def _children_seconds() -> float:
+    """CPU seconds of the child processes that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _one_per_shard(store: LocalContextStore, size: Size) -> list[str]:
+    """One user of each shard that has any."""
+    return list({shard_of(user, size.n_shards): user for user in store.scenario.user_ids}.values())
+
+
+def rates_of(costs: Sequence[Cost]) -> Rates:
+    """The rates, none of them negative, that fit the costs of equal nights of all sizes best."""
+    rows = [(cost.night.n_tasks, cost.size.n_shards, cost.size.n_users) for cost in costs]
+    overheads = np.array([cost.overhead_s for cost in costs])
+    rates, _ = nnls(np.array(rows, dtype=float), overheads)
+    errors = np.array(rows) @ rates - overheads
+    task, shard, user = map(float, rates)
+    return Rates(task, shard, user, error=float(np.abs(errors).max()))
+
+
+def n_target_tasks(costs: Iterable[Cost]) -> int:
+    """The task instances of the extrapolated night: its steps with work have a plan, groups and a collect."""
+    nights = [cost.night for cost in costs]
+    n_working = max(night.n_working_runs for night in nights)
+    n_idle = max(night.n_runs - night.n_working_runs for night in nights)
+    return n_working * (TARGET_SLOTS + 2) + n_idle
+
+
+def tables(costs: Sequence[Cost]) -> Iterator[Table]:
+    """The measured nights, and the extrapolated ones."""
+    measured = numbers_table(
+        "Measured: CPU seconds",
+        "night",
+        *("users", "shards", "tasks", "Airflow and Postgres", "in one process", "beyond the work"),
+    )
+    for cost in costs:
+        night, size = cost.night, cost.size
+        counts = (size.n_users, size.n_shards, night.n_tasks)
+        seconds = (night.cpu_s + night.postgres_cpu_s, cost.work_s, cost.overhead_s)
+        measured.add_row(night.name, *(f"{n:,}" for n in counts), *(f"{each:.1f}" for each in seconds))
+    yield measured
+    extrapolated = numbers_table(
+        f"Beyond the work of {TARGET.n_users:,} users in {TARGET.n_shards} shards, TASK_SLOTS={TARGET_SLOTS}",
+        "night",
+        *("s a task", "ms a shard", "ms a user", "error, s", "tasks", "CPU minutes"),
+    )
+    for name in (FIRST, CHANGED, UNCHANGED):
+        same = [cost for cost in costs if cost.night.name == name]
+        rates, n_tasks = rates_of(same), n_target_tasks(same)
+        figures = (rates.task, 1000 * rates.shard, 1000 * rates.user, rates.error)
+        minutes = rates.seconds(n_tasks, TARGET) / 60
+        extrapolated.add_row(name, *(f"{each:.2f}" for each in figures), str(n_tasks), f"{minutes:.1f}")
+    yield extrapolated
+
+
+def main() -> int:
+    """Measure the three sizes and print the tables."""
+    costs = []
+    for size in SIZES:
+        print_line(f"{size.n_users:,} users in {size.n_shards} shards")
+        costs += list(measure(size))
+        print_line(
+            f"  beyond the work: {fmean(cost.overhead_s for cost in costs if cost.size == size):.1f} s a night"
+        )
+    for table in tables(costs):
+        console.print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
