@@ -9,8 +9,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
 from json import JSONDecodeError, dumps, loads
 from math import isfinite
+from ssl import SSLContext
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
@@ -153,7 +155,7 @@ class Todoist:
         parser = ThreadPoolExecutor(1, "large-responses")
         try:
             async with httpx.AsyncClient(
-                base_url=self.base_url, timeout=timeout, limits=limits, headers=headers
+                base_url=self.base_url, timeout=timeout, limits=limits, headers=headers, verify=_ssl_context()
             ) as client:
                 yield TodoistSession(
                     client, self._total_timeout, self._attempt_timeout, self.app, on_call, bodies, parser
@@ -338,6 +340,12 @@ class TodoistSession:
             raise TodoistUnavailable(str(error)) from None
         except (httpx.HTTPError, TimeoutError) as error:
             raise TodoistUnavailable(f"no response ({type(error).__name__})") from None
+
+
+@cache
+def _ssl_context() -> SSLContext:
+    """Return the trusted certificates, which a process reads once: it takes as long as ten calls."""
+    return httpx.create_ssl_context()
 
 
 def _unread(document: Mapping[str, Any]) -> Mapping[str, Any]:
