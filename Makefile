@@ -48,9 +48,9 @@ ifdef ARGS
 	@echo "== tests: $(ARGS)"
 	@$(BIN)/python -m pytest --basetemp .local/tests $(ARGS)
 else
-	@echo "== tests in two processes; then, without Airflow beside them, those of the request path, which are sensitive to timing"
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --basetemp .local/tests --ignore tests/serving
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --basetemp .local/tests tests/serving
+	@echo "== tests in three processes; then, without Airflow beside them, those of the request path, which are sensitive to timing"
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --basetemp .local/tests --ignore tests/serving
+	@$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --basetemp .local/tests tests/serving
 endif
 
 lint: setup

@@ -14,10 +14,6 @@ from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
-import fsspec
-from fsspec.asyn import AsyncFileSystem
-from fsspec.implementations.local import LocalFileSystem
-
 SCRATCH_SUFFIX = ".tmp"
 """The suffix of a file that is being written. After a crash it stays until `FileStore.remove_leftovers`."""
 
@@ -87,15 +83,15 @@ class FileStore:
 
         root: an fsspec URL; a plain path is a local folder.
         """
+        import fsspec
+        from fsspec.asyn import AsyncFileSystem
+        from fsspec.implementations.local import LocalFileSystem
+
         # Without cached listings: other processes write to the root.
         self._fs, path = fsspec.core.url_to_fs(root, use_listings_cache=False, **_options(root))
         self.root: str = path.rstrip("/")
         self._batches = {"batch_size": _N_CONNECTIONS} if isinstance(self._fs, AsyncFileSystem) else {}
-
-    @property
-    def is_local(self) -> bool:
-        """Whether the files are on a disk of this machine, so that they can be synced."""
-        return isinstance(self._fs, LocalFileSystem)
+        self.is_local = isinstance(self._fs, LocalFileSystem)  # on a disk of this machine: they can be synced
 
     def children(self, folder: str) -> list[str]:
         """Return the paths directly in a folder; empty if there is no such folder."""
@@ -343,6 +339,8 @@ def parent(path: str) -> str:
 
 def _options(root: str) -> dict[str, Any]:
     """Return the options of a root's file system: its client keeps as many connections as requests are under way."""
+    import fsspec
+
     protocol = fsspec.core.split_protocol(root)[0]
     if protocol not in ("s3", "s3a") or "config_kwargs" in fsspec.config.conf.get("s3", {}):
         return {}

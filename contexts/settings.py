@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from croniter import croniter
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import ByteSize, Field, Json, SecretStr, ValidationError, field_validator, model_validator
@@ -270,6 +269,8 @@ class Settings(SharedSettings):
     @field_validator("materialize_schedule", "housekeeping_schedule")
     @classmethod
     def _check_cron(cls, value: str) -> str:
+        from croniter import croniter
+
         if not croniter.is_valid(value) or len(value.split()) not in (1, 5):  # one word: @hourly
             raise ValueError("not a cron expression of five fields, such as '0 2,6,10,14,18,22 * * *'")
         return value
@@ -291,6 +292,8 @@ class Settings(SharedSettings):
 
     def next_run(self, at: datetime) -> datetime:
         """Return the instant of the first scheduled run after `at`."""
+        from croniter import croniter
+
         following: datetime = croniter(self.materialize_schedule, at).get_next(datetime)
         return following
 

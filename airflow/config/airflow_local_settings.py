@@ -14,10 +14,16 @@ _MODULES = (
     "assets.groups",
     "assets.reports",
     "assets.steps",
+    "babel.dates",
+    "croniter",
     "duckdb",
+    "fsspec.implementations.local",
+    "httpx",
     "s3fs",
     "scipy.cluster.hierarchy",
     "scipy.spatial.distance",
+    "snowballstemmer",
+    "stop_words",
 )
 
 if not _FORKING_COMMANDS.isdisjoint(sys.argv[1:2]):

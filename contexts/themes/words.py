@@ -8,13 +8,12 @@ from __future__ import annotations
 import unicodedata
 from functools import cache, lru_cache
 from itertools import chain
-
-import snowballstemmer
-import stop_words
-from babel import Locale, UnknownLocaleError
-from babel.dates import get_day_names, get_month_names
+from typing import TYPE_CHECKING
 
 from contexts.text import cut, without_addresses
+
+if TYPE_CHECKING:
+    from snowballstemmer import stemmer
 
 MAX_WORD_CHARS = 24
 
@@ -92,6 +91,7 @@ def stop_words_of(language: str) -> frozenset[str]:
 
     Sources: scikit-learn for English, the package `stop-words` for other languages.
     """
+    import stop_words
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
     other = () if primary_code(language) == "en" else stop_words.safe_get_stop_words(primary_code(language))
@@ -141,6 +141,7 @@ _BLANKS = _Blanks()
 
 @cache
 def _stop_words_by_code() -> dict[str, frozenset[str]]:
+    import stop_words
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
     words = {code: frozenset(stop_words.safe_get_stop_words(code)) for code in stop_words.LANGUAGE_MAPPING}
@@ -148,6 +149,9 @@ def _stop_words_by_code() -> dict[str, frozenset[str]]:
 
 
 def _day_and_month_names(code: str) -> frozenset[str]:
+    from babel import Locale, UnknownLocaleError
+    from babel.dates import get_day_names, get_month_names
+
     try:
         locale = Locale.parse(code)
     except (UnknownLocaleError, ValueError):
@@ -157,6 +161,9 @@ def _day_and_month_names(code: str) -> frozenset[str]:
 
 
 @cache
-def _stemmer(code: str) -> snowballstemmer.stemmer | None:
+def _stemmer(code: str) -> stemmer | None:
+    import snowballstemmer
+    import stop_words
+
     name = stop_words.LANGUAGE_MAPPING.get(code)  # Snowball uses the same names of languages
     return snowballstemmer.stemmer(name) if name in snowballstemmer.algorithms() else None

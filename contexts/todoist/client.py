@@ -9,12 +9,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
 from json import JSONDecodeError, dumps, loads
 from math import isfinite
+from ssl import SSLContext
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import httpx
 import stamina
 
 from contexts.settings import TODOIST_API_URL, OAuthApp
@@ -24,6 +25,9 @@ from contexts.todoist.large_json import loads_in_pieces, release
 from contexts.todoist.markup import clean_text
 from contexts.todoist.objects import as_object, object_id
 from contexts.todoist.zones import zone_of
+
+if TYPE_CHECKING:
+    import httpx
 
 RESOURCE_TYPES = ("items", "projects", "sections", "labels", "user")
 
@@ -147,13 +151,15 @@ class Todoist:
     @asynccontextmanager
     async def session(self, on_call: Callable[[], object] = lambda: None) -> AsyncIterator[TodoistSession]:
         """Open one pool of connections for many calls. on_call: called before each HTTP call."""
+        import httpx
+
         timeout = httpx.Timeout(self._attempt_timeout, connect=min(_MAX_CONNECT_S, self._attempt_timeout))
         limits = httpx.Limits(max_connections=self.concurrency)
         headers, bodies = {"Accept-Encoding": ACCEPTED_ENCODING}, BodyReader(self._max_response_bytes)
         parser = ThreadPoolExecutor(1, "large-responses")
         try:
             async with httpx.AsyncClient(
-                base_url=self.base_url, timeout=timeout, limits=limits, headers=headers
+                base_url=self.base_url, timeout=timeout, limits=limits, headers=headers, verify=_ssl_context()
             ) as client:
                 yield TodoistSession(
                     client, self._total_timeout, self._attempt_timeout, self.app, on_call, bodies, parser
@@ -321,6 +327,8 @@ class TodoistSession:
 
     async def _call(self, method: str, path: str, **options: Any) -> _Response:
         """Make one call within `attempt_timeout`; httpx's own timeout only applies to each part of a response."""
+        import httpx
+
         self._on_call()
         try:
             async with (
@@ -338,6 +346,14 @@ class TodoistSession:
             raise TodoistUnavailable(str(error)) from None
         except (httpx.HTTPError, TimeoutError) as error:
             raise TodoistUnavailable(f"no response ({type(error).__name__})") from None
+
+
+@cache
+def _ssl_context() -> SSLContext:
+    """Return the trusted certificates, which a process reads once: it takes as long as ten calls."""
+    import httpx
+
+    return httpx.create_ssl_context()
 
 
 def _unread(document: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -17,14 +17,18 @@ from assets.__main__ import main
 from assets.definitions import GRAPH
 from assets.engine.parquet import Shards
 from contexts.themes.universal_encoder import UNIVERSAL_DIM, UNIVERSAL_ENCODER
-from local.checkpoint import save_tiny_nomic
 
 RunCommand = Callable[..., str]
 
 
 @pytest.fixture
 def run_command(
-    world: World, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], account: Any
+    world: World,
+    database_url: str,
+    tiny_nomic: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    account: Any,
 ) -> RunCommand:
     """Return a function that runs a command over the world and a tiny model and returns its output.
 
@@ -36,7 +40,7 @@ def run_command(
         "DATABASE_URL": database_url,
         "CREDENTIALS_KEYS": world.key,
         "TODOIST_API_URL": world.client.base_url,
-        "EMBEDDING_MODEL": str(save_tiny_nomic(world.root.parent / "model")),
+        "EMBEDDING_MODEL": str(tiny_nomic),
         "EMBEDDING_DIM": "32",
         "EMBEDDING_DEVICE": "cpu",
     }.items():

@@ -24,14 +24,12 @@ from assets.engine.footers import Footers
 from assets.engine.graph import Graph
 from assets.options import RunOptions
 from contexts.assembly.store import ContextStore
-from contexts.postgres.migrate import migrate
 from contexts.postgres.sql import connect
 from contexts.themes.cluster import Calibration, Clusterer
 from contexts.themes.embed import Embedder
 from contexts.todoist.accounts import Accounts, FetchScope
 from contexts.todoist.client import Todoist
 from contexts.todoist.credentials import CredentialCipher, Credentials
-from local import postgres
 from local.todoist import Fault, LocalTodoist, running_todoist
 
 USERS = ("ann", "bob", "cem")
@@ -179,13 +177,13 @@ class PipelineHistory(World):
 
 
 @contextmanager
-def open_pipeline_history(server: str, todoist: LocalTodoist, url: str) -> Iterator[PipelineHistory]:
+def open_pipeline_history(
+    new_database: Callable[[str], str], todoist: LocalTodoist, url: str
+) -> Iterator[PipelineHistory]:
     """A history over a database and a folder of its own, and the Todoist at `url`."""
-    database = postgres.create_database(server, f"history_{next(_names)}")
-    with connect(database) as connection, TemporaryDirectory() as folder:
-        migrate(connection)
+    with connect(new_database(f"history_{next(_names)}")) as connection, TemporaryDirectory() as folder:
         yield PipelineHistory(
-            connection, todoist, Todoist(url, total_timeout=0.1, attempt_timeout=2), Path(folder) / "data"
+            connection, todoist, Todoist(url, total_timeout=0.1, attempt_timeout=30), Path(folder) / "data"
         )
 
 
@@ -222,11 +220,11 @@ def add_accounts(history: PipelineHistory, members: Iterable[str]) -> None:
     [([*(("remove", user) for user in USERS), *(("lose_shard", "todoist_tasks", shard) for shard in (0, 1))], {})]
 )
 def test_any_history_ends_as_from_nothing(
-    server: str, events: list[tuple[list[tuple[Any, ...]], dict[str, Any]]]
+    new_database: Callable[[str], str], events: list[tuple[list[tuple[Any, ...]], dict[str, Any]]]
 ) -> None:
     """Whatever changed, failed, died or was forced in between, the end equals that of one night from nothing."""
     todoist = LocalTodoist(full_limit=10_000, incremental_limit=10_000)
-    with running_todoist(todoist) as url, open_pipeline_history(server, todoist, url) as history:
+    with running_todoist(todoist) as url, open_pipeline_history(new_database, todoist, url) as history:
         for user in USERS:
             items = [{"id": f"t{number}", "content": text} for number, text in enumerate(TEXTS)]
             todoist.load(f"token-of-{user}", _document(items, ZONES[user]), user=user)
@@ -237,7 +235,7 @@ def test_any_history_ends_as_from_nothing(
                 history.happen(*change)
             history.run_night(**options)
         history.run_night()
-        with open_pipeline_history(server, todoist, url) as fresh:
+        with open_pipeline_history(new_database, todoist, url) as fresh:
             add_accounts(fresh, sorted(history.accounts.existing(USERS)))
             fresh.now, fresh.embedder, fresh.threshold = history.now, history.embedder, history.threshold
             _copy_reactions(history, fresh)

@@ -8,6 +8,8 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from threading import Thread
@@ -16,6 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
+from interpreter import Interpreter, results, running_interpreter
 from world import NOON, World
 
 from assets.definitions import GRAPH
@@ -24,7 +27,6 @@ from contexts.postgres.sql import connect
 from contexts.settings import Settings, SettingsError, read_settings
 from include.pods import embedding_executor_config
 from local import postgres
-from local.checkpoint import save_tiny_nomic
 from local.clock import utc_now
 from local.llm import LocalLLM, running_llm
 from local.paths import ROOT
@@ -60,13 +62,13 @@ print("RESULT", json.dumps({
 """
 
 RUN = """
-import json, os, sys
+import json, sys
 from airflow.dag_processing.dagbag import DagBag
 bag = DagBag(dag_folder=sys.argv[1])
-for dag_id in sys.argv[2:]:
+for dag_id in sys.argv[3:]:
     dag = bag.dags[dag_id]
     dag.deadline = None  # `dag.test()` of Airflow 3.3 cannot store a deadline: it finds no row for its definition
-    run = dag.test(run_conf=json.loads(os.environ.get("CONF", "{}")))
+    run = dag.test(run_conf=json.loads(sys.argv[2]))
     states = {f"{task.task_id}[{task.map_index}]": str(task.state) for task in run.get_task_instances()}
     print("RESULT", json.dumps([dag_id, str(run.state), states]))
 """
@@ -114,21 +116,23 @@ spec:
 """
 
 
+DAGS = str(ROOT / "airflow" / "dags")
+
+
 def python(code: str, *arguments: str, environment: dict[str, str]) -> list[Any]:
-    """Run code in a new interpreter and return the JSON of each printed line that begins with RESULT."""
+    """Run code in a new interpreter, and return its results."""
     process = subprocess.run(
         [sys.executable, "-c", code, *arguments], env={**os.environ, **environment}, capture_output=True, text=True
     )
-    results = [json.loads(line[7:]) for line in process.stdout.splitlines() if line.startswith("RESULT ")]
     assert process.returncode == 0, process.stderr[-3000:]
-    return results
+    return results(process.stdout)
 
 
 def airflow_environment(home: Path) -> dict[str, str]:
     """Return the variables of an Airflow with its own folder and without connections."""
     return {
         "AIRFLOW_HOME": str(home),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "airflow" / "dags"),
+        "AIRFLOW__CORE__DAGS_FOLDER": DAGS,
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
         "PYTHONPATH": str(ROOT),
@@ -137,8 +141,43 @@ def airflow_environment(home: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def parsed(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    environment = airflow_environment(tmp_path_factory.mktemp("airflow"))
-    return python(PARSE, str(ROOT / "airflow" / "dags"), environment=environment)[0]
+    """The DAGs as a new interpreter parses them."""
+    return python(PARSE, DAGS, environment=airflow_environment(tmp_path_factory.mktemp("airflow")))[0]
+
+
+@dataclass(frozen=True)
+class DagRunner:
+    """An interpreter that parses and runs DAGs.
+
+    home: the folder of Airflow. metadata_url: of its database.
+    """
+
+    interpreter: Interpreter
+    home: Path
+    metadata_url: str
+
+    def parse(self, **environment: str) -> Any:
+        """The DAGs with these variables."""
+        return self.interpreter.run(PARSE, DAGS, environment=environment)[0]
+
+    def run(self, *dag_ids: str, environment: dict[str, str], **conf: Any) -> list[Any]:
+        """Run DAGs one after the other; returns the name of each DAG, its state and the states of its tasks."""
+        return self.interpreter.run(RUN, DAGS, json.dumps(conf), *dag_ids, environment=environment)
+
+
+@pytest.fixture(scope="module")
+def airflow(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagRunner]:
+    """One interpreter for all tests: Airflow's first run in a process takes ten times as long as the next."""
+    home, metadata_url = tmp_path_factory.mktemp("airflow"), postgres.create_database(server, "airflow")
+    variables = {
+        **os.environ,
+        **airflow_environment(home),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.airflow_url(metadata_url),
+        "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "airflow", ROOT / "tests"))),
+    }
+    subprocess.run([sys.executable, "-m", "airflow", "db", "migrate"], env=variables, check=True, capture_output=True)
+    with running_interpreter(variables, tmp_path_factory.mktemp("output")) as interpreter:
+        yield DagRunner(interpreter, home, metadata_url)
 
 
 def test_parsing_needs_no_services(parsed: Any) -> None:
@@ -202,11 +241,10 @@ def test_consumers(parsed: Any) -> None:
     }
 
 
-def test_tips_are_written_after_contexts(tmp_path: Path) -> None:
+def test_tips_are_written_after_contexts(airflow: DagRunner) -> None:
     """With LLM_MODEL every observation of contexts triggers `write_tips`, also with TIPS_AHEAD=off: for batches."""
-    with_model = airflow_environment(tmp_path) | {"LLM_MODEL": "openai:gpt-5-mini"}
     for more in {}, {"TIPS_AHEAD": "off"}:
-        [dags] = python(PARSE, str(ROOT / "airflow" / "dags"), environment=with_model | more)
+        dags = airflow.parse(LLM_MODEL="openai:gpt-5-mini", **more)
         assert dags["dags"]["write_tips"]["schedule"] == ["contexts_observed"]
 
 
@@ -230,10 +268,9 @@ def test_backfills_are_refused(parsed: Any) -> None:
         assert dag["run_types"] == sorted([trigger, "manual", "operator_triggered", "asset_materialization"])
 
 
-def test_embedding_queue(parsed: Any, tmp_path: Path) -> None:
+def test_embedding_queue(parsed: Any, airflow: DagRunner) -> None:
     """EMBEDDING_QUEUE is the queue of the shards of `embed_tasks`, and of a task that deletes its workers' logs."""
-    environment = airflow_environment(tmp_path) | {"EMBEDDING_QUEUE": "embed"}
-    with_queue = python(PARSE, str(ROOT / "airflow" / "dags"), environment=environment)[0]
+    with_queue = airflow.parse(EMBEDDING_QUEUE="embed")
     assert with_queue["errors"] == {}
     assert with_queue["dags"]["housekeeping"]["queues"].items() >= {
         ("task_logs", "default"),
@@ -246,19 +283,18 @@ def test_embedding_queue(parsed: Any, tmp_path: Path) -> None:
         assert dag["queues"] == default_queues | ({"compute": "embed"} if dag_id == "embed_tasks" else {})
 
 
-def test_the_logs_of_another_default_queue(tmp_path: Path) -> None:
+def test_the_logs_of_another_default_queue(airflow: DagRunner) -> None:
     """The task that deletes logs is in the queue that Airflow's setting names, so that a worker takes it.
 
     The name of the queue can be one that no task may have.
     """
-    environment = airflow_environment(tmp_path) | {"AIRFLOW__OPERATORS__DEFAULT_QUEUE": "https://queues/main"}
-    [result] = python(PARSE, str(ROOT / "airflow" / "dags"), environment=environment)
+    result = airflow.parse(AIRFLOW__OPERATORS__DEFAULT_QUEUE="https://queues/main")
     assert result["errors"] == {}
     queues = result["dags"]["housekeeping"]["queues"]
     assert {name: queue for name, queue in queues.items() if "logs" in name} == {"task_logs": "https://queues/main"}
 
 
-def test_pods_that_embed(tmp_path: Path) -> None:
+def test_pods_that_embed(airflow: DagRunner, tmp_path: Path) -> None:
     """With EMBEDDING_EXECUTOR_CONFIG the pods of `embed_tasks` have its GPU, memory and nodes; other pods do not."""
     limits = {"nvidia.com/gpu": "1", "memory": "8Gi"}
     override = {
@@ -270,10 +306,8 @@ def test_pods_that_embed(tmp_path: Path) -> None:
     }
     template = tmp_path / "pod.yaml"
     template.write_text(BASE_POD)
-    environment = airflow_environment(tmp_path) | {
-        "EMBEDDING_EXECUTOR_CONFIG": json.dumps({"pod_override": override}),
-    }
-    [[dag_id, task_id, pod]] = python(POD, str(ROOT / "airflow" / "dags"), str(template), environment=environment)
+    environment = {"EMBEDDING_EXECUTOR_CONFIG": json.dumps({"pod_override": override})}
+    [[dag_id, task_id, pod]] = airflow.interpreter.run(POD, DAGS, str(template), environment=environment)
     assert (dag_id, task_id) == ("embed_tasks", "compute")
     [container] = pod["spec"]["containers"]
     assert container["resources"]["limits"] == limits
@@ -319,10 +353,9 @@ def test_a_wrong_pod_is_refused(config: str, message: str) -> None:
     assert message in str(caught.value)
 
 
-def test_an_invalid_setting_is_an_import_error(tmp_path: Path) -> None:
+def test_an_invalid_setting_is_an_import_error(airflow: DagRunner) -> None:
     """An invalid setting is shown as an import error with its name."""
-    environment = airflow_environment(tmp_path) | {"MATERIALIZE_SCHEDULE": "every night"}
-    result = python(PARSE, str(ROOT / "airflow" / "dags"), environment=environment)[0]
+    result = airflow.parse(MATERIALIZE_SCHEDULE="every night")
     assert "MATERIALIZE_SCHEDULE" in str(result["errors"])
 
 
@@ -332,21 +365,21 @@ def test_there_is_no_package_named_airflow() -> None:
 
 
 @pytest.fixture
-def environment(world: World, database_url: str, server: str, tmp_path: Path) -> dict[str, str]:
-    """The variables of an Airflow with a migrated database and connections to the world."""
-    metadata = postgres.create_database(server, f"airflow_{tmp_path.name[:40]}")
-    variables = airflow_environment(tmp_path) | {
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres.airflow_url(metadata),
+def environment(world: World, database_url: str, tiny_nomic: Path) -> dict[str, str]:
+    """The variables of tasks with connections to the world."""
+    return {
         "AIRFLOW_CONN_CONTEXT_STORE": database_url,
         "AIRFLOW_CONN_TODOIST": world.client.base_url,
-        **world_settings(world),
+        "DATA_ROOT": str(world.root),
+        "N_SHARDS": str(world.n_shards),
+        "CREDENTIALS_KEYS": world.key,
+        "EMBEDDING_MODEL": str(tiny_nomic),
+        "EMBEDDING_DIM": "32",
+        "EMBEDDING_DEVICE": "cpu",
     }
-    command = [sys.executable, "-m", "airflow", "db", "migrate"]
-    subprocess.run(command, env={**os.environ, **variables}, check=True, capture_output=True)
-    return variables
 
 
-def test_each_dag_runs(world: World, account: Any, environment: dict[str, str]) -> None:
+def test_each_dag_runs(world: World, account: Any, airflow: DagRunner, environment: dict[str, str]) -> None:
     """All five DAGs, run in order, bring a user from Todoist to context_store and to tips written ahead.
 
     So little work is done by `plan`, which publishes what changed. A run without changes publishes its observation.
@@ -360,7 +393,7 @@ def test_each_dag_runs(world: World, account: Any, environment: dict[str, str]) 
             "OPENAI_API_KEY": "none",
             "MATERIALIZE_SCHEDULE": f"0 {(utc_now().hour + 12) % 24} * * *",
         }
-        runs = python(RUN, str(ROOT / "airflow" / "dags"), *GRAPH.steps, environment=environment | llm)
+        runs = airflow.run(*GRAPH.steps, environment=environment | llm)
     assert {dag_id: state for dag_id, state, _ in runs} == dict.fromkeys(GRAPH.steps, "success")
     for dag_id, _, tasks in runs:
         assert tasks == {"plan[-1]": "success"} | skipped_after_plan(dag_id)
@@ -370,13 +403,13 @@ def test_each_dag_runs(world: World, account: Any, environment: dict[str, str]) 
     counted = "SELECT counts -> 'tips_written' FROM asset_runs WHERE asset = 'tip_candidates'"
     assert world.connection.execute(counted).fetchone() == (1,)
     assert any("call the dentist" in tip or "buy milk" in tip for tip in tips)
-    with connect(environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("+psycopg2", "")) as airflow:
+    with connect(airflow.metadata_url) as metadata:
         events = "DELETE FROM asset_event USING asset WHERE asset.id = asset_id RETURNING name, source_task_id"
         published = {*GRAPH.assets, "signals_observed", "contexts_observed"}
-        assert set(airflow.execute(events)) == {(name, "plan") for name in published}
-        again = python(RUN, str(ROOT / "airflow" / "dags"), "fetch_signals", "embed_tasks", environment=environment)
+        assert {(name, "plan") for name in published} <= set(metadata.execute(events))
+        again = airflow.run("fetch_signals", "embed_tasks", environment=environment)
         assert again == [[step, "success", runs[number][2]] for number, step in enumerate(list(GRAPH.steps)[:2])]
-        assert airflow.execute(events).fetchall() == [("signals_observed", "plan")]
+        assert metadata.execute(events).fetchall() == [("signals_observed", "plan")]
 
 
 def skipped_after_plan(dag_id: str) -> dict[str, str]:
@@ -385,53 +418,56 @@ def skipped_after_plan(dag_id: str) -> dict[str, str]:
     return {f"{name}[-1]": "skipped" for name in names}
 
 
-def test_groups_for_embedding_workers(world: World, account: Any, environment: dict[str, str]) -> None:
+def test_groups_for_embedding_workers(
+    world: World, account: Any, airflow: DagRunner, environment: dict[str, str]
+) -> None:
     """If shards that embed have a queue of their own, no other task does their work, however small it is."""
     world.add("ann", account("call the dentist"))
-    folder, queue = str(ROOT / "airflow" / "dags"), environment | {"EMBEDDING_QUEUE": "embed"}
-    python(RUN, folder, "fetch_signals", environment=queue)
-    [[_, state, tasks]] = python(RUN, folder, "embed_tasks", environment=queue)
+    queue = environment | {"EMBEDDING_QUEUE": "embed"}
+    airflow.run("fetch_signals", environment=queue)
+    [[_, state, tasks]] = airflow.run("embed_tasks", environment=queue)
     assert (state, tasks["compute[0]"], tasks["collect[-1]"]) == ("success", "success", "success")
 
 
-def test_parameters_of_a_manual_run(world: World, account: Any, environment: dict[str, str]) -> None:
+def test_parameters_of_a_manual_run(
+    world: World, account: Any, airflow: DagRunner, environment: dict[str, str]
+) -> None:
     """The parameters user, shards, select and force restrict a manual run; an unknown name fails it."""
     for user in ("ann", "cem"):  # in shard 0 and in shard 1
         world.add(user, account("call the dentist"))
     world.night()
     n_calls = len(world.todoist.calls)
-    folder = str(ROOT / "airflow" / "dags")
-    [[_, state, tasks]] = python(RUN, folder, "fetch_signals", environment=environment | {"CONF": '{"user": "ann"}'})
+    [[_, state, tasks]] = airflow.run("fetch_signals", environment=environment, user="ann")
     assert state == "success"
     assert [call.user for call in world.todoist.calls[n_calls:]] == ["ann"]
-    forced = environment | {"CONF": '{"force": true, "shards": "1", "select": "task_clusters"}'}
-    python(RUN, folder, "embed_tasks", environment=environment)
-    [[_, state, tasks]] = python(RUN, folder, "cluster_tasks", environment=forced)
+    airflow.run("embed_tasks", environment=environment)
+    forced = {"force": True, "shards": "1", "select": "task_clusters"}
+    [[_, state, tasks]] = airflow.run("cluster_tasks", environment=environment, **forced)
     assert state == "success"
     clustered = "SELECT n_shards_run, n_users_computed FROM asset_runs WHERE asset = 'task_clusters'"
     assert world.connection.execute(f"{clustered} ORDER BY started_at DESC LIMIT 1").fetchone() == (1, 1)
-    for conf in ('{"select": "task_embedings"}', '{"users": "ann"}'):
-        wrong = environment | {"CONF": conf}
-        [[_, state, tasks]] = python(RUN, folder, "embed_tasks", environment=wrong)
+    for wrong in {"select": "task_embedings"}, {"users": "ann"}:
+        [[_, state, tasks]] = airflow.run("embed_tasks", environment=environment, **wrong)
         assert (state, tasks["plan[-1]"]) == ("failed", "failed")
 
 
-def test_a_failed_shard_does_not_stop_the_others(world: World, account: Any, environment: dict[str, str]) -> None:
+def test_a_failed_shard_does_not_stop_the_others(
+    world: World, account: Any, airflow: DagRunner, environment: dict[str, str]
+) -> None:
     """An unreadable shard fails its group and the run, but the other shard of the group is fetched and published."""
     for number in range(6):
         world.add(f"user-{number}", account("call the dentist"))
     world.night()
     path = world.root / "todoist_tasks" / "shard=0001" / "data.parquet"
     path.write_bytes(path.read_bytes()[:100])
-    one_group = environment | {"TASK_SLOTS": "1"}
-    [[_, state, tasks]] = python(RUN, str(ROOT / "airflow" / "dags"), "fetch_signals", environment=one_group)
+    [[_, state, tasks]] = airflow.run("fetch_signals", environment=environment | {"TASK_SLOTS": "1"})
     assert state == "failed"
     assert (tasks["compute[0]"], tasks["every_shard[-1]"]) == ("failed", "upstream_failed")
     assert tasks["collect[-1]"] == "success"
 
 
 def test_a_retry_runs_the_shards_that_failed(
-    world: World, account: Any, environment: dict[str, str], tmp_path: Path
+    world: World, account: Any, airflow: DagRunner, environment: dict[str, str], tmp_path: Path
 ) -> None:
     """The retry of a group runs the shard that failed, and the run counts the results of all its tries."""
     users = [f"user-{number}" for number in range(6)]
@@ -453,7 +489,7 @@ def test_a_retry_runs_the_shards_that_failed(
     repairing = Thread(target=repair, daemon=True)
     repairing.start()
     patient = environment | {"TASK_SLOTS": "1", "RETRY_DELAY": "00:00:00"}
-    [[_, state, tasks]] = python(RUN, str(ROOT / "airflow" / "dags"), "fetch_signals", environment=patient)
+    [[_, state, tasks]] = airflow.run("fetch_signals", environment=patient)
     assert (state, tasks["compute[0]"]) == ("success", "success")
     assert {user: n_calls(user) for user in users if user not in broken} == {
         user: 1 for user in users if user not in broken
@@ -462,15 +498,14 @@ def test_a_retry_runs_the_shards_that_failed(
     assert world.connection.execute(runs).fetchall() == [("tip_reactions", 2, 6), ("todoist_tasks", 2, 6)]
 
 
-def test_notifications(tmp_path: Path) -> None:
+def test_notifications(airflow: DagRunner, tmp_path: Path) -> None:
     """A run that fails, and one that is late, notify through ALERT_NOTIFIER with what happened."""
     told = tmp_path / "told"
-    notifying = airflow_environment(tmp_path) | {
+    notifying = {
         "ALERT_NOTIFIER": "file_notifier.FileNotifier",
         "ALERT_ARGUMENTS": json.dumps({"path": str(told), "text": "{message}"}),
-        "PYTHONPATH": f"{ROOT}:{ROOT / 'airflow'}:{ROOT / 'tests'}",
     }
-    python(NOTIFY, str(ROOT / "airflow" / "dags"), environment=notifying)
+    airflow.interpreter.run(NOTIFY, DAGS, environment=notifying)
     failed, late = told.read_text().splitlines()
     assert failed.startswith("A run of embed_tasks failed")
     assert late.startswith("embed_tasks has not finished in 60 minutes")
@@ -478,17 +513,16 @@ def test_notifications(tmp_path: Path) -> None:
     assert late.endswith("[r1]")
 
 
-def test_a_wrong_notifier_stops_no_dag(tmp_path: Path) -> None:
+def test_a_wrong_notifier_stops_no_dag(airflow: DagRunner) -> None:
     """A notifier that does not exist is no import error, and the DAGs are those without one."""
-    environment = airflow_environment(tmp_path) | {"ALERT_NOTIFIER": "nowhere.Notifier"}
-    [result] = python(PARSE, str(ROOT / "airflow" / "dags"), environment=environment)
+    result = airflow.parse(ALERT_NOTIFIER="nowhere.Notifier")
     assert result["errors"] == {}
     assert set(result["dags"]) == {*GRAPH.steps, "housekeeping"}
 
 
 @pytest.mark.parametrize("n_slots", ["1", "4"])
 def test_an_outage_fails_the_run_at_its_end(
-    world: World, account: Any, environment: dict[str, str], n_slots: str
+    world: World, account: Any, airflow: DagRunner, environment: dict[str, str], n_slots: str
 ) -> None:
     """If Todoist refuses most accounts, the others are published before the run fails, and nobody is disconnected."""
     for number in range(6):
@@ -497,31 +531,19 @@ def test_an_outage_fails_the_run_at_its_end(
         world.todoist.revoke(f"user-{number}")
     pending = "SELECT count(*) FROM todoist_accounts WHERE NOT connected OR pending_refused_at IS NOT NULL"
     slots = environment | {"TASK_SLOTS": n_slots}
-    [[_, state, tasks]] = python(RUN, str(ROOT / "airflow" / "dags"), "fetch_signals", environment=slots)
+    [[_, state, tasks]] = airflow.run("fetch_signals", environment=slots)
     assert (state, tasks["refusals[-1]"], tasks["collect[-1]"]) == ("failed", "failed", "success")
     assert max(Counter(call.user for call in world.todoist.calls).values()) == 1
     assert world.connection.execute(pending).fetchone() == (0,)
     for number in range(4):
         world.accounts.set_active(f"user-{number}", active=number == 0)
-    [[_, state, tasks]] = python(RUN, str(ROOT / "airflow" / "dags"), "fetch_signals", environment=environment)
+    [[_, state, tasks]] = airflow.run("fetch_signals", environment=environment)
     assert (state, tasks["refusals[-1]"]) == ("success", "skipped")
     failures = "SELECT count(*) FROM todoist_accounts WHERE auth_failures = 1 AND pending_refused_at IS NULL"
     assert world.connection.execute(failures).fetchone() == (1,)
 
 
-def world_settings(world: World) -> dict[str, str]:
-    """Return the settings with which Airflow's tasks use the world's data and a tiny model."""
-    return {
-        "DATA_ROOT": str(world.root),
-        "N_SHARDS": str(world.n_shards),
-        "CREDENTIALS_KEYS": world.key,
-        "EMBEDDING_MODEL": str(save_tiny_nomic(world.root.parent / "model")),
-        "EMBEDDING_DIM": "32",
-        "EMBEDDING_DEVICE": "cpu",
-    }
-
-
-def test_housekeeping(world: World, account: Any, environment: dict[str, str]) -> None:
+def test_housekeeping(world: World, account: Any, airflow: DagRunner, environment: dict[str, str]) -> None:
     """Old runs, tasks, events, logs and runs of the pipeline are deleted, new ones stay, and no archive is left.
 
     Airflow's tables are reached through the connection `airflow_metadata`; without it they are left alone.
@@ -532,33 +554,32 @@ def test_housekeeping(world: World, account: Any, environment: dict[str, str]) -
     is_old = "SELECT count(*) FILTER (WHERE old), count(*) FILTER (WHERE NOT old)"
     runs = f"{is_old} FROM (SELECT started_at < now() - INTERVAL '400 days' AS old FROM asset_runs)"
     assert world.connection.execute(runs).fetchone() == (len(GRAPH.assets), len(GRAPH.assets))
-    logs = Path(environment["AIRFLOW_HOME"]) / "logs" / "dag_id=x"
+    logs = airflow.home / "logs" / "dag_id=x"
     for name, n_days in (("old.log", 31), ("new.log", 29)):
         path = logs / name.removesuffix(".log") / name
         path.parent.mkdir(parents=True)
         path.write_text("a line\n")
         at = (utc_now() - timedelta(days=n_days)).timestamp()
         os.utime(path, (at, at))
-    folder, metadata = str(ROOT / "airflow" / "dags"), environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
-    python(RUN, folder, "fetch_signals", environment=environment)
-    [[_, state, tasks]] = python(RUN, folder, "housekeeping", environment=environment)
+    airflow.run("fetch_signals", environment=environment)
+    [[_, state, tasks]] = airflow.run("housekeeping", environment=environment)
     assert (state, tasks["airflow_metadata[-1]"]) == ("success", "skipped")
     assert [path.name for path in logs.rglob("*")] == ["new", "new.log"]
     assert world.connection.execute(runs).fetchone() == (0, len(GRAPH.assets) + 2)
-    with connect(metadata.replace("+psycopg2", "")) as airflow:
+    with connect(airflow.metadata_url) as metadata:
         ages = {
             "asset_event": "timestamp", "dag_run": "start_date", "log": "dttm", "task_instance": "start_date",
             "xcom": "timestamp",
         }  # fmt: skip
         for table, column in ages.items():
-            airflow.execute(f"UPDATE {table} SET {column} = {column} - INTERVAL '31 days'")
-        [(n_dags,)] = airflow.execute("SELECT count(*) FROM dag")
-        connection = {"AIRFLOW_CONN_AIRFLOW_METADATA": metadata.replace("+psycopg2", "")}
-        [[_, state, tasks]] = python(RUN, folder, "housekeeping", environment=environment | connection)
+            metadata.execute(f"UPDATE {table} SET {column} = {column} - INTERVAL '31 days'")
+        [(n_dags,)] = metadata.execute("SELECT count(*) FROM dag")
+        connection = {"AIRFLOW_CONN_AIRFLOW_METADATA": airflow.metadata_url}
+        [[_, state, tasks]] = airflow.run("housekeeping", environment=environment | connection)
         assert (state, tasks["airflow_metadata[-1]"]) == ("success", "success")
-        left = {table: airflow.execute(f"SELECT count(*) FROM {table}").fetchone() for table in ages}
+        left = {table: metadata.execute(f"SELECT count(*) FROM {table}").fetchone() for table in ages}
         assert left["dag_run"] == (1,)
         assert left["task_instance"] == (3,)
         assert left["asset_event"] == (0,)
-        assert airflow.execute("SELECT count(*) FROM dag").fetchone() == (n_dags,)
-        assert airflow.execute("SELECT tablename FROM pg_tables WHERE tablename LIKE '%deleted%'").fetchall() == []
+        assert metadata.execute("SELECT count(*) FROM dag").fetchone() == (n_dags,)
+        assert metadata.execute("SELECT tablename FROM pg_tables WHERE tablename LIKE '%deleted%'").fetchall() == []

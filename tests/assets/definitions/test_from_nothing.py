@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -15,10 +15,8 @@ from hypothesis import strategies as st
 from world import NOON, World
 
 from assets.engine.errors import ShardsFailed
-from contexts.postgres.migrate import migrate
 from contexts.postgres.sql import connect
 from contexts.todoist.client import Todoist, TodoistUnavailable
-from local import postgres
 from local.todoist import Fault, LocalTodoist, running_todoist
 
 USERS = ("ann", "bob", "cem")
@@ -56,12 +54,10 @@ one_night = st.lists(st.one_of(put_task, put_task, end_task, change_project, cau
 
 
 @pytest.fixture
-def fresh(server: str, todoist: LocalTodoist, tmp_path: Path) -> Iterator[World]:
+def fresh(new_database: Callable[[str], str], todoist: LocalTodoist, tmp_path: Path) -> Iterator[World]:
     """A second world over the same Todoist, for the run from scratch."""
-    url = postgres.create_database(server, f"fresh_{next(_folders)}")
-    with connect(url) as connection, running_todoist(todoist) as address:
-        migrate(connection)
-        yield World(connection, todoist, Todoist(address, total_timeout=5, attempt_timeout=2), tmp_path / "fresh")
+    with connect(new_database("fresh")) as connection, running_todoist(todoist) as address:
+        yield World(connection, todoist, Todoist(address, total_timeout=5, attempt_timeout=30), tmp_path / "fresh")
 
 
 @settings(
