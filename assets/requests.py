@@ -94,6 +94,9 @@ class Requests:
         if self.options.only_shards and max(self.options.only_shards) >= n_shards:
             shard = max(self.options.only_shards)
             raise OptionsError(f"there is no shard {shard}: with N_SHARDS={n_shards} they are 0-{n_shards - 1}")
+        for user in self.options.only_users if self.options.only_shards else ():
+            if (shard := shard_of(user, n_shards)) not in self.options.only_shards:
+                raise OptionsError(f"user '{user}' is in shard {shard}, which --shards leaves out")
 
     def lost_shards(self, footers: Footers, shard: int | None = None) -> frozenset[int]:
         """Return the shards in which a source has no file."""

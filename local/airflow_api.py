@@ -71,6 +71,14 @@ class Airflow:
 
         self._patiently(start)
 
+    def unpause(self) -> list[str]:
+        """Let the pipeline's DAGs run that are paused, and return their names."""
+        listed = self.request("GET", "/api/v2/dags", params={"paused": True, "limit": 100})["dags"]
+        paused = sorted(dag["dag_id"] for dag in listed if dag["dag_id"] in self.dag_ids)
+        for dag_id in paused:
+            self.request("PATCH", f"/api/v2/dags/{dag_id}", json={"is_paused": False})
+        return paused
+
     def runs_since(self, instant: datetime) -> list[dict[str, Any]]:
         """The pipeline's DAG runs that were queued at or after an instant."""
         newest_first = {"limit": 100, "order_by": "-run_after"}

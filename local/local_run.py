@@ -12,6 +12,8 @@ from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 
+from assets.engine.layout import read_layout
+from contexts.files import FileStore
 from contexts.todoist.credentials import new_key
 from local.clock import utc_now
 from local.environment_file import write_private
@@ -115,7 +117,7 @@ def is_set(environment: Mapping[str, str], name: str) -> bool:
 def _last_state(folder: Path) -> RunState | None:
     try:
         fields = json.loads((folder / _FILE).read_text())
-        return RunState(**fields | {"began_at": datetime.fromisoformat(fields["began_at"])})
+        last = RunState(**fields | {"began_at": datetime.fromisoformat(fields["began_at"])})
     except FileNotFoundError:
         return None
     except (ValueError, TypeError, KeyError):
@@ -123,6 +125,8 @@ def _last_state(folder: Path) -> RunState | None:
             f"{display_path(folder / _FILE)} cannot be read, so the last run cannot be continued."
             " FRESH=1 begins again."
         ) from None
+    layout = read_layout(FileStore(str(folder / "data")))
+    return replace(last, n_shards=layout.n_shards) if layout else last  # the rows may have been moved since
 
 
 def _check_same(last: RunState, folder: Path, users: str, digest: str, n_shards: str | None) -> None:

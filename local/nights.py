@@ -53,6 +53,8 @@ def run_night(airflow: Airflow, run_log: RunLog, started_at: datetime, print_lin
     """
     epoch = datetime.min.replace(tzinfo=started_at.tzinfo)
     earlier = {run.asset: run for run in run_log.asset_runs_since(epoch)}
+    if unpaused := airflow.unpause():
+        print_line(f"  these DAGs were paused, and run again from now on: {', '.join(unpaused)}")
     airflow.trigger("fetch_signals")
     dag_runs = airflow.wait_for_runs(started_at, print_line)
     asset_runs = [run for run in run_log.asset_runs_since(started_at) if run.started_at >= started_at]

@@ -158,6 +158,7 @@ def test_a_backfill_over_shards(run_command: RunCommand, world: World) -> None:
     ("arguments", "message"),
     [
         (["plan", "--user", "anna"], "there is no user 'anna'"),
+        (["plan", "--user", "ann", "--shards", "1"], "user 'ann' is in shard 0, which --shards leaves out"),
         (["plan", "--shards", "1-x"], "'1-x' is neither a shard nor a range of shards. Write them as 0-3,7"),
         (["plan", "--select", "task_embedings"], "Did you mean 'task_embeddings'?"),
         (["why", "--decision", "nonsense"], "nonsense"),
@@ -366,7 +367,7 @@ def test_a_wrong_number_of_shards_is_refused(
     run_command("materialize")
     files = {path: path.read_bytes() for path in world.root.rglob("*") if path.is_file()}
     monkeypatch.setenv("N_SHARDS", "5")
-    assert "N_SHARDS=2, but it is 5 now" in run_command(*arguments, fails=True)
+    assert "N_SHARDS=2, but N_SHARDS is 5 here" in run_command(*arguments, fails=True)
     assert {path: path.read_bytes() for path in world.root.rglob("*") if path.is_file()} == files
     assert world.accounts.existing(["ann"]) == {"ann"}
 

@@ -31,6 +31,14 @@ def test_one_run_per_folder(tmp_path: Path) -> None:
         assert (tmp_path / "data").is_dir()
 
 
+def test_rows_that_were_moved(tmp_path: Path) -> None:
+    """After `reshard` the next run has the number of shards that the data have."""
+    begin(tmp_path, {"USERS": "2"})
+    (tmp_path / "data" / "shards.json").write_text('{"n_shards": 5}')
+    with local_run(tmp_path, {"USERS": "2"}) as run, scenario_of(run, {"USERS": "2"}) as scenario:
+        assert settings_of(run, scenario)["N_SHARDS"] == "5"
+
+
 def test_the_store_goes_on(tmp_path: Path) -> None:
     """The next run has the accounts, the key and the data of the last one; with FRESH=1 it has none of them."""
     keys, numbers = [], []
