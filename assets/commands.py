@@ -84,7 +84,7 @@ def show_plan(options: RunOptions, *, each: bool) -> Iterator[str]:
     """Estimate a run that would begin now. each: add a line for each asset and shard."""
     with _step_runner(options) as runner:
         if runner.runtime.shards.layout() is None:
-            yield f"Nothing was ever written below DATA_ROOT={runner.runtime.settings.data_root}: this is the first run"
+            yield f"Nothing was ever written below DATA_ROOT={runner.runtime.settings.data_root}: a first night"
         forecast, planner = runner.forecast()
         yield from reports.estimate_table(runner.estimate(forecast, planner, runner.selected))
         yield from reports.events_lines(runner.n_users_with_events)

@@ -1,7 +1,8 @@
 """`python -m benchmarks.store [ROWS]`: cost of writing contexts, compared with a bare COPY of the same rows.
 
-Each round runs the same steps on two layouts of `context_store`: with and without migration 0006. CPU time is that of
-this process and of the whole Postgres, including a checkpoint after each step.
+Each round runs the same steps on two layouts of `context_store`: with and without migration 0006. The fetches of a
+run are saved before its contexts are written, as a step of its own. CPU time is that of this process and of the whole
+Postgres, including a checkpoint after each step.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ from contexts.assembly.assemble import Budget, assemble
 from contexts.assembly.model import Signals
 from contexts.assembly.store import ContextStore, ObservedContext, StoredContext
 from contexts.postgres.sql import ROOT, connect, queries
-from contexts.todoist.mirror import Mirror, fold, open_tasks
+from contexts.todoist.accounts import Accounts, SyncState
+from contexts.todoist.credentials import CredentialCipher, new_key
+from contexts.todoist.mirror import Directory, Mirror, fold, open_tasks
 from local import postgres
 from local.samples import plain_users
 
@@ -76,7 +79,7 @@ class StepMeter:
 
 
 class Upserts:
-    """Upserts of the same contexts, each run a minute after the previous one."""
+    """Fetches and upserts of the same contexts, each run a minute after the previous one."""
 
     def __init__(self, rows: Sequence[StoredContext]) -> None:
         self._shards = [rows[start : start + _SHARD_ROWS] for start in range(0, len(rows), _SHARD_ROWS)]
@@ -84,13 +87,24 @@ class Upserts:
         self._versions = {row.user_id: row.row_version for row in rows}
         self._at = _FIRST_RUN
 
+    def next_fetch(self, accounts: Accounts) -> _Step:
+        """The step that saves the fetches of the next run."""
+        self._at = at = self._at + timedelta(minutes=1)
+
+        def step() -> None:
+            for shard in self._shards:
+                fetched = [SyncState(row.user_id, 0, "token", Directory(timezone="UTC"), b"digest") for row in shard]
+                accounts.save_sync_states(fetched, [], observed_at=at)
+
+        return step
+
     def next_step(self, store: ContextStore, changed: Collection[str] = (), mark: str = "") -> _Step:
-        """The step that upserts every shard.
+        """The step that upserts every shard after its fetches were saved.
 
         changed: users with new contexts.
         mark: makes these contexts different from all earlier ones.
         """
-        self._at = at = self._at + timedelta(minutes=1)
+        at = self._at
         current = {user: replace(row, materialized_at=at) for user, row in self._rows.items()}
         current |= {user: replace(current[user], context_hash=f"{mark} {user}") for user in changed}
         versions = self._versions | {user: current[user].row_version for user in changed}
@@ -111,6 +125,7 @@ class Layout:
     def __init__(self, connection: _Connection, rows: Sequence[StoredContext]) -> None:
         self._connection = connection
         self._store = ContextStore(connection)
+        self._accounts = Accounts(connection, CredentialCipher([new_key()]))
         self._meter = StepMeter(connection)
         self._rows = rows
         self._users = [row.user_id for row in rows]
@@ -121,7 +136,8 @@ class Layout:
         self._connection.execute("TRUNCATE context_store, bare")
         costs = {
             "bare COPY": self._meter.measure(self._copy),
-            "first write": self._upsert(upserts),
+            "fetches saved": self._meter.measure(upserts.next_fetch(self._accounts)),
+            "first write": self._meter.measure(upserts.next_step(self._store)),
             "full rewrite": self._upsert(upserts, self._users, f"rewrite {number}"),
         }
         self._upsert(upserts)
@@ -132,6 +148,7 @@ class Layout:
         return costs | {"all refreshed": refreshes[0], f"all refreshed, {_N_REFRESHES}th time": refreshes[-1]}
 
     def _upsert(self, upserts: Upserts, changed: Collection[str] = (), mark: str = "") -> float:
+        upserts.next_fetch(self._accounts)()
         return self._meter.measure(upserts.next_step(self._store, changed, mark))
 
     def _copy(self) -> None:
@@ -150,7 +167,8 @@ class Layout:
             for user in users:
                 started = time.perf_counter()
                 value = [user] if parameter == "user_ids" else user
-                self._connection.execute(statement, {parameter: value, "believes_events": False}).fetchall()
+                parameters = {parameter: value, "connection_number": 0, "believes_events": False}
+                self._connection.execute(statement, parameters).fetchall()
                 latencies.append(time.perf_counter() - started)
 
         cpu_seconds = self._meter.measure(step)
@@ -214,7 +232,8 @@ def _create_database(stack: ExitStack, server: str, name: str, rows: Sequence[St
     with connection.cursor() as cursor:
         users = [(row.user_id, "x@example.org", "UTC") for row in rows]
         cursor.executemany("INSERT INTO users (user_id, email, timezone) VALUES (%s, %s, %s)", users)
-    connection.execute("ANALYZE users")
+    connection.execute("INSERT INTO todoist_accounts (user_id, credentials) SELECT user_id, '' FROM users")
+    connection.execute("ANALYZE users, todoist_accounts")
     return connection
 
 

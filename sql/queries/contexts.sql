@@ -2,11 +2,12 @@
 -- Set a newer materialized_at on rows with unchanged content, an older one only on rows from after :latest, which were
 -- written before the clock was set back. Returns their users. What was fetched before the account was connected belongs
 -- to another account.
--- ANY repeats the join's condition: without it Postgres would scan the whole table for the few users of a shard.
+-- ANY repeats the join's condition: without it Postgres would scan the whole table for the few users of a shard. Accounts
+-- are found one by one: with ANY each of these lookups would sort the array again.
 UPDATE context_store c
 SET materialized_at = n.materialized_at
 FROM unnest(:user_ids::TEXT[], :versions::TEXT[], :instants::TIMESTAMPTZ[]) AS n (user_id, row_version, materialized_at)
-LEFT JOIN todoist_accounts a ON a.user_id = n.user_id AND a.user_id = ANY(:user_ids::TEXT[])
+LEFT JOIN todoist_accounts a ON a.user_id = n.user_id
 WHERE c.user_id = ANY(:user_ids::TEXT[])
   AND c.user_id = n.user_id AND c.row_version = n.row_version
   AND is_of_account(c.connection_number, c.materialized_at, coalesce(a.connection_number, 0), a.connected_at)
@@ -60,7 +61,7 @@ WHERE context_store.connection_number < excluded.connection_number
 -- These rows lose their version, so that the next run that fetches their tasks writes them as a whole.
 UPDATE context_store c SET groups_json = n.groups_json, row_version = NULL
 FROM unnest(:user_ids::TEXT[], :instants::TIMESTAMPTZ[], :groups_json::TEXT[]) AS n (user_id, materialized_at, groups_json)
-LEFT JOIN todoist_accounts a ON a.user_id = n.user_id AND a.user_id = ANY(:user_ids::TEXT[])
+LEFT JOIN todoist_accounts a ON a.user_id = n.user_id
 WHERE c.user_id = ANY(:user_ids::TEXT[])
   AND c.user_id = n.user_id AND c.materialized_at > n.materialized_at AND c.groups_json <> n.groups_json
   AND is_of_account(c.connection_number, c.materialized_at, coalesce(a.connection_number, 0), a.connected_at)

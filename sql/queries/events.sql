@@ -59,7 +59,7 @@ WHERE last_delivery_at IS NULL OR last_delivery_at < :delivered_at::TIMESTAMPTZ 
    OR last_delivery_at > :delivered_at::TIMESTAMPTZ + :clock_difference::INTERVAL;
 
 -- name: users_to_refresh
--- Read the next :max_users users with events after the user :after, or :only_user alone. A user's context is due for a
+-- Read the next :max_users users with unfolded events after the user :after, or :only_user alone. A user's context is due for a
 -- refresh if it lacks an event and the user will ask for a tip before :until with a probability of at least :threshold.
 -- It is not due while events go on, until one is pending since :waiting_since, and not if it was fetched after
 -- :fetched_before, because each refresh is a full call. Events go on if one came after :quiet_since.
@@ -67,6 +67,7 @@ WHERE last_delivery_at IS NULL OR last_delivery_at < :delivered_at::TIMESTAMPTZ 
 WITH page AS MATERIALIZED (
     SELECT e.user_id FROM todoist_events e
     WHERE e.user_id > :after AND (:only_user::TEXT IS NULL OR e.user_id = :only_user)
+      AND e.folded_form IS DISTINCT FROM e.received_at
     GROUP BY e.user_id ORDER BY e.user_id LIMIT :max_users
 )
 SELECT p.user_id, due.connection_number, due.user_id IS NOT NULL AS is_due

@@ -381,7 +381,7 @@ def test_rows_move_to_other_shards(run_command: RunCommand, world: World, monkey
     world.connection.execute("INSERT INTO waiting_shards VALUES ('compute_context', 0, now())")
     assert "Set N_SHARDS=3" in run_command("reshard", "3")
     assert world.connection.execute("SELECT count(*) FROM waiting_shards").fetchone() == (0,)
-    assert "N_SHARDS=3, but it is 2 now" in run_command("materialize", fails=True)
+    assert "N_SHARDS=3, but N_SHARDS is 2 here" in run_command("materialize", fails=True)
     monkeypatch.setenv("N_SHARDS", "3")
     lines = lines_of(run_command("plan", "--scope", "likely"))
     assert all("up to date" in line for line in lines.values())

@@ -161,7 +161,7 @@ def test_a_different_number_of_shards_is_reported(
     """If the files were written with a different N_SHARDS, the status is 1 and stderr has both numbers."""
     monkeypatch.setenv("N_SHARDS", "8")
     assert main(["shards", "todoist_tasks"]) == 1
-    assert "N_SHARDS=4, but it is 8 now" in capsys.readouterr().err
+    assert "N_SHARDS=4, but N_SHARDS is 8 here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,7 @@ class TestRefusals:
         """A run is refused before an asset is called or a position is confirmed."""
         confirmed = dict(pipeline.post_office.confirmed)
         pipeline.post_office.write(USERS[0], "l9", "hello")
-        with pytest.raises(WrongShardCount, match="N_SHARDS=2, but it is 4 now"):
+        with pytest.raises(WrongShardCount, match="N_SHARDS=2, but N_SHARDS is 4 here"):
             pipeline.materialize(pipeline.plan(pipeline.request(USERS[0], only_shards=[3])))
         assert (pipeline.calls, pipeline.post_office.confirmed) == ({}, confirmed)
 
@@ -264,7 +264,7 @@ class TestRefusals:
         for shard in range(4):
             for name in TABLES:
                 shutil.rmtree(Path(pipeline.shards.path(name, shard)).parent, ignore_errors=True)
-        with pytest.raises(WrongShardCount, match="N_SHARDS=5, but it is 2 now"):
+        with pytest.raises(WrongShardCount, match="N_SHARDS=5, but N_SHARDS is 2 here"):
             Shards(str(tmp_path), 2).check_layout()
         Shards(str(tmp_path), 5).check_layout()
         assert not (tmp_path / "shards.json").exists()

@@ -8,10 +8,12 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from service import HOURS, Service, ServiceHarness, task_ids
 from world import NOON
 
+from contexts.postgres.sql import queries
 from local.todoist import Fault, RegisteredApp
 
 SECRET = "secret-of-the-app"
@@ -205,3 +207,25 @@ class TestHowItIsRefreshed:
         assert service.metric("event_refreshes_total", outcome="refreshed") == 0
         harness.until(refreshed(service, 6))
         assert harness.calls()[0] == 6
+
+
+def test_plan(harness: ServiceHarness) -> None:
+    """However many users have stored events, a look finds those with unfolded events by an index."""
+    harness.connection.execute(
+        "INSERT INTO users (user_id, email, timezone) SELECT n, n, 'UTC' FROM generate_series(1, 5000) AS n"
+    )
+    harness.connection.execute(
+        "INSERT INTO todoist_events (user_id, connection_number, object_type, object_id, event_name, object,"
+        " is_ended, received_at, folded_form) SELECT n, 1, 'item', n, 'item:updated', '{}', FALSE, %(at)s,"
+        " CASE WHEN mod(n, 1000) <> 0 THEN %(at)s::TIMESTAMPTZ END FROM generate_series(1, 5000) AS n",
+        {"at": NOON},
+    )
+    harness.connection.execute("ANALYZE todoist_events")
+
+    async def plan() -> str:
+        async with asyncpg.create_pool(harness.database_url, min_size=1, max_size=1) as pool:
+            query = f"EXPLAIN {queries('events', 'asyncpg').users_to_refresh.sql}"
+            values = ("", None, 200, NOON, NOON, NOON, 0.8, NOON, NOON)
+            return "\n".join(row[0] for row in await pool.fetch(query, *values))
+
+    assert "Index Only Scan using todoist_events_unfolded" in harness.run(plan())

@@ -776,7 +776,7 @@ def test_a_different_number_of_shards_is_refused(pipeline: ToyPipeline) -> None:
     """A run with a different N_SHARDS than the root was written with is refused before it changes anything."""
     files = pipeline.files()
     pipeline.shards = Shards(pipeline.root, 2)
-    with pytest.raises(ShardUnreadable, match="N_SHARDS=1, but it is 2 now"):
+    with pytest.raises(ShardUnreadable, match="N_SHARDS=1, but N_SHARDS is 2 here"):
         pipeline.run()
     assert pipeline.files() == files
 
