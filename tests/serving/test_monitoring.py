@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 FROM_PROMETHEUS = {"up": {"job", "instance"}}
 LABELS_OF_PROMETHEUS = {"job", "instance", "le"}
-WORDS = {"by", "and", "or", "unless", "on", "without", "ignoring", "offset"}
+WORDS = {"by", "and", "or", "unless", "on", "without", "ignoring"}
 
 
 def dashboard() -> dict[str, Any]:
@@ -43,7 +43,7 @@ def metrics_in(expression: str) -> Iterator[tuple[str, dict[str, str]]]:
     """The metrics of an expression with the labels that it names, and the value of a label after `=`, else empty."""
     grouped = {label.strip() for labels in re.findall(r"\bby \(([^)]*)\)", expression) for label in labels.split(",")}
     rest = re.sub(r"\bby \([^)]*\)", "", expression)
-    rest = re.sub(r"\[[^]]*\]", "", rest)
+    rest = re.sub(r"\[[^]]*\]| offset \w+", "", rest)
     for name, called, matchers in re.findall(r"([a-zA-Z_:][\w:]*)(\s*\()?(\{[^}]*\})?", rest):
         if called or name in WORDS:
             continue
