@@ -141,7 +141,7 @@ def test_nights_in_standalone_mode(project: Path, services: dict[str, str]) -> N
 
     assert all(night.figures.succeeded for night in (first, second, third))
     noted = [run for run in runs if run["note"]]  # the others found nothing to do
-    assert {run["dag_id"] for run in noted} == set(GRAPH.steps)
+    assert {run["dag_id"] for run in noted} == {run["dag_id"] for run in runs}
     for run in noted:
         assert all(asset.name in run["note"] for asset in GRAPH.steps[run["dag_id"]]), run["note"]
     assert first.runs == {"fetch_signals": 1, "embed_tasks": 1, "cluster_tasks": 1, "compute_context": 2}
