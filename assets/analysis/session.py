@@ -227,8 +227,7 @@ def session_from_environment(days: int) -> Iterator[Session]:
     """
     settings, since = read_settings(Settings), datetime.now(UTC) - timedelta(days=days)
     shards = Shards(settings.data_root, settings.n_shards)
-    shards.check_layout()  # files of two layouts would show users twice
-    if shards.layout() is None:
+    if shards.check_layout() is None:  # refuses files of two layouts, which would show users twice
         log.warning("no shards below DATA_ROOT=%s: the views of files are empty", settings.data_root)
     url = read_settings(DatabaseSettings).database_url if os.environ.get("DATABASE_URL") else None
     with open_session(settings.data_root, PostgresTables(url, since)) as session:

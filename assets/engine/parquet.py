@@ -193,19 +193,23 @@ class Shards:
         self._files = FileStore(root)
         self._metadata = MetadataReader(self._files)
 
-    def check_layout(self) -> None:
-        """Raise WrongShardCount if the root has another number of shards, or if its rows are being moved."""
+    def check_layout(self) -> Layout | None:
+        """Return the layout of the root, None if it has no files yet.
+
+        Raises WrongShardCount if the root has another number of shards, or if its rows are being moved.
+        """
         stored = read_layout(self._files)
         self._has_layout = stored is not None
         layout = stored or self._layout_of_files()
         if layout is None:
-            return
+            return None
         if layout.is_moving:
             raise WrongShardCount(
                 f"the rows under {self._files.root} are being moved to {layout.n_shards} shards. If no such command"
                 f" is running, it was broken off. Finish it: python -m assets reshard {layout.n_shards}"
             )
         self._check_n_shards(layout.n_shards, self._files.root)
+        return layout
 
     def layout(self) -> Layout | None:
         """Return the layout of the root: the stored one, or that of its files; None if there are none."""

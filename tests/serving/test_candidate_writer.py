@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from threading import Thread
 from typing import Any
@@ -55,6 +55,13 @@ def written(harness: ServiceHarness, service: Service, n: int, *outcomes: str) -
         return n == sum([await service.metric_async("llm_writings_total", outcome=each) for each in outcomes])
 
     harness.until(is_so)
+
+
+def let_ann_have_asked(harness: ServiceHarness, times: Iterable[timedelta]) -> None:
+    """Log requests of ann. times: from now."""
+    insert = "INSERT INTO decisions (decision_id, user_id, decided_at) VALUES (gen_random_uuid(), 'ann', %s)"
+    for time in times:
+        harness.connection.execute(insert, [harness.clock() + time])
 
 
 def n_sets(harness: ServiceHarness, origin: str) -> int:
@@ -118,15 +125,9 @@ class TestBehind:
         asks_at: hours from the present time of the day at which the user asked on each of the last ten days.
         """
         harness.connection.execute("DELETE FROM decisions")
-        past = [
-            harness.clock() + timedelta(hours=hours, days=-day, minutes=3 * (-1) ** day)
-            for day in range(1, 11)
-            for hours in asks_at
-        ]
-        for at in past:
-            harness.connection.execute(
-                "INSERT INTO decisions (decision_id, user_id, decided_at) VALUES (gen_random_uuid(), 'ann', %s)", [at]
-            )
+        let_ann_have_asked(
+            harness, [timedelta(hours=n, days=-day, minutes=3 * (-1) ** day) for day in range(1, 11) for n in asks_at]
+        )
         harness.llm.behaviour = answering(tip_about("t3"), tip_about("t3", "plan"))
         assert service.tip().origin == ("inline", "skipped")
         written(harness, service, 2, "stored", "improbable")  # one of them before
@@ -135,9 +136,7 @@ class TestBehind:
 
     def test_always_without_tips_ahead(self, harness: ServiceHarness) -> None:
         """With `TIPS_AHEAD=off` a set is written behind each answer that needs one."""
-        insert = "INSERT INTO decisions (decision_id, user_id, decided_at) VALUES (gen_random_uuid(), 'ann', %s)"
-        for day in range(1, 11):
-            harness.connection.execute(insert, [harness.clock() - timedelta(days=day)])
+        let_ann_have_asked(harness, [timedelta(days=-day) for day in range(1, 11)])
         service = harness.open(tips_ahead="off")
         harness.llm.behaviour = answering(tip_about("t3"), tip_about("t3", "plan"))
         service.tip()
