@@ -28,7 +28,7 @@ def users(harness: ServiceHarness, account: Any) -> list[str]:
 
 def test_hanging_account(harness: ServiceHarness, users: list[str]) -> None:
     """An account that hangs however often it is asked is soon asked no more, and others are assembled meanwhile."""
-    service = harness.open(todoist_timeout=0.2)
+    service = harness.open(todoist_timeout=0.6)
     harness.todoist.fail("ann", *[HANGING] * 9)
     assert [service.tip("ann").body["source"] for _ in range(9)] == ["stale"] * 9
     assert harness.calls()[0] == 5
@@ -37,7 +37,7 @@ def test_hanging_account(harness: ServiceHarness, users: list[str]) -> None:
 
 def test_outage(harness: ServiceHarness, users: list[str]) -> None:
     """If five users in a row get no answer, nobody waits for Todoist."""
-    service = harness.open(todoist_timeout=0.2)
+    service = harness.open(todoist_timeout=0.6)
     for user in users:
         harness.todoist.fail(user, HANGING)
     harness.together(*(service.tip_async(user) for user in users[:5]))
