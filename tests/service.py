@@ -27,7 +27,7 @@ from contexts.todoist.mirror import Mirror, fold, open_tasks
 from local.llm import AnswerFunction, LocalLLM
 from local.llm.context import context_in
 from local.todoist import LocalTodoist
-from serving.__main__ import POLICY, open_app
+from serving.composition import POLICY, open_app
 from serving.connections import ConnectionTable
 from serving.gate import Gate
 from serving.limits import ShutdownTimes

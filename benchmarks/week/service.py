@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from benchmarks.week.timeline import SimulatedClock
 from contexts.settings import EventsMode
 from contexts.todoist.credentials import CredentialCipher
-from serving.__main__ import open_app
+from serving.composition import open_app
 from serving.settings import ServingSettings
 
 SERVICE_TOKEN = "the-benchmark-of-a-week"

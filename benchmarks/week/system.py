@@ -44,7 +44,7 @@ from contexts.todoist.credentials import Credentials, new_key
 from contexts.todoist.event_store import EventStore
 from local import postgres
 from local.samples import SampleUser
-from serving.__main__ import POLICY
+from serving.composition import POLICY
 from serving.learn import Learner
 from serving.metrics import Metrics
 from serving.settings import ServingSettings

@@ -16,7 +16,7 @@ from faults.row import Row, require
 from faults.service import RunningService, ServiceTrial, service_trial, wait_until
 from local.service import ServiceError
 from local.todoist import Fault
-from serving.__main__ import POLICY
+from serving.composition import POLICY
 from tips.features import N_FEATURES
 
 _ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ import pytest
 from service import Service, ServiceHarness
 from world import NOON
 
-from serving.__main__ import POLICY
+from serving.composition import POLICY
 from tips.bandit import ThompsonPolicy
 from tips.features import N_FEATURES, N_STATIC
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from service import HOURS, Service, ServiceHarness
 from world import NOON
 
-from serving.__main__ import POLICY
+from serving.composition import POLICY
 from serving.learn import Learner
 from serving.metrics import Metrics
 from tips.bandit import REWARDS, Posterior

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from service import Service, ServiceHarness
 
-from serving.__main__ import POLICY
+from serving.composition import POLICY
 from tips.bandit import Posterior
 from tips.features import N_FEATURES
 

@@ -11,7 +11,7 @@ import pytest
 from service import Service, ServiceHarness, answering, tip_about
 
 from contexts.postgres.sql import queries
-from serving.__main__ import POLICY
+from serving.composition import POLICY
 from serving.store import TIP_SETTINGS
 from tips.bandit import ThompsonPolicy
 from tips.features import N_FEATURES
