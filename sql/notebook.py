@@ -42,13 +42,15 @@ def _(AssetError, drawable, mo, plt, session):
         """A function that draws shares with their 95 % intervals, one bar per row."""
 
         def draw(rows, axes):
-            top_rows = rows.dropna(subset=["share_low"]).head(12).iloc[::-1]
+            top_rows = rows[rows.n_reacted >= 3].dropna(subset=["share_low"]).head(12).iloc[::-1]
             shares = top_rows.share_welcome
             errors = [(shares - top_rows.share_low).clip(lower=0), (top_rows.share_high - shares).clip(lower=0)]
             names = [f"{drawable(name)} ({n})" for name, n in zip(top_rows[label], top_rows.n_reacted, strict=True)]
             axes.barh(names, shares, height=0.6, xerr=errors, color="#8fb4d9", ecolor="#44546a", capsize=3)
             axes.set(xlim=(0, 1), ylim=(-0.7, max(len(names), 4) - 0.3))
-            axes.set_xlabel("share of welcome tips among tips with a reaction (number of tips), 95 % intervals")
+            axes.set_xlabel(
+                "share of welcome tips among at least three tips with a reaction (number of tips), 95 % intervals"
+            )
 
         return draw
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import fields, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from assets.engine.asset import Output, RowDigests, Users, WorkUnit, asset
+from assets.engine.asset import CurrentUsers, Output, RowDigests, Users, WorkUnit, asset
 from assets.engine.tables import rows_of_users
+from assets.task_rows import StoredMirror, rows_of_mirror, stored_mirrors, user_columns, with_later_columns
 from contexts.themes.vector_cache import VectorCache
 from contexts.todoist.accounts import Account, Accounts
 from contexts.todoist.client import Todoist, TodoistUnavailable, TokenRefused
@@ -19,8 +20,6 @@ from contexts.todoist.event_store import EventStore
 from contexts.todoist.event_updates import EventUpdate, audits_by_calls, full_audits, updates_by_events
 from contexts.todoist.events import EventAudit
 from contexts.todoist.fetch import Failed, Fetched, fetch
-from contexts.todoist.mirror import Mirror, authorship_of, place_of, text_hash
-from contexts.todoist.objects import TodoistTask
 
 _SCHEMA = pa.schema(
     [
@@ -66,9 +65,6 @@ _OUTAGE_USERS = 5
 
 _Outcome = TypeVar("_Outcome", Fetched, EventUpdate)
 
-_TASK_FIELDS = [field.name for field in fields(TodoistTask)]
-_AUTHORSHIP = ("is_by_others", "is_shared", "is_parent_by_others")
-
 
 @asset(
     step="fetch_signals",
@@ -80,6 +76,7 @@ _AUTHORSHIP = ("is_by_others", "is_shared", "is_parent_by_others")
 def todoist_tasks(
     previous: pa.Table,
     previous_digests: RowDigests,
+    current_users: CurrentUsers,
     users: Users,
     now: datetime,
     todoist: Todoist,
@@ -90,15 +87,16 @@ def todoist_tasks(
     """One row per open item, as of the last successful fetch of its user: tasks, headers, tasks of other people.
 
     Trusted events of webhooks are folded into the rows of users whom they cover, without a call, unless one of them
-    needs it; a call of such a user is an audit of the events. A user whose fetch fails keeps the previous rows. A
-    removed user's rows are dropped, and the vectors of their texts are erased from the cache. Sync tokens are saved
-    after the rows, with the digests of the rows that they continue, and events are marked as folded after that. A
-    user whose stored rows have another digest (the run died in between, the file was restored from a backup) is
-    fetched in full.
+    needs it; a call of such a user is an audit of the events. A user whose fetch fails keeps the previous rows, and
+    so does one for whom Todoist reports no change. A removed user's rows are dropped, and the vectors of their texts
+    are erased from the cache. Sync tokens are saved after the rows, with the digests of the rows that they continue,
+    and events are marked as folded after that. A user whose stored rows have another digest (the run died in between,
+    the file was restored from a backup) is fetched in full.
     """
-    stored = set(pc.unique(previous["user_id"]).to_pylist())
+    stored_users = set(pc.unique(previous["user_id"]).to_pylist())
     loaded, unreadable = accounts.load(users)
-    mirrors = dict(_mirrors(previous, _continued(loaded, previous_digests) & stored))
+    stored = stored_mirrors(previous, _continued(loaded, previous_digests) & stored_users)
+    mirrors = {user: each.mirror for user, each in stored.items()}
     told = events.told([account.user_id for account in loaded], now)
     updates = updates_by_events(loaded, mirrors, told)
     updated = {update.account.user_id for update in updates}
@@ -115,12 +113,14 @@ def todoist_tasks(
     if len(failed) >= _OUTAGE_USERS and not fetched:
         _raise_if_outage(failed)
     audits = audits_by_calls(fetched, mirrors, told, now)
-    removed = stored - accounts.existing(stored)
+    removed = stored_users - accounts.existing(stored_users)
     cache.erase(_text_hashes(previous, removed))
-    observed: list[Fetched | EventUpdate] = [*fetched, *updates]
-    fresh = pa.Table.from_pylist([row for outcome in observed for row in _rows(outcome)], schema=_SCHEMA)
-    replaced = removed | {outcome.account.user_id for outcome in observed}
-    kept = _with_authorship(_completed(rows_of_users(previous, stored - replaced)))
+    changed = [*updates, *(each for each in fetched if not _has_current_rows(each, stored, current_users))]
+    fresh = pa.Table.from_pylist(
+        [row for outcome in changed for row in rows_of_mirror(outcome.account, outcome.mirror)], schema=_SCHEMA
+    )
+    replaced = removed | {outcome.account.user_id for outcome in changed}
+    kept = with_later_columns(rows_of_users(previous, stored_users - replaced))
     refused = [outcome.account for outcome in failed if isinstance(outcome.error, TokenRefused)]
 
     def save(written: RowDigests) -> None:
@@ -170,6 +170,19 @@ def _with_digest(outcome: _Outcome, written: RowDigests) -> _Outcome:
     return replace(outcome, sync_state=state)
 
 
+def _has_current_rows(fetched: Fetched, stored: Mapping[str, StoredMirror], current_users: CurrentUsers) -> bool:
+    """Return whether the stored rows are those of a fetch, because Todoist reported no change."""
+    account = fetched.account
+    before = stored.get(account.user_id)
+    return (
+        before is not None
+        and account.user_id in current_users
+        and fetched.mirror.tasks is before.mirror.tasks
+        and fetched.mirror.directory == account.directory
+        and user_columns(account, account.directory) == before.user_columns
+    )
+
+
 def _continued(accounts: Iterable[Account], stored: RowDigests) -> set[str]:
     """Return the users whose sync token continues the stored rows; for all others a delta would be incomplete."""
     return {
@@ -189,64 +202,6 @@ def _raise_if_outage(failed: Iterable[Failed]) -> None:
         )
 
 
-def _rows(outcome: Fetched | EventUpdate) -> Iterator[dict[str, Any]]:
-    directory = outcome.mirror.directory
-    user_columns = {
-        "user_id": outcome.account.user_id,
-        "connection_number": outcome.account.connection_number,
-        "timezone": directory.timezone or outcome.account.timezone,
-        "language": directory.language or "en",
-    }
-    if not outcome.mirror.tasks:
-        yield user_columns
-    for task in outcome.mirror.tasks.values():
-        is_actionable = directory.is_actionable(task)
-        text = task.text if is_actionable else None
-        derived = {"is_actionable": is_actionable, "title": task.title, "text": text}
-        text_columns = {**derived, "text_hash": None if text is None else text_hash(text)}
-        place_columns = {**place_of(task, outcome.mirror), **authorship_of(task, outcome.mirror)}
-        yield user_columns | vars(task) | text_columns | place_columns
-
-
-def _completed(rows: pa.Table) -> pa.Table:
-    """Return the rows with the titles and kinds that an earlier version did not store, and headers without a text."""
-    if rows["title"].null_count == rows["task_id"].null_count:
-        return rows
-    tasks = [_task(row) if row["task_id"] is not None else None for row in rows.select(_TASK_FIELDS).to_pylist()]
-    is_actionable = pa.array([task and not task.is_header for task in tasks], pa.bool_())
-    columns = {
-        "title": pa.array([task and task.title for task in tasks], pa.string()),
-        "is_actionable": is_actionable,
-        **{name: pc.if_else(is_actionable, rows[name], None) for name in ("text", "text_hash")},
-    }
-    for name, values in columns.items():
-        rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), values)
-    return rows
-
-
-def _with_authorship(rows: pa.Table) -> pa.Table:
-    """Return the rows with the authorship that an earlier version did not store: unknown authors count as others."""
-    for name in _AUTHORSHIP:
-        unknown = pc.is_valid(rows["parent"]) if name == "is_parent_by_others" else True
-        known = pc.if_else(pc.is_valid(rows["task_id"]), pc.coalesce(rows[name], unknown), None)
-        rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), known)
-    return rows
-
-
 def _text_hashes(table: pa.Table, users: Collection[str]) -> set[str]:
     rows = rows_of_users(table, users)
     return set(pc.drop_null(rows["text_hash"]).to_pylist())
-
-
-def _mirrors(previous: pa.Table, users: set[str]) -> Iterator[tuple[str, Mirror]]:
-    """Yield the stored tasks of some users; their directories are stored with the sync tokens."""
-    tasks: dict[str, dict[str, TodoistTask]] = {user: {} for user in users}
-    rows = rows_of_users(previous, users)
-    for row in rows.select(["user_id", *_TASK_FIELDS]).to_pylist():
-        if row["task_id"] is not None:
-            tasks[row["user_id"]][row["task_id"]] = _task(row)
-    return ((user, Mirror(tasks=user_tasks)) for user, user_tasks in tasks.items())
-
-
-def _task(row: Mapping[str, Any]) -> TodoistTask:
-    return TodoistTask(**{name: row[name] for name in _TASK_FIELDS if name != "labels"}, labels=tuple(row["labels"]))

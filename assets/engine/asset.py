@@ -28,13 +28,21 @@ It is that of their last fetch, or, if the asset works on demand, that of the re
 RowDigests = Mapping[str, bytes]
 """A digest of each user's rows, without the opaque columns; users without rows have one, too."""
 
+CurrentUsers = frozenset[str]
+"""The users of a source whose stored rows its present code and resources made, and which are not to be made again."""
+
 RESERVED: Mapping[str, object] = {
     "previous": pa.Table,
     "previous_digests": RowDigests,
+    "current_users": CurrentUsers,
     "users": Users,
     "now": datetime,
 }
-"""Parameters that the engine fills: the previous rows, their digests, the users to observe, the time of the run."""
+"""Parameters that the engine fills.
+
+They are the previous rows, sorted by user, their digests, the users whose rows are current, the users to observe, and
+the time of the run.
+"""
 
 
 @dataclass(frozen=True)
@@ -204,6 +212,7 @@ def _check_reserved(name: str, parameter: str, hint: object) -> None:
         expected = {
             "previous": "Table",
             "previous_digests": "RowDigests",
+            "current_users": "CurrentUsers",
             "users": "Users",
             "now": "datetime",
         }[parameter]

@@ -11,7 +11,7 @@ from time import perf_counter
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from assets.engine.asset import KEY, Asset, Output, Users
+from assets.engine.asset import KEY, Asset, CurrentUsers, Output, Users
 from assets.engine.checks import ShardUnderCheck
 from assets.engine.errors import AssetError, CheckFailed, ShardFailure, WrongShardCount, raise_failures
 from assets.engine.graph import Graph
@@ -178,12 +178,13 @@ class _Run:
             if user not in waiting and self._is_in(user, planned.shard)
         }
         tables = {name: source.rows() for name, source in inputs.items()}
-        output = self._call(asset, previous, _previous_rows(asset, previous), users, tables)
+        recipe = recipe_of(asset, self.resources)
+        recipe_digest = digest_of(hash_of(recipe).encode())
+        current = CurrentUsers() if self.request.force else _current_users(asset, previous, recipe_digest)
+        output = self._call(asset, previous, _previous_rows(asset, previous), users, tables, current)
         table = sort_rows(asset, output.table)
         all_users = set(pc.unique(table[KEY]).to_pylist())
         _refuse_strangers(asset, all_users, {user for user in all_users if self._is_in(user, planned.shard)})
-        recipe = recipe_of(asset, self.resources)
-        recipe_digest = digest_of(hash_of(recipe).encode())
         if asset.is_source:
             input_digests = _observation_digests(recipe_digest, all_users, users, previous)
             index = Index.from_table(table, asset.versioned, input_digests)
@@ -246,14 +247,26 @@ class _Run:
         )
 
     def _call(
-        self, asset: Asset, previous: Shard | None, rows: pa.Table, users: Users, inputs: Mapping[str, pa.Table]
+        self,
+        asset: Asset,
+        previous: Shard | None,
+        rows: pa.Table,
+        users: Users,
+        inputs: Mapping[str, pa.Table],
+        current_users: CurrentUsers = frozenset(),
     ) -> Output:
         """Call the asset's function. rows: the previous rows with the asset's columns."""
         for name, kind in asset.resources.items():
             if kind not in self.resources:
                 raise AssetError(f"{asset.name} asks for '{name}', a {kind.__name__}, which this run does not have.")
         digests = previous.footer.row_digests if previous and "previous_digests" in asset.reserved else {}
-        reserved = {"previous": rows, "previous_digests": digests, "users": users, "now": self.now}
+        reserved = {
+            "previous": rows,
+            "previous_digests": digests,
+            "current_users": current_users,
+            "users": users,
+            "now": self.now,
+        }
         output = asset.function(
             **inputs,
             **{name: reserved[name] for name in asset.reserved},
@@ -310,6 +323,14 @@ def _index(asset: Asset, rows: pa.Table, input_digests: Mapping[str, bytes]) -> 
     """Index a derived asset's rows; the digest of an opaque column is the digest of the user's inputs."""
     index = Index.from_table(rows, asset.versioned, input_digests)
     return index.with_opaque(sorted(asset.opaque), [row.tobytes() for row in index.input_digests])
+
+
+def _current_users(asset: Asset, previous: Shard | None, recipe_digest: bytes) -> CurrentUsers:
+    """Return the users whose stored rows were made by the recipe, with the columns that the asset has."""
+    if previous is None or previous.footer.index.columns != (*asset.versioned, *sorted(asset.opaque)):
+        return CurrentUsers()
+    digests = previous.footer.index.input_digests_by_user()
+    return frozenset(user for user, digest in digests.items() if digest == recipe_digest)
 
 
 def _observation_digests(

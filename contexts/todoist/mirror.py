@@ -123,7 +123,8 @@ def fold(mirror: Mirror, response: Mapping[str, Any]) -> Folded:
     """Apply a `/sync` response: a full one replaces the mirror, an incremental one changes objects by id.
 
     A task ends if its section, its parent task or a project above it ends, also if the response does not mention the
-    task. Folding the same response again changes nothing.
+    task. Folding the same response again changes nothing. The tasks stay the same mapping, which is not read, if an
+    incremental response lists no item, project or section.
 
     The next fetch has to be full if the response does not tell everything. That is so if a project or section
     returned from the archive, because its tasks are missing, or is new, because it may come from the archive. It is
@@ -132,6 +133,8 @@ def fold(mirror: Mirror, response: Mapping[str, Any]) -> Folded:
     is_full = bool(response.get("full_sync"))
     before = Mirror(_emptied(mirror.directory)) if is_full else mirror
     items, directory = _read_items(response), _fold_directory(before.directory, response)
+    if not is_full and not any(response.get(kind) for kind in ("items", "projects", "sections")):
+        return Folded(Mirror(directory, mirror.tasks), (), _unread_zone(response), needs_full=False)
     tasks = {task_id: task for task_id, task in before.tasks.items() if task_id not in items.ended} | items.open
     deleted, archived = _deleted_places(before.directory, directory, response), _archived_places(directory)
     ended = archived.tasks_in(tasks) | (deleted.tasks_in(tasks) - items.open.keys())

@@ -8,10 +8,12 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from world import NOON, World
 
 from assets.definitions import GRAPH
+from assets.engine.parquet import Footer
 from contexts.todoist.accounts import FetchScope
 from contexts.todoist.mirror import text_hash
 from local.todoist import Fault
@@ -50,6 +52,25 @@ def test_an_unreadable_user_leaves_the_others(world: World, account: Any) -> Non
     assert Counter(row["user_id"] for row in world.rows("todoist_tasks")) == {"ann": 2, "bob": 1, "cem": 2}
     totals(world)
     assert Counter(row["user_id"] for row in world.rows("todoist_tasks")) == {"ann": 2, "bob": 2, "cem": 2}
+
+
+def test_no_change(world: World, account: Any) -> None:
+    """Rows of users for whom Todoist reports no change stay, unless their time zone or the code has changed since."""
+    for user in ("ann", "bob"):
+        world.add(user, account("call the dentist", "buy milk"))
+    totals(world)
+    before = world.rows("todoist_tasks")
+    assert totals(world)["todoist_calls_incremental"] == 2
+    assert world.rows("todoist_tasks") == before
+
+    world.todoist.advance("ann", {"user": {"id": "1", "tz_info": {"timezone": "Asia/Tokyo"}}})
+    totals(world)
+    zones = {(row["user_id"], row["timezone"]) for row in world.rows("todoist_tasks")}
+    assert zones == {("ann", "Asia/Tokyo"), ("bob", "UTC")}
+
+    store_as_earlier_version(world, "is_by_others")
+    assert totals(world)["todoist_calls_incremental"] == 2
+    assert {row["is_by_others"] for row in world.rows("todoist_tasks")} == {False}
 
 
 def context_of(world: World, user: str) -> dict[str, Any]:
@@ -218,4 +239,6 @@ def store_as_earlier_version(world: World, *missing: str) -> None:
         for name, values in {"text": contents, "text_hash": list(map(text_hash, contents))}.items():
             table = table.set_column(old.get_field_index(name), old.field(name), pa.array(values))
         columns = {name: version for name, version in footer.columns.items() if name in old.names}
-        world.shards.write(asset, table, replace(footer, columns=columns, recipe={"code": "1"}, inputs={}))
+        index = replace(footer.index, input_digests=np.zeros_like(footer.index.input_digests))
+        older = Footer.from_index(asset, shard, world.n_shards, index, {"code": "1"}, {}, footer.materialized_at)
+        world.shards.write(asset, table, replace(older, columns=columns))

@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from toy import LETTERS, NOON, WORDS, Model, PostOffice, Row, ToyPipeline, reader, shelf, toy_graph
 
-from assets.engine.asset import Asset, Output, RowDigests, Users, asset
+from assets.engine.asset import Asset, CurrentUsers, Output, RowDigests, Users, asset
 from assets.engine.checks import ShardUnderCheck, changed_users_under
 from assets.engine.errors import (
     AssetError,
@@ -702,6 +702,29 @@ def test_rows_of_another_time_are_noticed() -> None:
     pipeline.run()
     assert seen[2] == saved[0]
     assert saved[2] == saved[1]
+
+
+def test_rows_that_are_current() -> None:
+    """A source learns whose rows its present code made; a forced run makes all of them again."""
+    seen = list[set[str]]()
+
+    def source(code_version: str) -> Graph:
+        @asset(step="fetch", schema=LETTERS, code_version=code_version)
+        def letters(current_users: CurrentUsers, users: Users) -> pa.Table:
+            seen.append(set(current_users))
+            return pa.Table.from_pylist([{"user_id": user, "letter_id": "l1"} for user in users], schema=LETTERS)
+
+        return Graph.from_assets([letters])
+
+    pipeline = ToyPipeline(graph=source("1"))
+    for user in ("ann", "bob"):
+        pipeline.post_office.write(user, "l1", "hello")
+    pipeline.run()
+    pipeline.run()
+    pipeline.run(force=True)
+    pipeline.graph = source("2")
+    pipeline.run()
+    assert seen == [set(), {"ann", "bob"}, set(), set()]
 
 
 @pytest.mark.parametrize(
