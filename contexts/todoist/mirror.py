@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Set
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, TypedDict
@@ -46,7 +46,9 @@ class Directory:
 
     def to_json(self) -> dict[str, Any]:
         """Return the directory as a JSON object."""
-        return asdict(self) | {"unreadable": sorted(self.unreadable)}
+        projects = {project_id: vars(project) for project_id, project in self.projects.items()}
+        sections = {section_id: vars(section) for section_id, section in self.sections.items()}
+        return vars(self) | {"projects": projects, "sections": sections, "unreadable": sorted(self.unreadable)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Directory:
