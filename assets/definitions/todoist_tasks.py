@@ -115,7 +115,8 @@ def todoist_tasks(
     audits = audits_by_calls(fetched, mirrors, told, now)
     removed = stored_users - accounts.existing(stored_users)
     cache.erase(_text_hashes(previous, removed))
-    changed = [*updates, *(each for each in fetched if not _has_current_rows(each, stored, current_users))]
+    refetched = [each for each in fetched if not _has_current_rows(each, stored, current_users)]
+    changed: list[Fetched | EventUpdate] = [*refetched, *updates]
     fresh = pa.Table.from_pylist(
         [row for outcome in changed for row in rows_of_mirror(outcome.account, outcome.mirror)], schema=_SCHEMA
     )
