@@ -10,10 +10,12 @@ VENV := .local/venv
 BIN := $(VENV)/bin
 export PYTHONPATH := $(CURDIR)
 export PYTHONUNBUFFERED := 1
+# Without bytecode every process, and Airflow has many, would compile our modules again.
+unexport PYTHONDONTWRITEBYTECODE
 # The folder for the lock of the embedded Postgres: the user's runtime folder, or one in .local.
 export XDG_RUNTIME_DIR ?= $(CURDIR)/.local/runtime
 
-.PHONY: help run cluster test setup bench faults lint lock migrate sql notebook services env clean
+.PHONY: help run cluster test test-pipeline test-serving setup bench faults lint lock migrate sql notebook services env clean
 
 export Q
 export HTML
@@ -43,15 +45,24 @@ run: setup
 cluster: setup
 	@exec $(BIN)/python -m local --cluster
 
-test: setup $(if $(ARGS),,lint)
+# Threads of several processes on few cores wait for each other by spinning: a small t-SNE took twenty times as long.
+test: export OMP_NUM_THREADS ?= 1
+test: setup
 ifdef ARGS
 	@echo "== tests: $(ARGS)"
 	@$(BIN)/python -m pytest --basetemp .local/tests $(ARGS)
 else
-	@echo "== tests in three processes; then, without Airflow beside them, those of the request path, which are sensitive to timing"
-	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --basetemp .local/tests --ignore tests/serving
-	@$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --basetemp .local/tests tests/serving
+	@$(MAKE) --no-print-directory --jobs 2 test-pipeline lint
+	@$(MAKE) --no-print-directory test-serving
 endif
+
+test-pipeline: setup
+	@echo "== tests in three processes, beside the linters"
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder -p no:schemathesis --basetemp .local/tests --ignore tests/serving
+
+test-serving: setup
+	@echo "== tests of the request path, which are sensitive to timing, without Airflow beside them"
+	@$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --basetemp .local/tests tests/serving
 
 lint: setup
 	@echo "== ruff, mypy, import-linter"
@@ -95,5 +106,6 @@ env:
 	@$(PYTHON) local/dotenv.py
 
 clean:
-	@echo "Removing .local (virtual environment, data of runs, logs) and the caches of mypy, ruff, pytest, hypothesis and import-linter"
+	@echo "Removing .local (virtual environment, data of runs, logs), bytecode, and the caches of mypy, ruff, pytest, hypothesis and import-linter"
 	@rm -rf .local .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -prune -exec rm -rf {} +

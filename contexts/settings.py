@@ -51,7 +51,7 @@ class OAuthApp:
 class SharedSettings(BaseSettings):
     """Settings that the pipeline and the service share; each field is the variable of the same name in capitals."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     freshness_sla: timedelta = Field(
         timedelta(hours=6),
@@ -301,7 +301,7 @@ class Settings(SharedSettings):
 class DatabaseSettings(BaseSettings):
     """The database of the commands outside Airflow; Airflow's tasks use the connection `context_store`."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     database_url: str = Field(
         pattern="^postgres(ql)?://",
@@ -323,7 +323,7 @@ class DatabaseSettings(BaseSettings):
 class CredentialSettings(BaseSettings):
     """The keys that encrypt Todoist tokens."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     credentials_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         min_length=1,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from functools import cache
+from typing import TYPE_CHECKING
 
-import regex
+if TYPE_CHECKING:
+    import regex
 
 _JOINERS = "\u200c\u200d"
 """Invisible characters that belong to the text around them, as in an emoji of several parts."""
-
-_GRAPHEME = regex.compile(r"\X")
 
 _WORD_START = r"(?<![^\W\u0e00-\u0e7f\u3040-\u9fff])"
 """No letter or digit before, except for Thai, Japanese and Chinese, which have no blanks between words."""
@@ -47,11 +48,18 @@ def cut(text: str, max_chars: int) -> str:
     if len(text) <= max_chars:
         return text
     end = 0
-    for grapheme in _GRAPHEME.finditer(text):
+    for grapheme in _grapheme().finditer(text):
         if grapheme.end() > max_chars:
             break
         end = grapheme.end()
     return text[: end or max_chars]
+
+
+@cache
+def _grapheme() -> regex.Pattern[str]:
+    import regex  # only long texts need it
+
+    return regex.compile(r"\X")
 
 
 def truncate(text: str, max_chars: int) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import uvloop
 
+from contexts.assembly.model import UserContext
 from contexts.settings import (
     CredentialSettings,
     DatabaseSettings,
@@ -32,7 +33,6 @@ from serving.process_group import ProcessGroup, listening_socket
 from serving.server import Server, allow_open_files, check_port
 from serving.settings import ServingSettings
 from serving.startup import NotReady
-from tips.models import LLMError
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] = ()) -> int:
         if member is None and settings.serving_workers > 1:
             return _serve_in_group(settings)
         uvloop.run(_serve(settings, url, cipher, member))
-    except (SettingsError, LLMError, CredentialsError, NotReady) as error:
+    except (SettingsError, CredentialsError, NotReady) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     except DATABASE_ERRORS as error:
@@ -108,6 +108,7 @@ async def _serve(settings: ServingSettings, url: str, cipher: CredentialCipher, 
         if member is not None:
             member.follow(stop=server.stop, force=server.force, retire=server.retire)
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        UserContext.model_rebuild()  # otherwise the first request would build its validator
         gc.freeze()  # these objects live as long as the process: garbage collections need not visit them
         await server.serve([member.listener] if member else None)
 

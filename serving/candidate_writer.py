@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from contexts.assembly.model import UserContext, without_tasks
@@ -16,8 +17,10 @@ from serving.row_formats import Unreadable, read_stored_context
 from serving.single_flight import AdvisoryLocks, SingleFlight
 from serving.store import CallPlace, Store, UserState
 from tips.candidates import GeneratedTip
-from tips.generator import CandidateGenerator, LLMUsage
 from tips.sets import CandidateSet, WrittenOrigin, next_midnight, written_set
+
+if TYPE_CHECKING:
+    from tips.generator import CandidateGenerator, LLMUsage
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,11 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
 from contexts.assembly.assemble import Budget
+from contexts.settings import SettingsError
 from contexts.todoist.client import Todoist, TodoistSession
 from contexts.todoist.credentials import CredentialCipher
 from serving.app import build_app
@@ -42,10 +43,10 @@ from serving.startup import check_database
 from serving.store import Store, open_store
 from tips.bandit import ThompsonPolicy
 from tips.features import FEATURES_VERSION
-from tips.generator import CandidateGenerator, LLMGenerator
-from tips.gguf import opened_model
-from tips.prompt import MARK_LABEL
 from tips.worth import least_probability
+
+if TYPE_CHECKING:
+    from tips.generator import CandidateGenerator
 
 _T = TypeVar("_T")
 
@@ -87,7 +88,7 @@ async def open_app(
     writings: of the LLM; those that are under way at the end are cancelled. look_interval_s: time between two looks
     for new users. event_look_interval_s: that between two looks for contexts to be refreshed because of an event.
 
-    Raises NotReady, CredentialsError or LLMError; OSError or an error of asyncpg if Postgres cannot be reached.
+    Raises NotReady, CredentialsError or SettingsError; OSError or an error of asyncpg if Postgres cannot be reached.
     """
     async with AsyncExitStack() as stack:
         writings = writings or Writings(max_started=settings.llm_concurrency)
@@ -189,15 +190,26 @@ class _Composition:
         )
 
     def _generator(self) -> CandidateGenerator | None:
-        """The LLM of the settings, if any; a process of its own ends with the stack."""
+        """The LLM of the settings, if any; a process of its own ends with the stack. Raises SettingsError.
+
+        Only a service with an LLM imports pydantic-ai, which takes two thirds of its start.
+        """
         if self.settings.llm_model is None:
             return None
-        return LLMGenerator(
-            self.stack.enter_context(opened_model(self.settings.llm_model)),
-            timeout_s=self.settings.llm_timeout,
-            mark_secret=self.cipher.derived_secret(MARK_LABEL),
-            output=self.settings.llm_output,
-        )
+        from tips.generator import LLMGenerator
+        from tips.gguf import opened_model
+        from tips.models import LLMError
+        from tips.prompt import MARK_LABEL
+
+        try:
+            return LLMGenerator(
+                self.stack.enter_context(opened_model(self.settings.llm_model)),
+                timeout_s=self.settings.llm_timeout,
+                mark_secret=self.cipher.derived_secret(MARK_LABEL),
+                output=self.settings.llm_output,
+            )
+        except LLMError as error:
+            raise SettingsError(str(error)) from None
 
     def _writer(
         self, store: Store, locks: AdvisoryLocks, generator: CandidateGenerator | None

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -26,9 +26,11 @@ from serving.metrics import Metrics
 from serving.pools import create_pool
 from serving.row_formats import Report, Unreadable, check_candidates, counted_in
 from tips.features import are_features_possible
-from tips.generator import LLMUsage
 from tips.served import is_about
 from tips.sets import CandidateOrigin, CandidateSet, next_midnight
+
+if TYPE_CHECKING:
+    from tips.generator import LLMUsage
 
 ContextSource = Literal["stored", "inline", "stale", "none"]
 LLMStatus = Literal["called", "skipped", "fallback"]

@@ -119,7 +119,7 @@ def world(
     return World(connection, todoist, Todoist(url, total_timeout=5, attempt_timeout=30), tmp_path / "data")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def account() -> Callable[..., dict[str, Any]]:
     """Return a function that builds a full `/sync` answer from items, given as contents or as whole objects.
 

@@ -7,13 +7,9 @@ from __future__ import annotations
 
 import tomllib
 from functools import lru_cache
-from gettext import NullTranslations
+from gettext import GNUTranslations, NullTranslations
 from io import BytesIO
 from pathlib import Path
-
-from babel.messages.mofile import write_mo
-from babel.messages.pofile import read_po
-from babel.support import Translations
 
 _FOLDER = Path(__file__).parent
 _CATALOGS = {file.stem: file for file in sorted((_FOLDER / "catalogs").glob("*.po"))}
@@ -46,10 +42,13 @@ def quotation_marks(language: str) -> tuple[str, str]:
 
 
 @lru_cache(maxsize=len(_CATALOGS))
-def _catalog(language: str) -> Translations:
+def _catalog(language: str) -> GNUTranslations:
+    from babel.messages.mofile import write_mo  # English needs no catalog
+    from babel.messages.pofile import read_po
+
     with _CATALOGS[language].open("rb") as file:
         catalog = read_po(file, language)
     compiled = BytesIO()
     write_mo(compiled, catalog)
     compiled.seek(0)
-    return Translations(compiled)
+    return GNUTranslations(compiled)

@@ -6,15 +6,18 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from adbc_driver_manager import Error as AdbcError
-from adbc_driver_postgresql import dbapi
 
 from assets.analysis.views import View
 from assets.engine.errors import AssetError
 from contexts.postgres.sql import queries
+
+if TYPE_CHECKING:
+    from adbc_driver_postgresql import dbapi
 
 _UNDEFINED = ("42P01", "42703")
 """The SQLSTATE of a table or column that does not exist."""
@@ -120,6 +123,8 @@ class PostgresTables:
 
         Raises AssetError if Postgres cannot be reached.
         """
+        from adbc_driver_postgresql import dbapi  # with pandas, where that is installed
+
         tables = " and ".join(sorted(names))
         if self.database_url is None:
             raise AssetError(f"cannot read {tables} from Postgres: DATABASE_URL is not set. Set it.")

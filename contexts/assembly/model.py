@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Set
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import cache
 from hashlib import sha256
 from typing import Any, Literal
 
@@ -92,15 +93,19 @@ class TaskGroups:
         """
         groups = _StoredGroups.model_validate_json(text)
         themes = [{"is_by_others": True, **theme} for theme in groups.themes]
-        return _TASK_GROUPS.validate_python({"themes": themes, "duplicates": groups.duplicates})
+        return _task_groups().validate_python({"themes": themes, "duplicates": groups.duplicates})
+
+
+@cache
+def _task_groups() -> TypeAdapter[TaskGroups]:
+    return TypeAdapter(TaskGroups)
 
 
 class _StoredGroups(BaseModel):
+    model_config = ConfigDict(defer_build=True)
+
     themes: tuple[dict[str, Any], ...]
     duplicates: tuple[tuple[tuple[str, str], ...], ...]
-
-
-_TASK_GROUPS = TypeAdapter(TaskGroups)
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,7 @@ class Signals:
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Profile(_Part):

@@ -9,11 +9,11 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import numpy as np
-import regex
 
 from contexts.text import cut, without_addresses
 from contexts.themes.arrays import Flags, Numbers, gather
@@ -29,6 +29,9 @@ from contexts.themes.words import (
     verb_position,
 )
 
+if TYPE_CHECKING:
+    import regex
+
 _MIN_CHARS = 3
 _MIN_CHARS_EAST_ASIA = 2
 _EAST_ASIA = "\u2e80"
@@ -38,9 +41,6 @@ _MIN_FOREIGN_STOP_WORDS = 2
 """A text is in a different language if it has this many more stop words of it than of the user's and of English."""
 
 _MIN_HEAD_CHARS = 7
-
-_WORD = regex.compile(r"(?!(?<=['’])s\b)[\p{L}\p{M}\p{N}]+")
-"""A run of letters and digits, but not the English genitive."""
 
 _KANA = re.compile(r"[\u3041-\u3096\u30a1-\u30fa]")
 _CONTENT_RUN = re.compile(r"[\u3400-\u9fff\u3005\u30a1-\u30faーA-Za-z0-9]{2,}")
@@ -165,7 +165,7 @@ def _normalized(text: str) -> str:
 
 
 def _tokens(texts: Sequence[str]) -> _Tokens:
-    matches = [list((_CONTENT_RUN if _KANA.search(text) else _WORD).finditer(text)) for text in texts]
+    matches = [list((_CONTENT_RUN if _KANA.search(text) else _word()).finditer(text)) for text in texts]
     n_words = np.fromiter(map(len, matches), np.int64, len(matches))
     text_of = np.repeat(np.arange(len(texts)), n_words)
     flat = list(chain.from_iterable(matches))
@@ -200,6 +200,14 @@ def _count_stop_words(words: Sequence[str], word: Numbers, n_words: Numbers, col
     column = np.fromiter(chain.from_iterable(columns), np.int64)[entry]
     text, n_columns = np.repeat(np.arange(len(n_words)), n_words)[token], len(column_of) + 1
     return np.bincount(text * n_columns + column, minlength=len(n_words) * n_columns).reshape(-1, n_columns)
+
+
+@cache
+def _word() -> regex.Pattern[str]:
+    """A run of letters and digits, but not the English genitive."""
+    import regex
+
+    return regex.compile(r"(?!(?<=['’])s\b)[\p{L}\p{M}\p{N}]+")
 
 
 @lru_cache(2**17)

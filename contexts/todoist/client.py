@@ -9,14 +9,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cache
+from functools import cache, partial
 from json import JSONDecodeError, dumps, loads
 from math import isfinite
-from ssl import SSLContext
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-
-import stamina
 
 from contexts.settings import TODOIST_API_URL, OAuthApp
 from contexts.todoist.bounded_body import ACCEPTED_ENCODING, BadEncoding, BodyReader, BodyTooLarge, TooManyBodies
@@ -27,7 +24,10 @@ from contexts.todoist.objects import as_object, object_id
 from contexts.todoist.zones import zone_of
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     import httpx
+    import stamina
 
 RESOURCE_TYPES = ("items", "projects", "sections", "labels", "user")
 
@@ -152,17 +152,21 @@ class Todoist:
     async def session(self, on_call: Callable[[], object] = lambda: None) -> AsyncIterator[TodoistSession]:
         """Open one pool of connections for many calls. on_call: called before each HTTP call."""
         import httpx
+        import stamina
 
         timeout = httpx.Timeout(self._attempt_timeout, connect=min(_MAX_CONNECT_S, self._attempt_timeout))
         limits = httpx.Limits(max_connections=self.concurrency)
         headers, bodies = {"Accept-Encoding": ACCEPTED_ENCODING}, BodyReader(self._max_response_bytes)
         parser = ThreadPoolExecutor(1, "large-responses")
+        attempts = partial(
+            stamina.retry_context, attempts=_MAX_ATTEMPTS, timeout=self._total_timeout, wait_max=_MAX_BACKOFF_S
+        )
         try:
             async with httpx.AsyncClient(
                 base_url=self.base_url, timeout=timeout, limits=limits, headers=headers, verify=_ssl_context()
             ) as client:
                 yield TodoistSession(
-                    client, self._total_timeout, self._attempt_timeout, self.app, on_call, bodies, parser
+                    client, attempts, self._total_timeout, self._attempt_timeout, self.app, on_call, bodies, parser
                 )
         finally:
             parser.shutdown(wait=False, cancel_futures=True)
@@ -174,6 +178,7 @@ class TodoistSession:
     def __init__(
         self,
         client: httpx.AsyncClient,
+        attempts: Callable[..., AsyncIterator[stamina.Attempt]],
         total_timeout: float,
         attempt_timeout: float,
         app: OAuthApp | None,
@@ -181,8 +186,9 @@ class TodoistSession:
         bodies: BodyReader,
         parser: ThreadPoolExecutor,
     ) -> None:
-        """parser: a thread for large documents, which are parsed and read one after the other."""
+        """attempts: stamina's, for one `on`. parser: a thread for large documents, read one after the other."""
         self._client = client
+        self._attempts = attempts
         self._total_timeout = total_timeout
         self._attempt_timeout = attempt_timeout
         self._app = app
@@ -286,12 +292,7 @@ class TodoistSession:
     ) -> _Read[_T] | None:
         """Return what `read` makes of the document, or None if the sync token is unknown."""
         deadline = monotonic() + self._total_timeout
-        async for attempt in stamina.retry_context(
-            on=lambda error: _should_retry(error, deadline),
-            attempts=_MAX_ATTEMPTS,
-            timeout=self._total_timeout,
-            wait_max=_MAX_BACKOFF_S,
-        ):
+        async for attempt in self._attempts(on=lambda error: _should_retry(error, deadline)):
             with attempt:
                 return await self._sync_once(access_token, sync_token, read, calls)
         raise AssertionError("unreachable: the last attempt raises")

@@ -29,8 +29,6 @@ from contexts.todoist.events import TOMBSTONE_PERIOD, PendingEvent, SyncPeriod
 
 log = logging.getLogger(__name__)
 
-_SQL = queries("event_trust")
-
 CHANNEL_LOST = "events of Todoist are trusted no longer: the channel is silent, or its endpoint was away"
 """The message in the log if a watch ends the trust in events."""
 
@@ -65,6 +63,10 @@ class EventStore:
     clock: Clock | None = None
     calls_everybody: bool = False
 
+    @property
+    def _sql(self) -> Any:
+        return queries("event_trust")
+
     def without_folding(self) -> EventStore:
         """Return the same store for a run that calls Todoist for every user."""
         return replace(self, calls_everybody=True)
@@ -78,18 +80,18 @@ class EventStore:
         """Return the users with events to fold, with the instant of their last fetch, of one shard or of all."""
         if not self.folds:
             return {}
-        return dict(_SQL.users_to_fold(self.connection, now=now, shard=shard, n_shards=n_shards))
+        return dict(self._sql.users_to_fold(self.connection, now=now, shard=shard, n_shards=n_shards))
 
     def told(self, user_ids: Iterable[str], now: datetime) -> Mapping[str, ToldUser]:
         """Return those of some users of whose changes events tell; nobody if events are off."""
         if self.mode == "off":
             return {}
-        found = {row["user_id"]: row for row in self._rows(_SQL.users_told, user_ids=list(user_ids), now=now)}
+        found = {row["user_id"]: row for row in self._rows(self._sql.users_told, user_ids=list(user_ids), now=now)}
         events: dict[str, list[PendingEvent]] = {}
         instants: dict[str, dict[tuple[str, str], datetime]] = {}
-        for row in self._rows(_SQL.pending_events, user_ids=list(found)):
+        for row in self._rows(self._sql.pending_events, user_ids=list(found)):
             events.setdefault(row.pop("user_id"), []).append(PendingEvent(**row))
-        for row in self._rows(_SQL.tombstones, user_ids=list(found)):
+        for row in self._rows(self._sql.tombstones, user_ids=list(found)):
             instants.setdefault(row["user_id"], {})[row["object_type"], row["object_id"]] = row["updated_at"]
         return {
             user_id: ToldUser(
@@ -119,34 +121,38 @@ class EventStore:
         dropped = [_key(update) | _event_key(each) for update in updates for each in update.events.dropped]
         answered = list(answered)
         with self.connection.transaction():
-            _SQL.lock_events(self.connection, user_ids=[*answered, *(update.account.user_id for update in updates)])
-            self._run_many(_SQL.save_fold, [_fold_row(update) for update in updates])
-            self._run_many(_SQL.save_tombstone, [row for update in updates for row in _tombstones(update)])
-            self._run_many(_SQL.mark_folded, [row | {"folded_at": folded_at} for row in folded])
-            self._run_many(_SQL.drop_event, dropped)
+            self._sql.lock_events(
+                self.connection, user_ids=[*answered, *(update.account.user_id for update in updates)]
+            )
+            self._run_many(self._sql.save_fold, [_fold_row(update) for update in updates])
+            self._run_many(self._sql.save_tombstone, [row for update in updates for row in _tombstones(update)])
+            self._run_many(self._sql.mark_folded, [row | {"folded_at": folded_at} for row in folded])
+            self._run_many(self._sql.drop_event, dropped)
             self._save_audits(audits, now)
-            _SQL.answer_events(self.connection, user_ids=answered, answered_at=now, folded_at=folded_at)
+            self._sql.answer_events(self.connection, user_ids=answered, answered_at=now, folded_at=folded_at)
 
     def _save_audits(self, audits: Collection[UserAudit], now: datetime) -> None:
         covered = [each for each in audits if each.counts]
-        self._run_many(_SQL.save_audit, [_audit_row(each, now) for each in covered])
+        self._run_many(self._sql.save_audit, [_audit_row(each, now) for each in covered])
         confirmed = [each.user_id for each in audits if each.audit.has_confirmed]
         if confirmed:
-            _SQL.confirm_events(self.connection, user_ids=confirmed, confirmed_at=now)
+            self._sql.confirm_events(self.connection, user_ids=confirmed, confirmed_at=now)
         untold = [each.user_id for each in covered if 0 < each.audit.n_changes == each.audit.n_missed]
         if untold:
-            _SQL.end_cover(self.connection, user_ids=untold)
+            self._sql.end_cover(self.connection, user_ids=untold)
 
     def settle(self, user_ids: Iterable[str], now: datetime) -> int:
         """Delete the events that the stored contexts contain, and return their number; `now`: of the run."""
         listed = list(user_ids)
         with self.connection.transaction():
-            _SQL.lock_events(self.connection, user_ids=listed)
-            return int(_SQL.settle_events(self.connection, user_ids=listed, now=now))
+            self._sql.lock_events(self.connection, user_ids=listed)
+            return int(self._sql.settle_events(self.connection, user_ids=listed, now=now))
 
     def watch(self, now: datetime, *, sees_endpoint: bool = False) -> bool:
         """Return whether the channel is alive, and end the trust in it if not. sees_endpoint: see `watch_channel`."""
-        is_alive, _, has_ended = _SQL.watch_channel(self.connection, **watch_values(now, sees_endpoint=sees_endpoint))
+        is_alive, _, has_ended = self._sql.watch_channel(
+            self.connection, **watch_values(now, sees_endpoint=sees_endpoint)
+        )
         if has_ended:
             log.warning(CHANNEL_LOST)
         return bool(is_alive)
@@ -154,7 +160,7 @@ class EventStore:
     def judge(self, now: datetime) -> Channel:
         """Decide by the audits whether events are trusted from now on, and return the channel."""
         if self.mode == "off":
-            _SQL.end_trust(self.connection, now=now)
+            self._sql.end_trust(self.connection, now=now)
             return self.channel()
         with self.connection.transaction():  # `watch` locks the channel: a service cannot end the trust meanwhile
             self._judge(now)
@@ -166,7 +172,7 @@ class EventStore:
         evidence = min((self._evidence(now, since_trust_ended=each) for each in (False, True)), key=_bound)
         bound, bound_of_week = _bound(evidence), _bound(self._evidence_since(now - LONGEST_AUDIT_INTERVAL))
         is_trusted = is_alive and bound <= self.allowed_miss_rate and evidence["delay_p99"] is not None
-        _SQL.save_verdict(
+        self._sql.save_verdict(
             self.connection,
             **evidence,
             miss_rate_bound=bound,
@@ -185,18 +191,18 @@ class EventStore:
         return self._evidence_since(now - LONGEST_EVIDENCE_PERIOD, since_trust_ended=since_trust_ended)
 
     def _evidence_since(self, since: datetime, *, since_trust_ended: bool = False) -> dict[str, Any]:
-        return self._rows(_SQL.event_evidence, since=since, since_trust_ended=since_trust_ended)[0]
+        return self._rows(self._sql.event_evidence, since=since, since_trust_ended=since_trust_ended)[0]
 
     def channel(self) -> Channel:
         """Return the state of the channel."""
-        return Channel(**self._rows(_SQL.read_channel)[0])
+        return Channel(**self._rows(self._sql.read_channel)[0])
 
     def expire(self, now: datetime) -> None:
         """Delete tombstones, arrivals and audits that nothing needs, and events of users who are not fetched."""
-        _SQL.expire_events(self.connection, before=now - TOMBSTONE_PERIOD)
-        _SQL.expire_tombstones(self.connection, before=now - TOMBSTONE_PERIOD)
-        _SQL.expire_arrivals(self.connection, before=now - EVIDENCE_PERIOD)
-        _SQL.expire_audits(self.connection, before=now - LONGEST_EVIDENCE_PERIOD)
+        self._sql.expire_events(self.connection, before=now - TOMBSTONE_PERIOD)
+        self._sql.expire_tombstones(self.connection, before=now - TOMBSTONE_PERIOD)
+        self._sql.expire_arrivals(self.connection, before=now - EVIDENCE_PERIOD)
+        self._sql.expire_audits(self.connection, before=now - LONGEST_EVIDENCE_PERIOD)
 
     def _rows(self, statement: Any, **values: Any) -> list[dict[str, Any]]:
         return rows(self.connection, statement, values)

@@ -6,9 +6,11 @@ import html
 import re
 from functools import cache
 from html.entities import html5
+from typing import TYPE_CHECKING
 
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+    from markdown_it.token import Token
 
 HEADER_MARK = "* "
 """The beginning of an item that is a header: Todoist gives it no checkbox, so it cannot be completed."""
@@ -67,6 +69,8 @@ def _character(escape: re.Match[str]) -> str:
 
 @cache
 def _parser() -> MarkdownIt:
+    from markdown_it import MarkdownIt  # only texts with a link need it
+
     parser = MarkdownIt("zero").enable(["link", "image", "escape"])
     parser.validateLink = lambda url: True  # type: ignore[method-assign]  # the target is dropped, whatever it is
     return parser

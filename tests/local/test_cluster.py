@@ -39,12 +39,13 @@ BROKER_DOWN_S = 20
 WAIT_S = 120
 
 QUICK_RECOVERY = {
+    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",  # with 0.1 s it takes a fifth of a core
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "2",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "15",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "3",
     "RETRY_DELAY": "00:00:05",
 }
-"""Settings by which Airflow notices in seconds that a worker is gone, and tries its tasks again."""
+"""Settings by which Airflow notices in seconds that a worker is gone, and tries its tasks again, at little cost."""
 
 
 @dataclass

@@ -196,12 +196,12 @@ class TestBehind:
             night.join()
             return answering(*(tip_about(f"t{n}", reference=f"t{at}") for at, n in enumerate((3, 8, 9), 1)))(body)
 
-        service = harness.open(llm_timeout=20)
+        service = harness.open(llm_timeout=60)
         news = [{"id": f"t{n}", "content": f"sew {n}", "added_by_uid": "1"} for n in (8, 9)]
         harness.todoist.advance("ann", {"items": news})
         harness.llm.behaviour = changed
         service.tip()
-        harness.until(lambda: n_sets(harness, "behind"), timeout_s=20)
+        harness.until(lambda: n_sets(harness, "behind"), timeout_s=60)
         assert task_ids(harness.candidates()) == {"t3", "t8", "t9"}
         harness.clock.forward(hours=1)
         assert service.tip().origin == ("stored", "skipped")

@@ -16,13 +16,18 @@ from typing import Any
 
 import httpx
 import psutil
+import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from service import ServiceHarness, SwitchableApp
+from switchable import SwitchableApp
+from world import World
 
+from contexts.postgres.sql import connect
+from contexts.todoist.client import Todoist
 from contexts.todoist.credentials import new_key
 from local.paths import ROOT
 from local.service import Service, running_service
+from local.todoist import LocalTodoist
 
 N_PROCESSES = 2
 TIMEOUT_S = 60
@@ -69,11 +74,29 @@ def wait_for(condition: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-@pytest.fixture
-def environment(harness: ServiceHarness, todoist_server: tuple[SwitchableApp, str]) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    """A connection to the module's database, which is not emptied between the tests: a group lasts for several."""
+    with connect(database_url) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def environment(
+    connection: psycopg.Connection[Any],
+    database_url: str,
+    todoist_server: tuple[SwitchableApp, str],
+    account: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, str]:
+    """The variables of a group of two processes; there is a user with tasks."""
+    todoist = LocalTodoist(full_limit=10_000, incremental_limit=10_000)
+    todoist_server[0].app = todoist.app
+    world = World(connection, todoist, Todoist(todoist_server[1]), tmp_path_factory.mktemp("data"))
+    world.add("ann", account("call bob", "buy milk", "water the plants"))
     return {
-        "DATABASE_URL": harness.database_url,
-        "CREDENTIALS_KEYS": harness.world.key,
+        "DATABASE_URL": database_url,
+        "CREDENTIALS_KEYS": world.key,
         "TODOIST_API_URL": todoist_server[1],
         "SERVING_WORKERS": str(N_PROCESSES),
         "GRACE_PERIOD": "10",
@@ -81,24 +104,41 @@ def environment(harness: ServiceHarness, todoist_server: tuple[SwitchableApp, st
     }
 
 
+@pytest.fixture(scope="module")
+def lasting_group(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Group]:
+    """The group of the tests after which it goes on."""
+    with running_service(environment, tmp_path_factory.mktemp("group") / "log") as service:
+        yield Group(service)
+
+
 @pytest.fixture
-def group(harness: ServiceHarness, environment: dict[str, str], account: Any, tmp_path: Path) -> Iterator[Group]:
-    """A group of two processes that all answer, and a user with tasks."""
-    harness.world.add("ann", account("call bob", "buy milk", "water the plants"))
+def group(lasting_group: Group) -> Group:
+    """A group of two processes that all answer."""
+    return when_complete(lasting_group)
+
+
+@pytest.fixture
+def ending_group(environment: dict[str, str], tmp_path: Path) -> Iterator[Group]:
+    """A group of two processes that all answer, for a test that ends it."""
     with running_service(environment, tmp_path / "log") as service:
-        group = Group(service)
-        wait_for(lambda: len(group.answering()) == N_PROCESSES)
-        yield group
+        yield when_complete(Group(service))
+
+
+def when_complete(group: Group) -> Group:
+    """The group, once it has all of its processes and each of them answers."""
+    wait_for(lambda: len(group.members()) == len(group.answering()) == N_PROCESSES)
+    return group
 
 
 def test_metrics_are_those_of_all_processes(group: Group) -> None:
     """Whichever process is asked, /metrics has the sums of all, and a killed process takes none of them away."""
     before = group.metric("http_responses_total", route="/v1/users/{user_id}/tip")
+    n_timed = group.metric("tip_seconds_count")
     answers = Counter(map(name_of, group.tips(40)))
     assert len(answers) == N_PROCESSES
     for _ in range(10):
         assert group.metric("http_responses_total", route="/v1/users/{user_id}/tip") == before + 40
-        assert group.metric("tip_seconds_count") == before + 40
+        assert group.metric("tip_seconds_count") == n_timed + 40
         assert group.metric("requests_limit") == N_PROCESSES * 256
         assert group.metric("ready") == 1
     [victim, _] = group.members()
@@ -117,14 +157,15 @@ def test_a_killed_process_is_replaced(group: Group) -> None:
     wait_for(lambda: len(group.answering()) == N_PROCESSES)
 
 
-def test_every_process_learns_within_a_second(group: Group, harness: ServiceHarness) -> None:
+def test_every_process_learns_within_a_second(group: Group, connection: psycopg.Connection[Any]) -> None:
     """A second after a reaction, every process decides by the posterior that has learned from it."""
     group.service.react(group.tip().json()["decision_id"], "done")
     time.sleep(1)
     responses = group.tips(40)
     assert len(set(map(name_of, responses))) == N_PROCESSES
     ids = [response.json()["decision_id"] for response in responses]
-    versions = harness.rows("SELECT DISTINCT policy_version FROM decisions WHERE decision_id = ANY(%s::uuid[])", ids)
+    sql = "SELECT DISTINCT policy_version FROM decisions WHERE decision_id = ANY(%s::uuid[])"
+    versions = connection.execute(sql, [ids]).fetchall()
     assert [version.rpartition("@")[2] for (version,) in versions] == ["1"]
 
 
@@ -162,9 +203,9 @@ def test_a_process_that_ends_during_a_restart(group: Group) -> None:
     wait_for(lambda: len(group.members()) == N_PROCESSES)
 
 
-def test_the_end_of_the_group(group: Group) -> None:
+def test_the_end_of_the_group(ending_group: Group) -> None:
     """SIGTERM ends all processes with the status 0, also if they get the signal themselves."""
-    members = group.members()
+    group, members = ending_group, ending_group.members()
     os.kill(group.service.pid, signal.SIGTERM)
     for member in members:
         member.send_signal(signal.SIGTERM)
@@ -172,10 +213,10 @@ def test_the_end_of_the_group(group: Group) -> None:
     assert not any(member.is_running() for member in members)
 
 
-def test_processes_without_a_group_end(group: Group) -> None:
+def test_processes_without_a_group_end(ending_group: Group) -> None:
     """If the group's first process is killed, the others end by themselves."""
-    members = group.members()
-    group.process.kill()
+    members = ending_group.members()
+    ending_group.process.kill()
     psutil.wait_procs(members, timeout=30)
     assert not any(member.is_running() and member.status() != psutil.STATUS_ZOMBIE for member in members)
 

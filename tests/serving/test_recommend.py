@@ -327,7 +327,8 @@ class TestBudget:
         """A hanging database leads to 503 in time, and is used again afterwards."""
         service.tip()
         with connect(harness.database_url) as other, other.transaction():
-            other.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+            # The services run meanwhile: a statement of theirs that they have begun has to end first.
+            harness.run(asyncio.to_thread(other.execute, f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
             response = service.request("POST", "/v1/users/ann/tip")
         assert response.status == 503
         assert response.headers["retry-after"] == "5"

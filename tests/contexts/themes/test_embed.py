@@ -268,11 +268,16 @@ def test_incomplete_download(copy: Path) -> None:
         Embedder(str(copy), dim=DIM).encode(TEXTS)
 
 
-@pytest.mark.parametrize("module", ["contexts.themes.embed", "assets.definitions"])
+@pytest.mark.parametrize(
+    "module", ["contexts.themes.embed", "assets.definitions", "assets.__main__", "serving.__main__"]
+)
 def test_importing_loads_no_heavy_library(module: str) -> None:
-    """The embedder's module and the asset definitions import neither torch, sentence_transformers nor airflow."""
-    heavy = "{'torch', 'transformers', 'sentence_transformers', 'airflow'}"
-    assert run(f"import sys, {module}; print(sorted({heavy} & sys.modules.keys()))").strip() == "[]"
+    """The embedder, the assets, their commands and the service import no library that only some calls need."""
+    models = {"torch", "transformers", "sentence_transformers", "pydantic_ai", "openai", "sklearn", "scipy", "pandas"}
+    clients = {"airflow", "httpx", "httpx2", "stamina", "matplotlib"}
+    texts = {"babel", "markdown_it", "regex", "snowballstemmer"}
+    code = f"import sys, {module}; print(sorted({models | clients | texts} & sys.modules.keys()))"
+    assert run(code).strip() == "[]"
 
 
 def test_bundled_model() -> None:
