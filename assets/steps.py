@@ -19,7 +19,7 @@ from assets.engine.hashing import hash_of
 from assets.engine.materialize import materialize
 from assets.engine.plan import Plan, PlannedShard, Planner, Request, Wait
 from assets.engine.results import ShardResult, total
-from assets.estimate import AssetEstimate, estimate
+from assets.estimate import AssetEstimate, estimate, planned_units
 from assets.options import EVERYTHING, RunOptions
 from assets.requests import Requests
 from assets.runtime import Runtime
@@ -105,8 +105,9 @@ class StepRunner:
         return self._ready(step, planner, members, self._request(step, planner, members)), planner
 
     def estimate(self, plan: Plan, planner: Planner, assets: Iterable[Asset]) -> list[AssetEstimate]:
-        """Estimate a plan by the throughput of past runs with the same scope."""
-        throughput = self.runtime.run_log.throughput(self.now, self.options.scope)
+        """Estimate a plan by the throughput of past runs with the same scope and a similar amount of work."""
+        assets = tuple(assets)
+        throughput = self.runtime.run_log.throughput(self.now, self.options.scope, planned_units(plan, assets))
         return estimate(plan, planner, assets, throughput, self.runtime.tip_writer.prices(self.now))
 
     def materialize_shards(
@@ -170,6 +171,10 @@ class StepRunner:
             lock=self.runtime.lock,
             failures=failures,
         )
+
+    def begin(self, step: str, run_id: str, started_at: datetime) -> None:
+        """Record in the run log that a run began, before its plan is made."""
+        self.runtime.run_log.begin_step_run(run_id, step, started_at)
 
     def start(
         self, step: str, run_id: str, started_at: datetime, plan: Plan, estimates: Iterable[AssetEstimate]

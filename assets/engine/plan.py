@@ -98,7 +98,8 @@ class PlannedShard:
     """One shard of one asset that is to run.
 
     is_upper_bound: an input runs before it and may come out unchanged, so the shard is planned again in its turn.
-    workload: for estimates; the run itself does not read it.
+    workload: for estimates; the run itself does not read it. changed: for the reason "data", the inputs that have
+    another version than the file was made from, or that run before it.
     """
 
     asset: str
@@ -106,6 +107,7 @@ class PlannedShard:
     reason: Reason
     is_upper_bound: bool = False
     workload: Workload = field(default=Workload(), compare=False)
+    changed: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -356,7 +358,8 @@ class Planner:
         workload = _workload(current, footer, inputs[asset.inputs[0].asset], upstream, request)
         if request.waiting and not _has_work(current, workload, request, is_observed=is_observed):
             return None
-        return PlannedShard(asset.name, shard, reason, is_upper_bound=bool(upstream), workload=workload)
+        changed = self._changed(asset, footer, inputs, upstream) if reason == "data" else ()
+        return PlannedShard(asset.name, shard, reason, bool(upstream), workload, changed)
 
     def _wait(self, asset: Asset, shard: int, request: Request) -> Wait | None:
         """Return the wait for an asset that a plan does not run, None if it is up to date for the plan's users."""
@@ -387,15 +390,30 @@ class Planner:
         return {edge.asset: self.footer(self.graph[edge.asset], shard) for edge in asset.inputs}
 
     def _reason(self, asset: Asset, footer: Footer | None, inputs: Mapping[str, Footer | None]) -> Reason | None:
-        versions = {
-            edge.asset: source.edge_version(edge.columns) for edge in asset.inputs if (source := inputs[edge.asset])
-        }
-        return _difference(footer, recipe_of(asset, self.resources), versions, self.now)
+        return _difference(footer, recipe_of(asset, self.resources), _versions(asset, inputs), self.now)
+
+    def _changed(
+        self,
+        asset: Asset,
+        footer: Footer | None,
+        inputs: Mapping[str, Footer | None],
+        upstream: Iterable[PlannedShard],
+    ) -> tuple[str, ...]:
+        """Return the inputs that changed; none if the last run left users out, whose file names no versions."""
+        before, now = dict(footer.inputs) if footer else {}, _versions(asset, inputs)
+        running = {entry.asset for entry in upstream}
+        names = (edge.asset for edge in asset.inputs)
+        return tuple(name for name in names if name in running or (before and before.get(name) != now.get(name)))
 
     def _staleness(self, asset: Asset, footer: Footer | None, inputs: Mapping[str, Footer | None]) -> Staleness:
         indices = {name: each.index if each else None for name, each in inputs.items()}
         index = footer.index if footer else Index()
         return staleness(asset, index, indices, recipe_of(asset, self.resources), self.now)
+
+
+def _versions(asset: Asset, inputs: Mapping[str, Footer | None]) -> dict[str, str]:
+    """Return the versions of the columns that an asset reads, by input; without inputs that have no file."""
+    return {edge.asset: source.edge_version(edge.columns) for edge in asset.inputs if (source := inputs[edge.asset])}
 
 
 def _first_waits(waits: Iterable[Wait]) -> Iterator[Wait]:
