@@ -78,6 +78,23 @@ def build_request(
     return Request(observed, observe_shards, shards, users, force=force)
 
 
+def request_by_shard(request: Request, shards: Iterable[int], n_shards: int) -> dict[int, Request]:
+    """Return the request of each of some shards, restricted to it and to its users."""
+    observed = _users_by_shard(request.observed, n_shards)
+    demanded = _users_by_shard(request.demanded, n_shards)
+    requests = {}
+    for shard in shards:
+        own = frozenset([shard])
+        requests[shard] = replace(
+            request,
+            observed=observed.get(shard, {}),
+            observe_shards=request.observe_shards & own,
+            only_shards=own if request.only_shards is None else request.only_shards & own,
+            demanded=demanded.get(shard, {}),
+        )
+    return requests
+
+
 @dataclass(frozen=True)
 class Workload:
     """The amount of work in a planned shard: exact, or an upper bound if the shard's `is_upper_bound` is true.
@@ -223,8 +240,10 @@ class Planner:
         or in the plan `before`, is planned as an upper bound.
         """
         request = request or Request()
-        observed = _by_shard(request.observed, self.shards.n_shards)
-        demanded = _by_shard(request.demanded, self.shards.n_shards)
+        observed, demanded = (
+            {shard: frozenset(members) for shard, members in _users_by_shard(users, self.shards.n_shards).items()}
+            for users in (request.observed, request.demanded)
+        )
         entries: dict[tuple[str, int], PlannedShard] = {}
         earlier = {(entry.asset, entry.shard): entry for entry in before}
         shards = range(self.shards.n_shards) if request.only_shards is None else sorted(request.only_shards)
@@ -453,11 +472,11 @@ def _has_work(current: Staleness, workload: Workload, request: Request, *, is_ob
     return bool(workload.users or current.removed or can_observe)
 
 
-def _by_shard(users: Iterable[str], n_shards: int) -> dict[int, frozenset[str]]:
-    by_shard: dict[int, set[str]] = {}
-    for user in users:
-        by_shard.setdefault(shard_of(user, n_shards), set()).add(user)
-    return {shard: frozenset(members) for shard, members in by_shard.items()}
+def _users_by_shard(users: Users, n_shards: int) -> dict[int, dict[str, datetime]]:
+    by_shard: dict[int, dict[str, datetime]] = {}
+    for user, at in users.items():
+        by_shard.setdefault(shard_of(user, n_shards), {})[user] = at
+    return by_shard
 
 
 def _difference(
