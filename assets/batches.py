@@ -117,9 +117,9 @@ class TipBatches:
         soon = max(self._schedule.next_run(now), now + BATCH_LEAD if self.submits else now)
         return soon, max(soon, self._schedule.last_night(now) + timedelta(days=1))
 
-    def demand(self, now: datetime, *, shard: int | None, n_shards: int) -> Users:
+    def demand(self, now: datetime, *, shards: Sequence[int] | None, n_shards: int) -> Users:
         """Return the users with a request in a batch under way, each with the end of the horizon."""
-        found = self._sql.users_under_way(self._connection, shard=shard, n_shards=n_shards)
+        found = self._sql.users_under_way(self._connection, shards=shards, n_shards=n_shards)
         _, end = self.horizon(now)
         return {user: end for (user,) in found}
 

@@ -138,6 +138,7 @@ def _run_step(
     runner: StepRunner, step: str, run_id: str, failures: list[ShardFailure]
 ) -> Generator[str, None, list[AssetRun]]:
     started_at = datetime.now(UTC)
+    runner.begin(step, run_id, started_at)
     step_plan, planner = runner.plan(step)
     runner.start(step, run_id, started_at, step_plan, runner.estimate(step_plan, planner, runner.members(step)))
     results, failed = list[ShardResult](), list[ShardFailure]()

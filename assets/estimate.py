@@ -64,6 +64,12 @@ def estimate(
     return [_with_cost(each, prices.get(each.work or "")) for each in estimates]
 
 
+def planned_units(plan: Plan, assets: Iterable[Asset]) -> dict[str, int]:
+    """Return the units of work that a plan has for some assets, by kind of work, as far as they are known."""
+    units = {asset.work.name: _n_units(asset, plan.entries_of(asset.name)) for asset in assets if asset.work}
+    return {work: n_units for work, n_units in units.items() if n_units is not None}
+
+
 def _with_cost(estimate: AssetEstimate, price: float | None) -> AssetEstimate:
     if price is None or not estimate.n_units:
         return estimate

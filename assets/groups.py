@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import ceil
+from time import monotonic
 from typing import Any
 
+from assets.engine.errors import ShardFailure
 from assets.engine.plan import Plan, PlannedShard
 from assets.engine.results import ShardResult
 from assets.estimate import AssetEstimate
@@ -56,15 +58,13 @@ class GroupOutcome:
         return RefusalVerdict.of(result.counts for result in self.results).is_outage
 
     def left(self, group: Group) -> Group:
-        """Return the part of the group that a retry runs: what has no result yet in the shards that failed.
+        """Return the part of the group that a retry runs: what has no result yet.
 
-        Without a failure, as before the first try and after a worker was killed, that is the whole group.
+        It includes assets that turned out to be up to date, for which a retry has nothing to do again.
         """
         done = {(result.asset, result.shard) for result in self.results}
         shards = {
-            shard: tuple(name for name in names if (name, shard) not in done)
-            for shard, names in group.shards.items()
-            if shard in self.failed or not self.failed
+            shard: tuple(name for name in names if (name, shard) not in done) for shard, names in group.shards.items()
         }
         return Group({shard: names for shard, names in shards.items() if names})
 
@@ -83,6 +83,33 @@ class GroupOutcome:
             return None
         results = tuple(ShardResult.from_json(result) for result in value["results"])
         return cls(results, frozenset(value["failed"]))
+
+
+def run_groups(
+    materialize: Callable[[Mapping[int, tuple[str, ...]], list[ShardFailure]], Iterable[ShardResult]],
+    groups: Iterable[Group],
+    before: GroupOutcome = GroupOutcome(),
+    keep: Callable[[GroupOutcome], None] | None = None,
+    *,
+    keep_every_s: float = 5.0,
+    show: Callable[[ShardResult], None] = lambda _: None,
+) -> tuple[GroupOutcome, list[ShardFailure]]:
+    """Materialize what an earlier try left of some groups; return the outcome of both tries, and the failures.
+
+    materialize: takes the names of assets by shard, and a list for the failures; yields the result of each shard.
+    keep: receives the outcome so far every few seconds, for the try after one whose worker is killed. show: receives
+    the result of each shard.
+    """
+    results, failures = list(before.results), list[ShardFailure]()
+    kept_at = monotonic()
+    for group in groups:
+        for result in materialize(before.left(group).shards, failures):
+            show(result)
+            results.append(result)
+            if keep and monotonic() - kept_at >= keep_every_s:
+                keep(GroupOutcome(tuple(results)))
+                kept_at = monotonic()
+    return GroupOutcome(tuple(results), frozenset(failure.shard for failure in failures)), failures
 
 
 def worthwhile_groups(estimates: Iterable[AssetEstimate], n_slots: int) -> int:

@@ -65,7 +65,8 @@ def step_summary(step: str, results: Iterable[ShardResult], seconds: float) -> s
 
 def run_lines(run: StepRun) -> Iterator[str]:
     """Yield a heading and a line for each kind of work of a step's run."""
-    state = f"ended {run.finished_at:%H:%M:%S}" if run.finished_at else "did not finish"
+    unfinished = "did not finish" if run.planned or run.done else "did not get beyond its plan"
+    state = f"ended {run.finished_at:%H:%M:%S}" if run.finished_at else unfinished
     users = "" if run.n_users is None else f", {counted(run.n_users, 'user', ',')}"
     yield f"{run.started_at:%Y-%m-%d %H:%M:%S}  {run.step}, {state}{users}  ({run.run_id})"
     for work in dict.fromkeys([*run.planned, *run.done, *run.saved]):
@@ -92,7 +93,8 @@ def _action(entry: PlannedShard | None, waits: Sequence[Wait]) -> str:
     if entry is None:
         return ", ".join(waiting) or "up to date"
     bound = "at most " if entry.is_upper_bound else ""
-    run = f"run   {entry.reason}: {bound}{len(entry.workload.users):,} of {entry.workload.n_users:,} users"
+    changed = f" of {', '.join(entry.changed)}" if entry.changed else ""
+    run = f"run   {entry.reason}{changed}: {bound}{len(entry.workload.users):,} of {entry.workload.n_users:,} users"
     return ", ".join([run, *waiting])
 
 

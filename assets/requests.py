@@ -27,8 +27,8 @@ class Requests:
     now: datetime
     options: RunOptions
 
-    def _build_request(self, users: Users, shard: int | None) -> Request:
-        shards = self.options.only_shards if shard is None else (shard,)
+    def _build_request(self, users: Users, shards: Sequence[int] | None) -> Request:
+        shards = self.options.only_shards if shards is None else shards
         return build_request(
             self.runtime.shards.n_shards,
             users,
@@ -37,20 +37,20 @@ class Requests:
             force=self.options.force,
         )
 
-    def of_source(self, footers: Footers, shard: int | None = None) -> Request:
+    def of_source(self, footers: Footers, shards: Sequence[int] | None = None) -> Request:
         """Return the request of a source step: users due for a fetch or with events, shards with removed users.
 
         A lost shard is fetched for all of its users, because its file would otherwise hold the due users only. Users
         with restored rows are fetched, too: their contexts would otherwise be published as of the last fetch.
         """
         self._check_options()
-        due = {**self.with_events(shard), **self.due(self.options.scope, shard)}
-        lost, restored = self.lost_shards(footers, shard), self._restored_users(footers, shard)
+        due = {**self.with_events(shards), **self.due(self.options.scope, shards)}
+        lost, restored = self.lost_shards(footers, shards), self._restored_users(footers, shards)
         if lost or restored:
-            everybody = self.due(FetchScope.ALL, shard)
+            everybody = self.due(FetchScope.ALL, shards)
             missing = {user for user in everybody if self.shards_of([user]) <= lost} | restored
             due = {**due, **{user: at for user, at in everybody.items() if user in missing}}
-        request = self._build_request(due, shard)
+        request = self._build_request(due, shards)
         if request.only_users is not None and (refused := lost & request.observe_shards):
             raise OptionsError(
                 f"shard {min(refused)} of the sources has no file yet: a run for single users would drop all other"
@@ -62,27 +62,27 @@ class Requests:
             request, observe_shards=request.observe_shards | self._shards_with_removed_users(footers, lost)
         )
 
-    def of_derived(self, footers: Footers, assets: Sequence[Asset], shard: int | None = None) -> Request:
+    def of_derived(self, footers: Footers, assets: Sequence[Asset], shards: Sequence[int] | None = None) -> Request:
         """Return the request of derived assets: all users, observed where a fetch is newer than the stored row.
 
         Restored rows are older than the last fetch of their user, so they are not published as of that fetch. If
         an asset works on demand, tips are demanded for users who will probably ask for one before the next run.
         """
         self._check_options()
-        fetched = self.runtime.accounts.observed(shard=shard, n_shards=self.runtime.shards.n_shards)
-        restored = self._restored_users(footers, shard)
-        request = self._build_request({user: at for user, at in fetched.items() if user not in restored}, shard)
+        fetched = self.runtime.accounts.observed(shards=shards, n_shards=self.runtime.shards.n_shards)
+        restored = self._restored_users(footers, shards)
+        request = self._build_request({user: at for user, at in fetched.items() if user not in restored}, shards)
         if any(asset.on_demand for asset in assets):
-            request = replace(request, demanded=self._demanded(shard))
+            request = replace(request, demanded=self._demanded(shards))
         if request.only_shards is not None:
             return request
         return replace(request, observe_shards=self.shards_of(self.runtime.accounts.observed_since_stored(self.now)))
 
-    def _demanded(self, shard: int | None) -> Users:
+    def _demanded(self, shards: Sequence[int] | None) -> Users:
         """Return the users for whom tips are to be written ahead, with the instant of their probable next request."""
         settings, n_shards = self.runtime.settings, self.runtime.shards.n_shards
         next_run = settings.next_run(self.now)
-        demand = self.runtime.tip_writer.demand(self.now, next_run, shard=shard, n_shards=n_shards)
+        demand = self.runtime.tip_writer.demand(self.now, next_run, shards=shards, n_shards=n_shards)
         only = self.options.only_users
         return {user: at for user, at in demand.items() if not only or user in only}
 
@@ -98,18 +98,18 @@ class Requests:
             if (shard := shard_of(user, n_shards)) not in self.options.only_shards:
                 raise OptionsError(f"user '{user}' is in shard {shard}, which --shards leaves out")
 
-    def lost_shards(self, footers: Footers, shard: int | None = None) -> frozenset[int]:
+    def lost_shards(self, footers: Footers, shards: Sequence[int] | None = None) -> frozenset[int]:
         """Return the shards in which a source has no file."""
-        shards = range(self.runtime.shards.n_shards) if shard is None else [shard]
+        shards = range(self.runtime.shards.n_shards) if shards is None else shards
         sources = [asset for asset in self.graph if asset.is_source]
         footers.load(sources, shards)
         return frozenset(number for number in shards if not all(footers.exists(source, number) for source in sources))
 
-    def _restored_users(self, footers: Footers, shard: int | None) -> frozenset[str]:
+    def _restored_users(self, footers: Footers, shards: Sequence[int] | None) -> frozenset[str]:
         """Return the users whose stored rows are not those that their sync token continues, as after a restore."""
         n_shards = self.runtime.shards.n_shards
-        shards = range(n_shards) if shard is None else [shard]
-        saved = self.runtime.accounts.rows_digests(shard=shard, n_shards=n_shards)
+        saved = self.runtime.accounts.rows_digests(shards=shards, n_shards=n_shards)
+        shards = range(n_shards) if shards is None else shards
         continued = [asset for asset in self.graph if "previous_digests" in asset.reserved]
         footers.load(continued, shards)
         stored: dict[int, RowDigests] = {}
@@ -140,7 +140,7 @@ class Requests:
         """Return the shards of some users."""
         return frozenset(shard_of(user, self.runtime.shards.n_shards) for user in users)
 
-    def due(self, scope: FetchScope, shard: int | None = None) -> Users:
+    def due(self, scope: FetchScope, shards: Sequence[int] | None = None) -> Users:
         """Return the users to fetch."""
         settings, n_shards = self.runtime.settings, self.runtime.shards.n_shards
         next_run = settings.next_run(self.now)
@@ -150,7 +150,7 @@ class Requests:
             scope=scope,
             sla=settings.freshness_sla,
             events=self.runtime.events.mode,
-            shard=shard,
+            shards=shards,
             n_shards=n_shards,
         )
 
@@ -160,6 +160,6 @@ class Requests:
         events = self.runtime.events
         return events.without_folding() if self.options.scope is FetchScope.ALL else events
 
-    def with_events(self, shard: int | None = None) -> Users:
+    def with_events(self, shards: Sequence[int] | None = None) -> Users:
         """Return the users whose events are to be folded."""
-        return self.events.users_to_fold(self.now, shard=shard, n_shards=self.runtime.shards.n_shards)
+        return self.events.users_to_fold(self.now, shards=shards, n_shards=self.runtime.shards.n_shards)

@@ -17,9 +17,9 @@ from assets.engine.footers import Footers
 from assets.engine.graph import Graph
 from assets.engine.hashing import hash_of
 from assets.engine.materialize import materialize
-from assets.engine.plan import Plan, PlannedShard, Planner, Request, Wait
+from assets.engine.plan import Plan, PlannedShard, Planner, Request, Wait, request_by_shard
 from assets.engine.results import ShardResult, total
-from assets.estimate import AssetEstimate, estimate
+from assets.estimate import AssetEstimate, estimate, planned_units
 from assets.options import EVERYTHING, RunOptions
 from assets.requests import Requests
 from assets.runtime import Runtime
@@ -105,8 +105,9 @@ class StepRunner:
         return self._ready(step, planner, members, self._request(step, planner, members)), planner
 
     def estimate(self, plan: Plan, planner: Planner, assets: Iterable[Asset]) -> list[AssetEstimate]:
-        """Estimate a plan by the throughput of past runs with the same scope."""
-        throughput = self.runtime.run_log.throughput(self.now, self.options.scope)
+        """Estimate a plan by the throughput of past runs with the same scope and a similar amount of work."""
+        assets = tuple(assets)
+        throughput = self.runtime.run_log.throughput(self.now, self.options.scope, planned_units(plan, assets))
         return estimate(plan, planner, assets, throughput, self.runtime.tip_writer.prices(self.now))
 
     def materialize_shards(
@@ -117,9 +118,10 @@ class StepRunner:
         work: names of assets by shard. A shard that fails holds up no other one. failures: see `materialize`.
         """
         runner, failed = self.with_footers(self._read_by(step), work), list[ShardFailure]()
+        requests = runner._requests_by_shard(step, list(work))
         for shard, names in work.items():
             try:
-                plan = runner._plan_shard(step, shard, names)
+                plan = runner._plan_shard(step, names, requests[shard])
             except WrongShardCount:
                 raise
             except Exception as error:
@@ -146,15 +148,24 @@ class StepRunner:
         footers.load(assets, shards)
         return replace(self, footers=footers)
 
-    def _plan_shard(self, step: str, shard: int, names: Collection[str]) -> Plan:
-        """Plan the named assets of one shard; empty if an input became stale after the step was planned."""
-        members, planner = [asset for asset in self.members(step) if asset.name in names], self._planner()
-        return self._ready(step, planner, members, self._request(step, planner, members, shard))
+    def _requests_by_shard(self, step: str, shards: Sequence[int]) -> dict[int, Request]:
+        """Return the request of each of some shards: Postgres looks for the users of all of them at once."""
+        if not shards:
+            return {}
+        request = self._request(step, self._planner(), self.members(step), shards)
+        return request_by_shard(request, shards, self.runtime.shards.n_shards)
 
-    def _request(self, step: str, planner: Planner, members: Sequence[Asset], shard: int | None = None) -> Request:
+    def _plan_shard(self, step: str, names: Collection[str], request: Request) -> Plan:
+        """Plan the named assets of one shard; empty if an input became stale after the step was planned."""
+        members = [asset for asset in self.members(step) if asset.name in names]
+        return self._ready(step, self._planner(), members, request)
+
+    def _request(
+        self, step: str, planner: Planner, members: Sequence[Asset], shards: Sequence[int] | None = None
+    ) -> Request:
         if self.graph.is_source_step(step):
-            return self._requests.of_source(planner.footers, shard)
-        return self._requests.of_derived(planner.footers, members, shard)
+            return self._requests.of_source(planner.footers, shards)
+        return self._requests.of_derived(planner.footers, members, shards)
 
     def materialize(self, plan: Plan, failures: list[ShardFailure] | None = None) -> Iterator[ShardResult]:
         """Materialize a plan in this process and yield the result of each shard as soon as it is done.
@@ -170,6 +181,10 @@ class StepRunner:
             lock=self.runtime.lock,
             failures=failures,
         )
+
+    def begin(self, step: str, run_id: str, started_at: datetime) -> None:
+        """Record in the run log that a run began, before its plan is made."""
+        self.runtime.run_log.begin_step_run(run_id, step, started_at)
 
     def start(
         self, step: str, run_id: str, started_at: datetime, plan: Plan, estimates: Iterable[AssetEstimate]

@@ -86,14 +86,14 @@ class TipWriter:
         self._sets = TipSets(connection, clock=clock, new_id=new_id)
         self._sql = queries("tips_ahead")
 
-    def demand(self, now: datetime, next_run: datetime, *, shard: int | None, n_shards: int) -> Users:
+    def demand(self, now: datetime, next_run: datetime, *, shards: Sequence[int] | None, n_shards: int) -> Users:
         """Return the users who get tips ahead of a request before the next run, with the instants of these requests.
 
         The rule is documented at the statement `probable_requests`. Users with a request in a batch under way are
         among them: its answer may be there. Nobody else if nothing is written ahead. With batches, first sets that no
         request needs soon go into a batch.
         """
-        demand = dict(self._batches.demand(now, shard=shard, n_shards=n_shards)) if self._batches else {}
+        demand = dict(self._batches.demand(now, shards=shards, n_shards=n_shards)) if self._batches else {}
         if self._new_generator is None:
             return demand
         submitted = self._batches if self._batches and self._batches.submits else None
@@ -101,10 +101,10 @@ class TipWriter:
             next_run, night = submitted.horizon(now)
             threshold = replace(self._settings, price=BATCH_PRICE).threshold
             if next_run < night:
-                later = self._probable(next_run, night, threshold, shard, n_shards, with_first_sets=True)
+                later = self._probable(next_run, night, threshold, shards, n_shards, with_first_sets=True)
                 demand |= submitted.without_batched(later, now)
         threshold = self._settings.threshold
-        return demand | self._probable(now, next_run, threshold, shard, n_shards, with_first_sets=submitted is None)
+        return demand | self._probable(now, next_run, threshold, shards, n_shards, with_first_sets=submitted is None)
 
     def probabilities(self, now: datetime, next_run: datetime) -> Mapping[str, float]:
         """Return the probability of each user's request before the next run."""
@@ -158,7 +158,7 @@ class TipWriter:
         now: datetime,
         next_run: datetime,
         threshold: float,
-        shard: int | None,
+        shards: Sequence[int] | None,
         n_shards: int,
         *,
         with_first_sets: bool,
@@ -169,7 +169,7 @@ class TipWriter:
             next_run_at=next_run,
             threshold=threshold,
             with_first_sets=with_first_sets,
-            shard=shard,
+            shards=shards,
             n_shards=n_shards,
         )
         return dict(users)

@@ -1,10 +1,12 @@
-"""CPU minutes of a night of 100,000 users in 256 shards through Airflow, extrapolated from nights of three sizes.
+"""CPU minutes of a night of 100,000 users in 256 shards through Airflow, extrapolated from nights of few users.
 
     python -m benchmarks.night_cpu
 
 The cost of a night beyond its work is the CPU of Airflow and of Postgres, less that of an idle Airflow, less the
-CPU of the same night in one process. It is taken for the sum of a cost for each task instance, each shard and each
-user, which the nights of the three sizes give. In a changed night each shard has one user with changed tasks.
+CPU of the same night in one process. It is taken for the sum of a cost for each task instance and each shard, which
+nights of two sizes give, and a cost for each user. Airflow itself does nothing for a single user, and so few users
+cannot show what its tasks do beyond one process: `benchmarks.task_cpu` measures it with more of them. In a changed
+night each shard has one user with changed tasks.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from assets.engine.hashing import shard_of
 from benchmarks.chain import ChainNight, change_users, console, print_line, running_chain
 from benchmarks.meter import CpuMeter
 from benchmarks.output import numbers_table
+from benchmarks.task_cpu import CHANGED, FEW_USERS, MANY_USERS, TASK_SLOTS, UNCHANGED, added_per_user
+from benchmarks.task_cpu import measure as measure_tasks
 from contexts.postgres.sql import connect
 from local.context_store import LocalContextStore
 from local.paths import ROOT
@@ -41,12 +45,9 @@ class Size:
     n_shards: int
 
 
-SIZES = (Size(64, 8), Size(256, 64), Size(1000, 8))
+SIZES = (Size(64, 8), Size(256, 64))
 TARGET = Size(100_000, 256)
-TARGET_SLOTS = 16
-"""TASK_SLOTS of the night that is extrapolated: the groups of each step that has work."""
-
-FIRST, CHANGED, UNCHANGED = "first", "a user of each shard changed", "unchanged"
+FIRST = "first"
 _N_ROUNDS = 2
 """Changed nights of a size, and unchanged ones."""
 
@@ -72,16 +73,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class Rates:
-    """CPU seconds beyond the work for each task instance, shard and user. error: the largest of a measured night."""
+    """CPU seconds beyond the work for each task instance and shard. error: the largest of a measured night."""
 
     task: float
     shard: float
-    user: float
     error: float
-
-    def seconds(self, n_tasks: float, size: Size) -> float:
-        """The CPU seconds beyond the work of a night."""
-        return self.task * n_tasks + self.shard * size.n_shards + self.user * size.n_users
 
 
 def measure(size: Size) -> Iterator[Cost]:
@@ -141,12 +137,12 @@ def _one_per_shard(store: LocalContextStore, size: Size) -> list[str]:
 
 def rates_of(costs: Sequence[Cost]) -> Rates:
     """The rates, none of them negative, that fit the costs of equal nights of all sizes best."""
-    rows = [(cost.night.n_tasks, cost.size.n_shards, cost.size.n_users) for cost in costs]
+    rows = [(cost.night.n_tasks, cost.size.n_shards) for cost in costs]
     overheads = np.array([cost.overhead_s for cost in costs])
     rates, _ = nnls(np.array(rows, dtype=float), overheads)
     errors = np.array(rows) @ rates - overheads
-    task, shard, user = map(float, rates)
-    return Rates(task, shard, user, error=float(np.abs(errors).max()))
+    task, shard = map(float, rates)
+    return Rates(task, shard, error=float(np.abs(errors).max()))
 
 
 def n_target_tasks(costs: Iterable[Cost]) -> int:
@@ -154,11 +150,11 @@ def n_target_tasks(costs: Iterable[Cost]) -> int:
     nights = [cost.night for cost in costs]
     n_working = max(night.n_working_runs for night in nights)
     n_idle = max(night.n_runs - night.n_working_runs for night in nights)
-    return n_working * (TARGET_SLOTS + 2) + n_idle
+    return n_working * (TASK_SLOTS + 2) + n_idle
 
 
-def tables(costs: Sequence[Cost]) -> Iterator[Table]:
-    """The measured nights, and the extrapolated ones."""
+def tables(costs: Sequence[Cost], per_user: Mapping[str, float]) -> Iterator[Table]:
+    """The measured nights, and the extrapolated ones. per_user: added CPU seconds, by night."""
     measured = numbers_table(
         "Measured: CPU seconds",
         "night",
@@ -171,21 +167,23 @@ def tables(costs: Sequence[Cost]) -> Iterator[Table]:
         measured.add_row(night.name, *(f"{n:,}" for n in counts), *(f"{each:.1f}" for each in seconds))
     yield measured
     extrapolated = numbers_table(
-        f"Beyond the work of {TARGET.n_users:,} users in {TARGET.n_shards} shards, TASK_SLOTS={TARGET_SLOTS}",
+        f"Beyond the work of {TARGET.n_users:,} users in {TARGET.n_shards} shards, TASK_SLOTS={TASK_SLOTS}",
         "night",
-        *("s a task", "ms a shard", "ms a user", "error, s", "tasks", "CPU minutes"),
+        *("s a task", "ms a shard", "error, s", "ms a user", "tasks", "CPU minutes"),
     )
     for name in (FIRST, CHANGED, UNCHANGED):
         same = [cost for cost in costs if cost.night.name == name]
-        rates, n_tasks = rates_of(same), n_target_tasks(same)
-        figures = (rates.task, 1000 * rates.shard, 1000 * rates.user, rates.error)
-        minutes = rates.seconds(n_tasks, TARGET) / 60
-        extrapolated.add_row(name, *(f"{each:.2f}" for each in figures), str(n_tasks), f"{minutes:.1f}")
+        rates, n_tasks, user = rates_of(same), n_target_tasks(same), per_user[name]
+        figures = (rates.task, 1000 * rates.shard, rates.error, 1000 * user)
+        total_s = rates.task * n_tasks + rates.shard * TARGET.n_shards + user * TARGET.n_users
+        extrapolated.add_row(name, *(f"{each:.2f}" for each in figures), str(n_tasks), f"{total_s / 60:.1f}")
     yield extrapolated
 
 
 def main() -> int:
-    """Measure the three sizes and print the tables."""
+    """Measure nights through Airflow and what tasks add for each user, and print the tables."""
+    few, many = (measure_tasks(n_users) for n_users in (FEW_USERS, MANY_USERS))
+    per_user = added_per_user(few, many, MANY_USERS - FEW_USERS)
     costs = []
     for size in SIZES:
         print_line(f"{size.n_users:,} users in {size.n_shards} shards")
@@ -193,7 +191,7 @@ def main() -> int:
         print_line(
             f"  beyond the work: {fmean(cost.overhead_s for cost in costs if cost.size == size):.1f} s a night"
         )
-    for table in tables(costs):
+    for table in tables(costs, per_user | {FIRST: per_user[CHANGED]}):
         console.print(table)
     return 0
 

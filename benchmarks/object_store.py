@@ -1,28 +1,26 @@
 """Requests to an object store in nights as Airflow's tasks run them: plan, groups of shards and collect of each step.
 
-python -m benchmarks.object_store --users 512 --shards 256 --delay 0.03
+python -m benchmarks.object_store --users 1024 --shards 256 --delay 0.03
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from argparse import ArgumentParser
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import fsspec
 from rich.console import Console
 
 from assets.definitions import GRAPH
-from assets.groups import group_shards
-from assets.runtime import Runtime
-from assets.steps import StepRunner
 from benchmarks.output import LOCAL_FOLDER, numbers_table
 from benchmarks.s3_server import S3Process, s3_process
+from benchmarks.tasks import Tasks
 from benchmarks.todoist import TodoistProcess, todoist_process
 from benchmarks.users import Crowd, add_accounts
 from contexts.postgres.migrate import migrate
@@ -38,66 +36,33 @@ _BUCKET = "tips"
 _AFTER_A_FETCH = ("fetch_signals", "compute_context")
 """The steps of a night in which nothing changed."""
 
-_console = Console(highlight=False)
+_N_TASKS = 2
+"""Tasks of a user: requests do not depend on their number."""
+
+_console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 @dataclass(frozen=True)
-class Night:
-    """A night: its requests by verb, and the seconds of the first plan."""
+class Counted:
+    """A night or a plan with its requests by verb. seconds, cpu_s: of a plan."""
 
     name: str
     counts: dict[str, int]
-    plan_seconds: float
+    seconds: float | None = None
+    cpu_s: float | None = None
 
 
-@dataclass(frozen=True)
-class Tasks:
-    """Runs steps like the tasks of a DAG, each with a runtime of its own."""
-
-    settings: Settings
-    cipher: CredentialCipher
-    database_url: str
-    todoist_url: str
-
-    @contextmanager
-    def runner(self, now: datetime) -> Iterator[StepRunner]:
-        """A runner as a task opens it."""
-        with connect(self.database_url) as connection:
-            runtime = Runtime.connect(self.settings, self.cipher, connection, self.todoist_url, n_threads=1)
-            yield StepRunner(GRAPH, runtime, runtime.load_resources(), now)
-
-    def run(self, step: str, now: datetime) -> float:
-        """Run a step; return the seconds of its plan."""
-        with self.runner(now) as runner:
-            runner, started = runner.with_footers(), time.perf_counter()
-            plan, planner = runner.plan(step)
-            estimates = runner.estimate(plan, planner, GRAPH.steps[step])
-            if GRAPH.is_source_step(step):
-                runner.estimate(*runner.forecast(), GRAPH)
-            seconds = time.perf_counter() - started
-            runner.start(step, f"{step} {now}", now, plan, estimates)
-        results = []
-        for group in group_shards(plan, self.settings.task_slots):
-            with self.runner(now) as runner:
-                results += list(runner.materialize_shards(step, group.shards))
-        with self.runner(now) as runner:
-            runner = runner.with_footers()
-            runner.finish(step, f"{step} {now}", now, results)
-            replace(runner, resources=runner.runtime.load_resources()).unchanged_but_needed(step)
-        return seconds
-
-
-def _measure(n_users: int, n_shards: int, delay_s: float) -> list[Night]:
+def _measure(n_users: int, n_shards: int, delay_s: float) -> list[Counted]:
     key = new_key()
     with (
-        s3_process(delay_s) as s3,
+        s3_process() as s3,
         todoist_process() as todoist,
         postgres.running_postgres(_FOLDER / "postgres") as url,
         connect(url) as connection,
     ):
         _use_s3(s3)
         migrate(connection)
-        crowd = Crowd(n_users, _FIRST_NIGHT.date())
+        crowd = Crowd(n_users, _FIRST_NIGHT.date(), _N_TASKS)
         todoist.install(crowd)
         add_accounts(connection, crowd, key)
         settings = Settings(
@@ -108,16 +73,18 @@ def _measure(n_users: int, n_shards: int, delay_s: float) -> list[Night]:
             embedding_device="cpu",
             llm_model=None,
         )
-        return list(_nights(Tasks(settings, CredentialCipher([key]), url, todoist.url), s3, todoist))
+        tasks = Tasks(settings, CredentialCipher([key]), url, todoist.url)
+        return [*_nights(tasks, s3, todoist), *_plans(tasks, s3, delay_s)]
 
 
-def _nights(tasks: Tasks, s3: S3Process, todoist: TodoistProcess) -> Iterator[Night]:
+def _nights(tasks: Tasks, s3: S3Process, todoist: TodoistProcess) -> Iterator[Counted]:
     s3.take_counts()
 
-    def night(name: str, number: int, steps: tuple[str, ...]) -> Night:
+    def night(name: str, number: int, steps: tuple[str, ...]) -> Counted:
         _console.print(name)
-        seconds = [tasks.run(step, _FIRST_NIGHT + number * timedelta(minutes=1)) for step in steps]
-        return Night(name, s3.take_counts(), seconds[0])
+        for step in steps:
+            tasks.run(step, _FIRST_NIGHT + number * timedelta(minutes=1))
+        return Counted(name, s3.take_counts())
 
     every_step = tuple(step for step in GRAPH.steps if step != "write_tips")
     yield night("first night", 0, every_step)
@@ -127,6 +94,21 @@ def _nights(tasks: Tasks, s3: S3Process, todoist: TodoistProcess) -> Iterator[Ni
     yield night("unchanged night again", 3, _AFTER_A_FETCH)
 
 
+def _plans(tasks: Tasks, s3: S3Process, delay_s: float) -> Iterator[Counted]:
+    """Plan a night, with each answer delayed: with footers in the cache objects, and without these objects."""
+    for name in ("plan", "plan without cached footers", "plan once more"):
+        files = fsspec.filesystem("s3", use_listings_cache=False)
+        if "without" in name:
+            files.rm(files.glob(f"{_BUCKET}/data/*/footers.parquet"))
+        fsspec.filesystem("s3").invalidate_cache()
+        s3.set_delay(delay_s)
+        with tasks.runner(_FIRST_NIGHT + timedelta(minutes=4)) as runner:
+            started, cpu_before = time.perf_counter(), time.process_time()
+            tasks.plan(runner, "fetch_signals")
+            seconds, cpu_s = time.perf_counter() - started, time.process_time() - cpu_before
+        yield Counted(name, s3.take_counts(), seconds, cpu_s)
+
+
 def _use_s3(s3: S3Process) -> None:
     access = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
     os.environ.update(access | {"AWS_ENDPOINT_URL": s3.url})
@@ -134,26 +116,28 @@ def _use_s3(s3: S3Process) -> None:
 
 
 def main() -> None:
-    """Run four nights and print the requests of each, for one shard, and the seconds of the first plan."""
+    """Run four nights and three plans; print the requests for one shard, and the seconds of the plans."""
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--users", type=int, default=256)
     parser.add_argument("--shards", type=int, default=64)
-    parser.add_argument("--delay", type=float, default=0.03, help="seconds before each answer of the store")
+    parser.add_argument("--delay", type=float, default=0.03, help="seconds before each answer while plans are made")
     arguments = parser.parse_args()
     shutil.rmtree(_FOLDER, ignore_errors=True)
     _FOLDER.mkdir(parents=True)
     try:
-        nights = _measure(arguments.users, arguments.shards, arguments.delay)
+        measured = _measure(arguments.users, arguments.shards, arguments.delay)
     finally:
         shutil.rmtree(_FOLDER, ignore_errors=True)
-    title = f"{arguments.users} users, {arguments.shards} shards, {arguments.delay * 1000:.0f} ms a request"
-    table = numbers_table(title, "night", "requests a shard", "GET", "PUT", "LIST", "other", "plan, s")
-    for night in nights:
-        counts = dict(night.counts)
+    title = (
+        f"{arguments.users:,} users, {arguments.shards} shards, {arguments.delay * 1000:.0f} ms a request of a plan"
+    )
+    table = numbers_table(title, "night", "requests a shard", "GET", "PUT", "LIST", "other", "seconds", "CPU s")
+    for each in measured:
+        counts = dict(each.counts)
         n_requests = sum(counts.values())
         known = [counts.pop(verb, 0) for verb in ("GET", "PUT", "LIST")]
         cells = [f"{n_requests / arguments.shards:.1f}", *map(str, [*known, sum(counts.values())])]
-        table.add_row(night.name, *cells, f"{night.plan_seconds:.1f}")
+        table.add_row(each.name, *cells, *("" if n is None else f"{n:.1f}" for n in (each.seconds, each.cpu_s)))
     _console.print(table)
 
 

@@ -186,7 +186,7 @@ class Pipeline:
     def _users_of(self, asset: Asset, now: datetime, next_run_at: datetime, due: Users) -> Users:
         """The users whom an asset receives, as the step runner finds them."""
         if asset.on_demand:
-            return self._runtime.tip_writer.demand(now, next_run_at, shard=None, n_shards=self.shards.n_shards)
+            return self._runtime.tip_writer.demand(now, next_run_at, shards=None, n_shards=self.shards.n_shards)
         if asset.step == FETCH_STEP:
             return due
         return self.accounts.observed() if asset.observes else {}

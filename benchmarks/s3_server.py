@@ -26,9 +26,9 @@ class _QuietHandler(WSGIRequestHandler):
 class _CountingServer:
     """Counts requests by verb; a listing counts as LIST."""
 
-    def __init__(self, delay_s: float) -> None:
+    def __init__(self) -> None:
         self._moto: Any = DomainDispatcherApplication(create_backend_app)
-        self._delay_s = delay_s
+        self.delay_s = 0.0
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
 
@@ -42,7 +42,7 @@ class _CountingServer:
         is_list = "list-type" in parse_qs(environ["QUERY_STRING"])
         with self._lock:
             self._counts["LIST" if is_list else environ["REQUEST_METHOD"]] += 1
-        time.sleep(self._delay_s)
+        time.sleep(self.delay_s)
         answer: Iterable[bytes] = self._moto(environ, start_response)
         return answer
 
@@ -56,24 +56,29 @@ class S3Process:
 
     def take_counts(self) -> dict[str, int]:
         """The requests since the last call, by verb."""
-        self._process.write_line("counts")
+        return self.set_delay(0.0)
+
+    def set_delay(self, delay_s: float) -> dict[str, int]:
+        """Set the seconds before each answer, and return the requests since the last call, by verb."""
+        self._process.write_line(str(delay_s))
         counts: dict[str, int] = json.loads(self._process.read_line())
         return counts
 
 
 @contextmanager
-def s3_process(delay_s: float) -> Iterator[S3Process]:
-    """Run the server until the block ends. delay_s: seconds before each answer."""
-    with module_process("benchmarks.s3_server", str(delay_s)) as process:
+def s3_process() -> Iterator[S3Process]:
+    """Run the server until the block ends; it answers at once."""
+    with module_process("benchmarks.s3_server") as process:
         yield S3Process(process)
 
 
 def _main() -> None:
-    server = _CountingServer(float(sys.argv[1]))
+    server = _CountingServer()
     http = make_server("127.0.0.1", 0, server, threaded=True, request_handler=_QuietHandler)
     threading.Thread(target=http.serve_forever, daemon=True).start()
     print(f"http://127.0.0.1:{http.server_port}", flush=True)
-    for _ in sys.stdin:
+    for line in sys.stdin:
+        server.delay_s = float(line)
         print(json.dumps(server.take_counts()), flush=True)
 
 

@@ -50,7 +50,7 @@ class TodoistProcess:
 
     def install(self, crowd: Crowd) -> None:
         """Add an account for every user of a crowd; the process generates the accounts itself."""
-        self._request("install", n_users=crowd.n_users, today=crowd.today.isoformat())
+        self._request("install", n_users=crowd.n_users, today=crowd.today.isoformat(), n_tasks=crowd.n_tasks)
 
     def change(self, share: float, night: int) -> int:
         """Change tasks of a share (0 to 1) of the crowd, and return the number of changed users."""
@@ -167,7 +167,8 @@ def main() -> None:
 def _answer(todoist: CrowdTodoist, command: str, **arguments: Any) -> float:
     match command:
         case "install":
-            return todoist.install(Crowd(arguments["n_users"], date.fromisoformat(arguments["today"])))
+            today = date.fromisoformat(arguments.pop("today"))
+            return todoist.install(Crowd(**arguments, today=today))
         case "change":
             return todoist.change(**arguments)
         case "n_changing_bucket":

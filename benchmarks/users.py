@@ -1,4 +1,4 @@
-"""Sample users with 50 tasks each, generated on access; nearly all texts are distinct."""
+"""Sample users with 50 tasks each by default, generated on access; nearly all texts are distinct."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from contexts.todoist.credentials import CredentialCipher, Credentials
 from local.samples import SampleUser, plain_users, sample_texts
 
 N_TASKS = 50
-"""Open tasks of each user."""
+"""Open tasks of each user, by default."""
 
 _N_TEMPLATES = 280
 """Number of different accounts: 20 for each home of the sample users."""
@@ -29,7 +29,7 @@ _SUFFIX_LETTERS = 6
 
 @dataclass(frozen=True)
 class Crowd(Sequence[SampleUser]):
-    """`n_users` sample users with `N_TASKS` open tasks each; user k does not depend on `n_users`.
+    """`n_users` sample users with `n_tasks` open tasks each; user k does not depend on `n_users`.
 
     Users whose numbers differ by `_N_TEMPLATES` share the objects of their projects, dates and labels, which must not
     be modified. The ids and texts of their tasks are different.
@@ -37,6 +37,7 @@ class Crowd(Sequence[SampleUser]):
 
     n_users: int
     today: date
+    n_tasks: int = N_TASKS
 
     def __len__(self) -> int:
         return self.n_users
@@ -55,7 +56,7 @@ class Crowd(Sequence[SampleUser]):
 
     def account(self, number: int) -> SampleUser:
         """The user with the document of the shared template instead of the user's own texts and ids."""
-        templates, user_id = _templates(self.today), f"user-{number + 1:04d}"
+        templates, user_id = _templates(self.today, self.n_tasks), f"user-{number + 1:04d}"
         return replace(
             templates[number % len(templates)],
             user_id=user_id,
@@ -105,13 +106,13 @@ def _local_day(due: str, zone: ZoneInfo) -> date:
 
 
 @cache
-def _templates(today: date) -> Sequence[SampleUser]:
-    return [_resized(user) for user in plain_users(_N_TEMPLATES, today=today)]
+def _templates(today: date, n_tasks: int) -> Sequence[SampleUser]:
+    return [_resized(user, n_tasks) for user in plain_users(_N_TEMPLATES, today=today)]
 
 
-def _resized(user: SampleUser) -> SampleUser:
+def _resized(user: SampleUser, n_tasks: int) -> SampleUser:
     items = user.document["items"]
-    return replace(user, document=user.document | {"items": [_item(items, number) for number in range(N_TASKS)]})
+    return replace(user, document=user.document | {"items": [_item(items, number) for number in range(n_tasks)]})
 
 
 def _item(items: Sequence[dict[str, Any]], number: int) -> dict[str, Any]:

@@ -9,10 +9,17 @@ from airflow.sdk import Param
 
 from assets.engine.errors import OptionsError, did_you_mean
 
+_SHARD_RANGE = "[0-9]+(-[0-9]+)?"
+
 PARAMS = {
     "select": Param("", type="string", description="Assets of this DAG, comma-separated; empty: all."),
     "user": Param("", type="string", description="Compute only these users, comma-separated; empty: everybody."),
-    "shards": Param("", type="string", description="Run only these shards, such as 0-3,7; empty: all."),
+    "shards": Param(
+        "",
+        type="string",
+        pattern=rf"^\s*({_SHARD_RANGE})?(\s*,\s*({_SHARD_RANGE})?)*\s*$",
+        description="Run only these shards, such as 0-3,7; empty: all.",
+    ),
     "force": Param(False, type="boolean", description="Compute up-to-date users, too."),
 }
 FULL_PARAM = {

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from airflow.sdk import get_current_context
 
 from assets.definitions import GRAPH
-from assets.engine.errors import ShardFailure, failure_lines, raise_failures
-from assets.groups import Group, GroupOutcome, group_shards, worthwhile_groups
+from assets.engine.errors import ShardFailure, error_of, failure_lines, raise_failures
+from assets.groups import Group, GroupOutcome, group_shards, run_groups, worthwhile_groups
 from assets.options import EVERYTHING, RunOptions
 from assets.reports import estimate_note, estimate_table, shard_lines
 from assets.steps import StepRunner
@@ -22,6 +23,7 @@ from contexts.todoist.refusals import RefusalVerdict
 from include.alerts import notifier_problem
 from include.notes import write_note
 from include.parameters import PARAMS, parameters_of, read_parameters
+from include.policies import TriedByPlan
 from include.runtime import open_runtime
 
 _OUTCOME = "outcome"
@@ -47,12 +49,13 @@ def plan_step(step: str, *, is_source: bool, has_own_workers: bool) -> list[dict
     Returns what to publish if the step is done, else the work of its groups, for `compute_group`: also that of a
     single group that failed here in part. has_own_workers: whether groups have a queue, a pool or a pod of their own.
     """
-    now = datetime.now(UTC)
-    with _step_runner(now, _options(is_source=is_source)) as runner:
-        runner = _with_scope(runner.with_footers())
-        groups, tried = _plan_groups(runner, step, is_source=is_source), None
+    now, run = datetime.now(UTC), _dag_run()
+    with _step_runner(now) as runner:
+        runner.begin(step, run.run_id, run.start_date or now)
+        runner = _with_scope(replace(runner.with_footers(), options=_options(is_source=is_source)))
+        groups, tried, failures = _plan_groups(runner, step, is_source=is_source), None, list[ShardFailure]()
         if not groups or (len(groups) == 1 and not has_own_workers):
-            tried, failures = _run_groups(runner, step, groups, GroupOutcome())
+            tried, failures = run_groups(partial(runner.materialize_shards, step), groups, show=print)
             if not failures and not tried.is_outage:
                 return _finish(runner, step, [tried])
             print(*failure_lines(failures), "The task `compute` goes on from here.", sep="\n")
@@ -60,6 +63,7 @@ def plan_step(step: str, *, is_source: bool, has_own_workers: bool) -> list[dict
         "now": now.isoformat(),
         "scope": runner.options.scope,
         "tried": tried and tried.to_json(now.isoformat()),
+        "failure": TriedByPlan.because_of(error_of(failures)).to_json() if failures else None,
     }
     return [
         {**common, "label": f"{number} of {len(groups)}: {group}", "shards": group.to_json()}
@@ -93,34 +97,29 @@ def _plan_groups(runner: StepRunner, step: str, *, is_source: bool) -> list[Grou
 def compute_group(step: str, work: Mapping[str, Any], *, is_source: bool) -> None:
     """Materialize a group of shards, print the result of each, and raise the failures at the end.
 
-    The outcome is pushed to `collect_step` even if shards fail. Then the next try reads it, and runs what failed; the
-    first try leaves out what `plan_step` has done.
+    The outcome is pushed to `collect_step` even if shards fail. The next try reads it, and runs what is left. If a
+    shard failed while `plan_step` ran the group, that was the first try: the second one follows after its delay.
     """
     context: Any = get_current_context()
     planned_at, state = work["now"], context["task_state_store"]
-    before = GroupOutcome.from_json(state.get(_OUTCOME), planned_at) or GroupOutcome.from_json(
-        work["tried"], planned_at
-    )
+
+    def keep(outcome: GroupOutcome) -> None:
+        state.set(_OUTCOME, outcome.to_json(planned_at))
+
+    before, tried = (GroupOutcome.from_json(each, planned_at) for each in (state.get(_OUTCOME), work["tried"]))
+    if before is None and tried and work["failure"]:
+        context["ti"].xcom_push(_OUTCOME, work["tried"])
+        keep(tried)
+        raise TriedByPlan.from_json(work["failure"])
     options = replace(_options(is_source=is_source), scope=FetchScope(work["scope"]))
     with _step_runner(datetime.fromisoformat(planned_at), options) as runner:
         groups = [Group.from_json(work["shards"])]
-        outcome, failures = _run_groups(runner, step, groups, before or GroupOutcome())
+        materialize = partial(runner.materialize_shards, step)
+        outcome, failures = run_groups(materialize, groups, before or tried or GroupOutcome(), keep, show=print)
     context["ti"].xcom_push(_OUTCOME, outcome.to_json(planned_at))
     if failures:
-        state.set(_OUTCOME, outcome.to_json(planned_at))
+        keep(outcome)
     raise_failures(failures)
-
-
-def _run_groups(
-    runner: StepRunner, step: str, groups: Iterable[Group], before: GroupOutcome
-) -> tuple[GroupOutcome, list[ShardFailure]]:
-    """Materialize what an earlier try left of some groups; return the outcome of both tries, and the failures."""
-    results, failures = list(before.results), list[ShardFailure]()
-    for group in groups:
-        for result in runner.materialize_shards(step, before.left(group).shards, failures):
-            print(result)
-            results.append(result)
-    return GroupOutcome(tuple(results), frozenset(failure.shard for failure in failures)), failures
 
 
 def collect_step(step: str, planned: list[dict[str, Any]]) -> Extras:

@@ -57,9 +57,14 @@ class SnapshotError(AssetError):
 
 
 def raise_failures(failures: Sequence[ShardFailure]) -> None:
-    """Raise the error of a single failure, or ShardsFailed for several; do nothing without failures."""
+    """Raise the error of failures, if there are any."""
     if failures:
-        raise failures[0].error if len(failures) == 1 else ShardsFailed(failures)
+        raise error_of(failures)
+
+
+def error_of(failures: Sequence[ShardFailure]) -> Exception:
+    """Return the error of a single failure, or ShardsFailed for several."""
+    return failures[0].error if len(failures) == 1 else ShardsFailed(failures)
 
 
 def failure_lines(failures: Iterable[ShardFailure]) -> list[str]:

@@ -78,6 +78,23 @@ def build_request(
     return Request(observed, observe_shards, shards, users, force=force)
 
 
+def request_by_shard(request: Request, shards: Iterable[int], n_shards: int) -> dict[int, Request]:
+    """Return the request of each of some shards, restricted to it and to its users."""
+    observed = _users_by_shard(request.observed, n_shards)
+    demanded = _users_by_shard(request.demanded, n_shards)
+    requests = {}
+    for shard in shards:
+        own = frozenset([shard])
+        requests[shard] = replace(
+            request,
+            observed=observed.get(shard, {}),
+            observe_shards=request.observe_shards & own,
+            only_shards=own if request.only_shards is None else request.only_shards & own,
+            demanded=demanded.get(shard, {}),
+        )
+    return requests
+
+
 @dataclass(frozen=True)
 class Workload:
     """The amount of work in a planned shard: exact, or an upper bound if the shard's `is_upper_bound` is true.
@@ -98,7 +115,8 @@ class PlannedShard:
     """One shard of one asset that is to run.
 
     is_upper_bound: an input runs before it and may come out unchanged, so the shard is planned again in its turn.
-    workload: for estimates; the run itself does not read it.
+    workload: for estimates; the run itself does not read it. changed: for the reason "data", the inputs that have
+    another version than the file was made from, or that run before it.
     """
 
     asset: str
@@ -106,6 +124,7 @@ class PlannedShard:
     reason: Reason
     is_upper_bound: bool = False
     workload: Workload = field(default=Workload(), compare=False)
+    changed: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -221,8 +240,10 @@ class Planner:
         or in the plan `before`, is planned as an upper bound.
         """
         request = request or Request()
-        observed = _by_shard(request.observed, self.shards.n_shards)
-        demanded = _by_shard(request.demanded, self.shards.n_shards)
+        observed, demanded = (
+            {shard: frozenset(members) for shard, members in _users_by_shard(users, self.shards.n_shards).items()}
+            for users in (request.observed, request.demanded)
+        )
         entries: dict[tuple[str, int], PlannedShard] = {}
         earlier = {(entry.asset, entry.shard): entry for entry in before}
         shards = range(self.shards.n_shards) if request.only_shards is None else sorted(request.only_shards)
@@ -356,7 +377,8 @@ class Planner:
         workload = _workload(current, footer, inputs[asset.inputs[0].asset], upstream, request)
         if request.waiting and not _has_work(current, workload, request, is_observed=is_observed):
             return None
-        return PlannedShard(asset.name, shard, reason, is_upper_bound=bool(upstream), workload=workload)
+        changed = self._changed(asset, footer, inputs, upstream) if reason == "data" else ()
+        return PlannedShard(asset.name, shard, reason, bool(upstream), workload, changed)
 
     def _wait(self, asset: Asset, shard: int, request: Request) -> Wait | None:
         """Return the wait for an asset that a plan does not run, None if it is up to date for the plan's users."""
@@ -387,15 +409,30 @@ class Planner:
         return {edge.asset: self.footer(self.graph[edge.asset], shard) for edge in asset.inputs}
 
     def _reason(self, asset: Asset, footer: Footer | None, inputs: Mapping[str, Footer | None]) -> Reason | None:
-        versions = {
-            edge.asset: source.edge_version(edge.columns) for edge in asset.inputs if (source := inputs[edge.asset])
-        }
-        return _difference(footer, recipe_of(asset, self.resources), versions, self.now)
+        return _difference(footer, recipe_of(asset, self.resources), _versions(asset, inputs), self.now)
+
+    def _changed(
+        self,
+        asset: Asset,
+        footer: Footer | None,
+        inputs: Mapping[str, Footer | None],
+        upstream: Iterable[PlannedShard],
+    ) -> tuple[str, ...]:
+        """Return the inputs that changed; none if the last run left users out, whose file names no versions."""
+        before, now = dict(footer.inputs) if footer else {}, _versions(asset, inputs)
+        running = {entry.asset for entry in upstream}
+        names = (edge.asset for edge in asset.inputs)
+        return tuple(name for name in names if name in running or (before and before.get(name) != now.get(name)))
 
     def _staleness(self, asset: Asset, footer: Footer | None, inputs: Mapping[str, Footer | None]) -> Staleness:
         indices = {name: each.index if each else None for name, each in inputs.items()}
         index = footer.index if footer else Index()
         return staleness(asset, index, indices, recipe_of(asset, self.resources), self.now)
+
+
+def _versions(asset: Asset, inputs: Mapping[str, Footer | None]) -> dict[str, str]:
+    """Return the versions of the columns that an asset reads, by input; without inputs that have no file."""
+    return {edge.asset: source.edge_version(edge.columns) for edge in asset.inputs if (source := inputs[edge.asset])}
 
 
 def _first_waits(waits: Iterable[Wait]) -> Iterator[Wait]:
@@ -435,11 +472,11 @@ def _has_work(current: Staleness, workload: Workload, request: Request, *, is_ob
     return bool(workload.users or current.removed or can_observe)
 
 
-def _by_shard(users: Iterable[str], n_shards: int) -> dict[int, frozenset[str]]:
-    by_shard: dict[int, set[str]] = {}
-    for user in users:
-        by_shard.setdefault(shard_of(user, n_shards), set()).add(user)
-    return {shard: frozenset(members) for shard, members in by_shard.items()}
+def _users_by_shard(users: Users, n_shards: int) -> dict[int, dict[str, datetime]]:
+    by_shard: dict[int, dict[str, datetime]] = {}
+    for user, at in users.items():
+        by_shard.setdefault(shard_of(user, n_shards), {})[user] = at
+    return by_shard
 
 
 def _difference(

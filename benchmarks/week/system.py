@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -233,8 +233,8 @@ def _batches(connection: psycopg.Connection[Any], clock: SimulatedClock) -> TipB
 class _WriterForEverybody(TipWriter):
     """Writes a set for every user who has fewer than two valid tips, however improbable a request is."""
 
-    def demand(self, now: datetime, next_run: datetime, *, shard: int | None, n_shards: int) -> Users:
-        """Return all users, whatever the shard."""
+    def demand(self, now: datetime, next_run: datetime, *, shards: Sequence[int] | None, n_shards: int) -> Users:
+        """Return all users, whatever the shards."""
         found = queries("tips_ahead").request_forecasts(self._connection, now=now, next_run_at=next_run)
         return {user_id: likely_at or now for user_id, _, likely_at in found}
 

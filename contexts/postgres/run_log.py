@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import psycopg
@@ -61,8 +62,9 @@ class StepRun:
 class Throughput:
     """Medians for one kind of work over recent runs; None without such runs.
 
-    seconds_per_unit: per planned unit of a step run. seconds_per_user, units_per_user: per fetched user of a run, if
-    possible of the same scope; None after the first run, which computes everything and not only what changed.
+    seconds_per_unit: per planned unit of a step run, if possible of one with a similar amount of work.
+    seconds_per_user, units_per_user: per fetched user of a run, if possible of the same scope; None after the first
+    run, which computes everything and not only what changed.
     """
 
     seconds_per_unit: float | None
@@ -93,8 +95,12 @@ class RunLog:
         row = self._sql.latest_version(self._connection, asset=asset, run_id=before)
         return None if row is None else str(row[0])
 
+    def begin_step_run(self, run_id: str, step: str, started_at: datetime) -> None:
+        """Write that a run began, before it has a plan: a run whose plan fails is in the log, too."""
+        self._sql.begin_step_run(self._connection, run_id=run_id, step=step, started_at=started_at)
+
     def start_step_run(self, run: StepRun) -> None:
-        """Write a run's plan before the run does anything."""
+        """Write a run's plan before the run does any work."""
         self._sql.start_step_run(self._connection, **_columns(run))
 
     def finish_step_run(self, run: StepRun) -> None:
@@ -136,9 +142,16 @@ class RunLog:
         """
         return int(self._sql.delete_runs(self._connection, before=before))
 
-    def throughput(self, now: datetime, scope: str | None = None) -> Mapping[str, Throughput]:
-        """Return the throughput of each kind of work over the last thirty days. scope: of the fetch to estimate."""
-        medians = self._sql.throughput(self._connection, since=now - _THROUGHPUT_WINDOW, scope=scope)
+    def throughput(
+        self, now: datetime, scope: str | None = None, units: Mapping[str, float] = MappingProxyType({})
+    ) -> Mapping[str, Throughput]:
+        """Return the throughput of each kind of work over the last thirty days.
+
+        scope, units: of the fetch and of the work to estimate; runs of another scope, or of a tenth or ten times of
+        the work, count only if there are no others.
+        """
+        since, work = now - _THROUGHPUT_WINDOW, Jsonb(dict(units))
+        medians = self._sql.throughput(self._connection, since=since, scope=scope, units=work)
         return {work: Throughput(*values) for work, *values in medians}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -149,7 +149,7 @@ class Accounts:
         scope: FetchScope = FetchScope.ALL,
         sla: timedelta = timedelta(hours=6),
         events: EventsMode = "off",
-        shard: int | None = None,
+        shards: Sequence[int] | None = None,
         n_shards: int = 1,
     ) -> Mapping[str, datetime]:
         """Return the users to fetch now, with the instant of their last fetch.
@@ -157,7 +157,7 @@ class Accounts:
         The rule is documented at the statement `users_due`.
 
         sla: maximum age of a context at the user's next request. events: what is believed of Todoist's events.
-        shard: restricts the result to one of `n_shards`; None means all.
+        shards: restricts the result to some of `n_shards`; None means all.
         """
         refetch_before, idle_refetch_before = {
             FetchScope.ALL: (_FAR_FUTURE, _FAR_FUTURE),
@@ -177,24 +177,24 @@ class Accounts:
             believes_events=events != "off",
             heeds_hints=events == "hints",
             spares_covered=events != "off" and scope is FetchScope.NIGHTLY,
-            shard=shard,
+            shards=shards,
             n_shards=n_shards,
         )
         return {user_id: observed_at or _NEVER for user_id, observed_at in users}
 
-    def observed(self, *, shard: int | None = None, n_shards: int = 1) -> Mapping[str, datetime]:
-        """Return the instant of the last fetch of every user that was ever fetched, of one shard or of all."""
-        users = self._sql.users_observed(self._connection, latest=None, shard=shard, n_shards=n_shards)
+    def observed(self, *, shards: Sequence[int] | None = None, n_shards: int = 1) -> Mapping[str, datetime]:
+        """Return the instant of the last fetch of every user that was ever fetched, of some shards or of all."""
+        users = self._sql.users_observed(self._connection, latest=None, shards=shards, n_shards=n_shards)
         return {user_id: observed_at for user_id, observed_at, _ in users}
 
     def observed_since_stored(self, now: datetime) -> set[str]:
         """Return the users whose row of the context store is older than their last fetch, or later than `now`."""
-        users = self._sql.users_observed(self._connection, latest=now + CLOCK_DIFFERENCE, shard=None, n_shards=1)
+        users = self._sql.users_observed(self._connection, latest=now + CLOCK_DIFFERENCE, shards=None, n_shards=1)
         return {user_id for user_id, _, is_newer in users if is_newer}
 
-    def rows_digests(self, *, shard: int | None = None, n_shards: int = 1) -> Mapping[str, bytes]:
-        """Return the digest of the stored rows that each user's sync token continues, of one shard or of all."""
-        return dict(self._sql.rows_digests(self._connection, shard=shard, n_shards=n_shards))
+    def rows_digests(self, *, shards: Sequence[int] | None = None, n_shards: int = 1) -> Mapping[str, bytes]:
+        """Return the digest of the stored rows that each user's sync token continues, of some shards or of all."""
+        return dict(self._sql.rows_digests(self._connection, shards=shards, n_shards=n_shards))
 
     def existing(self, user_ids: Collection[str]) -> set[str]:
         """Return the ids that belong to an existing user."""

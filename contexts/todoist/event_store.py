@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -76,11 +76,13 @@ class EventStore:
         """Whether events may stand in for a call."""
         return self.mode == "trusted" and not self.calls_everybody
 
-    def users_to_fold(self, now: datetime, *, shard: int | None = None, n_shards: int = 1) -> Mapping[str, datetime]:
-        """Return the users with events to fold, with the instant of their last fetch, of one shard or of all."""
+    def users_to_fold(
+        self, now: datetime, *, shards: Sequence[int] | None = None, n_shards: int = 1
+    ) -> Mapping[str, datetime]:
+        """Return the users with events to fold, with the instant of their last fetch, of some shards or of all."""
         if not self.folds:
             return {}
-        return dict(self._sql.users_to_fold(self.connection, now=now, shard=shard, n_shards=n_shards))
+        return dict(self._sql.users_to_fold(self.connection, now=now, shards=shards, n_shards=n_shards))
 
     def told(self, user_ids: Iterable[str], now: datetime) -> Mapping[str, ToldUser]:
         """Return those of some users of whose changes events tell; nobody if events are off."""

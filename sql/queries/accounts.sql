@@ -73,7 +73,7 @@ UPDATE users SET active = :active WHERE user_id = :user_id;
 --    of a change. A context that becomes invalid before that request, at the user's midnight, is left out: a fetch now
 --    would not help.
 -- An instant after :latest counts for nothing: it is from before the clock was set back.
--- The users of one shard of :n_shards, or of all shards if :shard is NULL.
+-- The users of some shards of :n_shards, or of all shards if :shards is NULL.
 WITH expected AS MATERIALIZED (
     SELECT share_of_users_asking(:now, :next_run_at)
                / extract(EPOCH FROM :next_run_at::TIMESTAMPTZ - :now::TIMESTAMPTZ)::FLOAT AS per_second
@@ -103,7 +103,7 @@ CROSS JOIN LATERAL (
                  CASE WHEN c.valid_until > :now THEN c.valid_until END) AS until
 ) stale
 WHERE u.active AND a.connected
-  AND (:shard::INTEGER IS NULL OR mod(u.shard_key, :n_shards) = :shard)
+  AND (:shards::BIGINT[] IS NULL OR mod(u.shard_key, :n_shards) = ANY(:shards::BIGINT[]))
   AND (coalesce(known.observed_at, '-infinity') < CASE
       WHEN u.created_at >= :idle_since
            OR EXISTS (SELECT FROM decisions d
@@ -119,7 +119,7 @@ ORDER BY u.user_id;
 -- name: users_observed
 -- Every user that was ever fetched: the instant of the last fetch, and whether the stored context is older, or is later
 -- than :latest and so from before the clock was set back, or lacks an event that the stored tasks contain.
--- The users of one shard of :n_shards, or of all shards if :shard is NULL.
+-- The users of some shards of :n_shards, or of all shards if :shards is NULL.
 SELECT a.user_id, a.observed_at,
        a.observed_at > coalesce(c.materialized_at, '-infinity')
            OR c.materialized_at > :latest::TIMESTAMPTZ
@@ -127,16 +127,16 @@ SELECT a.user_id, a.observed_at,
                       WHERE e.user_id = a.user_id AND e.folded_form = e.received_at) AS is_newer
 FROM todoist_accounts a JOIN users u USING (user_id) LEFT JOIN context_store c USING (user_id)
 WHERE a.observed_at IS NOT NULL
-  AND (:shard::INTEGER IS NULL OR mod(u.shard_key, :n_shards) = :shard)
+  AND (:shards::BIGINT[] IS NULL OR mod(u.shard_key, :n_shards) = ANY(:shards::BIGINT[]))
 ORDER BY a.user_id;
 
 -- name: rows_digests
 -- The digest of the stored rows that each user's sync token continues, if it is known.
--- The users of one shard of :n_shards, or of all shards if :shard is NULL.
+-- The users of some shards of :n_shards, or of all shards if :shards is NULL.
 SELECT a.user_id, a.rows_digest
 FROM todoist_accounts a JOIN users u USING (user_id)
 WHERE a.rows_digest IS NOT NULL
-  AND (:shard::INTEGER IS NULL OR mod(u.shard_key, :n_shards) = :shard);
+  AND (:shards::BIGINT[] IS NULL OR mod(u.shard_key, :n_shards) = ANY(:shards::BIGINT[]));
 
 -- name: existing_users
 -- The existing users among :user_ids.

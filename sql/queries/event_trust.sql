@@ -3,13 +3,13 @@
 -- That is no earlier than the last end of trust, until which events may have been lost.
 -- A context that a request has assembled since then is not replaced by older tasks, even with events in them: not such a
 -- user.
--- The users of one shard of :n_shards, or of all shards if :shard is NULL.
+-- The users of some shards of :n_shards, or of all shards if :shards is NULL.
 SELECT a.user_id, a.observed_at
 FROM todoist_channel c CROSS JOIN todoist_accounts a JOIN users u USING (user_id)
 WHERE c.is_trusted AND u.active AND a.is_covered AND a.sync_token IS NOT NULL
   AND a.observed_at >= greatest(:now - c.audit_every + INTERVAL '4 hours', c.evidence_since)
   AND NOT EXISTS (SELECT FROM context_store s WHERE s.user_id = a.user_id AND s.materialized_at > a.observed_at)
-  AND (:shard::INTEGER IS NULL OR mod(u.shard_key, :n_shards) = :shard)
+  AND (:shards::BIGINT[] IS NULL OR mod(u.shard_key, :n_shards) = ANY(:shards::BIGINT[]))
   AND EXISTS (SELECT FROM todoist_events e
               WHERE e.user_id = a.user_id AND e.connection_number = a.connection_number
                 AND e.folded_form IS DISTINCT FROM e.received_at)

@@ -19,6 +19,11 @@ SELECT data_version FROM asset_runs
 WHERE asset = :asset AND run_id <> :run_id
 ORDER BY finished_at DESC LIMIT 1;
 
+-- name: begin_step_run!
+-- Write that a step's run began, before it has a plan; a retried run keeps what it wrote.
+INSERT INTO step_runs (run_id, step, started_at) VALUES (:run_id, :step, :started_at)
+ON CONFLICT (run_id, step) DO NOTHING;
+
 -- name: start_step_run!
 -- Write the plan of a step's run; a retried run replaces it.
 INSERT INTO step_runs (run_id, step, started_at, planned, scope)
@@ -98,10 +103,11 @@ SET finished_at = excluded.finished_at, n_users = excluded.n_users, done = exclu
 SELECT * FROM step_runs WHERE started_at >= :since ORDER BY started_at, step;
 
 -- name: throughput
--- For each kind of work, the median seconds per planned unit over the step runs that planned any; and the median
--- seconds and units per fetched user over the pipeline runs since an instant: those of the same scope, if there are
--- any. A pipeline run is a fetch and all step runs until the next fetch. The very first one does not count: it computes
--- everything, and the others only what changed.
+-- For each kind of work, the median seconds per planned unit over the step runs that planned any: those that planned a
+-- tenth to ten times of :units, if there are any, because each shard has a cost of its own. And the median seconds and
+-- units per fetched user over the pipeline runs since an instant: those of the same scope, if there are any, else those
+-- of any scope. A pipeline run is a fetch and all step runs until the next fetch. The very first one does not count: it
+-- computes everything, and the others only what changed.
 WITH runs AS (
     SELECT * FROM step_runs WHERE started_at >= :since AND step <> 'serving' AND finished_at IS NOT NULL
 ), fetches AS (
@@ -115,7 +121,8 @@ WITH runs AS (
     )
 ), comparable AS (
     SELECT * FROM later
-    WHERE scope = :scope OR NOT EXISTS (SELECT FROM later AS same WHERE same.scope = :scope)
+    WHERE scope = :scope
+       OR (scope IS NOT NULL AND NOT EXISTS (SELECT FROM later AS same WHERE same.scope = :scope))
 ), works AS (
     SELECT DISTINCT jsonb_object_keys(seconds) AS work FROM runs
 ), by_pipeline_run AS (
@@ -126,12 +133,18 @@ WITH runs AS (
     WHERE f.n_users > 0
     GROUP BY w.work, f.started_at, f.n_users
 ), by_step_run AS (
-    SELECT w.work, (r.seconds ->> w.work)::FLOAT / (r.planned ->> w.work)::FLOAT AS seconds_per_unit
+    SELECT w.work, (r.seconds ->> w.work)::FLOAT / p.n_units AS seconds_per_unit,
+           p.n_units BETWEEN u.n_units / 10 AND u.n_units * 10 AS is_alike
     FROM runs r JOIN works w ON (r.planned ->> w.work)::FLOAT > 0 AND r.seconds ? w.work
+    CROSS JOIN LATERAL (SELECT (r.planned ->> w.work)::FLOAT AS n_units) p
+    CROSS JOIN LATERAL (SELECT (:units::JSONB ->> w.work)::FLOAT AS n_units) u
+), alike AS (
+    SELECT * FROM by_step_run s
+    WHERE is_alike OR NOT EXISTS (SELECT FROM by_step_run other WHERE other.work = s.work AND other.is_alike)
 )
 SELECT work,
        (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds_per_unit)
-        FROM by_step_run s WHERE s.work = works.work),
+        FROM alike WHERE alike.work = works.work),
        (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds_per_user)
         FROM by_pipeline_run p WHERE p.work = works.work),
        (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY units_per_user)

@@ -1,8 +1,8 @@
 -- name: users_under_way
--- Users with a request in a batch under way: those of one shard of :n_shards, or of all if :shard is NULL.
+-- Users with a request in a batch under way: those of some shards of :n_shards, or of all if :shards is NULL.
 SELECT DISTINCT r.user_id
 FROM llm_batch_requests r JOIN users u USING (user_id)
-WHERE r.ended_at IS NULL AND (:shard::INTEGER IS NULL OR mod(u.shard_key, :n_shards) = :shard)
+WHERE r.ended_at IS NULL AND (:shards::BIGINT[] IS NULL OR mod(u.shard_key, :n_shards) = ANY(:shards::BIGINT[]))
 ORDER BY r.user_id;
 
 -- name: among_under_way

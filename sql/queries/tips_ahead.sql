@@ -4,13 +4,13 @@
 -- 1. users who will ask for a tip before :next_run_at with a probability of at least :threshold, unless they did not ask
 --    on a day for which a set of their present account was written ahead, nor since;
 -- 2. with :with_first_sets, users for whom the LLM was never called.
--- The users of one shard of :n_shards, or of all shards if :shard is NULL.
+-- The users of some shards of :n_shards, or of all shards if :shards is NULL.
 WITH expected AS MATERIALIZED (SELECT share_of_users_asking(:now, :next_run_at) AS share)
 SELECT u.user_id, coalesce(forecast.likely_at, :now) AS likely_at
 FROM users u JOIN todoist_accounts a USING (user_id) CROSS JOIN expected
 CROSS JOIN LATERAL request_forecast(u.user_id, u.timezone, u.created_at, :now, :next_run_at, expected.share) forecast
 WHERE u.active AND a.connected AND a.auth_failures = 0
-  AND (:shard::INTEGER IS NULL OR mod(u.shard_key, :n_shards) = :shard)
+  AND (:shards::BIGINT[] IS NULL OR mod(u.shard_key, :n_shards) = ANY(:shards::BIGINT[]))
   AND CASE WHEN forecast.probability >= :threshold THEN NOT EXISTS (
           SELECT FROM candidate_sets s
           WHERE s.user_id = u.user_id AND s.origin = 'ahead' AND s.expires_at <= coalesce(forecast.likely_at, :now)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from world import NOON, World
 
+from assets.engine.hashing import shard_of
 from assets.engine.plan import Plan, PlannedShard, Request, Workload
-from assets.engine.results import ShardResult
+from assets.engine.results import ShardResult, total
 from assets.estimate import AssetEstimate
-from assets.groups import Group, GroupOutcome, group_shards, worthwhile_groups
+from assets.groups import Group, GroupOutcome, group_shards, run_groups, worthwhile_groups
+from assets.steps import StepRunner
 
 PLANNED_AT = "2026-11-23T02:00:00+00:00"
 
@@ -91,8 +96,34 @@ def test_an_outcome_belongs_to_one_plan() -> None:
     assert GroupOutcome.from_json(None, PLANNED_AT) is None
 
 
+def test_a_try_after_a_kill_keeps_the_results(world: World, account: Any) -> None:
+    """The try after one whose worker was killed runs only what is left, and its outcome has the results of both."""
+    world.n_shards = 3
+    for number in range(9):
+        world.add(f"user-{number}", account("call the dentist"))
+    runner = StepRunner(world.graph, world.runtime, world.resources, NOON)
+    plan, _ = runner.plan("fetch_signals")
+    materialize = partial(runner.materialize_shards, "fetch_signals")
+    groups, kept = [Group({shard: tuple(names) for shard, names in plan.by_shard.items()})], list[GroupOutcome]()
+
+    def keep(outcome: GroupOutcome) -> None:
+        kept.append(outcome)
+        if len(kept) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_groups(materialize, groups, keep=keep, keep_every_s=0)
+    done = {result.shard for result in kept[1].results}
+    assert len(done) < 3
+    before = len(world.todoist.calls)
+    outcome, failures = run_groups(materialize, groups, kept[1])
+    assert not failures
+    assert total(outcome.results)["n_users_computed"] == 2 * 9
+    assert not done & {shard_of(call.user, 3) for call in world.todoist.calls[before:]}
+
+
 def test_a_first_try_runs_everything() -> None:
-    """A first try, or one after a try whose worker was killed, runs the whole group."""
+    """A first try, or one after a try that kept nothing, runs the whole group."""
     group = Group({0: ("letters",), 4: ("letters", "words")})
     assert GroupOutcome().left(group) == group
 

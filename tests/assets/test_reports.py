@@ -164,7 +164,7 @@ def test_a_line_for_each_shard() -> None:
         "letters          shard    0  up to date",
         "letters          shard    1  up to date",
         "words            shard    0  up to date",
-        "words            shard    1  run   data: 1 of 1 users",
+        "words            shard    1  run   data of letters: 1 of 1 users",
         "pages            shard    0  up to date",
         "pages            shard    1  run   code: at most 1 of 1 users",
     ]
@@ -237,3 +237,9 @@ def test_work_of_an_unknown_amount_is_called_unknown() -> None:
 def test_a_run_that_did_not_finish_says_it() -> None:
     """A run without an end did not finish, and its number of users is unknown."""
     assert next(run_lines(run_of(None, None))) == "2026-11-23 12:00:00  embed, did not finish  (scheduled 1)"
+
+
+def test_a_run_without_a_plan_says_it() -> None:
+    """A run whose plan failed has neither planned nor done any work."""
+    run = StepRun("scheduled 1", "embed", NOON)
+    assert list(run_lines(run)) == ["2026-11-23 12:00:00  embed, did not get beyond its plan  (scheduled 1)"]

@@ -449,6 +449,8 @@ def test_parameters_of_a_manual_run(
     for wrong in {"select": "task_embedings"}, {"users": "ann"}:
         [[_, state, tasks]] = airflow.run("embed_tasks", environment=environment, **wrong)
         assert (state, tasks["plan[-1]"]) == ("failed", "failed")
+    without_plan = "SELECT count(*) FROM step_runs WHERE finished_at IS NULL AND planned = '{}'"
+    assert world.connection.execute(without_plan).fetchone() == (2,)
 
 
 def test_a_failed_shard_does_not_stop_the_others(
@@ -464,6 +466,19 @@ def test_a_failed_shard_does_not_stop_the_others(
     assert state == "failed"
     assert (tasks["compute[0]"], tasks["every_shard[-1]"]) == ("failed", "upstream_failed")
     assert tasks["collect[-1]"] == "success"
+
+
+def test_a_try_of_the_plan_is_the_first_try(
+    world: World, account: Any, airflow: DagRunner, environment: dict[str, str]
+) -> None:
+    """A shard that fails while `plan` runs it is tried again twice, after the delay: three times altogether."""
+    world.add("ann", account("call the dentist"))  # in shard 0
+    folder = world.root / "todoist_tasks" / "shard=0000"
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(world.root / "nowhere")
+    [[_, state, tasks]] = airflow.run("fetch_signals", environment=environment | {"RETRY_DELAY": "00:00:00"})
+    assert (state, tasks["plan[-1]"], tasks["compute[0]"]) == ("failed", "success", "failed")
+    assert len(world.todoist.calls) == 3
 
 
 def test_a_retry_runs_the_shards_that_failed(

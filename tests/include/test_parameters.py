@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from airflow.exceptions import ParamValidationError
+from airflow.serialization.definitions.param import SerializedParam, SerializedParamsDict
 
 from assets.engine.errors import OptionsError
+from assets.options import RunOptions
+from contexts.todoist.accounts import FetchScope
 from include.parameters import parameters_of, read_parameters
 
 
@@ -41,3 +45,25 @@ def test_a_wrong_parameter_is_refused(name: str, value: Any, hint: str) -> None:
         read_parameters({name: value}, parameters_of(is_source=False))
     assert f"the run's conf has '{name}'" in str(refusal.value)
     assert hint in str(refusal.value)
+
+
+def trigger(**conf: Any) -> None:
+    """Check a conf as Airflow does when a run is triggered."""
+    declared = parameters_of(is_source=True)
+    params = {name: SerializedParam(each.value, each.description, **each.schema) for name, each in declared.items()}
+    SerializedParamsDict(params).deep_merge(conf).validate()
+
+
+@pytest.mark.parametrize("shards", ["zero", "1-", "-3", "3 4", "1,two", "0-3-7", 3])
+def test_wrong_shards_start_no_run(shards: Any) -> None:
+    """Airflow refuses to start a run whose shards are no list of numbers and ranges, and names the parameter."""
+    with pytest.raises(ParamValidationError) as refusal:
+        trigger(shards=shards)
+    assert str(refusal.value).startswith(f"Invalid input for param shards: {shards!r} ")
+
+
+@pytest.mark.parametrize("shards", ["", "0", "0-3,7", " 0-3 , 7 ,, 12,"])
+def test_shards_that_start_a_run(shards: str) -> None:
+    """Whatever the run can read is accepted when it is triggered."""
+    trigger(shards=shards)
+    RunOptions.parse(FetchScope.ALL, shards=shards)

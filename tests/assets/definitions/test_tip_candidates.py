@@ -265,7 +265,7 @@ def test_users_of_no_account(world: World, account: Any, scribe: Scribe) -> None
     world.ahead = AheadSettings()
     world.accounts.set_active("ann", active=False)
     world.connection.execute("UPDATE todoist_accounts SET auth_failures = 1 WHERE user_id = 'bob'")
-    assert world.runtime.tip_writer.demand(NOON, NOON + 4 * HOUR, shard=None, n_shards=2) == {}
+    assert world.runtime.tip_writer.demand(NOON, NOON + 4 * HOUR, shards=None, n_shards=2) == {}
 
 
 def test_somebody_who_never_asked(world: World, account: Any, scribe: Scribe) -> None:
@@ -276,7 +276,7 @@ def test_somebody_who_never_asked(world: World, account: Any, scribe: Scribe) ->
         ask_daily(world, user, NOON + HOUR)
     world.connection.execute("UPDATE users SET created_at = %s WHERE user_id = 'new'", (NOON - HOUR,))
     record_call(world, "new")
-    assert world.runtime.tip_writer.demand(NOON, NOON + 2 * HOUR, shard=None, n_shards=2)["new"] == NOON
+    assert world.runtime.tip_writer.demand(NOON, NOON + 2 * HOUR, shards=None, n_shards=2)["new"] == NOON
     assert counts(world.night(NOON)) == {"tips_written": 4}
     assert [origin for _, origin, _ in sets_of(world, "new")] == ["ahead"]
 
@@ -313,7 +313,7 @@ class TestProbability:
         world.add("ann", account())
         ask_daily(world, "ann", NOON + HOUR, n_days=21)
         assert self.probability(world, "ann") > 0.95
-        assert world.runtime.tip_writer.demand(NOON, NOON + 2 * HOUR, shard=None, n_shards=2) == {"ann": NOON + HOUR}
+        assert world.runtime.tip_writer.demand(NOON, NOON + 2 * HOUR, shards=None, n_shards=2) == {"ann": NOON + HOUR}
 
     def test_stopped(self, world: World, account: Any, scribe: Scribe) -> None:
         """Nothing more is written for somebody who asked daily and stopped a week ago."""
@@ -323,7 +323,7 @@ class TestProbability:
         assert sets_of(world, "ann")
         later = NOON + 7 * DAY
         assert world.runtime.tip_writer.probabilities(later, later + 2 * HOUR)["ann"] > 0.1
-        assert world.runtime.tip_writer.demand(later, later + 2 * HOUR, shard=None, n_shards=2) == {}
+        assert world.runtime.tip_writer.demand(later, later + 2 * HOUR, shards=None, n_shards=2) == {}
 
     def test_new(self, world: World, account: Any, scribe: Scribe) -> None:
         """For somebody new the share of all users counts."""
@@ -355,5 +355,5 @@ class TestProbability:
                 (uuid4(), march + HOUR - day * DAY),  # at 14:00 in Berlin, which is noon from now on
             )
         world.connection.execute("UPDATE users SET created_at = %s", (march - 8 * DAY,))
-        demand = world.runtime.tip_writer.demand(march, march + HOUR, shard=None, n_shards=2)
+        demand = world.runtime.tip_writer.demand(march, march + HOUR, shards=None, n_shards=2)
         assert demand == {"ann": march}

@@ -17,7 +17,7 @@ from assets.engine.asset import Users, asset
 from assets.engine.errors import ShardUnreadable
 from assets.engine.graph import Graph
 from assets.engine.hashing import shard_of
-from assets.engine.plan import Plan, PlannedShard, Request, Wait, Workload
+from assets.engine.plan import Plan, PlannedShard, Request, Wait, Workload, build_request, request_by_shard
 from assets.estimate import estimate
 
 N_SHARDS = 2
@@ -59,6 +59,23 @@ def test_the_toy_users_are_in_two_shards() -> None:
 
 
 # The reason of a planned shard
+
+
+@pytest.mark.parametrize("options", [{}, {"only_users": ["ann"]}, {"only_shards": [1], "force": True}])
+def test_the_request_of_a_shard(options: dict[str, Any]) -> None:
+    """The request of many shards, divided by shard, is that of each shard with its own users."""
+    users = {user: NOON + timedelta(hours=number) for number, user in enumerate(("ann", "cem", "dan"))}
+    whole = replace(build_request(N_SHARDS, users, **options), demanded={"cem": NOON})
+    requests = request_by_shard(whole, range(N_SHARDS), N_SHARDS)
+    for shard, request in requests.items():
+        own = {user: at for user, at in users.items() if shard_of(user, N_SHARDS) == shard}
+        shards = {shard} & set(options.get("only_shards", range(N_SHARDS)))
+        expected = build_request(N_SHARDS, own, **{**options, "only_shards": shards})
+        demanded = {"cem": NOON} if shard == 1 else {}
+        assert replace(request, observe_shards=frozenset()) == replace(
+            expected, observe_shards=frozenset(), demanded=demanded
+        )
+        assert request.observe_shards == expected.observe_shards & whole.observe_shards & {shard}
 
 
 def test_nothing_is_planned_if_all_is_up_to_date(pipeline: ToyPipeline) -> None:

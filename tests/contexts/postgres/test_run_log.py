@@ -108,6 +108,40 @@ def test_experience_of_changes(run_log: RunLog) -> None:
     assert run_log.throughput(now, "likely")["texts_embedded"].units_per_user == 3
 
 
+def test_a_repair_spoils_no_estimate(run_log: RunLog) -> None:
+    """The time of a plan is that of runs with a similar amount of work, and a fetch of named users is no experience.
+
+    Where no run is similar, all of them count.
+    """
+    now = AT + timedelta(days=1)
+    fetch_and_embed(run_log, 1, "all", 1000)
+    for number in (2, 3, 4):
+        at, run_id, one = AT + number * HOUR, f"repair {number}", {"texts_embedded": 1}
+        call, seconds = {"todoist_calls": 1}, {"texts_embedded": 6.0}
+        run_log.finish_step_run(StepRun(run_id, "fetch_signals", at, at, done=call, seconds={"todoist_calls": 9}))
+        run_log.start_step_run(StepRun(run_id, "embed_tasks", at, planned=one))
+        run_log.finish_step_run(StepRun(run_id, "embed_tasks", at, at, done=one, seconds=seconds))
+
+    def seconds_per_text(n_texts: int) -> float | None:
+        return run_log.throughput(now, "all", {"texts_embedded": n_texts})["texts_embedded"].seconds_per_unit
+
+    assert [seconds_per_text(n) for n in (1, 50, 800)] == [6.0, 6.0, 0.5]
+    assert run_log.throughput(now, "all")["todoist_calls"].seconds_per_user is None
+
+
+def test_a_run_is_logged_before_its_plan(run_log: RunLog) -> None:
+    """A run whose plan fails is in the log without a plan, and another try of it keeps what was written."""
+    run_log.begin_step_run("run-1", "embed_tasks", AT)
+    run_log.begin_step_run("run-2", "embed_tasks", AT + HOUR)
+    run_log.start_step_run(StepRun("run-2", "embed_tasks", AT + HOUR, planned={"texts_embedded": 3}))
+    run_log.begin_step_run("run-2", "embed_tasks", AT + 2 * HOUR)
+    runs = run_log.step_runs_since(AT)
+    assert [(run.run_id, run.started_at, run.planned) for run in runs] == [
+        ("run-1", AT, {}),
+        ("run-2", AT + HOUR, {"texts_embedded": 3}),
+    ]
+
+
 def test_requests_before_the_first_run(run_log: RunLog) -> None:
     """A day of requests before the first run of the pipeline is no experience of changes."""
     calls = {"todoist_calls": 3}
