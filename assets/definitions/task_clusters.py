@@ -60,7 +60,7 @@ _JOIN = """
 @asset(
     step="cluster_tasks",
     schema=_SCHEMA,
-    code_version="9",
+    code_version="10",
     checks=(same_rows_as("task_embeddings", where="task_id"),),
     work=WorkUnit("users_clustered", per="user"),
 )

@@ -15,7 +15,7 @@ from contexts.themes.arrays import HalfVectors, Labels, Numbers, Vectors
 from contexts.themes.centering import Centering, fit_centering
 from contexts.themes.cohesion import dissolve, dissolve_chance_groups
 
-THRESHOLD_QUANTILE = 0.88
+THRESHOLD_QUANTILE = 0.885
 """Quantile of the cosines of random pairs that becomes the threshold of a model.
 
 A lower one agrees better with labels, and a higher one changes fewer ids after an edit, see `benchmarks.themes`.
@@ -126,7 +126,7 @@ class Clusterer:
             labels[rows] += 2 * start  # a user of n rows has numbers up to 2 n
         _, first, cluster = np.unique(labels, return_index=True, return_inverse=True)
         labels = _dissolve_dominant(first[cluster], users)
-        return Groups(dissolve_chance_groups(labels, vectors, users, self.calibration.spread), nearest)
+        return Groups(dissolve_chance_groups(labels, vectors, self.calibration.spread), nearest)
 
     def cosine_at(self, similarity: float) -> float:
         """Return the cosine of a similarity on a scale from 0 (the threshold) to 1 (identical), for any model."""
