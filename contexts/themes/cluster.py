@@ -135,7 +135,7 @@ class Clusterer:
     def _cluster_pairwise(self, vectors: Vectors) -> tuple[Labels, Vectors]:
         """Return the labels of rows, and the cosine of each to the nearest other row."""
         # Here, because scipy takes a quarter of the time in which the definitions of assets are imported.
-        from scipy.cluster.hierarchy import linkage
+        from fastcluster import linkage
         from scipy.spatial.distance import squareform
 
         n = len(vectors)
@@ -145,7 +145,7 @@ class Clusterer:
         np.fill_diagonal(cosines, -1)
         nearest = cosines.max(axis=1).round(_COSINE_DECIMALS)
         distances = squareform(1 - cosines, checks=False).astype(np.float64)
-        tree = linkage(distances.round(_COSINE_DECIMALS).clip(0.0), method="average")
+        tree = linkage(distances.round(_COSINE_DECIMALS).clip(0.0), method="average", preserve_input=False)
         return _cut(tree, 1.0 - self.threshold), nearest
 
     def _cluster_in_rounds(self, vectors: Vectors) -> Labels:
