@@ -31,7 +31,7 @@ def dissolve_chance_groups(labels: Labels, vectors: Vectors, spread: float) -> L
     if spread <= 0 or not len(labels):
         return labels
     first, group, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    squares = np.bincount(group, np.einsum("ij,ij->i", vectors, vectors))
+    squares = np.asarray(np.bincount(group, np.einsum("ij,ij->i", vectors, vectors)), np.float64)
     similarities = mean_pair_similarity(sums_by(group, vectors, len(first)), squares, sizes)
     least = spread * (MIN_SPREADS + (MIN_SPREADS_OF_A_PAIR - MIN_SPREADS) / np.maximum(sizes - 1, 1))
     return dissolve(labels, ((sizes > 1) & (similarities < least.round(_COSINE_DECIMALS)))[group])

@@ -54,7 +54,7 @@ _SEPARATOR = re.compile(
 )
 _SEPARATOR_SIGN = re.compile(r"[-–—>/|→:;,.!?、。(（\n]")
 _EDGE_SIGNS = regex.compile(r"^[^\w\p{M}\"'«„“¿¡#&@$€£]+|[^\w\p{M}\"'»“”%]+$")
-_BRACKETS = ("()", "（）", "[]")
+_BRACKETS = (("(", ")"), ("（", "）"), ("[", "]"))
 _CAPITAL = re.compile(r"[A-ZÀ-ÖØ-ÞΑ-ΩА-Я][a-zß-öø-ÿα-ωа-я]")
 _CODES_WITH_CAPITAL_NOUNS = ("de", "lb")
 _MAX_CHARS, _MAX_HEAD_CHARS = 1000, 200
