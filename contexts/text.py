@@ -6,6 +6,8 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
+
 if TYPE_CHECKING:
     import regex
 
@@ -66,6 +68,11 @@ def truncate(text: str, max_chars: int) -> str:
     """Return a text on one line of at most `max_chars` characters; a longer text ends with an ellipsis."""
     line = " ".join(text.split())
     return line if len(line) <= max_chars else cut(line, max_chars - 1).rstrip() + "…"
+
+
+def width(text: str) -> int:
+    """Return the length of a text, in which a Chinese, Japanese or Korean character is as wide as two letters."""
+    return len(text) if text.isascii() else max(len(text), cell_len(text))
 
 
 def without_addresses(text: str) -> str:

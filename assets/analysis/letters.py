@@ -5,19 +5,23 @@ from __future__ import annotations
 import logging
 import unicodedata
 from functools import cache
+from pathlib import Path
 
 
 @cache
 def font_families() -> list[str]:
-    """Return fonts that together have the letters of most scripts; the first one has Arabic, but no Chinese."""
+    """Return fonts that together have the letters of most scripts; matplotlib takes the first one with a letter."""
+    import manimgx_fonts
     import noto_cjk_sans_jp_regular
     from matplotlib import font_manager
 
-    # Of the second font there is one weight, which is drawn also where bold letters are wanted.
+    # These fonts have one weight, which is drawn also where bold letters are wanted.
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-    path = str(noto_cjk_sans_jp_regular.FONT_PATH)
-    font_manager.fontManager.addfont(path)
-    return ["DejaVu Sans", font_manager.FontProperties(fname=path).get_name()]
+    noto = sorted(Path(manimgx_fonts.__file__).parent.glob("NotoSans*.ttf"))  # one for each script
+    paths = [noto_cjk_sans_jp_regular.FONT_PATH, *noto]
+    for path in paths:
+        font_manager.fontManager.addfont(path)
+    return ["DejaVu Sans", *(font_manager.FontProperties(fname=path).get_name() for path in paths)]
 
 
 def drawable(text: str) -> str:

@@ -19,11 +19,12 @@ from assets.engine.checks import same_rows_as
 from assets.engine.vectors import to_matrix
 from contexts.themes.arrays import Numbers
 from contexts.themes.cluster import Clusterer, keep_ids
+from contexts.themes.cohesion import dissolve
 from contexts.themes.corpus import Corpus, read_corpus
 from contexts.themes.duplicates import MIN_SIMILARITY, find_duplicates
 from contexts.themes.labels import label_themes
 from contexts.themes.phrases import find_phrases
-from contexts.themes.projects import one_line
+from contexts.themes.projects import are_scattered, one_line
 from contexts.themes.tags import tags_of
 from contexts.themes.themed import ThemedTasks, centrality, number_themes
 from contexts.themes.word_vectors import word_vectors
@@ -60,7 +61,7 @@ _JOIN = """
 @asset(
     step="cluster_tasks",
     schema=_SCHEMA,
-    code_version="9",
+    code_version="10",
     checks=(same_rows_as("task_embeddings", where="task_id"),),
     work=WorkUnit("users_clustered", per="user"),
 )
@@ -109,7 +110,7 @@ def _cluster(tasks: pa.Table, vectors: np.ndarray, clusterer: Clusterer) -> pa.T
     project, projects = _numbers(pc.utf8_trim_whitespace(tasks["project"].fill_null("")))
     words = word_vectors(corpus, text, project, projects)
     groups = clusterer.group(np.hstack((vectors, words)), users)
-    themes = number_themes(groups.labels)
+    themes = number_themes(dissolve(groups.labels, are_scattered(groups.labels, project, projects)))
     themed = _themed_tasks(tasks, users, themes, text, centrality(vectors, themes))
     columns = {name: tasks[name] for name in ("user_id", "task_id", "text_hash", "connection_number")}
     columns |= _theme_columns(tasks, themed, corpus)

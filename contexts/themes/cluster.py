@@ -15,7 +15,7 @@ from contexts.themes.arrays import HalfVectors, Labels, Numbers, Vectors
 from contexts.themes.centering import Centering, fit_centering
 from contexts.themes.cohesion import dissolve, dissolve_chance_groups
 
-THRESHOLD_QUANTILE = 0.88
+THRESHOLD_QUANTILE = 0.885
 """Quantile of the cosines of random pairs that becomes the threshold of a model.
 
 A lower one agrees better with labels, and a higher one changes fewer ids after an edit, see `benchmarks.themes`.
@@ -126,7 +126,7 @@ class Clusterer:
             labels[rows] += 2 * start  # a user of n rows has numbers up to 2 n
         _, first, cluster = np.unique(labels, return_index=True, return_inverse=True)
         labels = _dissolve_dominant(first[cluster], users)
-        return Groups(dissolve_chance_groups(labels, vectors, users, self.calibration.spread), nearest)
+        return Groups(dissolve_chance_groups(labels, vectors, self.calibration.spread), nearest)
 
     def cosine_at(self, similarity: float) -> float:
         """Return the cosine of a similarity on a scale from 0 (the threshold) to 1 (identical), for any model."""
@@ -135,7 +135,7 @@ class Clusterer:
     def _cluster_pairwise(self, vectors: Vectors) -> tuple[Labels, Vectors]:
         """Return the labels of rows, and the cosine of each to the nearest other row."""
         # Here, because scipy takes a quarter of the time in which the definitions of assets are imported.
-        from scipy.cluster.hierarchy import linkage
+        from fastcluster import linkage
         from scipy.spatial.distance import squareform
 
         n = len(vectors)
@@ -145,7 +145,7 @@ class Clusterer:
         np.fill_diagonal(cosines, -1)
         nearest = cosines.max(axis=1).round(_COSINE_DECIMALS)
         distances = squareform(1 - cosines, checks=False).astype(np.float64)
-        tree = linkage(distances.round(_COSINE_DECIMALS).clip(0.0), method="average")
+        tree = linkage(distances.round(_COSINE_DECIMALS).clip(0.0), method="average", preserve_input=False)
         return _cut(tree, 1.0 - self.threshold), nearest
 
     def _cluster_in_rounds(self, vectors: Vectors) -> Labels:

@@ -10,7 +10,7 @@ from functools import cache, lru_cache
 
 import numpy as np
 
-from contexts.text import cut
+from contexts.text import cut, width
 from contexts.themes.arrays import Flags, Numbers
 from contexts.themes.candidates import rank_phrases
 from contexts.themes.corpus import head_of
@@ -88,16 +88,16 @@ def _candidates(
     if sole_project:
         yield sole_project
     yield from (prefix + phrase for phrase in shared)
-    yield from (prefix + pair for pair in _pairs(own, language, MAX_LABEL_CHARS - len(prefix)))
+    yield from (prefix + pair for pair in _pairs(own, language, MAX_LABEL_CHARS - width(prefix)))
     yield prefix + shorten(central_text)
 
 
-def _pairs(names: Iterator[str], language: str, max_chars: int) -> Iterator[str]:
+def _pairs(names: Iterator[str], language: str, max_width: int) -> Iterator[str]:
     """Yield the first name with each of the others that is short enough and shares no word with it; then it alone."""
     for first in names:
         for other in names:
             pair = f"{first}{_COMMAS.get(language[:2], ', ')}{other}"
-            if len(pair) <= max_chars and look(first, language).isdisjoint(look(other, language)):
+            if width(pair) <= max_width and look(first, language).isdisjoint(look(other, language)):
                 yield pair
         yield first
 

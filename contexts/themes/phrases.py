@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from contexts.text import width
 from contexts.themes.arrays import Flags, Numbers
 from contexts.themes.corpus import Corpus, head_of
 
 _MAX_PHRASE_WORDS = 3
 _MAX_TITLE_WORDS = 4
-_MAX_TITLE_CHARS = 28
+_MAX_TITLE_WIDTH = 28
 
 _WORDS_GAIN = np.array([0.0, -0.03, 0.04, 0.05])
 """Gain of a phrase, in cosine to the middle of the theme, by its number of words."""
@@ -138,7 +139,9 @@ def _titles(corpus: Corpus) -> tuple[Numbers, Numbers]:
     last = first + _n_head_words(corpus)[texts] - 1
     last = np.maximum(last, first)
     n_content = _sums(corpus.is_content)
-    is_short = corpus.end[last] - corpus.start[first] <= _MAX_TITLE_CHARS
+    spans = zip(texts.tolist(), corpus.start[first].tolist(), corpus.head_end[texts].tolist(), strict=True)
+    titles = (corpus.texts[text][start:end] for text, start, end in spans)
+    is_short = np.array([width(title) <= _MAX_TITLE_WIDTH for title in titles], bool)
     is_short &= (last - first < _MAX_TITLE_WORDS) & (n_content[last + 1] > n_content[first])
     return first[is_short], last[is_short]
 

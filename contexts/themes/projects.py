@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from contexts.themes.arrays import Flags, Numbers
+from contexts.themes.arrays import Flags, Labels, Numbers
 from contexts.themes.themed import ThemedTasks
 
 INBOX_NAMES = frozenset(
@@ -28,6 +30,22 @@ def one_line(name: str | None) -> str:
 def is_named(project: str) -> bool:
     """Return whether the user named a project: it is not the inbox."""
     return bool(project) and project.lower() not in INBOX_NAMES
+
+
+def are_scattered(labels: Labels, project: Numbers, projects: Sequence[str]) -> Flags:
+    """Return whether each task's group lies in several projects, of which none has most of its tasks in projects.
+
+    The user has told such tasks apart: what they have in common is a word like "list" or "test".
+
+    labels: the first task of each task's group. project: the number of each task's project in `projects`; the inbox
+    is none.
+    """
+    placed = np.flatnonzero(np.array([*map(is_named, projects)], bool)[project])
+    codes, counts = np.unique(labels[placed] * len(projects) + project[placed], return_counts=True)
+    largest = np.zeros(len(labels), np.int64)
+    np.maximum.at(largest, codes // max(1, len(projects)), counts)
+    n_placed = np.bincount(labels[placed], minlength=len(labels))
+    return np.asarray(((n_placed > 0) & (2 * largest <= n_placed))[labels])
 
 
 def main_projects(tasks: ThemedTasks) -> Numbers:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contexts.text import counted, cut, plain, quoted, truncate, without_addresses
+from contexts.text import counted, cut, plain, quoted, truncate, width, without_addresses
 
 
 @pytest.mark.parametrize(
@@ -101,3 +101,9 @@ def test_without_addresses(text: str, rest: str) -> None:
 def test_hostile_addresses(part: str) -> None:
     """A text of a hundred thousand parts of addresses takes no longer than other texts of its length."""
     assert isinstance(without_addresses(part * 100_000 + "/@"), str)
+
+
+@pytest.mark.parametrize(("text", "length"), [("milk", 4), ("牛乳", 4), ("우유 x", 6), ("é", 1), ("น้ำ", 3), ("", 0)])
+def test_width(text: str, length: int) -> None:
+    """A Chinese, Japanese or Korean character is as wide as two letters, and no other one is shorter than one."""
+    assert width(text) == length

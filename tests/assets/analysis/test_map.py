@@ -42,9 +42,15 @@ def test_any_number_of_tasks(n: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("error:Glyph")
-@pytest.mark.parametrize("text", ["牛乳を買う", "우유 사기", "شراء الحليب", "купить молоко", "αγορά γάλα", "买牛奶"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("牛乳を買う", "우유 사기", "شراء الحليب", "купить молоко", "αγορά γάλα", "买牛奶", "לקנות חלב"),
+        *("दूध खरीदना", "ซื้อนมและขนมปัง", "দুধ কেনা", "பால் வாங்க", "mua sữa"),
+    ],
+)
 def test_scripts(text: str, tmp_path: Path) -> None:
-    """The fonts have the letters of Japanese, Korean, Chinese, Arabic, Russian and Greek texts."""
+    """The fonts have the letters of East Asian, Arabic, Hebrew, Cyrillic, Greek, Thai and Indian texts."""
     vectors = np.eye(2, dtype=np.float32)
     draw_task_map([MappedTask(text, "h", text, vector) for vector in vectors], text, tmp_path / "ann.png")
     assert (tmp_path / "ann.png").stat().st_size > 1000

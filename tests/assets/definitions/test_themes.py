@@ -20,13 +20,14 @@ TEXTS = ("flour", "butter", "sugar")
 def themed(
     texts: Sequence[str],
     vectors: np.ndarray,
-    project: str | None,
+    project: str | Sequence[str | None] | None,
     *,
     is_shared: bool | None = False,
     calibration: Calibration | None = None,
 ) -> Any:
-    """Return the asset's rows for one user's tasks in a project, with a threshold of 0.5."""
+    """Return the asset's rows for one user's tasks in a project, or one each, with a threshold of 0.5."""
     n = len(texts)
+    projects = [project] * n if project is None or isinstance(project, str) else project
     keys = {"user_id": ["ann"] * n, "task_id": [f"t{number}" for number in range(n)]}
     tasks = pa.table(
         keys
@@ -36,7 +37,7 @@ def themed(
             "language": ["en"] * n,
             "parent_id": pa.nulls(n, pa.string()),
             "is_by_others": [False] * n,
-            "project": pa.array([project] * n, pa.string()),
+            "project": pa.array(projects, pa.string()),
             "is_shared": pa.array([is_shared] * n, pa.bool_()),
         }
     )
@@ -86,3 +87,21 @@ def test_vectors_are_centred() -> None:
     mean = Centering(np.array([[0.98, 0.196]], np.float32))
     assert labels("Cake", is_shared=False, calibration=Calibration(0.5)) == {"Cake"}
     assert labels("Cake", is_shared=False, calibration=Calibration(0.5, 0.0, mean)) != {"Cake"}
+
+
+@pytest.mark.parametrize(
+    ("projects", "is_theme"),
+    [
+        (("Car", "Garden", "Inbox", "Inbox"), False),
+        (("Car", "Car", "Garden", "Garden"), False),
+        (("Car", "Car", "Garden", "Inbox"), True),
+        (("Car", "Inbox", "Inbox", "Inbox"), True),
+        (("Inbox", "Inbox", None, None), True),
+    ],
+)
+def test_tasks_of_several_projects(projects: Sequence[str | None], is_theme: bool) -> None:
+    """Similar tasks are no theme if no project has most of those of them that the user sorted into projects."""
+    texts = ["new list", "next list", "check the list", "long list"]
+    vectors = np.tile(np.array([[1.0, 0.0]], np.float32), (4, 1))
+    ids = set(themed(texts, vectors, projects)["cluster_id"].to_pylist())
+    assert (len(ids - {None}) == 1) is is_theme

@@ -128,6 +128,13 @@ class TestPhrases:
         text = "reply to the tax office letter about the missing page"
         assert labels(theme(text, "find a stamp", step=0.2)) == ["tax office letter, stamp"]
 
+    def test_wide_letters(self) -> None:
+        """Chinese and Japanese letters count twice: a label has half as many, and no title of more than 14."""
+        first, second = "买面包和黄油和很多水果", "给爸爸妈妈打电话问生日"
+        assert labels(theme(first, second), language="zh_CN") == [f"{first}、{second}"]
+        assert labels(theme(first + "吃吃", second + "快乐"), language="zh_CN") == [first + "吃吃"]
+        assert labels(theme("ネットの開通工事を予約してもらう", "段ボール"), language="ja") == ["段ボール、ネット"]
+
     def test_one_word_of_many(self) -> None:
         """A single word of a long task names a theme worse than a short task that is nearly as central."""
         assert labels(theme("apply here before it closes", "cover letter", "stamps")) == ["cover letter, stamps"]
@@ -221,12 +228,19 @@ class TestShorten:
             ("who takes the piano 🎹", "who takes the piano"),
             ("raise prices by 5 %?", "raise prices by 5 %"),
             ("book 2.5 hours", "book 2.5 hours"),
+            ("milk (oat)", "milk (oat)"),
+            ("tea [green]!", "tea [green]"),
+            ("卵（10個）", "卵（10個）"),
+            ("tea :)", "tea"),
+            ("दूध लेना!", "दूध लेना"),
+            ("ซื้อยาให้แม่", "ซื้อยาให้แม่"),
+            ("น้ำ", "น้ำ"),
             ("call mum", "call mum"),
             ("?!", "?!"),
         ],
     )
     def test_first_part(self, text: str, label: str) -> None:
-        """A text is cut after its first meaningful part, and punctuation at its ends is removed."""
+        """A text is cut after its first meaningful part, without punctuation at its ends but a closing bracket."""
         assert shorten(text) == label
 
     @pytest.mark.parametrize("sign", "!.( -")
