@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
@@ -18,12 +19,18 @@ from local.todoist import LocalTodoist, running_todoist
 pytestmark = pytest.mark.live
 
 
-def make_run(folder: Path, url: str) -> subprocess.Popen[str]:
-    """`make run ONCE=1` with TODOIST_API_TOKEN."""
+def make_run(folder: Path, url: str, temporary: str) -> subprocess.Popen[str]:
+    """`make run ONCE=1` with TODOIST_API_TOKEN. temporary: a folder for what a killed run leaves there."""
     return subprocess.Popen(
         [sys.executable, "-m", "local", "--folder", str(folder)],
         cwd=ROOT,
-        env={**os.environ, "ONCE": "1", "TODOIST_API_TOKEN": "my-own-token", "TODOIST_API_URL": url},
+        env={
+            **os.environ,
+            "ONCE": "1",
+            "TODOIST_API_TOKEN": "my-own-token",
+            "TODOIST_API_URL": url,
+            "TMPDIR": temporary,
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -43,8 +50,8 @@ def test_own_account(tmp_path: Path, account: Any) -> None:
     """
     folder, todoist, printed = tmp_path / "local", LocalTodoist(), list[str]()
     todoist.load("my-own-token", account("water the plants", "buy soil"), user="whoever")
-    with running_todoist(todoist) as url:
-        with make_run(folder, url) as killed:
+    with TemporaryDirectory() as temporary, running_todoist(todoist) as url:
+        with make_run(folder, url, temporary) as killed:
             assert killed.stdout is not None
             for line in killed.stdout:
                 printed.append(line)
@@ -52,7 +59,7 @@ def test_own_account(tmp_path: Path, account: Any) -> None:
                     break
             killed.kill()
         assert processes_in(folder)
-        last = make_run(folder, url)
+        last = make_run(folder, url, temporary)
         output, errors = last.communicate()
     assert last.returncode == 0, output[-3000:] + errors[-3000:]
     assert "Continuing the run of " in output

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -119,8 +120,11 @@ def group(lasting_group: Group) -> Group:
 
 @pytest.fixture
 def ending_group(environment: dict[str, str], tmp_path: Path) -> Iterator[Group]:
-    """A group of two processes that all answer, for a test that ends it."""
-    with running_service(environment, tmp_path / "log") as service:
+    """A group of two processes that all answer, for a test that ends it; what it leaves is removed."""
+    with (
+        TemporaryDirectory() as temporary,
+        running_service({**environment, "TMPDIR": temporary}, tmp_path / "log") as service,
+    ):
         yield when_complete(Group(service))
 
 
