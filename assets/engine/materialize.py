@@ -314,9 +314,12 @@ def _previous_rows(asset: Asset, previous: Shard | None) -> pa.Table:
 def _previous_index(asset: Asset, old: pa.Table, previous: Shard | None) -> Index:
     """Return the stored index of users, rebuilt if the asset now declares other columns."""
     index = previous.footer.index if previous else Index()
-    if index.columns == (*asset.versioned, *sorted(asset.opaque)):
-        return index
-    return _index(asset, old, index.input_digests_by_user())
+    return index if _has_columns(index, asset) else _index(asset, old, index.input_digests_by_user())
+
+
+def _has_columns(index: Index, asset: Asset) -> bool:
+    """Return whether an index has the columns that the asset declares."""
+    return index.columns == (*asset.versioned, *sorted(asset.opaque))
 
 
 def _index(asset: Asset, rows: pa.Table, input_digests: Mapping[str, bytes]) -> Index:
@@ -326,8 +329,8 @@ def _index(asset: Asset, rows: pa.Table, input_digests: Mapping[str, bytes]) -> 
 
 
 def _current_users(asset: Asset, previous: Shard | None, recipe_digest: bytes) -> CurrentUsers:
-    """Return the users whose stored rows were made by the recipe, with the columns that the asset has."""
-    if previous is None or previous.footer.index.columns != (*asset.versioned, *sorted(asset.opaque)):
+    """Return the users whose stored rows the recipe made, with the asset's columns, if the asset asks for them."""
+    if previous is None or "current_users" not in asset.reserved or not _has_columns(previous.footer.index, asset):
         return CurrentUsers()
     digests = previous.footer.index.input_digests_by_user()
     return frozenset(user for user, digest in digests.items() if digest == recipe_digest)
