@@ -63,7 +63,7 @@ class Requests:
         )
 
     def of_derived(self, footers: Footers, assets: Sequence[Asset], shards: Sequence[int] | None = None) -> Request:
-        """Return the request of derived assets: all users, observed where a fetch is newer than the stored row.
+        """Return the request of derived assets: all users, observed in shards with an outdated row in the store.
 
         Restored rows are older than the last fetch of their user, so they are not published as of that fetch. If
         an asset works on demand, tips are demanded for users who will probably ask for one before the next run.
@@ -76,7 +76,7 @@ class Requests:
             request = replace(request, demanded=self._demanded(shards))
         if request.only_shards is not None:
             return request
-        return replace(request, observe_shards=self.shards_of(self.runtime.accounts.observed_since_stored(self.now)))
+        return replace(request, observe_shards=self.shards_of(self.runtime.accounts.outdated_in_store(self.now)))
 
     def _demanded(self, shards: Sequence[int] | None) -> Users:
         """Return the users for whom tips are to be written ahead, with the instant of their probable next request."""

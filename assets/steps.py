@@ -83,9 +83,6 @@ class StepRunner:
                 continue
             if self.graph.is_source_step(step):
                 plan = planner.plan(members, self._requests.of_source(planner.footers))
-                # The fetches planned here are observed downstream.
-                shards = request.observe_shards | plan.request.observe_shards
-                request = replace(request, observe_shards=shards)
             else:
                 plan = self._ready(step, planner, members, request, before=entries, assumed=names)
             entries += plan.entries

@@ -85,15 +85,23 @@ class Upserts:
         self._shards = [rows[start : start + _SHARD_ROWS] for start in range(0, len(rows), _SHARD_ROWS)]
         self._rows = {row.user_id: row for row in rows}
         self._versions = {row.user_id: row.row_version for row in rows}
+        self._digests = {row.user_id: b"first" for row in rows}
         self._at = _FIRST_RUN
 
-    def next_fetch(self, accounts: Accounts) -> _Step:
-        """The step that saves the fetches of the next run."""
+    def next_fetch(self, accounts: Accounts, changed: Collection[str] = (), mark: str = "") -> _Step:
+        """The step that saves the fetches of the next run.
+
+        changed: users with changed tasks. mark: makes these tasks different from all earlier ones.
+        """
         self._at = at = self._at + timedelta(minutes=1)
+        self._digests |= dict.fromkeys(changed, mark.encode())
 
         def step() -> None:
             for shard in self._shards:
-                fetched = [SyncState(row.user_id, 0, "token", Directory(timezone="UTC"), b"digest") for row in shard]
+                fetched = [
+                    SyncState(row.user_id, 0, "token", Directory(timezone="UTC"), self._digests[row.user_id])
+                    for row in shard
+                ]
                 accounts.save_sync_states(fetched, [], observed_at=at)
 
         return step
@@ -142,14 +150,20 @@ class Layout:
         }
         self._upsert(upserts)
         self._connection.execute("VACUUM context_store")  # the next steps do not pay for the dead rows of the rewrite
-        costs["1 % written, 99 % refreshed"] = self._upsert(upserts, changed, f"few {number}")
+        costs["1 % written, 99 % unchanged"] = self._upsert(upserts, changed, f"few {number}")
         self._upsert(upserts)
-        refreshes = [self._upsert(upserts) for _ in range(_N_REFRESHES)]
+        costs["all unchanged"] = self._upsert(upserts)
+        refreshes = [self._refresh(upserts, f"refresh {number} {time}") for time in range(_N_REFRESHES)]
         return costs | {"all refreshed": refreshes[0], f"all refreshed, {_N_REFRESHES}th time": refreshes[-1]}
 
     def _upsert(self, upserts: Upserts, changed: Collection[str] = (), mark: str = "") -> float:
-        upserts.next_fetch(self._accounts)()
+        upserts.next_fetch(self._accounts, changed, mark)()
         return self._meter.measure(upserts.next_step(self._store, changed, mark))
+
+    def _refresh(self, upserts: Upserts, mark: str) -> float:
+        """Fetch changed tasks of all users, of which their contexts show nothing."""
+        upserts.next_fetch(self._accounts, self._users, mark)()
+        return self._meter.measure(upserts.next_step(self._store))
 
     def _copy(self) -> None:
         with self._connection.cursor() as cursor, cursor.copy("COPY bare FROM STDIN (FORMAT BINARY)") as copy:

@@ -24,16 +24,18 @@ def print_stored_context(connection: psycopg.Connection[Any], console: Console) 
     None if no context is stored.
     """
     row = connection.execute(
-        "SELECT user_id, materialized_at, context_json, context_hash FROM context_store c"
+        "SELECT user_id, fetched_at(materialized_at, row_version, changed_at, observed_at), context_json,"
+        " context_hash"
+        " FROM context_store c LEFT JOIN todoist_accounts USING (user_id)"
         " ORDER BY context_json::JSON -> 'profile' ->> 'language' = 'en' DESC,"
         " EXISTS (SELECT FROM candidate_sets s WHERE s.user_id = c.user_id AND s.context_hash = c.context_hash) DESC,"
         " user_id LIMIT 1"
     ).fetchone()
     if row is None:
         return None
-    user_id, materialized_at, context_json, context_hash = row
+    user_id, fetched_at, context_json, context_hash = row
     console.print(
-        f"\n[bold]context_store, {user_id}[/bold]  fetched {materialized_at:%Y-%m-%d %H:%M:%S %Z}"
+        f"\n[bold]context_store, {user_id}[/bold]  fetched {fetched_at:%Y-%m-%d %H:%M:%S %Z}"
         f"  hash {context_hash[:12]}…"
     )
     print_context(UserContext.model_validate(json.loads(context_json)), console)

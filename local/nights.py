@@ -36,7 +36,6 @@ class NightFigures:
     texts_embedded: int
     users_clustered: int
     rows_written: int
-    rows_refreshed: int
     tips_written: int
     dag_runs: int
     asset_events: int
@@ -97,7 +96,6 @@ def figures(
         texts_embedded=counts.get("texts_embedded", 0),
         users_clustered=sum(run.n_users_computed for run in tonight if run.asset == "task_clusters"),
         rows_written=counts.get("rows_written", 0),
-        rows_refreshed=counts.get("rows_refreshed", 0),
         tips_written=counts.get("tips_written", 0),
         dag_runs=len(ended),
         asset_events=n_events,
@@ -168,7 +166,6 @@ def _table_rows(nights: list[NightFigures]) -> list[tuple[str, list[Any]]]:
         ("texts embedded", [night.texts_embedded for night in nights]),
         ("users clustered", [night.users_clustered for night in nights]),
         ("context_store rows written", [night.rows_written for night in nights]),
-        ("context_store rows only refreshed", [night.rows_refreshed for night in nights]),
         ("sets of tips written ahead", [night.tips_written for night in nights]),
         ("DAG runs", [night.dag_runs for night in nights]),
         ("asset events", [night.asset_events for night in nights]),

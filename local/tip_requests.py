@@ -25,7 +25,12 @@ LLM_SECONDS = 1.0
 """Seconds that the stand-in for an LLM takes for an answer."""
 
 _MAX_DELIVERY_S, _POLL_S = 10.0, 0.05
-_AGE_ROW = "UPDATE context_store SET materialized_at = materialized_at - INTERVAL '7 hours' WHERE user_id = %s"
+_AGE_FETCH = """
+    WITH aged AS (
+        UPDATE todoist_accounts SET observed_at = observed_at - INTERVAL '7 hours' WHERE user_id = %(user)s
+    )
+    UPDATE context_store SET materialized_at = materialized_at - INTERVAL '7 hours' WHERE user_id = %(user)s
+"""
 
 
 @dataclass(frozen=True)
@@ -81,9 +86,9 @@ def send_tip_requests(
     service.react(decision_id, "accepted")
     after_reaction, _ = _send(service, "after the reaction 'accepted'", user_id)
     completed = _after_completion(service, user_id, demo) if demo else []
-    connection.execute(_AGE_ROW, [user_id])
+    connection.execute(_AGE_FETCH, {"user": user_id})
     old_row, _ = _send(service, "the row is 7 hours old", user_id)
-    connection.execute(_AGE_ROW, [user_id])
+    connection.execute(_AGE_FETCH, {"user": user_id})
     log_file = service.log_file.with_name("service-without-todoist.log")
     with running_service(environment_without_todoist, log_file) as second_service:
         no_todoist, _ = _send(second_service, "7 hours old, no Todoist", user_id)

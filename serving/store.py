@@ -76,9 +76,9 @@ class UserState:
 
     connection_number: of the Todoist account that the context and the candidates are from; None if the user is
     inactive or not connected, and then there are none. is_refused: whether Todoist refused the account in the last
-    run that asked it. materialized_at: the time of the fetch of the context's signals. known_as_of: the context shows
-    the user's tasks as they were then; None without a context. ended_ids: tasks of the context that were completed or
-    deleted since its fetch, as an event says.
+    run that asked it. materialized_at: the time of the last fetch that the context agrees with. known_as_of: the
+    context shows the user's tasks as they were then; None without a context. ended_ids: tasks of the context that
+    were completed or deleted since that fetch, as an event says.
     """
 
     user_id: str

@@ -179,9 +179,13 @@ class World:
         return rows
 
     def stored(self) -> dict[str, dict[str, Any]]:
-        """Return the rows of context_store by user."""
-        sql = "SELECT user_id, materialized_at, context_json, context_hash FROM context_store ORDER BY user_id"
-        names = ("materialized_at", "context_json", "context_hash")
+        """Return the rows of context_store by user, with the last fetch that each agrees with."""
+        sql = """
+            SELECT c.user_id, fetched_at(materialized_at, row_version, changed_at, observed_at),
+                   context_json, context_hash
+            FROM context_store c LEFT JOIN todoist_accounts a USING (user_id) ORDER BY c.user_id
+        """
+        names = ("fetched_at", "context_json", "context_hash")
         return {user: dict(zip(names, values, strict=True)) for user, *values in self.connection.execute(sql)}
 
     def stored_state(self) -> dict[str, Any]:

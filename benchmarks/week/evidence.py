@@ -22,7 +22,9 @@ _AUDIT = """
 """
 _ARRIVAL = "INSERT INTO event_arrivals (received_at, delay_s) VALUES (%s, %s)"
 _COVER = "UPDATE todoist_accounts SET events_confirmed_at = %s"
-_LAST_FETCHES = "UPDATE todoist_accounts SET observed_at = %(at)s, synced_at = %(at)s WHERE user_id = %(user)s"
+_LAST_FETCHES = """
+    UPDATE todoist_accounts SET observed_at = %(at)s, synced_at = %(at)s, changed_at = %(at)s WHERE user_id = %(user)s
+"""
 _CONTEXTS = "UPDATE context_store SET materialized_at = %(at)s WHERE user_id = %(user)s"
 _CHANNEL = """
     UPDATE todoist_channel

@@ -1,4 +1,4 @@
-"""The table `context_store`: changed rows are written, unchanged rows only get a newer `materialized_at`."""
+"""The table `context_store`: changed rows are written, and unchanged rows only refreshed, if at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime, time, timedelta
 from hashlib import sha256
 from itertools import islice
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -93,20 +93,22 @@ class ContextStore:
     def upsert(
         self, observed: Sequence[ObservedContext], read: Callable[[Collection[str]], Iterable[StoredContext]]
     ) -> tuple[int, int]:
-        """Write the rows with a changed version and refresh the others, in one transaction.
+        """Write the rows with a changed version, and refresh others where needed, in one transaction.
 
-        Rows with a newer `materialized_at` stay as they are, except for rows from the future (see `latest`). Returns
-        the numbers of written and of refreshed rows.
+        A row needs no refresh if the account's last fetch found the tasks unchanged (see the function `fetched_at` in
+        sql/migrations). Rows with a newer `materialized_at` stay as they are, except for rows from the future (see
+        `latest`). Returns the numbers of written and of refreshed rows.
         read: returns the whole rows of the users whose version changed; it is called at most once.
         """
         if not observed:
             return 0, 0
         with self._connection.transaction():
             self._sql.use_indexes(self._connection)
-            refreshed = self._refresh(observed)
-            changed = self._changed([context for context in observed if context.user_id not in refreshed])
+            outdated = self._outdated(observed)
+            changed = {row.user_id: row for row in outdated if not row.is_same}
+            n_refreshed = self._refresh(observed, {row.user_id for row in outdated if row.is_same})
             n_written = self._write_changed(changed, read(changed.keys())) if changed else 0
-        return n_written, len(refreshed)
+        return n_written, n_refreshed
 
     def put(self, contexts: Sequence[StoredContext]) -> tuple[int, int]:
         """Upsert rows that are in memory."""
@@ -127,53 +129,41 @@ class ContextStore:
             by_user.setdefault(row.pop("user_id"), []).append(Reaction(**row))
         return by_user
 
-    def _refresh(self, observed: Sequence[ObservedContext]) -> Collection[str]:
-        """Refresh the rows with an unchanged version, and return their users."""
-        arrays = _arrays(("user_ids", "versions", "instants"), map(_observed_columns, observed))
+    def _outdated(self, observed: Sequence[ObservedContext]) -> list[_OutdatedRow]:
+        """Return what has to be done: users whose rows are to be written or refreshed."""
+        values = {**_observed_arrays(observed), "latest": self.latest()}
+        return [_OutdatedRow(*row) for row in execute_arrays(self._connection, self._sql.outdated_rows, values)]
+
+    def _refresh(self, observed: Iterable[ObservedContext], user_ids: Collection[str]) -> int:
+        """Refresh the rows of some users, and return their number."""
+        if not user_ids:
+            return 0
+        arrays = _observed_arrays([context for context in observed if context.user_id in user_ids])
         values = {**arrays, "latest": self.latest()}
-        return {user_id for (user_id,) in execute_arrays(self._connection, self._sql.refresh, values)}
+        return execute_arrays(self._connection, self._sql.refresh, values).rowcount
 
-    def _changed(self, observed: Sequence[ObservedContext]) -> Mapping[str, bool]:
-        """Return the users without a row, or with a row of a different version, and whether they have one."""
-        if not observed:
-            return {}
-        user_ids = [context.user_id for context in observed]
-        stored = dict(execute_arrays(self._connection, self._sql.stored_versions, {"user_ids": user_ids}))
-        return {
-            context.user_id: context.user_id in stored
-            for context in observed
-            if stored.get(context.user_id) != context.row_version
-        }
-
-    def _write_changed(self, has_row: Mapping[str, bool], contexts: Iterable[StoredContext]) -> int:
-        """Write rows and return their number. has_row: whether each user has a row."""
-        accounts = self._accounts([user_id for user_id, has in has_row.items() if not has])
+    def _write_changed(self, changed: Mapping[str, _OutdatedRow], contexts: Iterable[StoredContext]) -> int:
+        """Write rows and return their number."""
         n_written = 0
         for batch in _batches(contexts):
-            new = [context for context in batch if not has_row[context.user_id]]
-            old = [context for context in batch if has_row[context.user_id]]
-            n_written += (self._copy(new, accounts) if new else 0) + (self._write(old) if old else 0)
+            new = [context for context in batch if not changed[context.user_id].has_row]
+            old = [context for context in batch if changed[context.user_id].has_row]
+            n_written += (self._copy(new, changed) if new else 0) + (self._write(old) if old else 0)
         return n_written
 
-    def _accounts(self, user_ids: Sequence[str]) -> Mapping[str, _PresentAccount]:
-        if not user_ids:
-            return {}
-        found = execute_arrays(self._connection, self._sql.present_accounts, {"user_ids": user_ids})
-        return {user_id: _PresentAccount(number, connected_at or _NEVER) for user_id, number, connected_at in found}
-
-    def _copy(self, contexts: Sequence[StoredContext], accounts: Mapping[str, _PresentAccount]) -> int:
+    def _copy(self, contexts: Sequence[StoredContext], outdated: Mapping[str, _OutdatedRow]) -> int:
         """Write rows of users without one, unless they are from before the account was connected.
 
         COPY is cheaper than an upsert. A request may have written a row meanwhile: then all are upserted.
         """
-        rows = [(context, accounts.get(context.user_id, _NO_ACCOUNT)) for context in contexts]
-        current = [(context, account) for context, account in rows if context.materialized_at >= account.connected_at]
+        rows = [(context, outdated[context.user_id]) for context in contexts]
+        current = [(context, row.connection_number) for context, row in rows if row.is_of_account]
         statement = self._sql.copy_new.sql.encode()
         try:
             with self._connection.transaction(), self._connection.cursor() as cursor, cursor.copy(statement) as copy:
                 copy.set_types(_COLUMN_TYPES)
-                for context, account in current:
-                    copy.write_row((*_stored_columns(context), account.connection_number))
+                for context, connection_number in current:
+                    copy.write_row((*_stored_columns(context), connection_number))
         except psycopg.errors.UniqueViolation:
             return self._write(contexts)
         return len(current)
@@ -187,20 +177,30 @@ class ContextStore:
         return n_written
 
 
-@dataclass(frozen=True)
-class _PresentAccount:
+class _OutdatedRow(NamedTuple):
+    """A user whose row is to be written or refreshed, in the order of the columns of `outdated_rows`.
+
+    is_same: the row has the given version, so that it is only refreshed. connection_number: of the present account.
+    is_of_account: whether the observation is of this account, not of an earlier one.
+    """
+
+    user_id: str
+    is_same: bool
+    has_row: bool
     connection_number: int
-    connected_at: datetime
+    is_of_account: bool
 
 
-_NEVER = datetime.min.replace(tzinfo=UTC)
-_NO_ACCOUNT = _PresentAccount(0, _NEVER)
 _COLUMN_TYPES = ("text", "timestamptz", "text", "text", "timestamptz", "text", "text", "int4")
 
 _observed_columns = attrgetter("user_id", "row_version", "materialized_at")
 _stored_columns = attrgetter(
     "user_id", "materialized_at", "context_json", "context_hash", "valid_until", "groups_json", "row_version"
 )
+
+
+def _observed_arrays(observed: Iterable[ObservedContext]) -> Mapping[str, list[Any]]:
+    return _arrays(("user_ids", "versions", "instants"), map(_observed_columns, observed))
 
 
 def _arrays(names: Sequence[str], records: Iterable[tuple[Any, ...]]) -> Mapping[str, list[Any]]:

@@ -187,10 +187,14 @@ class Accounts:
         users = self._sql.users_observed(self._connection, latest=None, shards=shards, n_shards=n_shards)
         return {user_id: observed_at for user_id, observed_at, _ in users}
 
-    def observed_since_stored(self, now: datetime) -> set[str]:
-        """Return the users whose row of the context store is older than their last fetch, or later than `now`."""
+    def outdated_in_store(self, now: datetime) -> set[str]:
+        """Return the users whose row of the context store is to be written or refreshed.
+
+        The rule is documented at the statement `users_observed`. A fetch that found no change makes the row as fresh
+        as itself: nothing is to be done.
+        """
         users = self._sql.users_observed(self._connection, latest=now + CLOCK_DIFFERENCE, shards=None, n_shards=1)
-        return {user_id for user_id, _, is_newer in users if is_newer}
+        return {user_id for user_id, _, is_outdated in users if is_outdated}
 
     def rows_digests(self, *, shards: Sequence[int] | None = None, n_shards: int = 1) -> Mapping[str, bytes]:
         """Return the digest of the stored rows that each user's sync token continues, of some shards or of all."""

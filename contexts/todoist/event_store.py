@@ -126,7 +126,7 @@ class EventStore:
             self._sql.lock_events(
                 self.connection, user_ids=[*answered, *(update.account.user_id for update in updates)]
             )
-            self._run_many(self._sql.save_fold, [_fold_row(update) for update in updates])
+            self._run_many(self._sql.save_fold, [_fold_row(update) | {"folded_at": folded_at} for update in updates])
             self._run_many(self._sql.save_tombstone, [row for update in updates for row in _tombstones(update)])
             self._run_many(self._sql.mark_folded, [row | {"folded_at": folded_at} for row in folded])
             self._run_many(self._sql.drop_event, dropped)

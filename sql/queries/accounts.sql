@@ -15,7 +15,8 @@ SET credentials = excluded.credentials, connection_number = excluded.connection_
     connected_at = greatest(excluded.connected_at,
                             CASE WHEN a.connected_at <= :latest THEN a.connected_at END,
                             CASE WHEN a.observed_at <= :latest THEN a.observed_at + INTERVAL '1 microsecond' END),
-    sync_token = NULL, directory = '{}', rows_digest = NULL, observed_at = NULL, events_confirmed_at = NULL,
+    sync_token = NULL, directory = '{}', rows_digest = NULL, observed_at = NULL, changed_at = NULL,
+    events_confirmed_at = NULL,
     auth_failures = 0, refused_at = NULL, pending_refused_at = NULL, connected = TRUE,
     todoist_user_id = excluded.todoist_user_id, oauth_connected_at = excluded.oauth_connected_at;
 
@@ -117,14 +118,16 @@ WHERE u.active AND a.connected
 ORDER BY u.user_id;
 
 -- name: users_observed
--- Every user that was ever fetched: the instant of the last fetch, and whether the stored context is older, or is later
--- than :latest and so from before the clock was set back, or lacks an event that the stored tasks contain.
+-- Every user that was ever fetched: the instant of the last fetch, and whether the stored context is to be written or
+-- refreshed: it agrees with no fetch as late, or is later than :latest and so from before the clock was set back, or lacks
+-- an event that the stored tasks contain, or has no version and is not newer.
 -- The users of some shards of :n_shards, or of all shards if :shards is NULL.
 SELECT a.user_id, a.observed_at,
-       a.observed_at > coalesce(c.materialized_at, '-infinity')
+       a.observed_at > coalesce(fetched_at(c.materialized_at, c.row_version, a.changed_at, a.observed_at), '-infinity')
            OR c.materialized_at > :latest::TIMESTAMPTZ
+           OR (c.row_version IS NULL AND a.observed_at >= c.materialized_at)
            OR EXISTS (SELECT FROM todoist_events e
-                      WHERE e.user_id = a.user_id AND e.folded_form = e.received_at) AS is_newer
+                      WHERE e.user_id = a.user_id AND e.folded_form = e.received_at) AS is_outdated
 FROM todoist_accounts a JOIN users u USING (user_id) LEFT JOIN context_store c USING (user_id)
 WHERE a.observed_at IS NOT NULL
   AND (:shards::BIGINT[] IS NULL OR mod(u.shard_key, :n_shards) = ANY(:shards::BIGINT[]))
@@ -164,9 +167,11 @@ WHERE user_id = :user_id AND connection_number = :connection_number;
 -- name: save_observation*!
 -- Store the starting point of the next fetch, after the data of a successful fetch are stored, unless the account was
 -- replaced meanwhile. The instant of the last fetch does not move back, unless it is later than :latest, because the
--- clock was set back since. A run that began before the account was connected has fetched it after that.
+-- clock was set back since. A run that began before the account was connected has fetched it after that. Other rows than
+-- those stored before are a change.
 UPDATE todoist_accounts
 SET sync_token = :sync_token, directory = :directory, rows_digest = :rows_digest,
+    changed_at = CASE WHEN rows_digest = :rows_digest AND changed_at <= :latest THEN changed_at ELSE :observed_at END,
     observed_at = greatest(:observed_at, CASE WHEN observed_at <= :latest THEN observed_at END,
                            CASE WHEN connected_at <= :latest THEN connected_at END),
     synced_at = :synced_at,

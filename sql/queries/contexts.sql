@@ -1,9 +1,34 @@
--- name: refresh
--- Set a newer materialized_at on rows with unchanged content, an older one only on rows from after :latest, which were
--- written before the clock was set back. Returns their users. What was fetched before the account was connected belongs
--- to another account.
--- ANY repeats the join's condition: without it Postgres would scan the whole table for the few users of a shard. Accounts
--- are found one by one: with ANY each of these lookups would sort the array again.
+-- name: outdated_rows
+-- Of some users, those whose row is missing, has another version than the given one, or agrees with no fetch as late as
+-- the given instant; with it whether the row only has to be refreshed, whether there is one, and the present account. A row
+-- that was not made from this account, or is from after :latest and so from before the clock was set back, is outdated.
+-- What was fetched before the account was connected belongs to another account, and refreshes nothing.
+-- OFFSET 0 makes Postgres find each user's rows by their keys.
+SELECT n.user_id, NOT is_other AS is_same, c.user_id IS NOT NULL AS has_row, coalesce(a.connection_number, 0),
+       coalesce(a.connected_at, '-infinity') <= n.materialized_at AS is_of_account
+FROM unnest(:user_ids::TEXT[], :versions::TEXT[], :instants::TIMESTAMPTZ[]) AS n (user_id, row_version, materialized_at)
+LEFT JOIN LATERAL (
+    SELECT a.connection_number, a.connected_at, a.changed_at, a.observed_at
+    FROM todoist_accounts a WHERE a.user_id = n.user_id OFFSET 0
+) a ON TRUE
+LEFT JOIN LATERAL (
+    SELECT c.user_id, c.row_version, c.connection_number, c.materialized_at
+    FROM context_store c WHERE c.user_id = n.user_id OFFSET 0
+) c ON TRUE
+CROSS JOIN LATERAL (
+    SELECT coalesce(c.row_version <> n.row_version
+                    OR NOT is_of_account(c.connection_number, c.materialized_at, coalesce(a.connection_number, 0),
+                                         a.connected_at), TRUE) AS is_other
+) compared
+WHERE is_other
+   OR (coalesce(a.connected_at, '-infinity') <= n.materialized_at
+       AND (fetched_at(c.materialized_at, c.row_version, a.changed_at, a.observed_at) < n.materialized_at
+            OR (c.materialized_at > :latest AND c.materialized_at <> n.materialized_at)));
+
+-- name: refresh!
+-- Set a newer materialized_at on rows with unchanged content, an older one only on rows from after :latest. `outdated_rows`
+-- has found these rows; a request may have written one meanwhile.
+-- ANY repeats the join's condition: without it Postgres would scan the whole table for the few users of a shard.
 UPDATE context_store c
 SET materialized_at = n.materialized_at
 FROM unnest(:user_ids::TEXT[], :versions::TEXT[], :instants::TIMESTAMPTZ[]) AS n (user_id, row_version, materialized_at)
@@ -12,25 +37,12 @@ WHERE c.user_id = ANY(:user_ids::TEXT[])
   AND c.user_id = n.user_id AND c.row_version = n.row_version
   AND is_of_account(c.connection_number, c.materialized_at, coalesce(a.connection_number, 0), a.connected_at)
   AND n.materialized_at >= coalesce(a.connected_at, '-infinity')
-  AND (c.materialized_at < n.materialized_at OR (c.materialized_at > :latest AND c.materialized_at <> n.materialized_at))
-RETURNING c.user_id;
+  AND (c.materialized_at < n.materialized_at OR (c.materialized_at > :latest AND c.materialized_at <> n.materialized_at));
 
 -- name: use_indexes!
 -- Find rows by indexes until the end of the transaction: for a table whose statistics are missing or old, Postgres would
 -- scan all rows for the few users of a shard.
 SET LOCAL enable_seqscan = off;
-
--- name: stored_versions
--- Read the versions of these users' rows; NULL for rows that were not made from the present account.
-SELECT c.user_id,
-       CASE WHEN is_of_account(c.connection_number, c.materialized_at, coalesce(a.connection_number, 0), a.connected_at)
-            THEN c.row_version END
-FROM context_store c LEFT JOIN todoist_accounts a ON a.user_id = c.user_id AND a.user_id = ANY(:user_ids::TEXT[])
-WHERE c.user_id = ANY(:user_ids::TEXT[]);
-
--- name: present_accounts
--- The numbers of these users' present accounts, and since when they are connected.
-SELECT user_id, connection_number, connected_at FROM todoist_accounts WHERE user_id = ANY(:user_ids::TEXT[]);
 
 -- name: copy_new#
 -- Write rows of users who have none.
@@ -58,12 +70,14 @@ WHERE context_store.connection_number < excluded.connection_number
 
 -- name: update_groups!
 -- Replace the groups of rows that a request wrote meanwhile from newer tasks: the pipeline's groups are newer.
--- These rows lose their version, so that the next run that fetches their tasks writes them as a whole.
+-- These rows lose their version, so that the run after the next fetch of their tasks writes them as a whole.
 UPDATE context_store c SET groups_json = n.groups_json, row_version = NULL
-FROM unnest(:user_ids::TEXT[], :instants::TIMESTAMPTZ[], :groups_json::TEXT[]) AS n (user_id, materialized_at, groups_json)
+FROM unnest(:user_ids::TEXT[], :instants::TIMESTAMPTZ[], :groups_json::TEXT[], :versions::TEXT[])
+     AS n (user_id, materialized_at, groups_json, row_version)
 LEFT JOIN todoist_accounts a ON a.user_id = n.user_id
 WHERE c.user_id = ANY(:user_ids::TEXT[])
-  AND c.user_id = n.user_id AND c.materialized_at > n.materialized_at AND c.groups_json <> n.groups_json
+  AND c.user_id = n.user_id AND c.materialized_at > n.materialized_at
+  AND (c.groups_json <> n.groups_json OR c.row_version <> n.row_version)
   AND is_of_account(c.connection_number, c.materialized_at, coalesce(a.connection_number, 0), a.connected_at)
   AND n.materialized_at >= coalesce(a.connected_at, '-infinity');
 

@@ -53,7 +53,9 @@ SELECT FROM todoist_events WHERE user_id = ANY(:user_ids) ORDER BY user_id, obje
 -- name: save_fold*!
 -- Store what events changed beside the tasks, after the tasks are stored, unless the account was replaced meanwhile. The
 -- sync token and the instant of the last fetch stay.
-UPDATE todoist_accounts SET directory = :directory, rows_digest = :rows_digest
+UPDATE todoist_accounts
+SET directory = :directory, rows_digest = :rows_digest,
+    changed_at = CASE WHEN rows_digest = :rows_digest THEN changed_at ELSE :folded_at END
 WHERE user_id = :user_id AND connection_number = :connection_number;
 
 -- name: mark_folded*!

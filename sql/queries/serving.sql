@@ -5,20 +5,24 @@
 -- earlier end, of which a repeated delivery tells, is in the context, unless the task is open again.
 -- OFFSET 0 makes Postgres find the user's events by their key: the index by time would also read those of other users.
 SELECT u.user_id, u.timezone, a.connection_number, a.auth_failures > 0 AS is_refused,
-       c.materialized_at, c.valid_until, c.context_hash,
-       known_as_of(a.user_id, a.connection_number, a.observed_at, a.is_covered, c.materialized_at, :believes_events),
+       c.fetched_at, c.valid_until, c.context_hash,
+       known_as_of(a.user_id, a.connection_number, a.observed_at, a.is_covered, c.fetched_at, :believes_events),
        s.candidate_set_id, s.context_hash AS made_for, s.author,
        coalesce(s.origin, CASE s.author WHEN 'llm' THEN 'waited' ELSE s.author END) AS origin, s.kept_from, s.made_at,
        s.expires_at, s.renew_at, s.tips, s.kinds, s.themes, s.features,
        ARRAY(SELECT e.object_id
              FROM (SELECT * FROM todoist_events e WHERE e.user_id = a.user_id AND e.object_type = 'item' OFFSET 0) e
-             WHERE e.connection_number = a.connection_number AND e.is_ended AND e.received_at > c.materialized_at
-               AND coalesce(e.triggered_at, e.received_at) > c.materialized_at - INTERVAL '1 minute') AS ended_ids
+             WHERE e.connection_number = a.connection_number AND e.is_ended AND e.received_at > c.fetched_at
+               AND coalesce(e.triggered_at, e.received_at) > c.fetched_at - INTERVAL '1 minute') AS ended_ids
 FROM users u
 LEFT JOIN todoist_accounts a ON a.user_id = u.user_id AND a.connected AND u.active
-LEFT JOIN context_store c
-  ON c.user_id = a.user_id
-    AND is_of_account(c.connection_number, c.materialized_at, a.connection_number, a.connected_at)
+LEFT JOIN LATERAL (
+    SELECT c.valid_until, c.context_hash,
+           fetched_at(c.materialized_at, c.row_version, a.changed_at, a.observed_at) AS fetched_at
+    FROM context_store c
+    WHERE c.user_id = a.user_id
+      AND is_of_account(c.connection_number, c.materialized_at, a.connection_number, a.connected_at)
+) c ON TRUE
 LEFT JOIN LATERAL (
     SELECT * FROM candidate_sets s
     WHERE s.user_id = a.user_id AND is_of_account(s.connection_number, s.made_at, a.connection_number, a.connected_at)
@@ -28,7 +32,8 @@ WHERE u.user_id = ANY(:user_ids);
 
 -- name: read_context^
 -- A user's row of the store, if it was made from the account with this connection number.
-SELECT c.materialized_at, c.context_json, c.context_hash, c.valid_until, c.groups_json
+SELECT fetched_at(c.materialized_at, c.row_version, a.changed_at, a.observed_at) AS materialized_at,
+       c.context_json, c.context_hash, c.valid_until, c.groups_json
 FROM context_store c JOIN todoist_accounts a USING (user_id)
 WHERE c.user_id = :user_id AND a.connection_number = :connection_number
   AND is_of_account(c.connection_number, c.materialized_at, a.connection_number, a.connected_at);
@@ -52,17 +57,24 @@ WHERE c.user_id = :user_id AND a.connection_number = :connection_number
 -- name: write_context$
 -- Store a context that was assembled during a request, unless a newer one is stored or the account was replaced
 -- meanwhile; returns TRUE if it was written.
--- A row from more than :clock_difference ahead was written before a clock was set back, and is not newer.
--- A context that differs from the previous one is also kept for the history, because later tips are made from it.
+-- A row that a later fetch agrees with is newer, too. A row from more than :clock_difference ahead was written before a
+-- clock was set back, and is not newer.
+-- A row that differs from the previous one has no version until the pipeline writes it: see `fetched_at`. A context that
+-- differs is also kept for the history, because later tips are made from it.
 WITH before AS MATERIALIZED (
-    SELECT context_hash FROM context_store WHERE user_id = :user_id FOR UPDATE  -- the row after any write in progress
+    SELECT c.context_hash, c.row_version, c.connection_number,
+           fetched_at(c.materialized_at, c.row_version, a.changed_at, a.observed_at) AS fetched_at
+    FROM context_store c LEFT JOIN todoist_accounts a USING (user_id)
+    WHERE c.user_id = :user_id FOR UPDATE OF c  -- the row after any write in progress
 ), written AS (
     INSERT INTO context_store (user_id, materialized_at, context_json, context_hash, valid_until, groups_json,
                                row_version, connection_number)
-    SELECT a.user_id, :materialized_at, :context_json, :context_hash, :valid_until, :groups_json, :row_version,
-           a.connection_number
-    FROM todoist_accounts a LEFT JOIN before ON TRUE
+    SELECT a.user_id, :materialized_at, :context_json, :context_hash, :valid_until, :groups_json,
+           CASE WHEN b.row_version = :row_version THEN b.row_version END, a.connection_number
+    FROM todoist_accounts a LEFT JOIN before b ON TRUE
     WHERE a.user_id = :user_id AND a.connection_number = :connection_number
+      AND NOT coalesce(b.connection_number = a.connection_number AND :materialized_at < b.fetched_at
+                       AND b.fetched_at <= now() + :clock_difference, FALSE)
     ON CONFLICT (user_id) DO UPDATE
     SET materialized_at = excluded.materialized_at, context_json = excluded.context_json,
         context_hash = excluded.context_hash, valid_until = excluded.valid_until, groups_json = excluded.groups_json,

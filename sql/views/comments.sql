@@ -117,7 +117,7 @@ COMMENT ON COLUMN users.created_at IS 'Time at which the user was added [UTC]';
 COMMENT ON COLUMN users.connected IS 'Whether Todoist accepts the user''s token; null: no token';
 COMMENT ON COLUMN users.observed_at IS 'Time of the last successful fetch by a pipeline run [UTC]';
 COMMENT ON COLUMN users.refused_at IS 'Time at which Todoist last refused the token, at most one per day [UTC]';
-COMMENT ON COLUMN users.materialized_at IS 'Time at which the signals of the context in Postgres were fetched; null: no context [UTC]';
+COMMENT ON COLUMN users.materialized_at IS 'Time of the last fetch that the context in Postgres agrees with; null: no context [UTC]';
 
 COMMENT ON VIEW decisions IS 'Tips that reached users, read from Postgres with each query';
 COMMENT ON COLUMN decisions.decision_id IS 'Id of the request and of its tip';

@@ -24,7 +24,7 @@ def test_older_database(world: World, account: Any) -> None:
     assert world.stored_state() != expected
     world.night(NOON + DAY + timedelta(hours=12))
     assert world.stored_state() == expected
-    assert {row["materialized_at"] for row in world.stored().values()} == {NOON + DAY + timedelta(hours=12)}
+    assert {row["fetched_at"] for row in world.stored().values()} == {NOON + DAY + timedelta(hours=12)}
     assert [call.full for call in world.todoist.calls if call.user == "ann"][-1]
 
 

@@ -213,7 +213,7 @@ def test_erase_beside_a_night(
     run_all(runtime, NOON + 3 * LATER)
     assert traces(filled_world) == []
     [row] = filled_world.stored().values()
-    assert (row["materialized_at"], "buy butter" in row["context_json"]) == (NOON + 3 * LATER, True)
+    assert (row["fetched_at"], "buy butter" in row["context_json"]) == (NOON + 3 * LATER, True)
 
 
 def test_themes_beside_an_erasure(filled_world: World, runtime: Runtime) -> None:

@@ -54,7 +54,7 @@ def test_everybody_refused(world: World, users: list[str]) -> None:
     assert disconnected(world) == []
     assert {user["auth_failures"] for user in world.accounts.all()} == {0}
     assert not night(world, NOON + 4 * DAY).is_outage
-    assert {row["materialized_at"] for row in world.stored().values()} == {NOON + 4 * DAY}
+    assert {row["fetched_at"] for row in world.stored().values()} == {NOON + 4 * DAY}
 
 
 def test_the_others_are_published(world: World, users: list[str]) -> None:
@@ -65,7 +65,7 @@ def test_the_others_are_published(world: World, users: list[str]) -> None:
     assert night(world, NOON + DAY).is_outage
     for user, row in world.stored().items():
         was_refused = user in users[:5]
-        assert row["materialized_at"] == (NOON if was_refused else NOON + DAY)
+        assert row["fetched_at"] == (NOON if was_refused else NOON + DAY)
         assert ("buy milk" in row["context_json"]) is not was_refused
     night(world, NOON + DAY + MINUTE)
     assert all("buy milk" in row["context_json"] for row in world.stored().values())

@@ -74,7 +74,7 @@ def test_an_empty_account_joins(runtime: Runtime, world: World, account: Any) ->
     world.add("bob", account())
     night(runtime, NOON + timedelta(hours=1))
     assert set(world.stored()) == {"ann", "bob"}
-    assert {row["materialized_at"] for row in world.stored().values()} == {NOON + timedelta(hours=1)}
+    assert {row["fetched_at"] for row in world.stored().values()} == {NOON + timedelta(hours=1)}
 
 
 @pytest.mark.parametrize("step", ["embed_tasks", "cluster_tasks", "compute_context"])
@@ -189,14 +189,14 @@ def test_a_run_does_nothing_beyond_its_plan(runtime: Runtime, world: World, acco
     runtime = replace(runtime, shards=world.shards)
     world.add("ann", account("call the dentist"))
     night(runtime, NOON)
-    run(runtime, "fetch_signals", NOON + HOUR)
+    world.connection.execute("UPDATE context_store SET row_version = NULL")  # as by a request
     planned = runner_of(runtime, NOON + HOUR).plan("compute_context")[0].by_shard
     assert planned == {0: ["context_store"]}
     dated = {"id": "t0", "content": "call the dentist", "added_by_uid": "1", "due": {"date": "2030-01-01"}}
     world.todoist.advance("ann", {"items": [dated]})
     run(runtime, "fetch_signals", NOON + 2 * HOUR)
     assert list(runner_of(runtime, NOON + 2 * HOUR).materialize_shards("compute_context", planned)) == []
-    assert world.stored()["ann"]["materialized_at"] == NOON
+    assert world.stored()["ann"]["fetched_at"] == NOON
     night(runtime, NOON + 3 * HOUR)
     assert "2030-01-01" in world.stored()["ann"]["context_json"]
 
@@ -268,6 +268,10 @@ def test_a_request_between_nights_stays_in_the_history(runtime: Runtime, world: 
     first = world.stored()["ann"]["context_hash"]
     world.connection.execute(
         "INSERT INTO request_contexts VALUES ('ann', %s, %s, 'by a request', '{}')", [NOON + HOUR, NOON + HOUR]
+    )
+    world.connection.execute(
+        "UPDATE context_store SET context_hash = 'by a request', row_version = NULL, materialized_at = %s",
+        [NOON + HOUR],
     )
     night(runtime, NOON + 2 * HOUR)
     assert [version.context_hash for version in runtime.history.versions_of("ann")] == [first, "by a request", first]
@@ -349,7 +353,7 @@ def waiting(runtime: Runtime, world: World, account: Any) -> Runtime:
 def test_one_waiting_user_holds_back_nobody_else(waiting: Runtime, world: World) -> None:
     """While a user waits for themes, the other users of the shard are fresh; the user's own row stays as it was."""
     rows = world.stored()
-    assert {user: row["materialized_at"] for user, row in rows.items()} == {"ann": NOON, "bob": NOON + HOUR}
+    assert {user: row["fetched_at"] for user, row in rows.items()} == {"ann": NOON, "bob": NOON + HOUR}
     assert "call the dentist" in rows["ann"]["context_json"]
     plan, _ = runner_of(waiting, NOON + HOUR).plan("compute_context")
     assert [(wait.asset, set(wait.users)) for wait in plan.waits] == [("task_embeddings", {"ann"})]
@@ -359,13 +363,13 @@ def test_a_wait_has_a_bound(waiting: Runtime, world: World) -> None:
     """A user who waited for THEMES_WAIT gets a fresh context of the new tasks, with the previous themes."""
     shortly, later = NOON + HOUR * 1.9, NOON + 2 * HOUR
     night(waiting, shortly, fails="embed_tasks")
-    assert world.stored()["ann"]["materialized_at"] == NOON
+    assert world.stored()["ann"]["fetched_at"] == NOON
     night(waiting, later, fails="embed_tasks")
     row = world.stored()["ann"]
-    assert row["materialized_at"] == later
+    assert row["fetched_at"] == later
     assert "call the surgeon" in row["context_json"]
     night(waiting, later + HOUR, fails="embed_tasks")
-    assert {each["materialized_at"] for each in world.stored().values()} == {later + HOUR}
+    assert {each["fetched_at"] for each in world.stored().values()} == {later + HOUR}
 
 
 def test_a_bound_begins_with_each_wait(waiting: Runtime, world: World) -> None:
@@ -437,7 +441,7 @@ def test_themes_of_an_earlier_version_are_read(world: World, account: Any) -> No
     for hours in (2, 4):
         world.todoist.advance("ann", {"items": [{"id": "t9", "content": f"buy milk {hours}"}]})
         world.run(NOON + hours * HOUR, RunOptions(), paused="cluster_tasks")
-    assert world.stored()["ann"]["materialized_at"] == NOON + 4 * HOUR
+    assert world.stored()["ann"]["fetched_at"] == NOON + 4 * HOUR
     assert themes_by_others(world, "ann") == [True]
     world.night(NOON + 5 * HOUR)
     assert themes_by_others(world, "ann") == [False]
@@ -478,9 +482,9 @@ def test_a_row_from_the_future_blocks_nothing(runtime: Runtime, world: World, ac
     newest = context_versions(runtime.history, "ann")[-1]
     assert (newest.context_hash, newest.context_json) == (row["context_hash"], row["context_json"])
     if requested_at > now:
-        assert (row["materialized_at"], "call the surgeon" in row["context_json"]) == (NOON + HOUR / 2, True)
+        assert (row["fetched_at"], "call the surgeon" in row["context_json"]) == (NOON + HOUR / 2, True)
     else:
-        assert (row["materialized_at"], row["context_json"]) == (requested_at, "{}")
+        assert (row["fetched_at"], row["context_json"]) == (requested_at, "{}")
 
 
 def embed(runtime: Runtime, now: datetime, only: int | None = None) -> None:
@@ -538,9 +542,9 @@ def test_an_unreadable_file_of_vectors_has_the_same_bound(waiting: Runtime, worl
     path.write_bytes(path.read_bytes()[:100])
     shortly, later = NOON + HOUR * 1.5, NOON + 2 * HOUR
     night(waiting, shortly, fails="embed_tasks")
-    assert {row["materialized_at"] for row in world.stored().values()} == {NOON, NOON + HOUR}
+    assert {row["fetched_at"] for row in world.stored().values()} == {NOON, shortly}
     night(waiting, later, fails="embed_tasks")
-    assert {row["materialized_at"] for row in world.stored().values()} == {later}
+    assert {row["fetched_at"] for row in world.stored().values()} == {later}
     assert "call the surgeon" in world.stored()["ann"]["context_json"]
 
 
@@ -549,4 +553,4 @@ def test_a_select_never_claims_freshness(waiting: Runtime, world: World) -> None
     later = NOON + 48 * HOUR
     run(waiting, "fetch_signals", later)
     run(waiting, "compute_context", later, select=("context_store",))
-    assert world.stored()["ann"]["materialized_at"] == NOON
+    assert world.stored()["ann"]["fetched_at"] == NOON

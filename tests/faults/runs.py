@@ -170,7 +170,7 @@ def set_clock_back(trial: Trial) -> None:
             stage.todoist.advance(user, {"items": [{"id": "t8", "content": f"sweep the yard of {user}"}]})
         require_done(own.night())
         own.require_equal(stage.from_nothing())
-        claimed = max(row["materialized_at"] for row in own.world.stored().values())
+        claimed = max(row["fetched_at"] for row in own.world.stored().values())
         require(claimed <= datetime.now(UTC), f"a context claims to be of {claimed}, which is in the future")
 
 
@@ -181,7 +181,7 @@ def pause(trial: Trial) -> None:
         own.world.night(now)
         stage.todoist.advance("ann", {"items": [{"id": "t8", "content": "sweep the yard"}]})
         own.world.run(now + _HOUR / 2, RunOptions(), paused="embed_tasks")
-        times = {user: row["materialized_at"] for user, row in own.world.stored().items()}
+        times = {user: row["fetched_at"] for user, row in own.world.stored().items()}
         require(times == {**dict.fromkeys(USERS, now + _HOUR / 2), "ann": now}, f"not fresh alike: {times}")
         own.world.run(now + 3 * _HOUR, RunOptions(), paused="embed_tasks")
         row = own.world.stored()["ann"]

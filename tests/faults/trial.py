@@ -305,7 +305,7 @@ class Trial:
                 f"the context of {user} is neither the one before nor the one after: {row['context_json']}",
             )
             if is_old:
-                claimed, was = row["materialized_at"], self.before[user]["materialized_at"]
+                claimed, was = row["fetched_at"], self.before[user]["fetched_at"]
                 require(claimed == was, f"the old context of {user} claims to be of {claimed}")
 
     def require_whole_rows(self) -> None:

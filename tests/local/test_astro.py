@@ -156,12 +156,12 @@ def test_nights_in_standalone_mode(project: Path, services: dict[str, str]) -> N
     changed = ("todoist_tasks", "signals_observed", "user_contexts", "context_store", "contexts_observed")
     assert second.events == dict.fromkeys(changed, 1)
     assert second.figures.users_clustered == 0
-    assert (second.figures.rows_written, second.figures.rows_refreshed) == (1, N_USERS - 1)
+    assert (second.figures.rows_written, second.figures.saved["rows_written"]) == (1, N_USERS - 1)
 
     assert third.runs == {"fetch_signals": 1, "compute_context": 1}
     assert third.events == {"signals_observed": 1, "contexts_observed": 1}
     assert (third.figures.texts_embedded, third.figures.rows_written) == (0, 0)
-    assert third.figures.rows_refreshed == N_USERS
+    assert third.figures.saved["rows_written"] == N_USERS
 
 
 def n_texts() -> int:

@@ -210,7 +210,7 @@ class TestFailures:
             harness.clock.forward(minutes=1)
 
         harness.together(service.tip_async(), time_goes_on())
-        stored = harness.world.stored()["ann"]["materialized_at"]
+        stored = harness.world.stored()["ann"]["fetched_at"]
         assert timedelta(0) <= stored - requested_at < timedelta(seconds=1)
         assert stored > NOON
 
@@ -223,7 +223,7 @@ def digest(text: str) -> str:
 
 
 def stored_values(row: dict[str, Any]) -> tuple[Any, ...]:
-    return row["materialized_at"], row["context_hash"], row["context_json"]
+    return row["fetched_at"], row["context_hash"], row["context_json"]
 
 
 def kept_contexts(harness: ServiceHarness) -> list[tuple[str, ...]]:
@@ -362,11 +362,7 @@ class TestTrace:
         row = harness.world.stored()["ann"]
         history = History(str(tmp_path / "history"), harness.connection, lambda _: 0)
         history.append(
-            [
-                ContextVersion(
-                    "ann", NOON, row["materialized_at"], row["context_hash"], row["context_json"], "pipeline"
-                )
-            ]
+            [ContextVersion("ann", NOON, row["fetched_at"], row["context_hash"], row["context_json"], "pipeline")]
         )
         return history
 

@@ -245,4 +245,4 @@ def test_run_after_a_request(harness: ServiceHarness, service: Service, account:
     [result] = [each for each in results["context_store"] if each.counts.get("rows_refreshed")]
     assert (result.counts["rows_written"], result.counts["rows_refreshed"]) == (0, 1)
     assert harness.rows(f"SELECT {COLUMNS} FROM context_store") == [row]
-    assert harness.world.stored()["ann"]["materialized_at"] == NOON + timedelta(hours=2)
+    assert harness.world.stored()["ann"]["fetched_at"] == NOON + timedelta(hours=2)

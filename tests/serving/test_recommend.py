@@ -14,6 +14,7 @@ import pytest
 from service import HOURS, Service, ServiceHarness, ServiceResponse, answering, task_ids, tip_about
 from world import NOON
 
+from assets.options import RunOptions
 from contexts.assembly.model import TaskGroups
 from contexts.assembly.store import StoredContext
 from contexts.postgres.sql import connect
@@ -67,6 +68,56 @@ class TestStored:
         assert logged == answered and len(answered) == 3
 
 
+class TestFreshness:
+    @pytest.fixture(autouse=True)
+    def _night(self, harness: ServiceHarness, account: Any) -> None:
+        harness.world.add("ann", account("water the plants", "call bob", "buy milk", "mend the roof"))
+        harness.world.night(NOON)
+
+    def test_a_fetch_without_a_change(self, harness: ServiceHarness, service: Service) -> None:
+        """A fetch that finds no change makes a stored context fresh: a tip shows the age of that fetch."""
+        stored = harness.one("SELECT materialized_at FROM context_store")
+        harness.world.night(NOON + timedelta(hours=5))
+        harness.clock.forward(hours=10)
+        response = service.tip()
+        assert response.body["source"] == "stored"
+        assert response.body["age_seconds"] == pytest.approx(5 * 3600)
+        assert harness.one("SELECT materialized_at FROM decisions") == NOON + timedelta(hours=5)
+        assert harness.one("SELECT materialized_at FROM context_store") == stored
+
+    def test_a_change_that_is_undone(self, harness: ServiceHarness, service: Service) -> None:
+        """A fetch without a change does not make a request's context of tasks fresh that have changed back."""
+        task = harness.todoist.document("ann")["items"][1]
+        harness.todoist.advance("ann", {"items": [task | {"content": "call eve"}]})
+        harness.clock.forward(hours=7)
+        assert service.tip().body["source"] == "inline"
+        assert "call eve" in harness.world.stored()["ann"]["context_json"]
+        harness.todoist.advance("ann", {"items": [task]})
+        harness.world.run(NOON + timedelta(hours=8), RunOptions(select=("todoist_tasks",)))
+        harness.clock.forward(hours=7)
+        assert harness.world.stored()["ann"]["fetched_at"] < NOON + timedelta(hours=8)
+        harness.world.night(NOON + timedelta(hours=9))
+        assert service.tip().body["source"] == "stored"
+        assert "call bob" in harness.world.stored()["ann"]["context_json"]
+
+    def test_a_request_overtaken_by_a_fetch(self, harness: ServiceHarness, service: Service) -> None:
+        """A request's context does not replace one that agrees with a later fetch."""
+        harness.clock.forward(hours=7)
+        harness.todoist.advance("ann", {"items": [{"id": "t9", "content": "pay the rent"}]})
+        harness.todoist.fail("ann", Fault.slow(delay_s=0.5))
+
+        async def fetch() -> None:
+            async with asyncio.timeout(5):
+                while not harness.todoist.calls:
+                    await asyncio.sleep(0.005)
+            harness.connection.execute(
+                "UPDATE todoist_accounts SET observed_at = %s", [NOON + timedelta(hours=7, seconds=1)]
+            )
+
+        harness.together(service.tip_async(), fetch())
+        assert "pay the rent" not in harness.world.stored()["ann"]["context_json"]
+
+
 class TestInline:
     def test_missing(self, harness: ServiceHarness, service: Service, account: Any) -> None:
         """A user without a context gets one, and a tip about it, with one call to Todoist."""
@@ -84,7 +135,7 @@ class TestInline:
         harness.clock.forward(hours=7)
         service.tip()
         stored = harness.world.stored()["ann"]
-        assert abs(stored["materialized_at"] - harness.clock.at) < timedelta(milliseconds=1)
+        assert abs(stored["fetched_at"] - harness.clock.at) < timedelta(milliseconds=1)
         assert "pay the rent" in stored["context_json"]
         assert sha256(stored["context_json"].encode()).hexdigest() == stored["context_hash"]
         assert service.tip().origin == ("stored", "skipped")
@@ -110,7 +161,7 @@ class TestInline:
         assert response.body["source"] == "inline"
         stored = harness.world.stored()["ann"]
         assert stored["context_hash"] == newer.context_hash
-        assert stored["materialized_at"] == newer.materialized_at
+        assert stored["fetched_at"] == newer.materialized_at
         assert service.tip().origin == ("stored", "skipped")
         assert harness.calls() == (1, 1)
 
@@ -155,7 +206,7 @@ class TestRefresh:
         service.tip()
         harness.until(lambda: harness.calls()[0] > 0)
         assert service.tip().origin == ("stored", "skipped")
-        assert harness.world.stored()["ann"]["materialized_at"] == NOON
+        assert harness.world.stored()["ann"]["fetched_at"] == NOON
 
     def test_locked_by_another_process(self, harness: ServiceHarness, service: Service) -> None:
         """While another process refreshes the user, this one does not."""
@@ -187,7 +238,7 @@ class TestTodoistDown:
         response = service.tip()
         assert response.origin == ("stale", "skipped")
         assert response.body["age_seconds"] == pytest.approx(7 * 3600, abs=0.01)
-        assert harness.world.stored()["ann"]["materialized_at"] == NOON
+        assert harness.world.stored()["ann"]["fetched_at"] == NOON
         assert service.metric("stale_served_total") == 1
         assert harness.one("SELECT source FROM decisions ORDER BY decided_at DESC LIMIT 1") == "stale"
 

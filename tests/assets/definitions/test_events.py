@@ -116,9 +116,11 @@ def fold(world: World, now: datetime) -> Counter[str]:
 def known(world: World, user: str = "ann", *, believes: bool = True) -> tuple[datetime, str]:
     """Return as of when a user's stored context is known, and by what, as a request finds it."""
     sql = (
-        "SELECT known_at, CASE WHEN known_at > c.materialized_at THEN 'events' ELSE 'fetch' END"
-        " FROM todoist_accounts a JOIN context_store c USING (user_id) CROSS JOIN LATERAL known_as_of("
-        "     a.user_id, a.connection_number, a.observed_at, a.is_covered, c.materialized_at, %s) AS known_at"
+        "SELECT known_at, CASE WHEN known_at > fetched_at THEN 'events' ELSE 'fetch' END"
+        " FROM todoist_accounts a JOIN context_store c USING (user_id)"
+        " CROSS JOIN LATERAL fetched_at(materialized_at, row_version, changed_at, observed_at) AS fetched_at"
+        " CROSS JOIN LATERAL known_as_of("
+        "     a.user_id, a.connection_number, a.observed_at, a.is_covered, fetched_at, %s) AS known_at"
         " WHERE user_id = %s"
     )
     row = world.connection.execute(sql, (believes, user)).fetchone()
@@ -167,7 +169,7 @@ class TestFolding:
         after = told.stored()["ann"]
         assert '"id":"a"' in before["context_json"]
         assert '"id":"a"' not in after["context_json"]
-        assert after["materialized_at"] == before["materialized_at"] == NOON
+        assert after["fetched_at"] == before["fetched_at"] == NOON
         assert known(told) == (NOON + 2 * HOUR - timedelta(seconds=5), "events")
 
     def test_the_next_call(self, told: World) -> None:
@@ -530,7 +532,7 @@ class TestAudits:
         told.night(NOON + 2 * HOUR, scope=FetchScope.LIKELY, select=("todoist_tasks", "tip_reactions"))
         told.events = "off"
         night(told, NOON + 3 * HOUR)
-        assert (n_pending(told), told.accounts.observed_since_stored(NOON + 3 * HOUR)) == (0, set())
+        assert (n_pending(told), told.accounts.outdated_in_store(NOON + 3 * HOUR)) == (0, set())
         assert '"id":"a"' not in told.stored()["ann"]["context_json"]
 
     def test_off(self, told: World) -> None:

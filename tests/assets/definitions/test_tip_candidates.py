@@ -203,7 +203,7 @@ def test_provider_down(world: World, account: Any, scribe: Scribe) -> None:
     ask_daily(world, "ann", NOON + HOUR)
     scribe.is_down = True
     assert counts(world.night(NOON)) == {"tips_left_out": 1}
-    assert world.stored()["ann"]["materialized_at"] == NOON
+    assert world.stored()["ann"]["fetched_at"] == NOON
     scribe.is_down = False
     assert counts(world.night(NOON + timedelta(minutes=10)))["tips_written"] == 1
 

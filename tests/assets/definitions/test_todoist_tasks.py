@@ -172,7 +172,7 @@ def test_rows_of_an_earlier_version(world: World, account: Any) -> None:
     world.todoist.fail("ann", *[Fault.server_error(503)] * 9)
     world.night(NOON + timedelta(hours=1))
     after = world.stored()["ann"]
-    assert (after["context_hash"], after["materialized_at"]) == (before["context_hash"], before["materialized_at"])
+    assert (after["context_hash"], after["fetched_at"]) == (before["context_hash"], before["fetched_at"])
     texts = {row["content"]: (row["text"], row["text_hash"]) for row in world.rows("todoist_tasks")}
     assert (texts["call"], texts["* Header"]) == (("call", text_hash("call")), (None, None))
 

@@ -106,6 +106,26 @@ class TestUpsert:
         store.put([replace(row("ann", "0", AT), groups_json='["new"]')])
         assert stored(connection) == [replace(row("ann", "1", AT + HOUR), groups_json='["new"]')]
 
+    def test_a_newer_row_of_another_content(self, store: ContextStore, connection: Connection) -> None:
+        """A row from newer tasks, but without what the run knows, is written as a whole after the next fetch."""
+        store.put([row("ann", "1", AT + HOUR)])
+        assert store.put([row("ann", "0", AT)]) == (0, 0)
+        assert store.put([row("ann", "1", AT + HOUR)]) == (1, 0)
+        assert store.put([row("ann", "1", AT + HOUR)]) == (0, 0)
+
+    @pytest.mark.parametrize("is_changed", [False, True])
+    def test_a_fetch_without_a_change(self, store: ContextStore, connection: Connection, is_changed: bool) -> None:
+        """A row that a later fetch agrees with is not touched, and refreshed if only tasks outside it changed."""
+        connection.execute("INSERT INTO users (user_id, email, timezone) VALUES ('ann', '', 'UTC')")
+        connection.execute(
+            "INSERT INTO todoist_accounts (user_id, credentials, observed_at, changed_at) VALUES ('ann', '', %s, %s)",
+            [AT + HOUR, AT + HOUR if is_changed else AT],
+        )
+        store.put([row("ann", "1")])
+        before = positions(connection)
+        assert store.put([row("ann", "1", AT + HOUR)]) == (0, int(is_changed))
+        assert (positions(connection) != before) == is_changed
+
     def test_a_request_writes_first(self, store: ContextStore, connection: Connection, database_url: str) -> None:
         """A user without a row, for whom a request writes a newer one meanwhile, keeps that; others get theirs."""
         rows, newer = {name: row(name, "old") for name in ("ann", "bob")}, row("ann", "new", AT + HOUR)

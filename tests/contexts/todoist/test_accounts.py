@@ -58,9 +58,23 @@ def add_requests(connection: Connection) -> Callable[..., None]:
     return insert
 
 
-def save_fetch(accounts: Accounts, user: str, sync_token: str | None, at: datetime = NOW, **directory: Any) -> None:
+def save_fetch(
+    accounts: Accounts,
+    user: str,
+    sync_token: str | None,
+    at: datetime = NOW,
+    rows_digest: bytes | None = None,
+    **directory: Any,
+) -> None:
     """Save a successful fetch."""
-    accounts.save_sync_states([sync_state(accounts, user, sync_token, Directory(**directory))], [], at)
+    state = sync_state(accounts, user, sync_token, Directory(**directory), rows_digest)
+    accounts.save_sync_states([state], [], at)
+
+
+def store_row(connection: Connection, user: str, at: datetime) -> None:
+    """Store a context as the pipeline does."""
+    columns = "user_id, materialized_at, context_json, context_hash, row_version"
+    connection.execute(f"INSERT INTO context_store ({columns}) VALUES (%s, %s, '{{}}', 'h', 'v')", (user, at))
 
 
 def sync_state(
@@ -215,16 +229,26 @@ class TestSyncStates:
         for user in ("fetched", "stored", "again"):
             save_fetch(accounts, user, "s1", NOW)
         for user, at in (("stored", NOW), ("again", NOW - timedelta(hours=4)), ("never", NOW)):
-            connection.execute("INSERT INTO context_store VALUES (%s, %s, '{}', 'h')", (user, at))
-        assert accounts.observed_since_stored(NOW) == {"fetched", "again"}
+            store_row(connection, user, at)
+        assert accounts.outdated_in_store(NOW) == {"fetched", "again"}
+
+    def test_fetches_without_a_change(self, accounts: Accounts, add: Add, connection: Connection) -> None:
+        """A fetch that finds a change makes the stored context outdated, and one without a change does not."""
+        add("same", "changed", "requested")
+        for user in ("same", "changed", "requested"):
+            save_fetch(accounts, user, "s1", NOW, b"1")
+            store_row(connection, user, NOW)
+            save_fetch(accounts, user, "s2", NOW + timedelta(hours=1), b"2" if user == "changed" else b"1")
+        connection.execute("UPDATE context_store SET row_version = NULL WHERE user_id = 'requested'")
+        assert accounts.outdated_in_store(NOW) == {"changed", "requested"}
 
     def test_a_row_from_the_future(self, accounts: Accounts, add: Add, connection: Connection) -> None:
         """A row of the store from the future, written before a clock was set back, counts as older than the fetch."""
         add("ann")
         save_fetch(accounts, "ann", "s1", NOW)
-        connection.execute("INSERT INTO context_store VALUES ('ann', %s, '{}', 'h')", [NOW + timedelta(hours=2)])
-        assert accounts.observed_since_stored(NOW) == {"ann"}
-        assert accounts.observed_since_stored(NOW + timedelta(hours=2)) == set()
+        store_row(connection, "ann", NOW + timedelta(hours=2))
+        assert accounts.outdated_in_store(NOW) == {"ann"}
+        assert accounts.outdated_in_store(NOW + timedelta(hours=2)) == set()
 
 
 class TestRefusals:
