@@ -108,6 +108,8 @@ def main() -> int:
             print("Running until Ctrl-C. In a second terminal, run:")
             print("  astro dev start --standalone --env .local/astro.env")
             print("Then trigger fetch_signals in Airflow's UI; it triggers the other DAGs.")
+            if scenario.example:
+                print(f"The tasks of {scenario.users[0].user_id} in the local Todoist:\n  {scenario.example}")
             threading.Event().wait()
     except KeyboardInterrupt:
         print("stopped")
