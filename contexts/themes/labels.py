@@ -97,27 +97,28 @@ def _pairs(names: Iterator[str], language: str, max_width: int) -> Iterator[str]
     for first in names:
         for other in names:
             pair = f"{first}{_COMMAS.get(language[:2], ', ')}{other}"
-            if width(pair) <= max_width and look(first, language).isdisjoint(look(other, language)):
+            stems = stems_of_label(first, language)
+            if width(pair) <= max_width and stems.isdisjoint(stems_of_label(other, language)):
                 yield pair
         yield first
 
 
 def _first_unused(candidates: Iterable[str], used: Container[Stems], language: str) -> tuple[str, Stems]:
-    """Return the first candidate that looks like no used label, with its look; a number is added if all do."""
+    """Return the first candidate that looks like no used label, with its stems; a number is added if all do."""
     first = None
     for candidate in candidates:
         label = _cut_to_words(candidate, MAX_LABEL_CHARS)
-        if label and (stems := look(label, language)) not in used:
+        if label and (stems := stems_of_label(label, language)) not in used:
             return label, stems
         first = label if first is None else first
     stub, number = cut(first or "", MAX_LABEL_CHARS - 5), 2
-    while (stems := look(f"{stub} {number}", language)) in used:
+    while (stems := stems_of_label(f"{stub} {number}", language)) in used:
         number += 1
     return f"{stub} {number}", stems
 
 
 @lru_cache(2**14)
-def look(label: str, language: str) -> Stems:
+def stems_of_label(label: str, language: str) -> Stems:
     """Return the stems that a reader compares: labels with the same ones look alike."""
     ignored = stop_words_of(language) | empty_words_of(language)
     stems = frozenset(stem(word, language) for word in split_words(label) if word not in ignored)
