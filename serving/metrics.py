@@ -31,14 +31,14 @@ _FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 def share_metrics(folder: Path, slot: int) -> None:
     """Keep the metrics that this process makes from now on in a folder, beside those of other processes.
 
-    slot: the number of this process. One that takes the slot of an ended process goes on with its counters.
+    slot: the number of this process. A process in the slot of an ended one continues its counters.
     """
     os.environ[_FOLDER_VARIABLE] = str(folder)
     values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
 
 
 def forget_process(folder: Path, slot: int) -> None:
-    """Leave out the gauges of a process that has ended; its counters stay in the sums."""
+    """Remove the gauges of an ended process from a folder; its counters stay in the sums."""
     mark_process_dead(slot, str(folder))  # type: ignore[no-untyped-call]
 
 
@@ -74,7 +74,7 @@ class Metrics:
         self.candidate_sets = self._counter("candidate_sets", "Sets of candidates stored, by origin.", "origin")
         self.undelivered = self._counter(
             "decisions_undelivered",
-            "Logged decisions that reached nobody; dropped: not marked so.",
+            "Logged decisions that reached nobody, by outcome: marked so in the log, or dropped.",
             "outcome",
         )
         self.reactions = self._counter("reactions", "Reactions stored, by reaction.", "reaction")
@@ -214,7 +214,7 @@ class Metrics:
             self._watch(self._pool.labels(name, "in_use"), partial(_in_use, pool))
 
     async def update_watched(self) -> None:
-        """Set the gauges of watched values, for the other processes of a group to show."""
+        """Set the gauges of watched values, so that the other processes of the group show them, too."""
         self._read_watched()
 
     def render(self) -> bytes:
