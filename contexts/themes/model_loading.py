@@ -59,8 +59,8 @@ def load_model(model: str, revision: str | None, device: Device, n_threads: int 
     if n_experts:
         raise EmbeddingError(
             f"EMBEDDING_MODEL={model} (revision {revision}) is a mixture of {n_experts} experts, which transformers"
-            f" does not have for this architecture: the experts would be random. Choose a model without experts; the"
-            f" README names multilingual ones."
+            f" does not have for this architecture: the experts would be random. Choose a model without experts;"
+            f" docs/themes.md names multilingual ones."
         )
     if missing_weights:
         fault = f"its files have no weights for {missing_weights[0]}"
