@@ -72,7 +72,7 @@ def settings_of(run: LocalRun, scenario: Scenario) -> dict[str, str]:
 
 @contextmanager
 def scenario_of(run: LocalRun, environment: Mapping[str, str]) -> Iterator[Scenario]:
-    """The scenario of the environment with a local Todoist that goes on from the run before."""
+    """The scenario of the environment, with a local Todoist that continues the state of the last run."""
     place = TodoistPlace(file=run.todoist_file)
     with scenario_from_environment(environment, place, run.state.began_at.date()) as scenario:
         yield scenario

@@ -100,8 +100,8 @@ def data_mark(secret: bytes, context: UserContext) -> str:
 def _sanitized(value: Any, name: str = "") -> Any:
     """A JSON value with every untrusted text sanitized; ids and dates are ours and stay."""
     if isinstance(value, dict):
-        told = {key: each for key, each in value.items() if key != _OMITTED_KEY and each != ""}
-        return {sanitize(key): _sanitized(each, key) for key, each in told.items()}
+        shown = {key: each for key, each in value.items() if key != _OMITTED_KEY and each != ""}
+        return {sanitize(key): _sanitized(each, key) for key, each in shown.items()}
     if isinstance(value, list):
         return [_sanitized(each, name) for each in value]
     return sanitize(value) if isinstance(value, str) and name not in _TRUSTED_KEYS else value

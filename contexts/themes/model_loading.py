@@ -20,7 +20,7 @@ MAX_TOKENS = 128
 """Longer texts are truncated; the 95th percentile of to-do texts is 16 tokens."""
 
 MIN_HALF_PRECISION_COSINE = 0.999
-"""Minimum cosine of each probe's vectors in half and in single precision; below it, a model stays in single."""
+"""Minimum cosine of each probe's vectors in half and in single precision for a model to run in half precision."""
 
 PROBE_TEXTS = (
     "buy milk",
