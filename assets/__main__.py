@@ -118,7 +118,7 @@ def calibrate(
         bool, typer.Option("--force", help="Replace the stored calibration: all themes change.")
     ] = False,
 ) -> None:
-    """Calibrate the model: the threshold, spread and means on which themes depend."""
+    """Measure the threshold, spread and means of the themes."""
     _print(commands.calibrate_threshold(force=force))
 
 
@@ -183,7 +183,10 @@ def reshard(
         int, typer.Argument(metavar="N", min=1, max=MAX_SHARDS, help="The new number of shards.", show_default=False)
     ],
 ) -> None:
-    """Move all rows to another number of shards; run it again to finish a move that was broken off."""
+    """Move all rows to another number of shards.
+
+    Run it again to finish a move that was broken off.
+    """
     _print(commands.move_rows(n_shards))
 
 

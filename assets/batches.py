@@ -1,4 +1,4 @@
-"""Tips ahead of requests in batches: submitted once a night for each user, collected by later runs."""
+"""Tips ahead of requests from batches, which a run submits to the LLM's provider and later runs collect."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ BATCH_PRICE = 0.5
 """The price of a request in a batch, in prices of a call at once."""
 
 BATCH_LEAD = timedelta(hours=2)
-"""The least time until a user's request for which a batch is submitted: half of all batches take longer."""
+"""The least time before a probable request at which a batch is submitted for it: half of all batches take longer."""
 
 _LISTED_AFTER = timedelta(minutes=10)
 """The age at which a batch that the provider does not list counts as never created."""
@@ -57,20 +57,23 @@ _KEPT = timedelta(days=7)
 
 
 class Schedule(Protocol):
-    """The times of runs: the settings of the pipeline."""
+    """The times of runs, which the settings of the pipeline have."""
 
     def next_run(self, at: datetime) -> datetime:
         """Return the instant of the first scheduled run after `at`."""
         ...
 
     def last_night(self, at: datetime) -> datetime:
-        """Return the last beginning of a night up to `at`."""
+        """Return the last instant up to `at` at which a night began."""
         ...
 
 
 @dataclass(frozen=True)
 class _UnderWay:
-    """A request without a read answer. is_superseded: whether the LLM wrote for the user since it was submitted."""
+    """A request in a batch whose answer has not been read.
+
+    is_superseded: whether the LLM has written for the user since the batch was submitted.
+    """
 
     request: TipRequest
     custom_id: str
@@ -80,8 +83,8 @@ class _UnderWay:
 class TipBatches:
     """The batches of requests to the LLM ahead of requests for tips.
 
-    A batch is recorded before it is submitted and carries the id of the record, so that a run which dies in between
-    leaves a batch that the next run finds: nothing is paid twice, and no file is left at the provider.
+    A batch is recorded before it is submitted, and carries the id of the record. If a run dies in between, the next
+    run finds the batch by this id: nothing is paid for twice, and no file stays at the provider.
     """
 
     def __init__(
@@ -94,9 +97,9 @@ class TipBatches:
         clock: Clock,
         new_id: Callable[[], UUID],
     ) -> None:
-        """new_client: makes the client of one event loop for a model; raises AssetError if there is none.
+        """new_client: makes the client of one event loop for a model; raises AssetError if that is not possible.
 
-        model: of the batches that are submitted; None: none are, but those under way are collected.
+        model: of new batches; None: no batch is submitted, and those under way are collected.
         """
         self._connection = connection
         self._new_client = new_client
@@ -113,18 +116,18 @@ class TipBatches:
         return self._model is not None
 
     def horizon(self, now: datetime) -> tuple[datetime, datetime]:
-        """Return the instants from which and up to which probable requests go into a batch: up to the next night."""
+        """Return the begin and the end of the time whose probable requests go into a batch; it ends at a night."""
         soon = max(self._schedule.next_run(now), now + BATCH_LEAD if self.submits else now)
         return soon, max(soon, self._schedule.last_night(now) + timedelta(days=1))
 
     def demand(self, now: datetime, *, shards: Sequence[int] | None, n_shards: int) -> Users:
-        """Return the users with a request in a batch under way, each with the end of the horizon."""
+        """Return the users with a request in a batch under way, each with the end of `horizon`."""
         found = self._sql.users_under_way(self._connection, shards=shards, n_shards=n_shards)
         _, end = self.horizon(now)
         return {user: end for (user,) in found}
 
     def without_batched(self, users: Users, now: datetime) -> Users:
-        """Return the users without those who had a request in a batch since the last night."""
+        """Return those of the users who have had no request in a batch since the last night."""
         since = self._schedule.last_night(now)
         batched = {user for (user,) in self._sql.users_batched(self._connection, user_ids=list(users), since=since)}
         return {user: at for user, at in users.items() if user not in batched}
@@ -137,7 +140,7 @@ class TipBatches:
     def split(self, requests: Sequence[TipRequest], now: datetime) -> tuple[Sequence[TipRequest], list[TipRequest]]:
         """Return the requests to write for at once, and those to submit in a batch.
 
-        The others are not probable: their users only had a request in a batch that has ended by now.
+        Requests after the horizon are in neither: their users are here only because of a batch that has ended by now.
         """
         soon, end = self.horizon(now)
         at_once = [request for request in requests if request.likely_at < soon]
@@ -145,7 +148,7 @@ class TipBatches:
         return at_once, [later[user] for user in self.without_batched(dict.fromkeys(later, now), now)]
 
     def submit(self, requests: Sequence[TipRequest], calls_left: int) -> Counter[str]:
-        """Submit requests in as few batches as possible, at most `calls_left` of them; return counts."""
+        """Submit at most `calls_left` requests, in as few batches as possible; return counts by name."""
         allowed = requests[:calls_left]
         counts = Counter({"tips_left_out": len(requests) - len(allowed)})
         if counts["tips_left_out"]:
@@ -155,7 +158,7 @@ class TipBatches:
         return counts
 
     def collect(self, user_ids: Collection[str]) -> Counter[str]:
-        """Read the answers of batches with requests of these users, as far as they are there; return counts."""
+        """Store the answers of the ended batches with requests of these users; return counts by name."""
         counts = Counter[str]()
         for batch_id, _ in list(self._sql.batches_of_users(self._connection, user_ids=list(user_ids))):
             counts += self._advance(batch_id)
@@ -224,7 +227,7 @@ class TipBatches:
         )
 
     def _advance(self, batch_id: UUID) -> Counter[str]:
-        """Take a batch as far as the provider lets it; return the counts of the answers read."""
+        """Take a batch to the next state that the provider allows; return the counts of the answers read."""
         with self._locked(batch_id):
             [batch] = rows(self._connection, self._sql.batch, {"batch_id": batch_id})
             if batch["files_deleted_at"] is not None:
@@ -292,7 +295,7 @@ class TipBatches:
                 )
 
     def _stored(self, each: _UnderWay, generation: Generation | None, handle: BatchHandle) -> str:
-        """Store one answer; return the outcome as a count's name."""
+        """Store one answer; return the name of the count that it raises."""
         if generation is None:
             return "tips_left_out"
         submitted_at = datetime.fromisoformat(handle["created_at"])
@@ -314,7 +317,7 @@ class TipBatches:
         return requests
 
     def _close(self, batch_id: UUID, outcome: str) -> None:
-        """End a batch that needs nothing more at the provider."""
+        """End a batch of which the provider holds nothing that is still needed."""
         self._end(batch_id, outcome)
         self._sql.record_deletion(self._connection, batch_id=batch_id, deleted_at=self._clock())
 

@@ -294,7 +294,7 @@ def show_graph() -> Iterator[str]:
 
 def show_shards(asset: str) -> Iterator[str]:
     """List the shards of an asset with rows, time and versions."""
-    shards, unreadable = _shards(), list[str]()
+    shards, unreadable, n_found = _shards(), list[str](), 0
     for shard in range(shards.n_shards):
         try:
             footer = shards.footer(GRAPH[asset], shard)
@@ -306,12 +306,15 @@ def show_shards(asset: str) -> Iterator[str]:
             continue
         if footer is None:
             continue
+        n_found += 1
         yield (
             f"shard {footer.shard:>4}  {footer.n_users:>7} users  {footer.n_rows:>9} rows"
             f"  {footer.materialized_at:%Y-%m-%d %H:%M}  data {footer.data_version[:12]}  {dict(footer.recipe)}"
         )
     if unreadable:
         raise ShardUnreadable("\n".join(unreadable))
+    if not n_found:
+        yield f"{asset} has no shards yet. Run: python -m assets materialize"
 
 
 def answer_sql(statements: str | None, days: int, form: Format | None = None) -> Iterator[str]:

@@ -19,14 +19,14 @@ _SHARD_COST = 10
 """The cost of opening and replacing a shard's file, in units of work: users or texts."""
 
 _GROUP_SECONDS = 5.0
-"""The work that is worth a group of its own: two more tasks around each group take two to three seconds."""
+"""Seconds of work that are worth a group of its own: a group costs Airflow two to three seconds."""
 
 _SHOWN_SHARDS = 8
 
 
 @dataclass(frozen=True)
 class Group:
-    """Names of the assets to run by shard, in order."""
+    """A group of shards. shards: the names of the assets to run for each shard, in order."""
 
     shards: Mapping[int, tuple[str, ...]]
 
@@ -47,7 +47,7 @@ class Group:
 
 @dataclass(frozen=True)
 class GroupOutcome:
-    """The results of a group's shards, and the shards of which an asset failed."""
+    """The outcome of a group so far. failed: the shards of which an asset failed."""
 
     results: tuple[ShardResult, ...] = ()
     failed: frozenset[int] = frozenset()
@@ -58,9 +58,9 @@ class GroupOutcome:
         return RefusalVerdict.of(result.counts for result in self.results).is_outage
 
     def left(self, group: Group) -> Group:
-        """Return the part of the group that a retry runs: what has no result yet.
+        """Return the part of the group that has no result yet, which a retry runs.
 
-        It includes assets that turned out to be up to date, for which a retry has nothing to do again.
+        An asset that turned out to be up to date has no result, so it is in this part; the retry finds it up to date.
         """
         done = {(result.asset, result.shard) for result in self.results}
         shards = {
@@ -75,9 +75,9 @@ class GroupOutcome:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any] | None, planned_at: str) -> GroupOutcome | None:
-        """Read an outcome written by `to_json`; None if there is none, or if it is of another plan.
+        """Read an outcome written by `to_json`; None if there is none, or if it belongs to a different plan.
 
-        A run that is cleared is planned again, and its groups have other shards.
+        A run that is cleared is planned again, and its groups can have different shards.
         """
         if value is None or value["planned_at"] != planned_at:
             return None
@@ -94,11 +94,13 @@ def run_groups(
     keep_every_s: float = 5.0,
     show: Callable[[ShardResult], None] = lambda _: None,
 ) -> tuple[GroupOutcome, list[ShardFailure]]:
-    """Materialize what an earlier try left of some groups; return the outcome of both tries, and the failures.
+    """Materialize some groups; return the outcome, and the failures.
 
     materialize: takes the names of assets by shard, and a list for the failures; yields the result of each shard.
-    keep: receives the outcome so far every few seconds, for the try after one whose worker is killed. show: receives
-    the result of each shard.
+    before: the outcome of an earlier try. Its results are part of the returned outcome, and are not computed again.
+    keep: receives the outcome so far every `keep_every_s` seconds; if the worker is killed, the next try goes on from
+    it.
+    show: receives the result of each shard.
     """
     results, failures = list(before.results), list[ShardFailure]()
     kept_at = monotonic()
@@ -113,9 +115,9 @@ def run_groups(
 
 
 def worthwhile_groups(estimates: Iterable[AssetEstimate], n_slots: int) -> int:
-    """Return the number of groups that a plan is worth: one for every five seconds of work, at most `n_slots`.
+    """Return the number of groups that a plan is worth: one for each five seconds of work, from 1 to `n_slots`.
 
-    It is `n_slots` if no past run tells how long the work takes.
+    It is `n_slots` if no past run tells the seconds of some of the work.
     """
     seconds = [each.seconds for each in estimates if each.n_shards]
     known = [each for each in seconds if each is not None]
@@ -131,8 +133,9 @@ class _Load:
 def group_shards(plan: Plan, n_groups: int) -> list[Group]:
     """Divide the shards of a plan into at most `n_groups` groups of about equal work.
 
-    The most expensive shard first, each goes to the group with the least work so far (longest processing time first,
-    Graham 1969): the last group ends at most a third later than with the best division.
+    Each shard, the most expensive one first, is given to the group with the least work so far. The last group then
+    ends at most a third later than with the best division. Source: Graham, "Bounds on multiprocessing timing
+    anomalies", 1969 (longest processing time first).
     """
     by_shard = plan.by_shard
     costs = dict.fromkeys(by_shard, 0)

@@ -22,9 +22,10 @@ _USER_COLUMNS = ("user_id", "connection_number", "timezone", "language")
 
 @dataclass(frozen=True)
 class StoredMirror:
-    """A user's mirror in stored rows, and the columns that are equal in all of them.
+    """A user's mirror, read from stored rows.
 
-    The mirror has no directory, because that is stored with the sync token. Its tasks are read at the first access.
+    mirror: without a directory, which is stored with the sync token. Its tasks are read at the first access.
+    user_columns: the columns that are equal in all rows of the user.
     """
 
     mirror: Mirror
@@ -42,7 +43,7 @@ def user_columns(account: Account, directory: Directory) -> dict[str, Any]:
 
 
 def rows_of_mirror(account: Account, mirror: Mirror) -> Iterator[dict[str, Any]]:
-    """Yield a row for each open item of a user, or one without an item."""
+    """Yield a row for each open item of a user; without open items, one row that has no item."""
     columns, directory = user_columns(account, mirror.directory), mirror.directory
     if not mirror.tasks:
         yield columns
@@ -55,7 +56,7 @@ def rows_of_mirror(account: Account, mirror: Mirror) -> Iterator[dict[str, Any]]
 
 
 def stored_mirrors(rows: pa.Table, users: Collection[str]) -> dict[str, StoredMirror]:
-    """Return the mirrors of some users. rows: sorted by user."""
+    """Return the mirrors of some users by user; users without rows are left out. rows: sorted by user."""
     mirrors, begin = dict[str, StoredMirror](), 0
     for user, n_rows in Counter(rows["user_id"].to_pylist()).items():
         if user in users:
@@ -93,7 +94,7 @@ def with_later_columns(rows: pa.Table) -> pa.Table:
 
 
 def _completed(rows: pa.Table) -> pa.Table:
-    """Return the rows with titles and kinds, and headers without a text."""
+    """Return the rows with `title` and `is_actionable`, and without the text of headers, which are no tasks."""
     if rows["title"].null_count == rows["task_id"].null_count:
         return rows
     tasks = [_task(row) if row["task_id"] is not None else None for row in rows.select(_TASK_FIELDS).to_pylist()]
@@ -109,7 +110,7 @@ def _completed(rows: pa.Table) -> pa.Table:
 
 
 def _with_authorship(rows: pa.Table) -> pa.Table:
-    """Return the rows with the authorship: unknown authors count as others."""
+    """Return the rows with the columns of the authorship; an unknown author counts as somebody else."""
     for name in _AUTHORSHIP:
         unknown = pc.is_valid(rows["parent"]) if name == "is_parent_by_others" else True
         known = pc.if_else(pc.is_valid(rows["task_id"]), pc.coalesce(rows[name], unknown), None)

@@ -1,4 +1,4 @@
-"""Tips written ahead of requests: for whom, by the LLM within a budget, into the table of candidates."""
+"""Tips that the LLM writes ahead of probable requests, within a daily budget."""
 
 from __future__ import annotations
 
@@ -40,9 +40,10 @@ _PRICE_PERIOD = timedelta(days=30)
 class AheadSettings:
     """The bounds of writing ahead.
 
-    price: of a call ahead of a request, in prices of a call during one. value: of an answer from the LLM's tips
-    instead of rule-based ones, in prices of a call during a request. max_calls, max_cost_usd: of one day (UTC).
-    concurrency: of calls in one task. timeout_s: of one call.
+    price: of a call ahead of a request. value: of an answer from the LLM's tips instead of rule-based ones. Both are
+    in prices of a call during a request.
+    max_calls, max_cost_usd: calls of one day (UTC), and their cost.
+    concurrency: calls under way in one task. timeout_s: seconds that one call may take.
     """
 
     price: float = 1.0
@@ -61,7 +62,7 @@ class AheadSettings:
 class TipWriter:
     """Writes candidates ahead of probable requests.
 
-    A set is stored as soon as the LLM has written it: a run that dies pays for nothing twice.
+    A set is stored as soon as the LLM has written it, so that no set is paid for again after a run that died.
     """
 
     def __init__(
@@ -74,9 +75,9 @@ class TipWriter:
         new_id: Callable[[], UUID],
         batches: TipBatches | None = None,
     ) -> None:
-        """new_generator: makes the generator of one event loop; None: nothing is written ahead.
+        """new_generator: makes the generator of one event loop; None if no tips are written ahead.
 
-        batches: None if the LLM is asked in no batches.
+        batches: None if there is no batch to collect, and none is to be submitted.
         """
         self._connection = connection
         self._settings = settings
@@ -89,9 +90,10 @@ class TipWriter:
     def demand(self, now: datetime, next_run: datetime, *, shards: Sequence[int] | None, n_shards: int) -> Users:
         """Return the users who get tips ahead of a request before the next run, with the instants of these requests.
 
-        The rule is documented at the statement `probable_requests`. Users with a request in a batch under way are
-        among them: its answer may be there. Nobody else if nothing is written ahead. With batches, first sets that no
-        request needs soon go into a batch.
+        The statement `probable_requests` documents the rule. Users with a request in a batch under way are among
+        them, because the answer may have arrived; they are the only ones if no tips are written ahead. With batches,
+        users who will probably ask after the next run are among them, too. A first set that no request needs before
+        the next run goes into a batch.
         """
         demand = dict(self._batches.demand(now, shards=shards, n_shards=n_shards)) if self._batches else {}
         if self._new_generator is None:
@@ -112,7 +114,7 @@ class TipWriter:
         return {user_id: probability for user_id, probability, _ in found}
 
     def prices(self, now: datetime) -> Mapping[str, float]:
-        """Return the mean price of a set in US dollars by the unit of work; empty if it is unknown."""
+        """Return the mean price of a set in US dollars under the name of the unit of work; empty if it is unknown."""
         if self._new_generator is None:
             return {}
         price = self._price_of_a_call(now)
@@ -121,9 +123,9 @@ class TipWriter:
     def write(self, requests: Sequence[TipRequest], now: datetime) -> Mapping[str, int]:
         """Let the LLM write a set for each request at which fewer than two of its tips would still be valid.
 
-        The answers of batches are collected first. With batches, requests after the next run are submitted in one.
-        Returns counts: sets written, collected and submitted, requests that need none, and those without a set
-        because the LLM failed or the day's budget is spent.
+        The answers of batches are collected first. With batches, requests after the next run go into a batch.
+        Returns counts by name: sets written, collected and submitted; requests that need no set; and requests without
+        a set, because the LLM failed or the day's budget is spent. docs/tips-ahead.md describes the names.
         """
         counts, later = Counter({WORK: 0}), list[TipRequest]()
         if self._batches:
@@ -238,7 +240,7 @@ class TipWriter:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """The outcome of one call. count: its name among the counts. wait_s: of a refused call, see `Generation`."""
+    """The outcome of one call. count: the name of the count that it raises. wait_s: see `Generation`."""
 
     count: str
     wait_s: float | None = None
@@ -251,13 +253,13 @@ class _Outcome:
 
 @dataclass
 class _Pace:
-    """The calls at a time: half as many after each refusal because of the provider's limits."""
+    """The number of calls at a time, which is halved whenever the provider refuses calls because of its limits."""
 
     concurrency: int
     n_refusals: int = 0
 
     def wait_s(self, outcomes: Sequence[_Outcome]) -> float | None:
-        """Return the seconds to wait after some calls, 0 if none was refused; None to give up."""
+        """Return the seconds to wait after some calls: 0 if none was refused; None to give up."""
         given = [outcome.wait_s for outcome in outcomes if outcome.wait_s is not None]
         if not given:
             self.n_refusals = 0

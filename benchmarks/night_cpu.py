@@ -2,11 +2,10 @@
 
     python -m benchmarks.night_cpu
 
-The cost of a night beyond its work is the CPU of Airflow and of Postgres, less that of an idle Airflow, less the
-CPU of the same night in one process. It is taken for the sum of a cost for each task instance and each shard, which
-nights of two sizes give, and a cost for each user. Airflow itself does nothing for a single user, and so few users
-cannot show what its tasks do beyond one process: `benchmarks.task_cpu` measures it with more of them. In a changed
-night each shard has one user with changed tasks.
+The overhead of a night is the CPU of Airflow and of Postgres, less the CPU of an idle Airflow, less the CPU of the
+same night in one process. It is modelled as a cost for each task instance, for each shard and for each user. Nights
+of two sizes give the first two. The third is too small to be seen with so few users, so `benchmarks.task_cpu`
+measures it with more users. In a changed night each shard has one user with changed tasks.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ runpy.run_module("assets", run_name="__main__", alter_sys=True)
 
 @dataclass(frozen=True)
 class Cost:
-    """The cost of a night in CPU seconds. overhead_s: beyond its work. work_s: of the night in one process."""
+    """The cost of a night in CPU seconds. work_s: of the night in one process. overhead_s: beyond `work_s`."""
 
     size: Size
     night: ChainNight
@@ -73,7 +72,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class Rates:
-    """CPU seconds beyond the work for each task instance and shard. error: the largest of a measured night."""
+    """CPU seconds of overhead for each task instance and each shard.
+
+    error: the largest difference, in CPU seconds, between the overhead of a measured night and that of these rates.
+    """
 
     task: float
     shard: float
@@ -102,7 +104,7 @@ def measure(size: Size) -> Iterator[Cost]:
 
 
 def _one_process(store: LocalContextStore, variables: Mapping[str, str], size: Size) -> dict[str, float]:
-    """CPU seconds of nights in one process and of its statements in Postgres, less those of its start."""
+    """Return the mean CPU seconds of each night in one process and in Postgres, without the start of the process."""
     url = create_database(store.server_url, "single")
     own = {"DATABASE_URL": url, "DATA_ROOT": f"{variables['DATA_ROOT']}-single"}
     environment = {**os.environ, **variables, **store.environment, **own}
@@ -136,7 +138,7 @@ def _one_per_shard(store: LocalContextStore, size: Size) -> list[str]:
 
 
 def rates_of(costs: Sequence[Cost]) -> Rates:
-    """The rates, none of them negative, that fit the costs of equal nights of all sizes best."""
+    """The non-negative rates that fit the costs best. costs: of nights of the same kind, of all sizes."""
     rows = [(cost.night.n_tasks, cost.size.n_shards) for cost in costs]
     overheads = np.array([cost.overhead_s for cost in costs])
     rates, _ = nnls(np.array(rows, dtype=float), overheads)
@@ -146,7 +148,10 @@ def rates_of(costs: Sequence[Cost]) -> Rates:
 
 
 def n_target_tasks(costs: Iterable[Cost]) -> int:
-    """The task instances of the extrapolated night: its steps with work have a plan, groups and a collect."""
+    """The number of task instances of the extrapolated night.
+
+    Each step with work has a plan, `TASK_SLOTS` groups and a collect; each other step has a plan.
+    """
     nights = [cost.night for cost in costs]
     n_working = max(night.n_working_runs for night in nights)
     n_idle = max(night.n_runs - night.n_working_runs for night in nights)

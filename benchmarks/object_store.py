@@ -1,4 +1,4 @@
-"""Requests to an object store in nights as Airflow's tasks run them: plan, groups of shards and collect of each step.
+"""Requests to an object store in nights whose steps run as in Airflow: a plan, groups of shards, and a collect.
 
 python -m benchmarks.object_store --users 1024 --shards 256 --delay 0.03
 """
@@ -37,14 +37,14 @@ _AFTER_A_FETCH = ("fetch_signals", "compute_context")
 """The steps of a night in which nothing changed."""
 
 _N_TASKS = 2
-"""Tasks of a user: requests do not depend on their number."""
+"""Number of tasks of a user, on which the number of requests does not depend."""
 
 _console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 @dataclass(frozen=True)
 class Counted:
-    """A night or a plan with its requests by verb. seconds, cpu_s: of a plan."""
+    """A night or a plan. counts: its requests by verb. seconds, cpu_s: the time of a plan; None for a night."""
 
     name: str
     counts: dict[str, int]

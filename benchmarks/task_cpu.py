@@ -1,12 +1,13 @@
-"""CPU that the division of a night into Airflow's tasks adds to one process, for each user; without Airflow.
+"""CPU for each user that the division of a night into tasks adds to that of one process, measured without Airflow.
 
     python -m benchmarks.task_cpu --users 2000 --few 200 --shards 64
 
-Tasks plan each step, plan its shards again in groups, and look for stale readers at the end. All of this is compared
-with the planning and recording of the same night in one process. Shards are materialized alike in both, and are
-left out, but for contexts: Airflow runs their step twice in a changed night, after the fetch and after the clusters.
-The difference of two numbers of users in the same shards is the cost of a user. A changed night has one user with
-changed tasks in each shard. Users have few tasks, on which these costs do not depend.
+The tasks of a step plan the step, plan its shards again in each group, and search for stale readers at the end. This
+is compared with the planning and recording of the same night in one process. Both materialize the same shards, whose
+CPU is left out, but for contexts: Airflow runs their step twice in a changed night, after the fetch and after the
+clusters. The cost of a user is the difference between nights of many and of few users in the same shards, divided by
+the difference in users. In a changed night one user of each shard has changed tasks. Users have few tasks, because
+these costs do not depend on their number.
 """
 
 from __future__ import annotations
@@ -66,18 +67,18 @@ _console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 @dataclass
 class _Clock:
-    """CPU seconds of this process and of Postgres. work_s: those spent to materialize shards so far."""
+    """The CPU seconds of this process and of Postgres. work_s: the part spent so far to materialize shards."""
 
     meter: CpuMeter
     work_s: float = 0.0
 
     def overhead_s(self) -> float:
-        """CPU seconds spent on anything else so far."""
+        """Return the CPU seconds spent so far on anything but materializing shards."""
         return self.meter.cpu_seconds() - self.work_s
 
 
 class _MeteredRunner(StepRunner):
-    """A step runner that tells the CPU seconds of materialized shards, but for contexts, from all others."""
+    """A step runner that measures the CPU seconds of materialized shards, but for contexts, apart from all others."""
 
     clock: ClassVar[_Clock]
 
@@ -96,16 +97,16 @@ class _MeteredRunner(StepRunner):
             yield result
 
     def _cpu_seconds(self) -> float:
-        """CPU seconds of this process and of its one backend, which are read much faster than those of the server."""
+        """Return the CPU seconds of this process and its backend, which are read faster than those of the server."""
         backend = psutil.Process(self.runtime.events.connection.info.backend_pid).cpu_times()
         return time.process_time() + float(backend.user + backend.system)
 
 
 @dataclass(frozen=True)
 class TaskCpu:
-    """Mean CPU seconds of a night beside materialized shards, but for contexts, Postgres included.
+    """The mean CPU seconds of a night without those of materialized shards but contexts, in tasks and in one process.
 
-    in_tasks, in_one_process: divided into tasks, and in one process.
+    Those of Postgres are included.
     """
 
     in_tasks: float
@@ -127,7 +128,7 @@ class _Nights:
     clock: _Clock
 
     def change(self, number: int) -> None:
-        """Change tasks of the user at a number in each shard."""
+        """Change the tasks of one user in each shard. number: selects the user and the changes."""
         by_shard: dict[int, list[int]] = {}
         for index in range(len(self.crowd)):
             shard = shard_of(self.crowd.account(index).user_id, self.tasks.settings.n_shards)
@@ -138,14 +139,17 @@ class _Nights:
             self.todoist.advance(user.user_id, delta)
 
     def in_tasks(self, name: str) -> float:
-        """Run the steps of a night, each as its tasks; return the CPU seconds beside materialized shards."""
+        """Run the steps of a night as tasks; return the CPU seconds, see `TaskCpu`."""
         before = self.clock.overhead_s()
         for step in _TRIGGERED[name]:
             self.tasks.run(step, datetime.now(UTC))
         return self.clock.overhead_s() - before
 
     def in_one_process(self, _: str) -> float:
-        """Run all steps up to the contexts one after the other, as `python -m assets materialize` does."""
+        """Run all steps up to the contexts in one process, as `python -m assets materialize` does.
+
+        Returns the CPU seconds without those of materialized shards.
+        """
         before, now = self.clock.overhead_s(), datetime.now(UTC)
         with self.tasks.runner(now) as runner:
             runner.estimate(*runner.forecast(), runner.graph)
@@ -158,7 +162,7 @@ class _Nights:
 
 
 def measure(n_users: int, n_shards: int = N_SHARDS, n_rounds: int = _N_ROUNDS) -> dict[str, TaskCpu]:
-    """Run a first night, and then changed and unchanged ones, in tasks and in one process in turn."""
+    """Run a first night, and then changed and unchanged nights, in tasks and in one process in turn."""
     seconds: dict[tuple[str, str], list[float]] = {}
     with _running(n_users, n_shards) as nights:
         nights.in_one_process(CHANGED)

@@ -38,6 +38,8 @@ _REMEDIES = {
 }
 _OTHER_REMEDY = "Run it again; if the fault stays, check the disk or the object store of DATA_ROOT."
 
+_ROOT_REMEDY = "Write a folder or a URL such as s3://bucket/folder; gs:// needs the package gcsfs, abfs:// adlfs."
+
 _N_CONNECTIONS = 64
 """Requests to an object store that are under way at the same time."""
 
@@ -82,13 +84,17 @@ class FileStore:
         """Open the file system of a root.
 
         root: an fsspec URL; a plain path is a local folder.
+        Raises OSError if fsspec does not know the kind of URL, or lacks the package for it.
         """
         import fsspec
         from fsspec.asyn import AsyncFileSystem
         from fsspec.implementations.local import LocalFileSystem
 
         # Without cached listings: other processes write to the root.
-        self._fs, path = fsspec.core.url_to_fs(root, use_listings_cache=False, **_options(root))
+        try:
+            self._fs, path = fsspec.core.url_to_fs(root, use_listings_cache=False, **_options(root))
+        except (ValueError, ImportError) as error:
+            raise OSError(f"DATA_ROOT={root} cannot be opened: {error}. {_ROOT_REMEDY}") from error
         self.root: str = path.rstrip("/")
         self._batches = {"batch_size": _N_CONNECTIONS} if isinstance(self._fs, AsyncFileSystem) else {}
         self.is_local = isinstance(self._fs, LocalFileSystem)  # on a disk of this machine: they can be synced

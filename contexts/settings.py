@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import ByteSize, Field, Json, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MAX_SHARDS = 1024
@@ -358,8 +359,7 @@ def read_settings(kind: type[_SettingsT], **values: Any) -> _SettingsT:
     try:
         return kind(**values)
     except ValidationError as error:
-        sentences = [_sentence(kind, each["loc"], each["msg"]) for each in error.errors()]
-        raise SettingsError("\n".join(sentences)) from None
+        raise SettingsError("\n".join(_sentence(kind, each) for each in error.errors())) from None
 
 
 def check_settings(*kinds: type[BaseSettings]) -> None:
@@ -374,12 +374,38 @@ def check_settings(*kinds: type[BaseSettings]) -> None:
         raise SettingsError("\n".join(dict.fromkeys(sentences)))
 
 
-def _sentence(kind: type[BaseSettings], location: tuple[int | str, ...], message: str) -> str:
-    message = message.removeprefix("Value error, ")
-    if not location:
-        return message
-    field = kind.model_fields.get(str(location[0]))
-    return f"{str(location[0]).upper()}: {message}. {field.description if field else ''}".strip()
+_NOT_READ = {
+    "int_parsing": "not a whole number",
+    "float_parsing": "not a number",
+    "time_delta_parsing": "not a duration such as 01:30:00 (hours:minutes:seconds)",
+}
+"""The fault of a value that is no number or duration, by pydantic's type of the error."""
+
+_OUT_OF_BOUNDS = frozenset({"greater_than", "greater_than_equal", "less_than", "less_than_equal"})
+"""Pydantic's types of the error of a number or a duration that is too small or too large."""
+
+
+def _sentence(kind: type[BaseSettings], error: ErrorDetails) -> str:
+    """Return a sentence with the name of a setting, the fault of its value, and its description."""
+    fault = _fault(error)
+    if not error["loc"]:  # the fault of several settings together, which names them
+        return fault
+    name = str(error["loc"][0])
+    field = kind.model_fields.get(name)
+    return f"{name.upper()}: {fault}. {field.description if field else ''}".strip()
+
+
+def _fault(error: ErrorDetails) -> str:
+    """Return what is wrong with a setting; a value that may be a secret is not in it."""
+    if error["type"] in ("missing", "too_short"):
+        return "not set"
+    if error["type"] in _NOT_READ:
+        return f"'{error['input']}' is {_NOT_READ[error['type']]}"
+    message = error["msg"].removeprefix("Value error, ")
+    message = message.replace("Input should be", "must be").replace("String should match", "must match the")
+    if error["type"] == "literal_error":
+        return f"{message}, not '{error['input']}'"
+    return f"{message}, not {error['input']}" if error["type"] in _OUT_OF_BOUNDS else message
 
 
 _NEAR_RATIO = 0.87

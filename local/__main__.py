@@ -84,7 +84,10 @@ def main() -> int:
 
 
 def _earlier_nights(run: LocalRun) -> list[NightFigures]:
-    """Say what becomes of the last run, and return the nights of the run that is continued."""
+    """Print whether the last run is continued, and return the nights of a run that is.
+
+    Raises ScenarioError if the file with the nights cannot be read.
+    """
     path = run.folder / "nights.json"
     try:
         nights = saved_nights(path)
@@ -106,19 +109,12 @@ def _run(
     once: bool,
     is_cluster: bool,
 ) -> int:
+    """Run the nights, ask for tips, and stay up unless `once`; return the exit status."""
     folder = run.folder
     store = stack.enter_context(running_context_store(scenario, run, print_line))
-    llm_variables, sentence = stack.enter_context(tip_requests.llm_environment(os.environ))
-    variables = {**services.settings_of(run, scenario), **llm_variables}
-    object_store = stack.enter_context(running_object_store(folder)) if is_cluster else None
-    if object_store is not None:
-        variables |= data_settings(object_store)
-    os.environ.update(variables)
-    settings = read_settings(Settings)
     file = EnvironmentFile(folder / "environment", PROGRAMS)
-    file.add({**variables, **store.environment})
-    print_line(f"Embedding model: {settings.embedding_model} on {settings.embedding_device}")
-    print_line(sentence)
+    object_store = stack.enter_context(running_object_store(folder)) if is_cluster else None
+    settings = _set_environment(stack, store, run, object_store, file)
     if scenario.asks_daily and not has_played_requests(store.connection):
         n_played = play_requests(store.connection, scenario.user_ids, utc_now())
         print_line(
@@ -137,15 +133,10 @@ def _run(
         print_line("context_store is empty: no user could be fetched")
     else:
         context_view.print_changes(runtime.history, console)
-        if scenario.asks_daily and not run.state.has_past:
-            run.save(has_past=True)  # if the process is killed meanwhile, no past is played twice
-            play_past(runtime, store.connection, scenario.user_ids, run.state.began_at)
-            print_line(
-                "Played two weeks of nights, contexts and calls of the LLM for analysts (make sql, make notebook)"
-            )
+        _play_past(runtime, store, run)
         _give_tips(stack, store, folder, user_id, file, once=once)
     print_line(f"Figures: {display_path(folder / 'nights.json')}, {display_path(folder / 'tips.json')}")
-    root = variables["DATA_ROOT"] if is_cluster else display_path(folder / "data")
+    root = settings.data_root if is_cluster else display_path(folder / "data")
     print_line(f"Parquet: {root}/<asset>/shard=*/data.parquet")
     if not once:
         print_line(f"Airflow keeps running at {airflow.url} (every visitor is admin, on this machine only).")
@@ -156,6 +147,30 @@ def _run(
         print_line(f"DAG runs failed in night {', '.join(failed)}; see {airflow.url} or the logs")
     print_line("Stopping the service, Airflow and Postgres")
     return 1 if failed else 0
+
+
+def _set_environment(
+    stack: ExitStack, store: LocalContextStore, run: LocalRun, object_store: ObjectStore | None, file: EnvironmentFile
+) -> Settings:
+    """Set the variables of the run in this process and in a file, and return the settings; starts the LLM, too."""
+    llm_variables, sentence = stack.enter_context(tip_requests.llm_environment(os.environ))
+    variables = {**services.settings_of(run, store.scenario), **llm_variables}
+    if object_store is not None:
+        variables |= data_settings(object_store)
+    os.environ.update(variables)
+    settings = read_settings(Settings)
+    file.add({**variables, **store.environment})
+    print_line(f"Embedding model: {settings.embedding_model} on {settings.embedding_device}")
+    print_line(sentence)
+    return settings
+
+
+def _play_past(runtime: Runtime, store: LocalContextStore, run: LocalRun) -> None:
+    """Play the past of the sample users for analysts, once in a run and in those that continue it."""
+    if store.scenario.asks_daily and not run.state.has_past:
+        run.save(has_past=True)  # if the process is killed meanwhile, no past is played twice
+        play_past(runtime, store.connection, store.scenario.user_ids, run.state.began_at)
+        print_line("Played two weeks of nights, contexts and calls of the LLM for analysts (make sql, make notebook)")
 
 
 def _start_airflow(

@@ -62,7 +62,7 @@ def airflow_process(
         child_process(command, environment, log_file, stop_timeout_s=_STOP_TIMEOUT_S, folder=folder) as process,
         httpx.Client(base_url=url, timeout=30, trust_env=False) as client,
     ):
-        # If a component of `airflow standalone` dies, the process itself goes on.
+        # `airflow standalone` goes on if one of its components dies, so the log tells.
         wait_for_boot(
             client,
             process,
@@ -120,7 +120,7 @@ def wait_for_boot(
 ) -> None:
     """Wait until Airflow is healthy and has parsed the DAGs; raises AirflowError if it does not start.
 
-    process: its first process. has_failed: whether a part has ended without which it cannot start.
+    process: the first process of Airflow. has_failed: whether a process has ended without which Airflow cannot start.
     """
     printed_at_s = 0.0
 

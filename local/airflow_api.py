@@ -42,9 +42,9 @@ class Airflow:
     """A running Airflow.
 
     dag_ids: the pipeline's DAGs.
-    pid: of its first process, which is also the id of its process group.
-    late_s: seconds for which it may leave calls unanswered.
-    variables: with which Airflow's commands find it.
+    pid: of the first process, which is also the id of the process group.
+    late_s: seconds for which Airflow may leave calls unanswered.
+    variables: the environment variables by which Airflow's commands find it.
     """
 
     url: str
@@ -72,7 +72,7 @@ class Airflow:
         self._patiently(start)
 
     def unpause(self) -> list[str]:
-        """Let the pipeline's DAGs run that are paused, and return their names."""
+        """Unpause the pipeline's DAGs, and return the names of those that were paused."""
         listed = self.request("GET", "/api/v2/dags", params={"paused": True, "limit": 100})["dags"]
         paused = sorted(dag["dag_id"] for dag in listed if dag["dag_id"] in self.dag_ids)
         for dag_id in paused:
@@ -120,7 +120,7 @@ class Airflow:
         raise AirflowError(f"DAG runs did not end within {_RUNS_TIMEOUT_S} s; see {self.url} and {self.log_file}")
 
     def _stays(self, runs: Sequence[Mapping[str, Any]], since: datetime) -> bool:
-        """Whether no run follows these, none of which is active: their asset events have triggered what they do."""
+        """Whether no run will follow these ended ones: no asset event of theirs waits to trigger another."""
         queues = (self.request("GET", f"/api/v2/dags/{dag_id}/assets/queuedEvents") for dag_id in self.dag_ids)
         if any(queue["total_entries"] for queue in queues):
             return False
@@ -163,7 +163,7 @@ class Airflow:
         return response
 
     def _patiently(self, call: Callable[[], _T]) -> _T:
-        """Call until there is an answer."""
+        """Repeat a call until Airflow answers; raises AirflowError after `late_s`."""
         deadline = time.monotonic() + self.late_s
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Airflow's own database on this machine: a new one, or that of the last run without what was under way in it."""
+"""Airflow's own database on this machine: a new one, or that of the last run, whose unfinished work is ended."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _NAME = "airflow"
 
 # Airflow itself would wait five minutes for tasks that were killed with it, and start the scheduled runs that were
 # due while it was not running.
-_FORGET_WORK = (
+_END_WORK = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE datname = current_database() AND pid <> pg_backend_pid()",
     "UPDATE task_instance SET state = 'failed', end_date = now()"
@@ -25,11 +25,11 @@ _FORGET_WORK = (
 def airflow_database(server_url: str, *, is_continued: bool) -> str:
     """The URL of Airflow's database on a server.
 
-    is_continued: keep the database of the last run, in which nothing is under way any more; else it is a new one.
+    is_continued: whether to keep the database of the last run, and end the runs and tasks that were under way.
     """
     url = create_database(server_url, _NAME, replace=not is_continued)
     with connect(url) as connection, connection.transaction():
         if connection.execute("SELECT to_regclass('dag_run') IS NOT NULL").fetchone() == (True,):
-            for statement in _FORGET_WORK:
+            for statement in _END_WORK:
                 connection.execute(statement)
     return url

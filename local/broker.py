@@ -1,4 +1,4 @@
-"""A Redis on this machine, the broker of Celery; it keeps its messages on disk, and so loses none if it is killed."""
+"""A Redis on this machine, the broker of Celery. Its messages are on disk, so none is lost if it is killed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from local.fleet import Fleet, Program
 from local.processes import free_port, wait_until_ready
 
 BROKER = "redis"
-"""The name of its process."""
+"""The name of the process of Redis."""
 
 _BOOT_TIMEOUT_S = 30.0
 _BOOT_POLL_S = 0.05
@@ -39,7 +39,7 @@ class Broker:
         return redis.Redis(port=self.port, password=self.password)
 
     def is_ready(self) -> bool:
-        """Whether it answers."""
+        """Whether Redis answers."""
         try:
             return bool(self.client.ping())
         except redis.RedisError:
@@ -53,7 +53,7 @@ class Broker:
 def start_broker(fleet: Fleet, folder: Path) -> Broker:
     """Start a Redis without messages, with its files in `folder`, which is emptied; raises NotReady.
 
-    Only processes of the machine that know its password can use it: whoever sends messages runs code in a worker.
+    Only processes of this machine that know the password can use it, because a message can run code in a worker.
     """
     shutil.rmtree(folder, ignore_errors=True)  # messages of an earlier cluster name task instances that are gone
     folder.mkdir(parents=True)

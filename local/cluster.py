@@ -61,7 +61,7 @@ class Cluster:
         self._services.restart(BROKER)
 
     def ended(self) -> list[str]:
-        """The names of processes that have ended, although nobody killed them."""
+        """The names of processes that have ended without `kill_worker` or `kill_broker`."""
         return self._services.ended() + self._components.ended()
 
 

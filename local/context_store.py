@@ -22,8 +22,7 @@ from local.scenario import Scenario, install
 class LocalContextStore:
     """A running Postgres with a context store, and accounts in it for the users of a scenario.
 
-    server_url: of the server's database `postgres`.
-    database_url: of the context store.
+    server_url: the URL of the server's database `postgres`. database_url: the URL of the context store.
     key: encrypts the stored API tokens.
     """
 

@@ -78,7 +78,7 @@ class Fleet:
         del self._processes[name]
 
     def ended(self) -> list[str]:
-        """The names of processes that have ended, although nobody killed them."""
+        """The names of processes that have ended without `kill`."""
         return [name for name, process in self._processes.items() if process.poll() is not None]
 
     def stop(self) -> None:

@@ -30,12 +30,12 @@ class FolderInUse(Exception):
 class RunState:
     """What the next run needs of this one, besides its files.
 
-    began_at: when the first of the runs that continue each other began.
+    began_at: the time at which the first of the runs that continue each other began.
     users: the variable that selects the users, such as USERS=25.
-    digest: of what the variable means, such as the contents of a file with users.
+    digest: the hash of the users that the variable selects, such as the contents of a file with users.
     key: encrypts the API tokens in the context store.
-    n_shards: of the Parquet files; None before the run has any.
-    n_changes: the last night before which the accounts were changed.
+    n_shards: the number of shards of the Parquet files; None before there are any.
+    n_changes: the number of the last night before which the accounts were changed.
     has_past: whether the past of the users was played for analysts.
     """
 
@@ -66,7 +66,7 @@ class LocalRun:
         return self.folder / "todoist.sqlite"
 
     def describe(self, next_night: int | None = None) -> str:
-        """A line about what becomes of the last run. next_night: its number, if the run has nights."""
+        """A line that says whether the last run is continued. next_night: the number of the next night, if any."""
         if not self.is_continued:
             return f"A new run ({self.state.users}) in {display_path(self.folder)}, without data of earlier ones"
         began = f"{self.state.began_at:%Y-%m-%d %H:%M} UTC"

@@ -24,8 +24,8 @@ _MAX_COLUMNS = 5
 class NightFigures:
     """One night's figures.
 
-    saved: units of work that a night without earlier results would also have done, by the unit.
-    seconds_saved: the time that they would have taken, by the mean times of the units so far.
+    saved: the units of work that only a night without earlier results would have done, by the unit.
+    seconds_saved: the time of these units, by the mean time of a unit so far.
     seconds: run time of the DAG runs of each step.
     """
 
@@ -117,7 +117,7 @@ def mean_seconds_per_unit(runs: Iterable[StepRun]) -> dict[str, float]:
 
 
 def _saved(latest: Mapping[str, AssetRun], tonight: Iterable[AssetRun]) -> dict[str, int]:
-    """The units of work, by the unit, that the assets have results of and that were not done tonight."""
+    """The number of units of work that were not done tonight because their results exist, by the unit."""
     runs, saved = list(tonight), dict[str, int]()
     for asset in GRAPH:
         if asset.work is not None and asset.name in latest:

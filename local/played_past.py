@@ -1,6 +1,6 @@
 """The past of the sample users, played after the nights: themes of tips, contexts, nights, calls of the LLM.
 
-It is played when the nights are over, so that no night computes anything because of it.
+It is played after the nights, because a night would otherwise compute something because of it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from local.played_requests import N_DAYS, PLAYED_POLICY
 from tips.candidates import KINDS
 
 PLAYED_MODEL = "played"
-"""The model of played calls of the LLM."""
+"""The name of the model in played calls of the LLM."""
 
 PLAYED_SCOPE = "played"
 """The scope of the runs of played nights: estimates prefer runs of a real scope."""

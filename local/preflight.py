@@ -14,7 +14,7 @@ from local.scenario import ScenarioError, check_users
 from serving.settings import ServingSettings
 
 _OWN_VARIABLES = ("SAMPLE_USERS", "TODOIST_API_TOKEN", "OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY")
-"""Variables that a run reads beside the settings, and whose names can be told from others."""
+"""Variables that a run reads beside the settings; their misspelt names are found, too."""
 
 _ANY_TOKEN = "x" * 32
 

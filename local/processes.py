@@ -1,4 +1,4 @@
-"""Child processes: start one in its own session, wait until it is ready, stop it or what a killed parent left."""
+"""Child processes: start one in its own session, wait until it is ready, stop it; kill those of a killed parent."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import psutil
 from local.paths import ROOT
 
 _MARK, _PARENT = "LOCAL_RUN_LOG", "LOCAL_RUN_PARENT"
-"""The variables by which a child and its own children are known: the log file of the child, and its parent."""
+"""The variables by which a child and its descendants are recognised: the log file of the child, and its parent."""
 
 _SAME_START_S = 60.0
-"""Difference up to which two start times are of one process; the clock of the machine may have been set meanwhile."""
+"""Two start times that differ by less belong to one process: the clock may have been set meanwhile."""
 
 
 class NotReady(Exception):
@@ -89,9 +89,9 @@ def wait_until_ready(
 
 
 def kill_left_over(folder: Path) -> int:
-    """Kill the processes that a killed parent left, known by the folder of their log files; return their number.
+    """Kill the processes with a log file in a folder whose parent was killed; return their number.
 
-    Processes whose parent is still running are spared: `make run` and `make cluster` have folders in one another.
+    Processes whose parent is still running are spared, because the folder of `make cluster` is in that of `make run`.
     """
     # A process that changes its title, as Airflow's workers do, loses its variables, but not its session.
     sessions = {_session(process) for process in psutil.process_iter() if _is_marked(process, folder)}

@@ -52,6 +52,8 @@ class Scenario:
     description: the users in a few words.
     asks_daily: whether the users are played: they have asked for tips before.
     todoist: the local Todoist; None if it is the reader's own account.
+    example: a shell command that reads the tasks of one sample user from the local Todoist; None for users whose
+    tokens may be real.
     """
 
     users: tuple[ScenarioUser, ...]
@@ -61,6 +63,7 @@ class Scenario:
     description: str
     asks_daily: bool = True
     todoist: LocalTodoist | None = None
+    example: str | None = None
 
     @property
     def user_ids(self) -> list[str]:
@@ -167,7 +170,14 @@ def _sample_users(n_users: int, place: TodoistPlace, began_on: date) -> Iterator
     users = tuple(ScenarioUser(each.user_id, each.email, each.api_token, each.timezone) for each in samples)
     with _kept(todoist, place), running_todoist(todoist, place.port, place.host) as url:
         description = f"{n_users} sample users in a local Todoist at {url}"
-        yield Scenario(users, url, _N_NIGHTS, change, description, todoist=todoist)
+        example = _curl_line(users[0], url)
+        yield Scenario(users, url, _N_NIGHTS, change, description, todoist=todoist, example=example)
+
+
+def _curl_line(user: ScenarioUser, todoist_url: str) -> str:
+    """A shell command that reads a user's open tasks from a local Todoist."""
+    values = """-d 'sync_token=*' -d 'resource_types=["items"]'"""
+    return f'curl -s -H "Authorization: Bearer {user.api_token}" {values} {todoist_url}/api/v1/sync'
 
 
 def _kept(todoist: LocalTodoist, place: TodoistPlace) -> AbstractContextManager[None]:

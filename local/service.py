@@ -33,7 +33,7 @@ class Service:
 
     token: a bearer token that it accepts.
     pid: of its process.
-    variables: with which it runs beside its settings: its token and port.
+    variables: the environment variables with its token and its port.
     """
 
     url: str

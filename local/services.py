@@ -72,7 +72,7 @@ def settings_of(run: LocalRun, scenario: Scenario) -> dict[str, str]:
 
 @contextmanager
 def scenario_of(run: LocalRun, environment: Mapping[str, str]) -> Iterator[Scenario]:
-    """The scenario of the environment with a local Todoist that goes on from the run before."""
+    """The scenario of the environment, with a local Todoist that continues the state of the last run."""
     place = TodoistPlace(file=run.todoist_file)
     with scenario_from_environment(environment, place, run.state.began_at.date()) as scenario:
         yield scenario
@@ -108,6 +108,8 @@ def main() -> int:
             print("Running until Ctrl-C. In a second terminal, run:")
             print("  astro dev start --standalone --env .local/astro.env")
             print("Then trigger fetch_signals in Airflow's UI; it triggers the other DAGs.")
+            if scenario.example:
+                print(f"The tasks of {scenario.users[0].user_id} in the local Todoist:\n  {scenario.example}")
             threading.Event().wait()
     except KeyboardInterrupt:
         print("stopped")

@@ -17,7 +17,7 @@ from local.airflow_api import Airflow
 class TaskPlace:
     """The task instances of one task that one worker ran.
 
-    queue: from which the worker took them. seconds: of all of them together.
+    queue: the queue from which the worker took them. seconds: the sum over all of them.
     """
 
     step: str

@@ -15,7 +15,7 @@ _CLIENT_ID = "local-run"
 
 @dataclass(frozen=True)
 class WebhookDemo:
-    """A local Todoist whose app has a client secret that the service knows, too."""
+    """A local Todoist whose app has a client secret that the service also has."""
 
     todoist: LocalTodoist
     client_secret: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)

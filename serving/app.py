@@ -104,7 +104,10 @@ class ContextAnswer(BaseModel):
 
 @dataclass(frozen=True)
 class Endpoints:
-    """The work of each route; bodies are JSON as bytes. Raises Problem and the exceptions in `_HANDLERS`."""
+    """The work of each route. A method returns the body of the response as JSON, unless it says otherwise.
+
+    Raises Problem and the exceptions in `_HANDLERS`.
+    """
 
     recommender: Recommender
     learner: Learner
@@ -118,7 +121,7 @@ class Endpoints:
         """A tip for a user, with the id of its decision; counts and times the request."""
         started_at = time.perf_counter()
         _check_user_id(user_id)
-        answer = await self._from_database(self.recommender.tip(user_id))  # which is bounded by the budget itself
+        answer = await self._from_database(self.recommender.tip(user_id))  # it keeps within the budget by itself
         decision = answer.decision
         self.metrics.answered(decision.source, decision.llm, decision.origin, time.perf_counter() - started_at)
         return _body(answer), decision.decision_id
@@ -208,9 +211,10 @@ def build_app(
     auth: BearerAuth,
     metrics: Metrics,
     readiness: Readiness,
+    connector: Connector,
+    *,
     undelivered: Callable[[UUID], None],
     limits: GateLimits,
-    connector: Connector,
     connected_url: str | None,
     event_lane: Lane | None,
 ) -> Gate:
@@ -240,22 +244,28 @@ def _routes(endpoints: Endpoints, *, has_events: bool) -> FastAPI:
         redoc_url=None,
     )
     add_problem_handlers(app, _HANDLERS)
-    # The gate has checked the token; this dependency puts it into the OpenAPI document.
-    bearer = [Depends(HTTPBearer(auto_error=False, description="One of SERVICE_TOKENS."))]
+    _add_user_routes(app, endpoints)
+    _add_todoist_routes(app, endpoints, has_events=has_events)
+    _add_platform_routes(app, endpoints)
+    return app
+
+
+def _add_user_routes(app: FastAPI, endpoints: Endpoints) -> None:
+    """Add the routes of tips, contexts and reactions."""
 
     # TipFastPath answers these requests; this route puts them into the OpenAPI document.
-    @app.post("/v1/users/{user_id}/tip", response_model=TipAnswer, dependencies=bearer, responses=_ERRORS)
+    @app.post("/v1/users/{user_id}/tip", response_model=TipAnswer, dependencies=_BEARER, responses=_ERRORS)
     async def tip(user_id: UserId) -> Response:
         """A tip for a user."""
         body, _ = await endpoints.tip(user_id)
         return _json(body)
 
-    @app.get("/v1/users/{user_id}/context", response_model=ContextAnswer, dependencies=bearer, responses=_ERRORS)
+    @app.get("/v1/users/{user_id}/context", response_model=ContextAnswer, dependencies=_BEARER, responses=_ERRORS)
     async def context(user_id: UserId) -> Response:
         """The stored context, before it is sanitized for a prompt, with its age and its hash."""
         return _json(await endpoints.context(user_id))
 
-    @app.delete("/v1/users/{user_id}", status_code=204, dependencies=bearer, responses=_ERRORS)
+    @app.delete("/v1/users/{user_id}", status_code=204, dependencies=_BEARER, responses=_ERRORS)
     async def remove(user_id: UserId) -> Response:
         """Erase a user with tokens, contexts, tips and reactions.
 
@@ -267,7 +277,7 @@ def _routes(endpoints: Endpoints, *, has_events: bool) -> FastAPI:
     @app.post(
         "/v1/decisions/{decision_id}/reaction",
         response_model=ReactionAnswer,
-        dependencies=bearer,
+        dependencies=_BEARER,
         responses=_ERRORS
         | openapi_problems(
             {400: "the body is not UTF-8", 409: "a different reaction is stored; the detail says which"}
@@ -276,12 +286,15 @@ def _routes(endpoints: Endpoints, *, has_events: bool) -> FastAPI:
     async def reaction(decision_id: UUID, body: ReactionBody) -> Response:
         """The user's reaction to a tip; sending it twice is the same as once.
 
-        Any reaction replaces `ignored`, and `done` replaces any. Another second reaction that contradicts the stored
-        one gets 409.
+        Any reaction replaces `ignored`, and `done` replaces any. Any other second reaction gets 409.
         """
         return _json(await endpoints.reaction(decision_id, body))
 
-    @app.get("/v1/todoist/connect", response_model=ConnectAnswer, dependencies=bearer, responses=_ERRORS)
+
+def _add_todoist_routes(app: FastAPI, endpoints: Endpoints, *, has_events: bool) -> None:
+    """Add the routes by which users connect their Todoist, and that of its webhooks."""
+
+    @app.get("/v1/todoist/connect", response_model=ConnectAnswer, dependencies=_BEARER, responses=_ERRORS)
     async def connect(user_id: Annotated[str, Query(max_length=MAX_USER_ID_CHARS)]) -> Response:
         """An address of Todoist at which a user, also a new one, connects an account; it is valid for ten minutes."""
         return _json(await endpoints.connect(user_id))
@@ -295,6 +308,10 @@ def _routes(endpoints: Endpoints, *, has_events: bool) -> FastAPI:
     @app.post(EVENTS_ROUTE, include_in_schema=has_events, response_class=Response, responses=_EVENT_ERRORS)
     async def events() -> None:
         """The address of Todoist's webhooks; it needs no token, but a signature. The answer is 200 and empty."""
+
+
+def _add_platform_routes(app: FastAPI, endpoints: Endpoints) -> None:
+    """Add the routes without a token: the description of the API, and those for the platform."""
 
     @app.get("/", include_in_schema=False)
     async def start() -> Response:
@@ -322,8 +339,9 @@ def _routes(endpoints: Endpoints, *, has_events: bool) -> FastAPI:
         """Counters and latencies for Prometheus."""
         return Response(endpoints.metrics.render(), media_type="text/plain; version=0.0.4")
 
-    return app
 
+# The gate has checked the token; this dependency puts it into the OpenAPI document.
+_BEARER = [Depends(HTTPBearer(auto_error=False, description="One of SERVICE_TOKENS."))]
 
 _DOWN = "the database does not answer"
 _ERRORS = openapi_problems(

@@ -25,7 +25,7 @@ class ChannelWatch:
         self._metrics = metrics
         self._clock = clock
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """End the trust in events if they are silent or the endpoint was away; read the state into the metrics."""
         now, metrics = self._clock(), self._metrics
         watched = await _SQL.watch_channel(self._pool, **watch_values(now, sees_endpoint=True))

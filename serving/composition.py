@@ -59,12 +59,12 @@ _REFRESH_INTERVAL_S = 0.5
 _IGNORE_INTERVAL_S = 300.0
 _RETENTION_INTERVAL_S = 600.0
 _MARK_INTERVAL_S = 1.0
-_LOOK_INTERVAL_S = 3.0
+_NEW_USERS_INTERVAL_S = 3.0
 _WATCH_INTERVAL_S = 60.0
-_EVENT_LOOK_INTERVAL_S = 10.0
+_EVENT_REFRESH_INTERVAL_S = 10.0
 _METRICS_INTERVAL_S = 1.0
 _LAST_MARKS_S = (CLEANUP_S - LAST_RESORT_S) / 2
-"""Time for the last marks; the server's shutdown can use a part of its cleanup time for requests that it cancels."""
+"""Time to mark the last undelivered decisions; the server's shutdown needs the rest of its cleanup time."""
 
 
 def utc_now() -> datetime:
@@ -80,26 +80,27 @@ async def open_app(
     *,
     clock: Callable[[], datetime] = utc_now,
     writings: Writings | None = None,
-    look_interval_s: float = _LOOK_INTERVAL_S,
-    event_look_interval_s: float = _EVENT_LOOK_INTERVAL_S,
+    new_users_interval_s: float = _NEW_USERS_INTERVAL_S,
+    event_refresh_interval_s: float = _EVENT_REFRESH_INTERVAL_S,
 ) -> AsyncIterator[Gate]:
     """The app over open connections, after the checks of `startup`.
 
-    writings: of the LLM; those that are under way at the end are cancelled. look_interval_s: time between two looks
-    for new users. event_look_interval_s: that between two looks for contexts to be refreshed because of an event.
+    writings: the sets that the LLM writes; those that are under way at the end are cancelled.
+    new_users_interval_s: time between two searches for new users.
+    event_refresh_interval_s: time between two searches for contexts to be refreshed because of an event.
 
     Raises NotReady, CredentialsError or SettingsError; OSError or an error of asyncpg if Postgres cannot be reached.
     """
     async with AsyncExitStack() as stack:
         writings = writings or Writings(max_started=settings.llm_concurrency)
         yield await _Composition(settings, url, cipher, clock, writings, stack).app(
-            look_interval_s, event_look_interval_s
+            new_users_interval_s, event_refresh_interval_s
         )
 
 
 @dataclass(frozen=True)
 class _Composition:
-    """Makes the parts of the service and joins them. The stack ends them in the reverse order."""
+    """Makes the parts of the service and joins them; the stack ends them in the reverse order."""
 
     settings: ServingSettings
     url: str
@@ -109,8 +110,8 @@ class _Composition:
     stack: AsyncExitStack
     metrics: Metrics = field(default_factory=Metrics)
 
-    async def app(self, look_interval_s: float, event_look_interval_s: float) -> Gate:
-        """The whole service; see `open_app`."""
+    async def app(self, new_users_interval_s: float, event_refresh_interval_s: float) -> Gate:
+        """The whole service; see `open_app`. The stack ends each part that `_enter` or `_repeat` began."""
         settings, metrics, clock, timeout_s = self.settings, self.metrics, self.clock, self.settings.request_budget
         generator = self._generator()
         store = await self._store()
@@ -122,7 +123,7 @@ class _Composition:
         recommender = self._recommender(store, locks, inline, learner, self._writer(store, locks, generator))
         new_users = NewUsers(store, recommender.prepare, metrics, clock)
         periods = Periods(settings.decision_days, settings.llm_call_days, settings.reaction_days)
-        await self._repeat("preparing new users", look_interval_s, new_users.look)
+        await self._repeat("preparing new users", new_users_interval_s, new_users.prepare_due)
         await self._repeat("loading the posterior", _REFRESH_INTERVAL_S, learner.refresh)
         await self._repeat(
             "marking ignored tips", _IGNORE_INTERVAL_S, partial(learner.ignore, settings.ignored_after)
@@ -133,21 +134,21 @@ class _Composition:
         if settings.events_mode != "off":
             watch = ChannelWatch(store.pool, metrics, clock)
             refresher = EventRefresher(store, locks, inline, metrics, clock, timeout_s=timeout_s)
-            await self._repeat("watching events", _WATCH_INTERVAL_S, watch.look)
-            await self._repeat("refreshing changed contexts", event_look_interval_s, refresher.look)
+            await self._repeat("watching events", _WATCH_INTERVAL_S, watch.check)
+            await self._repeat("refreshing changed contexts", event_refresh_interval_s, refresher.refresh_due)
         event_lane = await self._event_lane()
-        await self._repeat("looking at queues", _METRICS_INTERVAL_S, metrics.look)
+        await self._repeat("reading queues", _METRICS_INTERVAL_S, metrics.update_watched)
         return build_app(
             recommender,
             learner,
             BearerAuth([token.get_secret_value() for token in settings.service_tokens]),
             metrics,
             await self._enter(Readiness.connected(self.url, POLICY)),
-            store.deliveries.undelivered,
-            settings.gate_limits,
             self._connector(store, session),
-            settings.todoist_connected_url,
-            event_lane,
+            undelivered=store.deliveries.undelivered,
+            limits=settings.gate_limits,
+            connected_url=settings.todoist_connected_url,
+            event_lane=event_lane,
         )
 
     async def _store(self) -> Store:

@@ -1,4 +1,4 @@
-"""Connections with bounds: what a client can cost before, between and after requests, with or without a token."""
+"""Connections with limits on what a client costs before, between and after its requests."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from serving.limits import ConnectionLimits
 from serving.problems import MEDIA_TYPE, Problem, problem_body
 
 _MAX_PIPELINED = 16
-"""Requests of one connection that may wait for the response to an earlier one; together they may have
-`max_body_bytes`."""
+"""Requests of one connection that may wait for the response to an earlier one, together at most `max_body_bytes`
+long."""
 
 _MAX_FRAMING_BYTES = 65_536
-"""Bytes that the chunks of a body may need around their content."""
+"""Bytes of a chunked body that may be chunk sizes and line ends."""
 
 _LINGER_S = 1.0
-"""Time for a client to read the last response; whatever it sends meanwhile is discarded."""
+"""Time for a client to read the last response; the bytes that it sends meanwhile are discarded."""
 
 AUTHENTICATED = "is_authenticated"
 """The key of the ASGI scope's `state` by which the gate reports a request with a token."""
@@ -119,10 +119,10 @@ class _Transport:
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Uvicorn's protocol with bounds for connections, headers, pipelined requests and time.
+    """Uvicorn's protocol with limits for connections, headers, pipelined requests and time.
 
-    Timers are deadlines that the server checks a few times a second, so a request starts and cancels none. A request
-    whose client left is cancelled.
+    Instead of timers it has a deadline, which the server checks a few times a second: a timer for each request would
+    cost more. A request whose client left is cancelled.
     """
 
     def __init__(self, *, table: ConnectionTable, **options: Any) -> None:
@@ -198,7 +198,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._wait(math.inf if self.is_answering else self._limits.keep_alive_s)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Collect a header, but no trailer of a chunked body: it was not there when the request was checked."""
+        """Collect a header. Trailers of a chunked body are dropped, because they come after the checks of headers."""
         if self._is_in_headers:
             super().on_header(name, value)
 
@@ -234,7 +234,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._wait(self._limits.headers_timeout_s if self._n_received else self._limits.keep_alive_s)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what the parser cannot read."""
+        """Refuse input that the parser cannot read."""
         self._refuse(_TOO_MANY_PIPELINED if self._is_queue_full() else _MALFORMED)
 
     def shutdown(self) -> None:
@@ -261,7 +261,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._task.cancel()
 
     def cut(self, reason: str | None) -> None:
-        """Break off the connection; whatever is not sent is lost."""
+        """Break off the connection; output that is not sent yet is lost."""
         if reason is not None:
             self._table.on_refusal(0, reason)
         self._discards_input = True
@@ -275,7 +275,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._task.add_done_callback(self.tasks.discard)
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Answer a request for another protocol as HTTP/1.1, and nothing after it."""
+        """Answer a request for another protocol as HTTP/1.1, and discard the input after it."""
         self._end_after(self.cycle)
 
     def _feed(self, data: bytes) -> None:
@@ -283,7 +283,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
 
     def _room(self) -> int:
-        """Bytes that may be parsed before the message has to be complete."""
+        """Return the number of bytes that may still be parsed of the present message."""
         if self._is_in_headers:
             return self._limits.max_header_bytes - self._n_received
         return self._limits.max_header_bytes + self._limits.max_body_bytes + _MAX_FRAMING_BYTES - self._n_received
@@ -336,7 +336,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_lingering = self._discards_input = True
 
     def _wait(self, seconds: float) -> None:
-        """Set the deadline, unless that for reading what was sent is set."""
+        """Set the deadline, unless the client has one for reading the output."""
         if not self.flow.write_paused and not self._is_lingering:
             self.deadline = self.loop.time() + seconds
 

@@ -19,8 +19,8 @@ _SQL = queries("events", "asyncpg")
 
 _HORIZON = timedelta(minutes=15)
 _THRESHOLD = 0.8
-"""A request within the horizon has to be at least so probable. At one half, a simulated week had a refresh for every
-eighth request, and one more call for many of them, because events of a refreshed user wait for the next call."""
+"""The least probability of a request within the horizon. At one half, a simulated week had a refresh for every eighth
+request, and one more call for many of them, because events of a refreshed user wait for the next call."""
 
 _QUIET = timedelta(seconds=10)
 """Time without an event of the user after which a refresh begins: changes often come several at once."""
@@ -32,7 +32,7 @@ _MIN_AGE = timedelta(minutes=15)
 """A younger context is not refreshed: Todoist allows 100 full calls in this time, for all tools of the user."""
 
 _PAGE_USERS = 200
-"""Number of users with events that one look reads; the next look continues after the last of them."""
+"""Number of users with events that one call reads; the next call continues after the last of them."""
 
 _MAX_AT_ONCE = 4
 _RETRY_AFTER = timedelta(minutes=5)
@@ -42,7 +42,7 @@ class EventRefresher:
     """Finds users who will probably ask soon and whose context lacks an event, and refreshes the context.
 
     Each refresh is a full call, because the service has no stored tasks that an incremental one could continue.
-    Several processes can look at the same time: a refresh holds the lock of any other refresh of the account's
+    Several processes can do so at the same time: a refresh holds the lock of any other refresh of the account's
     context, and finds the work done.
     """
 
@@ -66,7 +66,7 @@ class EventRefresher:
         self._after = ""  # the last user that the present round has read
         self._retry_at: dict[int, datetime] = {}  # by connection number
 
-    async def look(self) -> None:
+    async def refresh_due(self) -> None:
         """Refresh the contexts that are due among the next users with events, `_MAX_AT_ONCE` at once.
 
         Raises the errors of asyncpg.
@@ -93,7 +93,7 @@ class EventRefresher:
                 is_due = any(row["is_due"] for row in await self._read(self._clock(), "", user_id))
                 if is_due:
                     await self._inline.assemble(user_id)
-        except Overloaded:  # requests come first; a later look finds the user again
+        except Overloaded:  # requests come first; a later call finds the user again
             return
         except (NotAssembled, TimeoutError):
             self._retry_at[connection_number] = self._clock() + _RETRY_AFTER

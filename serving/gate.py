@@ -1,4 +1,4 @@
-"""The gate before all routes: token, overload and size of the body are checked before any work is done."""
+"""The gate before all routes: checks the token, the load and the size of the body before a route does any work."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _FINISHED_ROUTES = ("/reaction", "/callback")
 
 @dataclass
 class Lane:
-    """Requests that are bounded by themselves, so that a flood of them takes no place from others, and the reverse.
+    """A kind of requests with limits of its own, so that a flood of one kind takes no place from another.
 
-    admit: raises Problem for a request that is refused before a byte of its body is read.
+    admit: checks a request before a byte of its body is read; raises Problem to refuse it.
     """
 
     app: ASGIApp
@@ -56,7 +56,10 @@ class Gate:
         to_response: Callable[[Exception], Response],
         lanes: Mapping[str, Lane] | None = None,
     ) -> None:
-        """to_response: for an exception that `app` did not handle. lanes: by route, for those without a token."""
+        """to_response: makes the response to an exception that `app` did not handle.
+
+        lanes: of the routes that need no token, by route; all other requests share one lane.
+        """
         self._app = app
         self._routes = routes
         self._auth = auth
@@ -177,7 +180,7 @@ class _Exchange:
 
     @property
     def is_write(self) -> bool:
-        """Whether the request changes something that its sender means to be changed."""
+        """Whether the request is finished even if its client leaves: a reaction, a deletion or a callback."""
         return self.entry.method in _FINISHED_METHODS or self.entry.route.endswith(_FINISHED_ROUTES)
 
     async def send(self, message: Message) -> None:
@@ -203,7 +206,7 @@ class _Exchange:
 
 
 def _ids(prefix: str) -> Iterator[str]:
-    """Different ids, which cost less than random ones."""
+    """Yield the prefix with ascending numbers: such ids cost less than random ones."""
     return (f"{prefix}{number:08x}" for number in count())
 
 
@@ -212,7 +215,7 @@ def _shutting_down() -> Problem:
 
 
 def _authorization(scope: Scope) -> str:
-    """The Authorization header; empty if there is none or more than one, as a proxy may have checked another one."""
+    """The Authorization header; empty if there is none, or several, of which a proxy may have checked any one."""
     values = [value for name, value in scope["headers"] if name == b"authorization"]
     return str(values[0].decode("latin-1")) if len(values) == 1 else ""
 

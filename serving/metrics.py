@@ -31,14 +31,14 @@ _FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 def share_metrics(folder: Path, slot: int) -> None:
     """Keep the metrics that this process makes from now on in a folder, beside those of other processes.
 
-    slot: the number of this process. One that takes the slot of an ended process goes on with its counters.
+    slot: the number of this process. A process in the slot of an ended one continues its counters.
     """
     os.environ[_FOLDER_VARIABLE] = str(folder)
     values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
 
 
 def forget_process(folder: Path, slot: int) -> None:
-    """Leave out the gauges of a process that has ended; its counters stay in the sums."""
+    """Remove the gauges of an ended process from a folder; its counters stay in the sums."""
     mark_process_dead(slot, str(folder))  # type: ignore[no-untyped-call]
 
 
@@ -48,6 +48,14 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._watched: list[tuple[Gauge, Callable[[], float]]] = []
+        self._declare_tips()
+        self._declare_llm()
+        self._declare_todoist()
+        self._declare_trust_in_events()
+        self._declare_database()
+        self._declare_requests()
+
+    def _declare_tips(self) -> None:
         seconds = Histogram(
             "tip_seconds",
             "Seconds until a tip was answered.",
@@ -58,16 +66,22 @@ class Metrics:
         by_llm = self._counter("tip_llm", "Tips by the LLM's part in them.", "llm")
         by_origin = self._counter("tip_origin", "Tips by the origin of their candidates.", "origin")
         self._by_source = {source: seconds.labels(source) for source in ("stored", "inline", "stale", "none")}
-        self._by_llm = {llm: by_llm.labels(llm) for llm in ("called", "skipped", "fallback")}
+        self._by_llm = {status: by_llm.labels(status) for status in ("called", "skipped", "fallback")}
         self._by_origin = {
             origin: by_origin.labels(origin) for origin in ("ahead", "behind", "waited", "kept", "rules", "generic")
         }
+        self.stale = self._counter("stale_served", "Tips from a context older than the SLA.")
         self.candidate_sets = self._counter("candidate_sets", "Sets of candidates stored, by origin.", "origin")
+        self.undelivered = self._counter(
+            "decisions_undelivered",
+            "Logged decisions that reached nobody, by outcome: marked so in the log, or dropped.",
+            "outcome",
+        )
+        self.reactions = self._counter("reactions", "Reactions stored, by reaction.", "reaction")
+
+    def _declare_llm(self) -> None:
         self.llm_writings = self._counter(
             "llm_writings", "Sets that the LLM was to write, by outcome: stored, or the reason why not.", "outcome"
-        )
-        self.users_prepared = self._counter(
-            "users_prepared", "New users whose context was to be assembled before a request, by outcome.", "outcome"
         )
         self.llm_calls = self._counter("llm_calls", "Calls of the LLM by outcome.", "outcome")
         self.llm_tokens = self._counter(
@@ -76,11 +90,15 @@ class Metrics:
             "direction",
         )
         self.llm_cost = self._counter("llm_cost_usd", "Cost of the LLM in US dollars, as far as its price is known.")
+
+    def _declare_todoist(self) -> None:
+        self.todoist_calls = self._counter("todoist_calls", "Calls to Todoist by the service.")
         self.inline = self._counter(
             "inline_assemblies", "Assemblies of contexts by the service, by outcome.", "outcome"
         )
-        self.stale = self._counter("stale_served", "Tips from a context older than the SLA.")
-        self.todoist_calls = self._counter("todoist_calls", "Calls to Todoist by the service.")
+        self.users_prepared = self._counter(
+            "users_prepared", "New users whose context was to be assembled before a request, by outcome.", "outcome"
+        )
         self.todoist_events = self._counter(
             "todoist_events",
             "Deliveries of Todoist's webhooks by outcome: stored, older than a stored one, late and so only a hint,"
@@ -97,31 +115,8 @@ class Metrics:
         self.todoist_connects = self._counter(
             "todoist_connects", "Callbacks of users who connect their Todoist, by outcome.", "outcome"
         )
-        self.undelivered = self._counter(
-            "decisions_undelivered",
-            "Logged decisions that reached nobody; dropped: not marked so.",
-            "outcome",
-        )
-        self.deleted_rows = self._counter("deleted_rows", "Rows deleted because of their age, by table.", "table")
-        self.unreadable_rows = self._counter(
-            "unreadable_rows", "Rows of Postgres that could not be read, by table.", "table"
-        )
-        self.reactions = self._counter("reactions", "Reactions stored, by reaction.", "reaction")
-        self._responses = self._counter(
-            "http_responses", "Responses by route; status 499: the client left before the response.",
-            "route", "status", "reason",
-        )  # fmt: skip
-        self._response_children: dict[tuple[str, int, str], Counter] = {}
-        self._refused_connections = self._counter(
-            "connections_refused", "Connections that were refused or broken off without a request.", "reason"
-        )
-        self._requests = self._gauge("requests_under_way", "Requests that are being answered.")
-        self._requests_limit = self._gauge("requests_limit", "The setting MAX_REQUESTS.")
-        self._connections = self._gauge("connections_open", "Open HTTP connections.")
-        self._connections_limit = self._gauge("connections_limit", "The setting MAX_CONNECTIONS.")
-        self.ready = self._gauge(
-            "ready", "1 if the last check of /readyz succeeded, in each process, otherwise 0.", of_group="livemin"
-        )
+
+    def _declare_trust_in_events(self) -> None:
         self.events_trusted = self._gauge(
             "events_trusted",
             "1 if the silence of Todoist's events counts as freshness, otherwise 0.",
@@ -147,10 +142,33 @@ class Metrics:
         self.events_silent_seconds = self._gauge(
             "events_silent_seconds", "Seconds since the last event came.", of_group="livemostrecent"
         )
-        self._queue = self._gauge("queue_length", "Items that wait for a batch, by queue.", "queue")
+
+    def _declare_database(self) -> None:
+        self.deleted_rows = self._counter("deleted_rows", "Rows deleted because of their age, by table.", "table")
+        self.unreadable_rows = self._counter(
+            "unreadable_rows", "Rows of Postgres that could not be read, by table.", "table"
+        )
         self._pool = self._gauge(
             "database_connections", "Connections to Postgres by pool and state.", "pool", "state"
         )
+        self.ready = self._gauge(
+            "ready", "1 if the last check of /readyz succeeded, in each process, otherwise 0.", of_group="livemin"
+        )
+
+    def _declare_requests(self) -> None:
+        self._responses = self._counter(
+            "http_responses", "Responses by route; status 499: the client left before the response.",
+            "route", "status", "reason",
+        )  # fmt: skip
+        self._response_children: dict[tuple[str, int, str], Counter] = {}
+        self._refused_connections = self._counter(
+            "connections_refused", "Connections that were refused or broken off without a request.", "reason"
+        )
+        self._requests = self._gauge("requests_under_way", "Requests that are being answered.")
+        self._requests_limit = self._gauge("requests_limit", "The setting MAX_REQUESTS.")
+        self._connections = self._gauge("connections_open", "Open HTTP connections.")
+        self._connections_limit = self._gauge("connections_limit", "The setting MAX_CONNECTIONS.")
+        self._queue = self._gauge("queue_length", "Items that wait for a batch, by queue.", "queue")
 
     def answered(self, source: str, llm: str, origin: str, seconds: float) -> None:
         """Count an answered tip. origin: of its candidates."""
@@ -175,34 +193,34 @@ class Metrics:
             self.responded("none", status, reason)
 
     def watch_connections(self, n_open: Callable[[], int], limit: int) -> None:
-        """Show the number of open connections, read by each look."""
+        """Show the number of open connections, read by each update."""
         self._watch(self._connections, n_open)
         self._connections_limit.set(limit)
 
     def watch_requests(self, n_under_way: Callable[[], int], limit: int) -> None:
-        """Show the number of requests under way, read by each look."""
+        """Show the number of requests under way, read by each update."""
         self._watch(self._requests, n_under_way)
         self._requests_limit.set(limit)
 
     def watch_queues(self, lengths: Mapping[str, Callable[[], int]]) -> None:
-        """Show the lengths of queues, read by each look."""
+        """Show the lengths of queues, read by each update."""
         for queue, length in lengths.items():
             self._watch(self._queue.labels(queue), length)
 
     def watch_pools(self, pools: Mapping[str, Pool]) -> None:
-        """Show the connections of pools, read by each look."""
+        """Show the connections of pools, read by each update."""
         for name, pool in pools.items():
             self._watch(self._pool.labels(name, "idle"), pool.get_idle_size)
             self._watch(self._pool.labels(name, "in_use"), partial(_in_use, pool))
 
-    async def look(self) -> None:
-        """Set the gauges of watched values, for the other processes of a group to show."""
+    async def update_watched(self) -> None:
+        """Set the gauges of watched values, so that the other processes of the group show them, too."""
         self._read_watched()
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format: of this process, or the sums of its group.
 
-        The gauges of other processes have the values of their last look.
+        The gauges of other processes have the values of their last update.
         """
         self._read_watched()
         registry = self.registry

@@ -13,7 +13,7 @@ from serving.recommend import UnknownUser
 from serving.store import Store
 
 _MAX_ACCOUNTS = 500
-"""Of the newest accounts, the number that each look reads. After a larger import, others wait for the pipeline."""
+"""Number of accounts that each call reads, the newest first. After a larger import, others wait for the pipeline."""
 
 _MAX_AT_ONCE = 4
 _MAX_TRIES = 3
@@ -29,9 +29,9 @@ class _Tries:
 
 
 class NewUsers:
-    """Looks for accounts without a context, and has each prepared, the newest first.
+    """Finds accounts without a context, and has each prepared, the newest first.
 
-    Several processes can look at the same time: a preparation holds the lock of a request for the same user, and
+    Several processes can do so at the same time: a preparation holds the lock of a request for the same user, and
     finds the work done.
     """
 
@@ -49,8 +49,8 @@ class NewUsers:
         self._clock = clock
         self._tries: dict[int, _Tries] = {}  # by connection number
 
-    async def look(self) -> None:
-        """Prepare new users, `_MAX_AT_ONCE` at most; others are prepared after a later look."""
+    async def prepare_due(self) -> None:
+        """Prepare at most `_MAX_AT_ONCE` new users; a later call prepares others. Raises the errors of asyncpg."""
         accounts, now = await self._store.read_new_accounts(_MAX_ACCOUNTS), self._clock()
         numbers = set(accounts.values())
         self._tries = {number: tries for number, tries in self._tries.items() if number in numbers}
@@ -66,7 +66,7 @@ class NewUsers:
             is_prepared = await self._prepare(user_id)
         except UnknownUser:  # removed meanwhile
             return
-        except Overloaded:  # requests come first; the next look tries again
+        except Overloaded:  # requests come first; the next call tries again
             return
         self._metrics.users_prepared.labels("prepared" if is_prepared else "failed").inc()
         if not is_prepared:

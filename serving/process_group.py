@@ -20,12 +20,12 @@ from serving.startup import port_not_usable
 log = logging.getLogger(__name__)
 
 _TICK_S = 0.1
-"""Time between two looks at the processes and at the signals that came. A `threading.Event` would wake the loop at
+"""Time between two checks of the processes and of the signals received. A `threading.Event` would wake the loop at
 once, but a signal handler that sets it can wait forever for the lock that the interrupted wait holds."""
 
 _READY_TIMEOUT_S = 120.0
 _LEAST_START_INTERVAL_S = 1.0
-"""Time between two starts of processes that replace ended ones: a fault that ends all of them costs little CPU."""
+"""Time between two replacements of ended processes, so that a fault that ends every new process costs little CPU."""
 
 _KILL_AFTER_S = 2.0
 """Time after the grace period at which a process that is still alive is killed."""
@@ -55,7 +55,7 @@ class Member:
     is_ready: bool = False
 
     def is_alive(self) -> bool:
-        """Whether the process runs; notes whether it has become ready."""
+        """Whether the process runs; updates `is_ready`, too."""
         with suppress(OSError):
             self.is_ready = self.is_ready or self.control.recv(1) == READY
         return self.process.poll() is None
@@ -74,9 +74,9 @@ class Member:
 class ProcessGroup:
     """A fixed number of processes that accept connections from one listening socket.
 
-    SIGTERM and SIGINT end the group; a second one skips the waiting. SIGHUP replaces the processes one by one: the
-    next one ends when its successor accepts connections, so that there is always one that does. If this process is
-    killed, the processes of the group end by themselves.
+    SIGTERM and SIGINT end the group; a second signal skips the waiting. SIGHUP replaces the processes one by one: a
+    process ends only when its successor accepts connections, so no connection is refused. If this process is killed,
+    the processes of the group end by themselves.
     """
 
     def __init__(
@@ -88,9 +88,9 @@ class ProcessGroup:
         *,
         grace_period_s: float,
     ) -> None:
-        """command: of one process; it is given the arguments of its `Membership`.
+        """command: starts one process; the arguments of its `Membership` are added.
 
-        grace_period_s: the time in which each process ends after it was told to.
+        grace_period_s: the time within which each process ends after STOP.
         """
         self._n_processes, self._command, self._listener = n_processes, list(command), listener
         self._metrics_folder, self._stop_timeout_s = metrics_folder, grace_period_s + _KILL_AFTER_S
@@ -101,7 +101,7 @@ class ProcessGroup:
         self._next_start_at = 0.0
 
     def run(self) -> int:
-        """Serve until a signal ends the group; 1 if the first process does not become ready, else 0."""
+        """Serve until a signal ends the group; return 1 if the first process does not become ready, else 0."""
         handlers = {
             number: signal.signal(number, self._on_signal)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -197,7 +197,7 @@ class ProcessGroup:
             log.info("process %d replaces process %d", successor.process.pid, former.process.pid)
 
     def _replace_ended(self, except_for: Collection[Member] = ()) -> None:
-        """Start a process for each that has ended by itself, and forget those that were to end and have."""
+        """Replace the members that have ended by themselves, and forget the retired processes that have ended."""
         for member in [each for each in self._retired if each not in except_for and not each.is_alive()]:
             self._retired.remove(member)
             self._close(member)

@@ -24,21 +24,20 @@ from tips.sets import CandidateSet, WrittenOrigin, generic_set
 log = logging.getLogger(__name__)
 
 _RESERVE_S = 0.5
-"""Seconds reserved twice for choosing and logging: a request ends its wait for the LLM this long before the slow path
-is given up, and the slow path is given up this long before the budget ends."""
-
+"""Seconds for choosing and logging. They are reserved twice: the slow path is given up this long before the budget
+ends, and a request ends its wait for the LLM this long before the slow path is given up."""
 
 _MAX_PREPARATIONS = 64
-"""Number of users for whom something missing is recovered at once."""
+"""Number of users on the slow path at once."""
 
 _SLOT_WAITING_SHARE = 1 / 4
-"""Share of the budget for which a request may wait until that begins."""
+"""Share of the budget for which a request may wait for a place on the slow path."""
 
 _MAX_CONTEXT_READS = 8
-"""Number of contexts that are read at once for requests that show them."""
+"""Number of contexts that are read at once for `GET context`."""
 
 _CONTEXT_WAITING_SHARE = 1 / 8
-"""Share of the budget for which such a request may wait until its context is read."""
+"""Share of the budget for which a `GET context` may wait until its context is read."""
 
 _MAX_REFRESHES = 8
 """Number of contexts that are refreshed in the background at once; others are refreshed after a later request."""
@@ -60,10 +59,10 @@ class NoContext(Exception):
 class Timing:
     """The time limits of a request.
 
-    sla: greatest age of a context that is used as it is.
+    sla: greatest age of a fresh context.
     revalidate_after: age from which a context is refreshed in the background after the answer.
-    max_age: greatest age of a context that is used, be it stale.
-    budget_s: seconds that no request exceeds.
+    max_age: greatest age of a stale context that is still used if Todoist does not answer.
+    budget_s: greatest number of seconds until a request is answered.
     """
 
     sla: timedelta
@@ -126,7 +125,7 @@ class Recommender:
         return answer
 
     async def _recovered_tip(self, user: UserState, deadline: float) -> Answer:
-        """A tip for a user for whom something is missing. deadline: event loop time."""
+        """A tip for a user without a fresh context or without valid candidates. deadline: event loop time."""
         self.store.check_load()
         if user.connection_number is None:
             return await self._generic_answer(user, self.clock())
@@ -140,8 +139,9 @@ class Recommender:
         return await self.decider.decide(question, self.clock())
 
     async def prepare(self, user_id: str) -> bool:
-        """Assemble the context of a user who has none, and have candidates made; whether there is a context then.
+        """Assemble the context of a user who has none, and have candidates made.
 
+        Returns whether the user has a context then.
         Raises UnknownUser, Overloaded, and the errors of asyncpg if the database does not answer.
         """
         user = await self._read(user_id)
@@ -172,9 +172,10 @@ class Recommender:
     async def _slow_path(
         self, user_id: str, flight: str, deadline: float, origin: WrittenOrigin = "behind"
     ) -> Prepared:
-        """Recover what is missing for an answer, or, past the deadline, use what is stored.
+        """Assemble a stale context and find candidates; after the deadline, use the stored ones instead.
 
-        flight: the key of this preparation. deadline: event loop time. origin: of a set that no request waits for.
+        flight: the key of this preparation, and of its lock. deadline: event loop time.
+        origin: of a set that the LLM writes while no request waits for it.
         """
         try:
             async with asyncio.timeout_at(deadline), self._slots.occupied(), self.locks.hold(flight):
@@ -189,9 +190,9 @@ class Recommender:
         """Assemble a stale context, and find candidates.
 
         flight: the key of this preparation. llm_deadline: event loop time at which waiting for the LLM ends; None:
-        neither Todoist nor the LLM is called. origin: of a set that no request waits for.
+        neither Todoist nor the LLM is called. origin: as in `_slow_path`.
         """
-        # Again, because another process may have done the work while this one waited for the lock.
+        # Read again, because another process may have done the work while this one waited for the lock.
         now, user = self.clock(), await self._read(user_id)
         context, is_assembled = await self._context(user), False
         if llm_deadline is not None and (context is None or not user.is_fresh(now, self.timing.sla)):

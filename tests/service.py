@@ -125,18 +125,20 @@ class ServiceHarness:
         self,
         database_url: str | None = None,
         *,
-        look_interval_s: float = NEVER_S,
-        event_look_interval_s: float = NEVER_S,
+        new_users_interval_s: float = NEVER_S,
+        event_refresh_interval_s: float = NEVER_S,
         listens: bool = False,
         **settings: Any,
     ) -> Service:
         """A service; its settings are those of a production with an LLM, with shorter time-outs.
 
-        look_interval_s: time between two looks for new users. event_look_interval_s: that between two looks for
-        contexts to be refreshed because of an event. listens: whether it has a port of its own.
+        new_users_interval_s, event_refresh_interval_s: see `open_app`. listens: whether it has a port of its own.
         """
         url = database_url or self.database_url
-        intervals = {"look_interval_s": look_interval_s, "event_look_interval_s": event_look_interval_s}
+        intervals = {
+            "new_users_interval_s": new_users_interval_s,
+            "event_refresh_interval_s": event_refresh_interval_s,
+        }
         return self.run(self._open(url, intervals, listens, **settings))  # type: ignore[no-any-return]
 
     async def _open(

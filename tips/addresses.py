@@ -65,7 +65,7 @@ _SIGNS = str.maketrans(
         **{chr(first + n): chr(ord("a") + n) for first in (0x1F150, 0x1F170, 0x1F1E6) for n in range(26)},
     }
 )
-"""Signs and letters that look like others, and that Unicode does not call compatible to them."""
+"""Signs and letters that look like others, although Unicode does not call them compatible."""
 
 
 def has_links_or_markup(text: str) -> bool:

@@ -24,7 +24,7 @@ FloatArray = NDArray[np.float64]
 _64_BITS = 2**64 - 1
 
 _TIE_BREAK = 1e-5
-"""Standard deviation of the noise of a score: it breaks ties between candidates of equal features at random."""
+"""Standard deviation of the noise of a score, which breaks ties between candidates with equal features at random."""
 
 _DRAWS_SEED = 1933
 """The seed of all draws."""
@@ -146,7 +146,7 @@ class ThompsonPolicy:
             )
 
     def choose(self, posterior: Posterior, features: NDArray[np.float32], seed: int) -> Choice:
-        """One of K candidates with features of shape (K, d); the same one for the same seed, an integer from 0."""
+        """Choose one of K candidates with features of shape (K, d). seed: an integer from 0 that fixes the choice."""
         [choice] = self.choose_each(posterior, features[None], [len(features)], [seed])
         return choice
 

@@ -29,7 +29,10 @@ class BatchLost(Exception):
 
 @dataclass(frozen=True)
 class BatchedRequest:
-    """One request in a batch. custom_id: names it in the batch. today: the user's date at the request for a tip."""
+    """One request in a batch.
+
+    custom_id: its name in the batch. today: the user's date at the request for a tip.
+    """
 
     custom_id: str
     context: UserContext

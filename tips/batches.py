@@ -129,7 +129,7 @@ class CandidateBatches:
                     await self._client.files.delete(file_id)
 
     async def _group(self) -> str:
-        """Return what a batch and the client that collects it must have in common."""
+        """Return the group of a batch, which must be that of the client that collects it."""
         messages: list[ModelMessage] = [ModelRequest.user_text_prompt("-")]
         return (await self._model.batch_encode(BatchRequest(custom_id="-", messages=messages))).group
 
@@ -140,7 +140,7 @@ class CandidateBatches:
         return recorder.encoded
 
     async def _read(self, result: BatchResult | None, request: BatchedRequest) -> Generation | None:
-        """Return what the generator would return if the provider had given this answer at once."""
+        """Return the outcome that the generator would have if the provider had given this answer at once."""
         if result is None or result.status in ("expired", "canceled"):
             return None
         answered = _Answered(self._model, result)
@@ -191,7 +191,7 @@ class _Recorder(WrapperModel):
 
 
 class _Answered(WrapperModel):
-    """A model whose first answer came in a batch; it gives no second one."""
+    """A model that gives the answer of a batch once; it has no second answer for a repair."""
 
     def __init__(self, model: Model, result: BatchResult) -> None:
         super().__init__(model)

@@ -18,7 +18,7 @@ MAX_INT4 = 2**31 - 1
 """The maximum number of tokens of a call, which Postgres stores as INTEGER."""
 
 _ESCAPED_HALVES = re.compile(rb"(?<!\\)(?:(\\+ud[89ab]\w\w\\+ud[c-f]\w\w)|(\\+u)d[89a-f]\w\w)", re.IGNORECASE)
-"""Two halves of a letter, or one alone; in JSON inside JSON with several backslashes.
+"""The two escaped halves of a letter (a surrogate pair), or one alone; JSON inside JSON has several backslashes.
 
 A match begins at the first backslash of a run: a search from each of them would take minutes for an answer of
 backslashes."""
@@ -32,7 +32,7 @@ _USAGE = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
 
 
 class AnswerRefused(Exception):
-    """The answer of an LLM's server is larger than its client allows, or compressed, so that it could be."""
+    """The answer of an LLM's server is larger than its client allows, or it is compressed."""
 
 
 def bounded_client(max_bytes: int = MAX_ANSWER_BYTES) -> httpx2.AsyncClient:
@@ -66,7 +66,7 @@ def _with_whole_letters(body: bytes) -> bytes:
 
 
 def _with_whole_lines(body: bytes) -> bytes:
-    """Lines of JSON in which the line breaks of Unicode are escaped: an answer with one must not break the others."""
+    """Lines of JSON with Unicode's line breaks escaped, so that an answer with one does not split its line."""
     return _LINE_BREAKS.sub(lambda match: json.dumps(match[0].decode())[1:-1].encode(), body)
 
 
@@ -88,7 +88,7 @@ def _with_possible_usage(body: bytes) -> bytes:
 
 
 def _bounded_int(digits: str) -> int:
-    """A number of JSON; one with too many digits for any purpose is negative, which is as impossible."""
+    """A number of JSON, or -1, which is impossible, too, if it has too many digits."""
     return int(digits) if len(digits) <= _MAX_DIGITS else -1
 
 

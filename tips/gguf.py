@@ -55,7 +55,10 @@ def check_model(name: str) -> None:
 
 
 def lasting_model(name: str) -> str | Model:
-    """The same, served until this process ends: a new client of the one server for each event loop."""
+    """The model that LLM_MODEL names, as in `opened_model`, but served until this process ends.
+
+    Each call makes a new client of the same server, because a client belongs to one event loop.
+    """
     return _lasting_server(name).model() if name.startswith(_PREFIX) else name
 
 

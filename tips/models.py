@@ -91,7 +91,7 @@ def output_type(model: Model, mode: OutputMode, schema: Mapping[str, Any]) -> An
 
 
 def is_native(model: Model, mode: OutputMode) -> bool:
-    """Whether a model is asked by a native JSON schema in this mode."""
+    """Whether a model is given the JSON schema natively in this mode, and not as a tool."""
     return mode == "native" or (mode == "auto" and bool(model.profile.get("supports_json_schema_output")))
 
 

@@ -4,8 +4,8 @@ Texts that other people may have written are not in it. The user's own texts are
 a secret delimiter, and plain words, without invisible characters, markup, links and codes. A text that gives a model
 instructions is withheld. This stops no attack for certain: `tips.violations` checks the answer of the model as well.
 
-What all users share comes first, then what changes with the context, then the date, so that a provider can keep a
-prefix in its cache.
+The parts that all users share come first, then the context, then the date, so that a provider can keep a prefix in
+its cache.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ Examples of one good tip each. They show the form; your tips are about the tasks
 def prompt(context: UserContext, today: date, mark: str) -> str:
     """The user's part of the prompt, with short names in place of ids.
 
-    mark: unknown to the authors of the tasks.
+    mark: delimits the data; the authors of the tasks must not know it.
     today: the user's date.
     """
     own = without_texts_of_others(with_short_names(context))
@@ -92,22 +92,22 @@ def prompt(context: UserContext, today: date, mark: str) -> str:
 
 
 def data_mark(secret: bytes, context: UserContext) -> str:
-    """The mark around a context: equal for an equal context, and not to be guessed without the secret."""
+    """The mark around a context: the same for equal contexts, and impossible to guess without the secret."""
     digest = sha256(context.model_dump_json().encode()).digest()
     return hmac.new(secret, digest, sha256).hexdigest()[:16]
 
 
 def _sanitized(value: Any, name: str = "") -> Any:
-    """A JSON value with every untrusted text sanitized; ids and dates are ours and stay."""
+    """A JSON value with every untrusted text sanitized; ids and dates stay, because this program wrote them."""
     if isinstance(value, dict):
-        told = {key: each for key, each in value.items() if key != _OMITTED_KEY and each != ""}
-        return {sanitize(key): _sanitized(each, key) for key, each in told.items()}
+        shown = {key: each for key, each in value.items() if key != _OMITTED_KEY and each != ""}
+        return {sanitize(key): _sanitized(each, key) for key, each in shown.items()}
     if isinstance(value, list):
         return [_sanitized(each, name) for each in value]
     return sanitize(value) if isinstance(value, str) and name not in _TRUSTED_KEYS else value
 
 
 _OMITTED_KEY = "also"
-"""Ids of duplicates of a task that is shown: no tip needs them."""
+"""The field with the ids of a task's duplicates, which no tip needs."""
 
 _TRUSTED_KEYS = frozenset({"id", "task_ids", "priority", "due", "deadline", "timezone"})

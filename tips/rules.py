@@ -14,9 +14,9 @@ _MAX_SITTING_MINUTES = 60
 
 
 def rule_based_tips(context: UserContext) -> list[Tip]:
-    """Candidates written by rules: at least one, at most one of each kind, each about tasks that it names.
+    """Candidates written by rules: at least one, and at most one of each kind; each names its tasks, if it has any.
 
-    Their words come from the catalog of the user's language, and no title of a task is in them.
+    The texts come from the catalog of the user's language, and contain no title of a task.
     """
     return list(_matching_rules(context)) or [_nothing_urgent(context)]
 

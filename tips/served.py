@@ -1,6 +1,6 @@
-"""A tip as the product gets it and as it is stored: with the titles of its tasks in its sentences. Pure.
+"""A tip as it is stored and as the product gets it: with the titles of its tasks in its sentences. Pure.
 
-Titles are put in once, as parts of a list: no text is ever read again for a placeholder.
+Titles are put in once, as parts of a list, and no text is searched for placeholders afterwards.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def with_tasks(tip: Tip, context: UserContext | None) -> ServedTip:
 
 
 def is_served_tip(stored: str) -> bool:
-    """Whether a stored tip is complete; one of an earlier version has no segments, or only the ids of its tasks."""
+    """Whether a stored tip can be served as it is; one of an earlier version lacks segments or titles of tasks."""
     if (key := hash(stored)) in _COMPLETE:
         return True
     if _served(stored) is None:
@@ -102,13 +102,13 @@ def is_served_tip(stored: str) -> bool:
 
 
 _COMPLETE: set[int] = set()
-"""Hashes of tips that are complete: a tip is served several times, and no text of a user is kept here."""
+"""Hashes of tips that can be served, because a tip is served several times; the texts themselves are not kept."""
 
 _MAX_COMPLETE = 100_000
 
 
 def read_tip(stored: str) -> Tip:
-    """The candidate in a stored tip, also in one of an earlier version; raises ValueError if it is neither."""
+    """The candidate in a stored tip of this or an earlier version; raises ValueError if the text is not one."""
     if served := _served(stored):
         body = tuple(each.text if isinstance(each, TextSegment) else _reference(each) for each in served.segments)
         task_ids = tuple(task.id for task in served.tasks)

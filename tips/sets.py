@@ -17,14 +17,14 @@ from tips.served import with_tasks
 from tips.validity import subject_hash
 
 CandidateAuthor = Literal["llm", "kept", "rules", "generic"]
-"""The author of candidates: an LLM now, an LLM for an earlier set, rules, or nobody: the generic tip."""
+"""The author of candidates: an LLM, an LLM that wrote them for an earlier set (kept), rules, or none (generic)."""
 
 LLM_AUTHORS: frozenset[CandidateAuthor] = frozenset({"llm", "kept"})
 """The authors of sets with tips that an LLM wrote."""
 
 CandidateOrigin = Literal["ahead", "behind", "waited", "kept", "rules", "generic"]
-"""The way in which a set was made. By the LLM: ahead of any request, behind an answer, or while a request waited; of
-tips of an earlier set that are still valid; by rules alone; or the generic tip, which is no stored set."""
+"""The way in which a set was made: the LLM wrote it ahead of any request, behind an answer, or while a request
+waited; its tips were kept from an earlier set; rules made it; or it is the generic tip, which is not stored."""
 
 WrittenOrigin = Literal["ahead", "behind", "waited"]
 """The origins of sets that the LLM wrote."""
@@ -43,10 +43,10 @@ HashedTip = tuple[Tip, str]
 class CandidateSet:
     """Candidates as they are stored.
 
-    made_at: the newest set of a user counts.
+    made_at: the newest set of a user is used, and no other.
     expires_at: from then on only tips that are still valid are used.
     renew_at: from then on the LLM is called for new tips.
-    kept_from: of a set of kept tips, the set that the LLM wrote them for.
+    kept_from: for a set of kept tips, the id of the set for which the LLM wrote them.
     tips: JSON objects.
     features: float32, a row for each tip, without the features of the clock.
     subject_hashes: a hash for each tip; empty if they were not read.
@@ -73,7 +73,7 @@ class CandidateSet:
 
     @property
     def written_as(self) -> UUID | None:
-        """The set as which the LLM wrote tips of this set; None if it wrote none of them."""
+        """The id of the set for which the LLM wrote the tips; None if it wrote none of them."""
         return self.set_id if self.author == "llm" else self.kept_from
 
 

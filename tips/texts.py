@@ -53,7 +53,10 @@ def padded(words: Sequence[str]) -> str:
 
 
 def word_runs(words: Sequence[str], n_words: int, fewest: int) -> Iterator[Sequence[str]]:
-    """The runs of `n_words` plain words, or all of them if they are fewer, but at least `fewest`."""
+    """Yield the runs of `n_words` plain words, or all words if there are fewer, but no fewer than `fewest`.
+
+    Lengths are those of `word_length`.
+    """
     sizes = [word_length(word) for word in words]
     run_size = min(n_words, sum(sizes))
     start, size = 0, 0.0

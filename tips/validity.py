@@ -14,9 +14,9 @@ from tips.candidates import Tip
 def subject_hash(tip: Tip, context: UserContext, day: date | None = None) -> str:
     """A hash of a tip's subject; empty if a part of the subject is not in the context.
 
-    The subject is the tip's tasks as the context shows them and the name of its theme; for a tip about no task and no
-    theme, the counts of the context. A context of another version has other subjects. day: the only day on which the
-    tip is true; None for any day.
+    The subject is the tip's tasks as the context shows them and the label of its theme, or the counts of the context
+    for a tip about no task and no theme. The version of the context is a part of every subject.
+    day: the only day on which the tip is true; None if it is true on any day.
     """
     tasks = tasks_shown(context)
     labels = {theme.id: theme.label for theme in context.themes}

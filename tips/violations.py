@@ -16,7 +16,7 @@ from tips.worked_examples import repeats_example
 
 _COPIED_WORDS = 4
 _FEWEST_WORDS = 3
-"""A run of four words of the context is a copy, and so are all words of a text with three; two are a coincidence."""
+"""Four words of the context in a row are a copy, and so are all words of a text of three; two are a coincidence."""
 
 _SENTENCE_END = re.compile(r"(?<=[.!?\u2026\u061f\u0964])\s+|[\u3002\uff01\uff1f]")
 
@@ -24,9 +24,10 @@ _SENTENCE_END = re.compile(r"(?<=[.!?\u2026\u061f\u0964])\s+|[\u3002\uff01\uff1f
 def violations(tip: Tip, context: UserContext) -> list[str]:
     """Reasons not to show a candidate that an LLM wrote; empty if there are none.
 
-    The title of a task may be anybody's text. Links and markup are refused, and words copied from the context too:
-    the product shows the tasks themselves, and copied words may be an attacker's instruction. Up to three words
-    in a row may be the same as in the context. Words of the prompt's worked examples are about nobody's tasks.
+    Anybody may have written the title of a task, and copied words may be an attacker's text, so links, markup and
+    words copied from the context are refused; the product shows the tasks themselves. Up to three words in a row may
+    be the same as in the context. Words of the prompt's worked examples are refused, because they are about tasks
+    that the user does not have.
     """
     reasons = []
     tasks, themes = tasks_shown(context), {theme.id for theme in context.themes}
@@ -46,7 +47,7 @@ def violations(tip: Tip, context: UserContext) -> list[str]:
 def _text_violations(name: str, texts: Sequence[str], context: UserContext) -> Iterator[str]:
     """The violations of the texts of a field, each reason once.
 
-    The texts are checked one by one and in a row: no task between them hides what they say together.
+    The texts are checked one by one and joined, so that a task between two texts does not hide their common words.
     """
     in_a_row = " ".join(" ".join(texts).split())
     if any(text.strip() != visible_text(text) for text in texts):

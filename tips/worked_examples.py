@@ -13,11 +13,11 @@ from tips.texts import padded, plain_words, word_runs
 
 _TASK_WORDS = 4
 _TIP_WORDS = 6
-"""A run of this many words of an example repeats it, and so does a text with all words of a shorter one."""
+"""A run of this many words of a text of an example repeats the example, and so do all words of a shorter text."""
 
 _FEWEST_TASK_WORDS = 3
 _FEWEST_TIP_WORDS = 4
-"""Shorter texts of an example are nobody's."""
+"""Shorter texts of an example are too common to count as repeated."""
 
 WORKED_EXAMPLES: tuple[Mapping[str, Any], ...] = tuple(
     tomllib.loads((Path(__file__).parent / "worked_examples.toml").read_text("utf-8"))["examples"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 _SHARE_INVALID = 0.2
-"""The share of the sets of which fewer than two tips are still valid at the request that they were written for."""
+"""Share of the sets with fewer than two tips that are still valid at the request for which the set was written."""
 
 
 def least_probability(value: float, price: float = 1.0) -> float:

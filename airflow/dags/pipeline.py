@@ -1,4 +1,4 @@
-"""The DAGs of the pipeline: assets are defined in `assets/definitions`, DAGs are compiled in `include`."""
+"""The DAGs of the pipeline, which `include.compiler` makes from the assets in `assets/definitions`."""
 
 from airflow.sdk import DAG  # noqa: F401  (Airflow looks for this word in files that may hold DAGs)
 

@@ -28,7 +28,7 @@ def failure_notifier(step: str, settings: Settings) -> BaseNotifier | None:
 
 
 def notifier_problem(settings: Settings) -> str | None:
-    """Return a sentence if the settings name a wrong notifier, so that nobody is notified."""
+    """Return a sentence about a wrong notifier in the settings; None if it is right, or if none is named."""
     try:
         _notifier(settings, "a run failed")
     except NotifierError as error:
@@ -37,9 +37,9 @@ def notifier_problem(settings: Settings) -> str | None:
 
 
 def report_late(step: str, minutes: int, **arguments: Any) -> None:
-    """Log that a run is late, and notify: contexts become stale, and requests assemble them inline.
+    """Log that a run is late, and notify.
 
-    arguments: Airflow's context, if it passes one.
+    arguments: `context` is Airflow's context, if Airflow passes one.
     """
     message = f"{step} has not finished in {minutes} minutes: contexts are becoming stale. See its run in the UI."
     log.error(message)
@@ -51,7 +51,7 @@ def report_late(step: str, minutes: int, **arguments: Any) -> None:
 def _notifier_or_log(settings: Settings, message: str) -> BaseNotifier | None:
     """Return the notifier of the settings; None if there is none, or a wrong one, which is logged.
 
-    An error would stop the pipeline for the sake of its alerts.
+    A wrong notifier raises nothing, because the pipeline must run without its alerts, too.
     """
     try:
         return _notifier(settings, message)
@@ -63,7 +63,7 @@ def _notifier_or_log(settings: Settings, message: str) -> BaseNotifier | None:
 def _notifier(settings: Settings, message: str) -> BaseNotifier | None:
     """Return the notifier of the settings with a message.
 
-    Raises NotifierError if there is no such class, it refuses its arguments, or it is no notifier.
+    Raises NotifierError if there is no such class, if it is no notifier, or if it refuses its arguments.
     """
     if settings.alert_notifier is None:
         return None

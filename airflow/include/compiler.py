@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from include.step_tasks import Extras
 
 OBSERVATIONS = {"fetch_signals": "signals_observed", "compute_context": "contexts_observed"}
-"""The Airflow Asset that a step always publishes, by step: it observed its data, changed or not."""
+"""The Airflow Asset that a step always publishes, by step: the step observed its data, changed or not."""
 
 GROUP = "feature_to_prompt"
 
 _OTHER_TASKS = 2
-"""The tasks of a run that can be under way beside its groups."""
+"""Number of tasks of a run that can be under way beside its groups."""
 
 
 def compile_dags(graph: Graph, settings: Settings) -> dict[str, DAG]:
@@ -46,12 +46,12 @@ def compile_dags(graph: Graph, settings: Settings) -> dict[str, DAG]:
 
 
 def schedule_of(graph: Graph, step: str, settings: Settings) -> Any:
-    """Return a cron expression for the source step, and the triggering Airflow Assets for any other step.
+    """Return the schedule of a step's DAG.
 
-    Without an LLM the step that writes tips ahead has no schedule.
-
-    A step that observes is triggered by every observation of the step before it, changed or not: unchanged rows of
-    the store become fresh again, and tips are written for those who will ask next.
+    It is a cron expression for the source step, None for the step that writes tips if there is no LLM, and the
+    Airflow Assets that trigger any other step. A step that observes is triggered by every observation of the step
+    before it, whether data changed or not: unchanged rows of the store become fresh again, and tips are written for
+    the users who will probably ask next.
     """
     if graph.is_source_step(step):
         return settings.materialize_schedule
@@ -66,7 +66,7 @@ def schedule_of(graph: Graph, step: str, settings: Settings) -> Any:
 
 
 def _observed_step(graph: Graph, step: str) -> str:
-    """Return the last step before an observing one whose observations are published."""
+    """Return the last of the steps before an observing one that publish their observations."""
     ancestors = {graph[name].step for member in graph.steps[step] for name in graph.ancestors(member.name)}
     return [name for name in graph.steps if name in ancestors - {step} and name in OBSERVATIONS][-1]
 
@@ -116,10 +116,7 @@ def _dag(graph: Graph, step: str, settings: Settings) -> DAG:
 
 
 def _run_types(*, is_source: bool) -> list[Any]:
-    """Return the types of run that make sense.
-
-    A backfill does not: each of its runs would fetch the present, not the past.
-    """
+    """Return the allowed types of run: all but backfills, whose runs would fetch the present, not the past."""
     trigger = DagRunType.SCHEDULED if is_source else DagRunType.ASSET_TRIGGERED
     return [trigger, DagRunType.MANUAL, DagRunType.OPERATOR_TRIGGERED, DagRunType.ASSET_MATERIALIZATION]
 
@@ -146,16 +143,9 @@ def _work(
 ) -> Any:
     """Add the tasks that run the step; return the output of `collect`. workers: options of the task for groups."""
     names = [member.name for member in members]
-    observations = [OBSERVATIONS[step]] if step in OBSERVATIONS else []
-    # Aliases: a task that succeeds with an asset itself as its outlet always publishes it.
-    outlets = [AssetAlias(name) for name in (*names, *observations)]
+    # Aliases, because a task that succeeds always publishes an asset that is itself its outlet.
+    outlets = [AssetAlias(name) for name in (*names, *filter(None, [OBSERVATIONS.get(step)]))]
     after_plan = ["compute", "every_shard", "collect", *(["refusals"] if is_source else [])]
-
-    def publish(extras: Extras, outlet_events: Any) -> None:
-        for name in extras.published:
-            outlet_events[AssetAlias(name)].add(_airflow_asset(name), extra=extras.by_asset[name])
-        for name in observations:
-            outlet_events[AssetAlias(name)].add(_airflow_asset(name), extra=extras.by_asset)
 
     @task(
         task_id="plan",
@@ -169,7 +159,7 @@ def _work(
         planned = plan_step(step, is_source=is_source, has_own_workers=bool(workers))
         if isinstance(planned, list):
             return planned
-        publish(planned, outlet_events)
+        _publish(step, planned, outlet_events)
         raise DownstreamTasksSkipped(tasks=after_plan)  # type: ignore[no-untyped-call]
 
     @task(
@@ -196,7 +186,7 @@ def _work(
         if planned is None:
             raise AirflowSkipException("there is no plan, so nothing ran")
         extras = collect_step(step, planned)
-        publish(extras, outlet_events)
+        _publish(step, extras, outlet_events)
         if is_source and not extras.is_outage:
             raise DownstreamTasksSkipped(tasks=["refusals"])  # type: ignore[no-untyped-call]
         return extras.by_asset
@@ -208,6 +198,15 @@ def _work(
     collected = collect(cast(Any, planned))
     computed >> collected
     return collected
+
+
+def _publish(step: str, extras: Extras, outlet_events: Any) -> None:
+    """Add the Airflow Asset events of a step to those that the running task sends when it succeeds."""
+    for name in extras.published:
+        outlet_events[AssetAlias(name)].add(_airflow_asset(name), extra=extras.by_asset[name])
+    if step in OBSERVATIONS:
+        name = OBSERVATIONS[step]
+        outlet_events[AssetAlias(name)].add(_airflow_asset(name), extra=extras.by_asset)
 
 
 def _check_refusals(collected: Any) -> None:

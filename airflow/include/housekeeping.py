@@ -1,4 +1,4 @@
-"""The DAG that deletes what Airflow and the pipeline have kept long enough."""
+"""The DAG that deletes old rows of Airflow's database, old task logs and old runs of the pipeline."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _BATCH_ROWS = 10_000
 
 
 def housekeeping_dag(settings: Settings) -> DAG:
-    """Return the DAG; its tasks do not depend on each other, and each queue has one for the logs of its worker."""
+    """Return the DAG. Its tasks do not depend on each other; each queue has a task for the logs of its worker."""
     with DAG(
         dag_id=DAG_ID,
         schedule=settings.housekeeping_schedule,
@@ -95,7 +95,7 @@ def housekeeping_dag(settings: Settings) -> DAG:
 
 
 def delete_metadata(before: datetime) -> None:
-    """Delete rows of Airflow's database from before an instant, but each DAG's last scheduled run.
+    """Delete rows of Airflow's database from before an instant, except each DAG's last scheduled run.
 
     Raises AirflowSkipException without the connection, and CalledProcessError if a table was not cleaned.
     """

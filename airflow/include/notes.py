@@ -21,8 +21,8 @@ _TIMEOUT_S = 10
 def write_note(dag_id: str, run_id: str, text: str) -> None:
     """Set a run's note through the connection `airflow_api`, whose password is a bearer token.
 
-    Without a password the simple auth manager issues a token. If the connection is missing or the API refuses, the
-    plan is in the task's log only.
+    Without a password the simple auth manager of Airflow is asked for a token. If the connection is missing or the
+    API refuses the note, that is logged, and nothing is raised: the plan is also in the task's log.
     """
     try:
         _write(Connection.get(CONNECTION), f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id, safe='')}", text)

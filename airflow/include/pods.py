@@ -16,8 +16,8 @@ _CONTAINER = "base"
 def embedding_executor_config(settings: Settings) -> dict[str, Any]:
     """Return the executor config of a task that embeds, with a pod of Kubernetes' client; empty if it is not set.
 
-    Raises SettingsError if it has anything else than a pod, or if the pod has unknown fields or wrong values, or if
-    its first container is not the one that runs the task.
+    Raises SettingsError if the setting has any other key than `pod_override`, if the pod has unknown fields or wrong
+    values, or if its first container is not the one that runs the task.
     """
     given = settings.embedding_executor_config
     if not given:

@@ -22,9 +22,9 @@ _PERMANENT = (AssetError, EmbeddingError, SettingsError, CredentialsError, Migra
 
 
 class TriedByPlan(Exception):
-    """The task `plan` tried a group of shards and failed: the first try of `compute` fails alike.
+    """The task `plan` ran a group of shards and failed, which counts as the first try of the task `compute`.
 
-    decision: the policy's for the error that `plan` met.
+    decision: what the retry policy decides about the error of `plan`.
     """
 
     def __init__(self, message: str, decision: RetryDecision) -> None:
@@ -33,7 +33,7 @@ class TriedByPlan(Exception):
 
     @classmethod
     def because_of(cls, error: Exception) -> TriedByPlan:
-        """Return the failure of a try that met an error."""
+        """Return the failure of a try that ended with an error."""
         return cls(str(error) or type(error).__name__, HonourRetryAfter().evaluate(error, 1, 1))
 
     def to_json(self) -> dict[str, Any]:
@@ -54,7 +54,10 @@ class TriedByPlan(Exception):
 
 
 class HonourRetryAfter(RetryPolicy):
-    """Waits as long as Todoist asked, never retries permanent errors, and otherwise uses the task's own delay."""
+    """Waits as long as Todoist asked, but at most `MAX_WAIT`; never retries permanent errors.
+
+    After any other error the task's own delay applies.
+    """
 
     def evaluate(
         self, exception: BaseException, try_number: int, max_tries: int, context: Any = None

@@ -18,7 +18,10 @@ from contexts.todoist.credentials import CredentialCipher
 
 @contextmanager
 def open_runtime() -> Iterator[Runtime]:
-    """Build the runtime from the connections `context_store` (Postgres) and `todoist`; close it at the end."""
+    """Yield the runtime of the connections `context_store` (Postgres) and `todoist`, and close it at the end.
+
+    Raises SettingsError, CredentialsError, MigrationsMissing, or an error of psycopg if Postgres cannot be reached.
+    """
     check_settings(Settings, CredentialSettings)
     settings, cipher = read_settings(Settings), CredentialCipher(read_settings(CredentialSettings).keys)
     connection = cast("psycopg.Connection[Any]", PostgresHook("context_store").get_conn())
@@ -30,7 +33,10 @@ def open_runtime() -> Iterator[Runtime]:
 
 
 def url_of(connection: Connection, *, default: str) -> str:
-    """Return a connection's URL, `default` if it has no host; the scheme is https if none is given or for Todoist."""
+    """Return the URL of an HTTP connection, or `default` if the connection has no host.
+
+    The scheme is that of the connection; https if it has none, and for todoist.com.
+    """
     if not connection.host:
         return default
     schemes = [kind for kind in (connection.schema, connection.conn_type) if kind in ("http", "https")]

@@ -27,12 +27,15 @@ from include.policies import TriedByPlan
 from include.runtime import open_runtime
 
 _OUTCOME = "outcome"
-"""The key of a group's outcome: of its XCom, and in the state that a retry reads."""
+"""The key of a group's outcome, both of its XCom and in the state that a retry reads."""
 
 
 @dataclass(frozen=True)
 class Extras:
-    """The extras of the events of a run's assets. published: the assets that changed or have a stale reader."""
+    """The extras of the Airflow Asset events of a run, by asset.
+
+    published: the assets whose event is sent, because they changed or an asset that reads them is stale.
+    """
 
     by_asset: dict[str, dict[str, Any]]
     published: tuple[str, ...]
@@ -44,10 +47,11 @@ class Extras:
 
 
 def plan_step(step: str, *, is_source: bool, has_own_workers: bool) -> list[dict[str, Any]] | Extras:
-    """Plan a step, and do its work at once if that is one group at most.
+    """Plan a step, and do its work at once if it is one group at most.
 
-    Returns what to publish if the step is done, else the work of its groups, for `compute_group`: also that of a
-    single group that failed here in part. has_own_workers: whether groups have a queue, a pool or a pod of their own.
+    Returns what to publish if the step is done. Otherwise returns the arguments `work` of `compute_group`, one for
+    each group; they include those of a single group of which a shard failed here.
+    has_own_workers: whether the tasks that compute have a queue, a pool or a pod of their own.
     """
     now, run = datetime.now(UTC), _dag_run()
     with _step_runner(now) as runner:
@@ -97,8 +101,9 @@ def _plan_groups(runner: StepRunner, step: str, *, is_source: bool) -> list[Grou
 def compute_group(step: str, work: Mapping[str, Any], *, is_source: bool) -> None:
     """Materialize a group of shards, print the result of each, and raise the failures at the end.
 
-    The outcome is pushed to `collect_step` even if shards fail. The next try reads it, and runs what is left. If a
-    shard failed while `plan_step` ran the group, that was the first try: the second one follows after its delay.
+    work: as `plan_step` returns it. The outcome is pushed to `collect_step` even if shards fail; the next try reads
+    it, and runs the shards that are left. If a shard failed while `plan_step` ran the group, that was the first try,
+    so this call only raises TriedByPlan, and the second try follows after the delay of a retry.
     """
     context: Any = get_current_context()
     planned_at, state = work["now"], context["task_state_store"]

@@ -97,11 +97,11 @@ def todoist_tasks(
     loaded, unreadable = accounts.load(users)
     stored = stored_mirrors(previous, _continued(loaded, previous_digests) & stored_users)
     mirrors = {user: each.mirror for user, each in stored.items()}
-    told = events.told([account.user_id for account in loaded], now)
-    updates = updates_by_events(loaded, mirrors, told)
+    webhook_users = events.webhook_users([account.user_id for account in loaded], now)
+    updates = updates_by_events(loaded, mirrors, webhook_users)
     updated = {update.account.user_id for update in updates}
     callees = [account for account in loaded if account.user_id not in updated]
-    full = full_audits(told)
+    full = full_audits(webhook_users)
     outcomes = fetch(
         todoist,
         callees,
@@ -112,7 +112,7 @@ def todoist_tasks(
     failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
     if len(failed) >= _OUTAGE_USERS and not fetched:
         _raise_if_outage(failed)
-    audits = audits_by_calls(fetched, mirrors, told, now)
+    audits = audits_by_calls(fetched, mirrors, webhook_users, now)
     removed = stored_users - accounts.existing(stored_users)
     cache.erase(_text_hashes(previous, removed))
     refetched = [each for each in fetched if not _has_current_rows(each, stored, current_users)]

@@ -67,7 +67,7 @@ class EventChannel:
             await self._disturb(cut_off_until=(at + CUT_OFF).isoformat())
         await self.todoist.deliver(at)
         self.system.pipeline.events.watch(at, sees_endpoint=True)
-        await self.system.refresher.look()
+        await self.system.refresher.refresh_due()
         self.note_trust(at)
 
     def note_trust(self, at: datetime) -> None:

@@ -30,9 +30,9 @@ class Refresher:
         """The number of its calls to Todoist so far."""
         return len(self._calls)
 
-    async def look(self) -> None:
+    async def refresh_due(self) -> None:
         """Refresh the contexts that are due now."""
-        await self._refresher.look()
+        await self._refresher.refresh_due()
 
 
 @asynccontextmanager

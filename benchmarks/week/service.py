@@ -92,7 +92,7 @@ async def _serve(connections: ServiceConnections, clock: SimulatedClock, parent:
         connections.database_url,
         cipher,
         clock=clock.now,
-        event_look_interval_s=_NEVER_S,  # at simulated instants instead, see benchmarks.week.refresher
+        event_refresh_interval_s=_NEVER_S,  # at simulated instants instead, see benchmarks.week.refresher
     ) as app:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             parent.send(f"http://127.0.0.1:{listener.getsockname()[1]}")

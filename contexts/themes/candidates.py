@@ -15,12 +15,14 @@ _SHARED = 0.12
 """Gain, in cosine, of a phrase for each doubling of the number of the theme's tasks that have it."""
 
 _COMMON_VERB_LOSS = 0.1
-"""Loss of a title whose verb other titles of the theme have: of "pay rent" and "pay bills" the nouns are left."""
+"""Loss of a title whose verb other titles of the theme share, so that "rent" is better than "pay rent" if the theme
+has "pay bills", too."""
 
 _LONG_LOSS, _MAX_LONG = 0.04, 3
-"""Loss of a lone word of one task for each word of its text that makes it too long for a title, up to a number.
+"""Loss of a single word from one task for each word by which the text is too long for a title, and the number of
+words that count at most.
 
-"closes" says little of "apply here before it closes", and "milk" all of "buy milk".
+"closes" says little of "apply here before it closes", and "milk" says all of "buy milk".
 """
 
 _MIN_LONE_SHARE = 1 / 3
@@ -63,11 +65,12 @@ class _Groups:
 def rank_phrases(
     tasks: ThemedTasks, phrases: Phrases, may_name: Flags
 ) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
-    """Return the best phrases of themes: those that several tasks share, and for other themes one for each task.
+    """Return the best phrases by theme: first the phrases that several tasks share, then single tasks' phrases.
 
+    The second mapping has the themes without a shared phrase, with at most one phrase of each task.
     may_name: whether a task's phrases may name its theme.
 
-    A phrase has no vector; the tasks that contain it stand in for it: its score is their mean centrality. The gain
+    A phrase has no vector, so the tasks that contain it represent it: its score is their mean centrality. The gain
     for each doubling of their number is weighted by the share of them that lie in this theme, which is the idea of
     c-TF-IDF (see `contexts.themes.tags`).
     """

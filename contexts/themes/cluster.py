@@ -74,7 +74,7 @@ class Calibration:
 class Groups:
     """The clusters of some users' rows.
 
-    labels: the first row of each row's cluster.
+    labels: for each row, the number of the first row of its cluster.
     nearest: the cosine of each row to the nearest other row of its user, or 1 if it is not known; shape (n,).
     """
 
@@ -258,7 +258,7 @@ def _cut(tree: NDArray[np.float64], height: float) -> Labels:
 
 
 def _dissolve_dominant(labels: Labels, users: Numbers) -> Labels:
-    """Let every task of a dominant cluster be alone."""
+    """Return the labels after each dominant cluster is dissolved, see `MAX_CLUSTER_SHARE`."""
     sizes = np.bincount(labels)[labels]
     n_tasks = np.bincount(users, minlength=1)[users]
     return dissolve(labels, (n_tasks >= MIN_TASKS_TO_DISSOLVE) & (sizes > MAX_CLUSTER_SHARE * n_tasks))

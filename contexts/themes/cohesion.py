@@ -1,4 +1,4 @@
-"""Themes worth showing: a group of tasks is one only if it is more similar than groups that chance makes."""
+"""Themes worth showing: a group of tasks is a theme only if it is more similar than a group of random tasks."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ Sums = NDArray[np.float64]
 
 
 def dissolve_chance_groups(labels: Labels, vectors: Vectors, spread: float) -> Labels:
-    """Let every task of a group that is not more similar than chance be alone.
+    """Return the labels after each group that is no more similar than random tasks is dissolved.
 
-    labels: the first row of each row's group. vectors: rows whose inner product is their similarity.
+    labels: for each row, the number of the first row of its group.
+    vectors: rows whose inner product is their similarity.
     spread: the standard deviation of the cosines of random pairs of the model.
     """
     if spread <= 0 or not len(labels):

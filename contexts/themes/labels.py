@@ -31,7 +31,7 @@ def label_themes(tasks: ThemedTasks, phrases: Phrases) -> list[str | None]:
     """Return a label of at most `MAX_LABEL_CHARS` characters for each theme; no two of a user look alike.
 
     The label is None if fewer than two tasks of the theme have words.
-    A project that several themes are in names none of them alone: a phrase follows it.
+    If several themes of a user are in the same project, a phrase follows its name.
     """
     projects = main_projects(tasks)
     is_sole = are_sole(tasks, projects)
@@ -66,7 +66,10 @@ def shorten(text: str) -> str:
 
 
 def _may_name(tasks: ThemedTasks, projects: Numbers, is_sole: Flags) -> Flags:
-    """Return whether each task's phrases may name its theme: not if its project does, or if it is in another one."""
+    """Return whether each task's phrases may name its theme.
+
+    They may not if the theme is called by its project alone, or if the task is not in the theme's project.
+    """
     may_name = np.zeros(len(tasks.theme), bool)
     project, themes = tasks.project[tasks.rows], tasks.theme[tasks.rows]
     may_name[tasks.rows] = ~is_sole[themes] & ((projects[themes] < 0) | (projects[themes] == project))
@@ -93,31 +96,32 @@ def _candidates(
 
 
 def _pairs(names: Iterator[str], language: str, max_width: int) -> Iterator[str]:
-    """Yield the first name with each of the others that is short enough and shares no word with it; then it alone."""
+    """Yield the first name with each other one that fits and shares no word with it, then the first name alone."""
     for first in names:
         for other in names:
             pair = f"{first}{_COMMAS.get(language[:2], ', ')}{other}"
-            if width(pair) <= max_width and look(first, language).isdisjoint(look(other, language)):
+            stems = stems_of_label(first, language)
+            if width(pair) <= max_width and stems.isdisjoint(stems_of_label(other, language)):
                 yield pair
         yield first
 
 
 def _first_unused(candidates: Iterable[str], used: Container[Stems], language: str) -> tuple[str, Stems]:
-    """Return the first candidate that looks like no used label, with its look; a number is added if all do."""
+    """Return the first candidate that looks like no used label, with its stems; a number is added if all do."""
     first = None
     for candidate in candidates:
         label = _cut_to_words(candidate, MAX_LABEL_CHARS)
-        if label and (stems := look(label, language)) not in used:
+        if label and (stems := stems_of_label(label, language)) not in used:
             return label, stems
         first = label if first is None else first
     stub, number = cut(first or "", MAX_LABEL_CHARS - 5), 2
-    while (stems := look(f"{stub} {number}", language)) in used:
+    while (stems := stems_of_label(f"{stub} {number}", language)) in used:
         number += 1
     return f"{stub} {number}", stems
 
 
 @lru_cache(2**14)
-def look(label: str, language: str) -> Stems:
+def stems_of_label(label: str, language: str) -> Stems:
     """Return the stems that a reader compares: labels with the same ones look alike."""
     ignored = stop_words_of(language) | empty_words_of(language)
     stems = frozenset(stem(word, language) for word in split_words(label) if word not in ignored)

@@ -20,7 +20,7 @@ MAX_TOKENS = 128
 """Longer texts are truncated; the 95th percentile of to-do texts is 16 tokens."""
 
 MIN_HALF_PRECISION_COSINE = 0.999
-"""Minimum cosine of each probe's vectors in half and in single precision; below it, a model stays in single."""
+"""Minimum cosine of each probe's vectors in half and in single precision for a model to run in half precision."""
 
 PROBE_TEXTS = (
     "buy milk",
@@ -59,8 +59,8 @@ def load_model(model: str, revision: str | None, device: Device, n_threads: int 
     if n_experts:
         raise EmbeddingError(
             f"EMBEDDING_MODEL={model} (revision {revision}) is a mixture of {n_experts} experts, which transformers"
-            f" does not have for this architecture: the experts would be random. Choose a model without experts; the"
-            f" README names multilingual ones."
+            f" does not have for this architecture: the experts would be random. Choose a model without experts;"
+            f" docs/themes.md names multilingual ones."
         )
     if missing_weights:
         fault = f"its files have no weights for {missing_weights[0]}"

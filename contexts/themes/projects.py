@@ -1,4 +1,4 @@
-"""The projects that themes are called by. Pure."""
+"""The projects after which themes are named. Pure."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def is_named(project: str) -> bool:
 
 
 def are_scattered(labels: Labels, project: Numbers, projects: Sequence[str]) -> Flags:
-    """Return whether each task's group lies in several projects, of which none has most of its tasks in projects.
+    """Return whether each task's group is scattered: no project has more than half of its tasks outside the inbox.
 
-    The user has told such tasks apart: what they have in common is a word like "list" or "test".
+    The user has told such tasks apart; they often share only a word like "list" or "test".
 
-    labels: the first task of each task's group. project: the number of each task's project in `projects`; the inbox
-    is none.
+    labels: for each task, the number of the first task of its group. project: the number of each task's project in
+    `projects`; tasks in the inbox are not counted.
     """
     placed = np.flatnonzero(np.array([*map(is_named, projects)], bool)[project])
     codes, counts = np.unique(labels[placed] * len(projects) + project[placed], return_counts=True)

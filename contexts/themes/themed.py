@@ -59,7 +59,7 @@ class ThemedTasks:
 def number_themes(labels: Numbers) -> Numbers:
     """Return the number of each task's theme, in the order of their first tasks; -1 for a task alone.
 
-    labels: the first task of each task's group.
+    labels: for each task, the number of the first task of its group.
     """
     sizes = np.bincount(labels, minlength=1)
     numbers = np.where(sizes > 1, np.cumsum(sizes > 1) - 1, -1)

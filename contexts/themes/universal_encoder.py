@@ -15,7 +15,7 @@ from contexts.themes.embed import Embedder
 from contexts.themes.model_loading import Device, EmbeddingError
 
 UNIVERSAL_ENCODER = "universal-sentence-encoder-multilingual-3"
-"""The value of EMBEDDING_MODEL that selects it."""
+"""The value of EMBEDDING_MODEL that selects this model."""
 
 UNIVERSAL_DIM = 512
 

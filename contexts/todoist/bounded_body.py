@@ -19,7 +19,7 @@ class BodyTooLarge(Exception):
 
 
 class TooManyBodies(Exception):
-    """The bodies that are read at the same time are larger than the limit for all of them."""
+    """The bodies that are read at the same time are together larger than their common limit."""
 
 
 class BadEncoding(Exception):
@@ -28,7 +28,7 @@ class BadEncoding(Exception):
 
 @dataclass
 class BodyReader:
-    """Reads bodies of at most `max_bytes`, and of not much more than four times that at the same time."""
+    """Reads bodies of at most `max_bytes` each, and of about four times `max_bytes` together at any time."""
 
     max_bytes: int
     _n_held: int = field(default=0, init=False)
@@ -36,7 +36,7 @@ class BodyReader:
     async def read(self, parts: AsyncIterator[bytes], encoding: str | None) -> bytes:
         """Return the decompressed body. encoding: the header Content-Encoding.
 
-        Raises BodyTooLarge, TooManyBodies or BadEncoding as soon as that is known, without reading on.
+        Raises BodyTooLarge, TooManyBodies or BadEncoding as soon as the fault is known, without reading on.
         """
         decompress, body, n_received = _decompressor(encoding), bytearray(), 0
         with self._held() as hold:
@@ -71,7 +71,7 @@ class BodyReader:
 
 
 def _decompressor(encoding: str | None) -> _Plain | _Gzip:
-    """Return what decompresses a body with this header Content-Encoding."""
+    """Return the decompressor for a Content-Encoding; raises BadEncoding for one that was not requested."""
     if encoding in (None, "", "identity"):
         return _Plain()
     if encoding not in ("gzip", "x-gzip"):
@@ -90,14 +90,14 @@ class _Plain:
 
 
 class _Gzip:
-    """A body of one member of gzip, complete: a part of an answer, or a second member, is no answer of Todoist's."""
+    """Decompresses a body that is exactly one member of gzip; an incomplete body, or data after it, is refused."""
 
     def __init__(self) -> None:
         self._stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
         self._is_empty = True
 
     def __call__(self, part: bytes) -> Iterator[bytes]:
-        """Yield what a part of the body adds to it, in pieces of at most `_STEP_BYTES`."""
+        """Yield the decompressed bytes of a part of the body, in pieces of at most `_STEP_BYTES`."""
         self._is_empty = self._is_empty and not part
         while True:
             if part and self._stream.eof:

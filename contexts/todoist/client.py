@@ -186,7 +186,7 @@ class TodoistSession:
         bodies: BodyReader,
         parser: ThreadPoolExecutor,
     ) -> None:
-        """attempts: stamina's, for one `on`. parser: a thread for large documents, read one after the other."""
+        """attempts: `stamina.retry_context` with its limits set. parser: one thread, which reads large documents."""
         self._client = client
         self._attempts = attempts
         self._total_timeout = total_timeout
@@ -231,7 +231,7 @@ class TodoistSession:
         return await asyncio.get_running_loop().run_in_executor(self._parser, work)
 
     async def renew(self, credentials: Credentials) -> Credentials:
-        """Exchange a refresh token for new tokens. It can be used only once: store the result before using it.
+        """Exchange a refresh token, which is valid once, for new tokens: store them before their first use.
 
         Raises TokenRefused if there is no refresh token or Todoist rejects it, and TodoistUnavailable if Todoist
         cannot answer or there is no OAuth app.
@@ -246,7 +246,7 @@ class TodoistSession:
         return replace(tokens, refresh_token=tokens.refresh_token or credentials.refresh_token)
 
     async def exchange(self, code: str) -> Credentials:
-        """Exchange the code that Todoist gives when a user agrees for the user's tokens. It can be used only once.
+        """Exchange the code that Todoist gives when a user agrees, which is valid once, for the user's tokens.
 
         Raises TokenRefused if Todoist rejects the code, TodoistUnavailable if it cannot answer or there is no OAuth
         app, and RequestRefused if it rejects the app.
@@ -351,7 +351,7 @@ class TodoistSession:
 
 @cache
 def _ssl_context() -> SSLContext:
-    """Return the trusted certificates, which a process reads once: it takes as long as ten calls."""
+    """Return the trusted certificates. A process reads them once, because reading takes as long as ten calls."""
     import httpx
 
     return httpx.create_ssl_context()
@@ -425,7 +425,7 @@ def _loads(body: bytes) -> Any:
 
 
 def _parse_integer(digits: str) -> float:
-    """Return an integer; one with more digits than Python reads is infinite, so only its own item is invalid."""
+    """Return an integer, or infinity if it has too many digits: then only the item that contains it is invalid."""
     return int(digits) if len(digits) <= _MAX_INTEGER_DIGITS else float("inf")
 
 

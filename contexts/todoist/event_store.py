@@ -24,7 +24,7 @@ from contexts.todoist.event_trust import (
     audit_interval,
     miss_rate_bound,
 )
-from contexts.todoist.event_updates import EventUpdate, ToldUser, UserAudit
+from contexts.todoist.event_updates import EventUpdate, UserAudit, WebhookUser
 from contexts.todoist.events import TOMBSTONE_PERIOD, PendingEvent, SyncPeriod
 
 log = logging.getLogger(__name__)
@@ -51,10 +51,11 @@ class Channel:
 
 @dataclass(frozen=True)
 class EventStore:
-    """Events over one connection.
+    """The stored events and the state of their channel, over one connection.
 
-    mode: what is believed of events. allowed_miss_rate: above it they are not. clock: the present instant; without
-    one, that of the run. calls_everybody: whether no event stands in for a call.
+    mode: how far events are believed. allowed_miss_rate: with a greater bound of the miss rate they are not.
+    clock: tells the time at which a run folds events; None for the time of the run.
+    calls_everybody: whether every user is fetched by a call, whatever the events say.
     """
 
     connection: psycopg.Connection[Any]
@@ -73,7 +74,7 @@ class EventStore:
 
     @property
     def folds(self) -> bool:
-        """Whether events may stand in for a call."""
+        """Whether events may replace a call."""
         return self.mode == "trusted" and not self.calls_everybody
 
     def users_to_fold(
@@ -84,8 +85,8 @@ class EventStore:
             return {}
         return dict(self._sql.users_to_fold(self.connection, now=now, shards=shards, n_shards=n_shards))
 
-    def told(self, user_ids: Iterable[str], now: datetime) -> Mapping[str, ToldUser]:
-        """Return those of some users of whose changes events tell; nobody if events are off."""
+    def webhook_users(self, user_ids: Iterable[str], now: datetime) -> Mapping[str, WebhookUser]:
+        """Return those of some users whose changes webhooks report, by user; none if events are off."""
         if self.mode == "off":
             return {}
         found = {row["user_id"]: row for row in self._rows(self._sql.users_told, user_ids=list(user_ids), now=now)}
@@ -96,7 +97,7 @@ class EventStore:
         for row in self._rows(self._sql.tombstones, user_ids=list(found)):
             instants.setdefault(row["user_id"], {})[row["object_type"], row["object_id"]] = row["updated_at"]
         return {
-            user_id: ToldUser(
+            user_id: WebhookUser(
                 user_id=user_id,
                 last_sync=SyncPeriod(row["observed_at"], max(row["observed_at"], row["synced_at"])),
                 evidence_since=row["evidence_since"],
@@ -112,9 +113,10 @@ class EventStore:
     def save(
         self, updates: Collection[EventUpdate], audits: Collection[UserAudit], answered: Iterable[str], now: datetime
     ) -> None:
-        """Store what a run made of events, all or nothing; call it after the tasks and their sync states are stored.
+        """Store the folds and the audits of a run in one transaction, after its tasks and sync states are stored.
 
-        updates: with the digests of the stored rows. answered: users whom a call answered at `now`.
+        updates: with the digests of the stored rows. answered: the users whose call Todoist answered.
+        now: the time of the run.
         """
         if self.mode == "off":
             return
@@ -139,12 +141,12 @@ class EventStore:
         confirmed = [each.user_id for each in audits if each.audit.has_confirmed]
         if confirmed:
             self._sql.confirm_events(self.connection, user_ids=confirmed, confirmed_at=now)
-        untold = [each.user_id for each in covered if 0 < each.audit.n_changes == each.audit.n_missed]
-        if untold:
-            self._sql.end_cover(self.connection, user_ids=untold)
+        unreported = [each.user_id for each in covered if 0 < each.audit.n_changes == each.audit.n_missed]
+        if unreported:
+            self._sql.end_cover(self.connection, user_ids=unreported)
 
     def settle(self, user_ids: Iterable[str], now: datetime) -> int:
-        """Delete the events that the stored contexts contain, and return their number; `now`: of the run."""
+        """Delete the events that the stored contexts contain, and return their number. now: the time of the run."""
         listed = list(user_ids)
         with self.connection.transaction():
             self._sql.lock_events(self.connection, user_ids=listed)
@@ -186,7 +188,7 @@ class EventStore:
             log.warning("events of Todoist are trusted no longer: they may miss %.1f %% of the changes", 100 * bound)
 
     def _evidence(self, now: datetime, *, since_trust_ended: bool) -> dict[str, Any]:
-        """Return the evidence of the last weeks; that of three months if these have few audited changes."""
+        """Return the evidence of the last four weeks, or of 90 days if four weeks have too few audited changes."""
         evidence = self._evidence_since(now - EVIDENCE_PERIOD, since_trust_ended=since_trust_ended)
         if evidence["n_changes"] >= ENOUGH_CHANGES:
             return evidence
@@ -200,7 +202,7 @@ class EventStore:
         return Channel(**self._rows(self._sql.read_channel)[0])
 
     def expire(self, now: datetime) -> None:
-        """Delete tombstones, arrivals and audits that nothing needs, and events of users who are not fetched."""
+        """Delete old tombstones, arrivals and audits, and old events, such as those of users who are not fetched."""
         self._sql.expire_events(self.connection, before=now - TOMBSTONE_PERIOD)
         self._sql.expire_tombstones(self.connection, before=now - TOMBSTONE_PERIOD)
         self._sql.expire_arrivals(self.connection, before=now - EVIDENCE_PERIOD)

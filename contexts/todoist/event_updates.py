@@ -1,4 +1,4 @@
-"""Mirrors brought up to date by events, and calls as audits of events, for users whom events tell of. Pure."""
+"""Mirrors brought up to date by events, and calls that audit events, for users with webhooks. Pure."""
 
 from __future__ import annotations
 
@@ -22,13 +22,12 @@ from contexts.todoist.mirror import Mirror
 
 
 @dataclass(frozen=True)
-class ToldUser:
-    """A user of whose changes events tell.
+class WebhookUser:
+    """A user whose changes Todoist reports by webhooks, with the pending events.
 
-    evidence_since: changes from then on are evidence for or against events: the last call, or the end of an outage of
-    the channel since. is_covered: whether a call has confirmed an event of the account. may_fold: whether the events
-    may stand in for a call. wants_full_audit: whether the next call is to be a full one. instants: as for
-    `FoldedEvents`.
+    evidence_since: the last call, or the end of an outage of the channel since; later changes are evidence for or
+    against events. is_covered: whether a call has confirmed an event of the account. may_fold: whether events may
+    replace a call. wants_full_audit: whether the next call has to be a full one. instants: see `FoldedEvents`.
     """
 
     user_id: str
@@ -47,7 +46,7 @@ class ToldUser:
 
 @dataclass(frozen=True)
 class EventUpdate:
-    """One user's mirror after events that stood in for a call. new_instants: those that are not stored."""
+    """One user's mirror after events that replaced a call. new_instants: the instants that are not stored yet."""
 
     account: Account
     mirror: Mirror
@@ -58,7 +57,10 @@ class EventUpdate:
 
 @dataclass(frozen=True)
 class UserAudit:
-    """One user's call as an audit of the changes since an instant. counts: whether the user is covered."""
+    """One user's call as an audit of the changes since an instant.
+
+    counts: whether the audit is evidence, because the user is covered.
+    """
 
     user_id: str
     since: datetime
@@ -68,15 +70,15 @@ class UserAudit:
 
 
 def updates_by_events(
-    accounts: Iterable[Account], mirrors: Mapping[str, Mirror], told: Mapping[str, ToldUser]
+    accounts: Iterable[Account], mirrors: Mapping[str, Mirror], webhook_users: Mapping[str, WebhookUser]
 ) -> list[EventUpdate]:
-    """Return the updates of the users whose pending events may be folded, and can all be.
+    """Return the updates of the users whose pending events may be folded, and can all be folded.
 
     mirrors: the stored tasks by user, without directories; a user without them needs a call.
     """
     updates = list[EventUpdate]()
     for account in accounts:
-        user = told.get(account.user_id)
+        user = webhook_users.get(account.user_id)
         if user is None or not user.may_fold or not user.events:
             continue
         if account.user_id not in mirrors or account.sync_token is None:
@@ -87,15 +89,15 @@ def updates_by_events(
     return updates
 
 
-def full_audits(told: Mapping[str, ToldUser]) -> set[str]:
-    """Return the users whose next call is to be a full one."""
-    return {user_id for user_id, user in told.items() if user.wants_full_audit}
+def full_audits(webhook_users: Mapping[str, WebhookUser]) -> set[str]:
+    """Return the ids of the users whose next call has to be a full one."""
+    return {user_id for user_id, user in webhook_users.items() if user.wants_full_audit}
 
 
 def audits_by_calls(
-    fetched: Iterable[Fetched], mirrors: Mapping[str, Mirror], told: Mapping[str, ToldUser], now: datetime
+    fetched: Iterable[Fetched], mirrors: Mapping[str, Mirror], webhook_users: Mapping[str, WebhookUser], now: datetime
 ) -> list[UserAudit]:
-    """Judge the events of the users who were called; those without stored tasks have nothing to compare."""
+    """Return the audits of the users who were fetched; without stored tasks there is nothing to compare."""
     return [
         UserAudit(
             user.user_id,
@@ -105,11 +107,11 @@ def audits_by_calls(
             _audit(each, user, mirrors, now),
         )
         for each in fetched
-        if (user := told.get(each.account.user_id)) is not None and user.user_id in mirrors
+        if (user := webhook_users.get(each.account.user_id)) is not None and user.user_id in mirrors
     ]
 
 
-def _audit(fetched: Fetched, user: ToldUser, mirrors: Mapping[str, Mirror], now: datetime) -> EventAudit:
+def _audit(fetched: Fetched, user: WebhookUser, mirrors: Mapping[str, Mirror], now: datetime) -> EventAudit:
     expected, since = user.fold(_whole(fetched.account, mirrors)), user.evidence_since
     return audit_events(expected, fetched.mirror, user.last_sync, (since, now), fetched.changed_at)
 

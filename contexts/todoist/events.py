@@ -23,7 +23,7 @@ DELAY_BOUND = timedelta(minutes=60)
 """An event that is later than this counts as missed: Todoist's last try comes 45 minutes after the first."""
 
 MAX_EVENTS = 200
-"""A user with more pending events gets a call instead, which costs less than so many folds."""
+"""A user with more pending events gets a call instead, which costs less than folding them."""
 
 TOMBSTONE_PERIOD = timedelta(days=30)
 """Instants of ended objects are kept for this long."""
@@ -79,10 +79,10 @@ class SyncPeriod:
 class FoldedEvents:
     """A mirror with events in it.
 
-    folded: the events that the mirror contains. dropped: those that are older than what the mirror contains.
-    undecided: those that are neither; the mirror is then not complete without a call. instants: the time of the last
-    change of ended tasks, and of projects and sections that an event changed. A task that ended with its place or its
-    parent task is a `descendant`: it may have been moved away before.
+    folded: the events that the mirror contains. dropped: the events of changes before those that the mirror contains.
+    undecided: the other events; with any of them the mirror is not complete without a call.
+    instants: the time of the last change of ended tasks, and of projects and sections that an event changed. A task
+    that ended with its place or its parent task has the type `descendant`: it may have been moved away before.
     """
 
     mirror: Mirror
@@ -275,12 +275,12 @@ def audit_events(
     label all tasks with labels. Left out are also changes without a time in the answer, whether an event reported
     them or not: a full answer has no time for a task that has ended.
     """
-    told = {event.key for event in expected.undecided}
+    undecided = {event.key for event in expected.undecided}
     since, now = audited
     judged = {
         key
         for key in _changed(expected, answer, last_sync)
-        if not _depends_on(told, key, expected.mirror, answer)
+        if not _depends_on(undecided, key, expected.mirror, answer)
         and (at := _last_change(answer, key, changed_at)) is not None
         and since <= at <= now - DELAY_BOUND
     }
@@ -321,7 +321,7 @@ def _different(expected: Mirror, answer: Mirror) -> set[ObjectKey]:
 def _differing(
     kind: str, keys: Collection[str], expected: Mapping[str, object], answer: Mapping[str, object]
 ) -> Iterable[ObjectKey]:
-    """Return the objects that differ among those of the answer and some others. keys: of these."""
+    """Return the objects of the answer, and those with some further keys, that differ from the expected ones."""
     return ((kind, key) for key in {*keys, *answer} if expected.get(key) != answer.get(key))
 
 
@@ -333,14 +333,14 @@ def _active(places: Mapping[str, Any]) -> dict[str, object]:
     return {key: place for key, place in places.items() if not place.is_archived}
 
 
-def _depends_on(told: Collection[ObjectKey], key: ObjectKey, *mirrors: Mirror) -> bool:
+def _depends_on(undecided: Collection[ObjectKey], key: ObjectKey, *mirrors: Mirror) -> bool:
     """Return whether an object, its places, a task above it or possibly its labels are among some objects."""
-    if key in told:
+    if key in undecided:
         return True
     kind, object_id = key
-    if not told or kind != "item":
+    if not undecided or kind != "item":
         return False
-    has_label = any(told_kind == "label" for told_kind, _ in told)
+    has_label = any(each == "label" for each, _ in undecided)
     for mirror in mirrors:
         task, seen = mirror.tasks.get(object_id), set[str]()
         if has_label and task is not None and task.labels:
@@ -348,7 +348,7 @@ def _depends_on(told: Collection[ObjectKey], key: ObjectKey, *mirrors: Mirror) -
         while task is not None and task.task_id not in seen:
             seen.add(task.task_id)
             projects = {("project", each) for each in _with_ancestors(mirror, task.project_id)}
-            if not projects.union({("section", task.section_id), ("item", task.parent_id)}).isdisjoint(told):
+            if not projects.union({("section", task.section_id), ("item", task.parent_id)}).isdisjoint(undecided):
                 return True
             task = mirror.tasks.get(task.parent_id or "")
     return False
@@ -361,12 +361,12 @@ def _last_change(answer: Mirror, key: ObjectKey, changed_at: Mapping[ObjectKey, 
 
 
 def _agrees(event: PendingEvent, expected: FoldedEvents, answer: Mirror) -> bool:
-    """Return whether an answer shows a task as an event told it, or lacks one that ended."""
+    """Return whether an answer shows a task as an event reported it, or lacks a task that the event ended."""
     if event.object_type != "item":
         return False
     if is_ended(event.form):
         return event.object_id not in answer.tasks
-    shown, told = answer.tasks.get(event.object_id), expected.mirror.tasks.get(event.object_id)
-    return (
-        shown is not None and told is not None and replace(shown, updated_at=None) == replace(told, updated_at=None)
-    )
+    shown, reported = answer.tasks.get(event.object_id), expected.mirror.tasks.get(event.object_id)
+    if shown is None or reported is None:
+        return False
+    return replace(shown, updated_at=None) == replace(reported, updated_at=None)

@@ -70,8 +70,8 @@ def fetch(
     """Fetch every account, `todoist.concurrency` at a time.
 
     mirrors: the stored mirrors by user; a user without one gets a full sync.
-    save_credentials: stores an account's renewed credentials before their first use. An exception of it is raised
-    again as soon as all users are done, because a renewal that is broken off would lose another user's tokens.
+    save_credentials: stores an account's renewed credentials before their first use. If it raises, the exception is
+    raised again when all users are done, because a renewal that is broken off would lose the tokens of its user.
     """
 
     async def save(account: Account, credentials: Credentials) -> None:
@@ -166,7 +166,7 @@ async def _renew(session: TodoistSession, account: Account, save_credentials: Sa
 
 @contextmanager
 def _failing_alone() -> Iterator[None]:
-    """Turn any unforeseen exception about one user's response into an error of that user.
+    """Turn any unforeseen exception about one user's response into ResponseUnreadable, an error of this user alone.
 
     The error names the exception's type and place, and not its message, which can hold the user's texts.
     """

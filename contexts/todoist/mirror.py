@@ -31,10 +31,10 @@ from contexts.todoist.zones import zone_of
 
 @dataclass(frozen=True)
 class Directory:
-    """Everything that a mirror knows of an account besides its tasks.
+    """Everything that a mirror contains of an account besides its tasks.
 
     todoist_user_id: the user's id in Todoist. projects, sections: by id, those in the archive included, but not those
-    that a full response left out. unreadable: the digests of skipped items that a full sync was made for already.
+    that a full response left out. unreadable: the digests of skipped items for which a full sync was made already.
     """
 
     todoist_user_id: str | None = None
@@ -89,7 +89,11 @@ class PlaceNames(TypedDict):
 
 
 class Authorship(TypedDict):
-    """Whether others may have written all texts of a task, the names of its places and labels, its parent's title."""
+    """Which texts of a task others may have written.
+
+    is_by_others: all of them. is_shared: the names of its project, section and labels. is_parent_by_others: the title
+    of its parent task.
+    """
 
     is_by_others: bool
     is_shared: bool
@@ -128,9 +132,9 @@ def fold(mirror: Mirror, response: Mapping[str, Any]) -> Folded:
     task. Folding the same response again changes nothing. The tasks stay the same mapping, which is not read, if an
     incremental response lists no item, project or section.
 
-    The next fetch has to be full if the response does not tell everything. That is so if a project or section
-    returned from the archive, because its tasks are missing, or is new, because it may come from the archive. It is
-    also so if an item cannot be read, once for each item and content.
+    The next fetch has to be full if the response is incomplete: if a project or section returned from the archive,
+    because its tasks are missing; if one is new, because it may come from the archive; or if an item cannot be read,
+    once for each item and content.
     """
     is_full = bool(response.get("full_sync"))
     before = Mirror(_emptied(mirror.directory)) if is_full else mirror
@@ -207,7 +211,11 @@ def text_hash(text: str) -> str:
 
 @dataclass
 class _Items:
-    """The items of a response. ended: when, None: unknown. skipped: id, faulty field and digest of invalid items."""
+    """The items of a response.
+
+    open: by id. ended: the time of the end by id; None if it is unknown. skipped: the id, the faulty field and the
+    digest of each invalid item.
+    """
 
     open: dict[str, TodoistTask] = field(default_factory=dict)
     ended: dict[str, datetime | None] = field(default_factory=dict)

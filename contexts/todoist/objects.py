@@ -26,8 +26,6 @@ _ENDED_FLAGS = ("checked", "is_deleted", "is_archived")
 ObjectType = Literal["item", "project", "section"]
 """The types of objects that the mirror keeps, as Todoist's events name them."""
 
-OBJECT_TYPES: tuple[ObjectType, ...] = ("item", "project", "section")
-
 _SCALAR_FIELDS: Mapping[ObjectType, tuple[str, ...]] = {
     "item": (
         "id", "content", "description", "project_id", "section_id", "parent_id", "responsible_uid", "added_by_uid",
@@ -39,7 +37,7 @@ _SCALAR_FIELDS: Mapping[ObjectType, tuple[str, ...]] = {
 """The fields with a text, a number or a flag that are read of an object."""
 
 _FLAGS = frozenset({*_ENDED_FLAGS, "is_shared", "workspace_id"})
-"""Those of them of which only is read whether they are set."""
+"""Those of these fields of which only their truth is read."""
 
 _NESTED_FIELDS = {
     "due": ("date", "timezone", "string", "is_recurring"),
@@ -142,7 +140,7 @@ def is_ended(item: Mapping[str, Any]) -> bool:
 
 
 def read_task(task_id: str, item: Mapping[str, Any]) -> TodoistTask:
-    """Read an open item; BadItem names the first field without which it would be a different task."""
+    """Read an open item; raises BadItem, which names the field, if a field that defines the task cannot be read."""
     if not isinstance(item.get("content"), str):
         raise BadItem("content")
     return TodoistTask(
@@ -180,9 +178,9 @@ def read_section(section: Mapping[str, Any]) -> Section:
 
 
 def fields_read(object_type: ObjectType, value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an object with only the fields that this module reads; it is read as the whole object would be.
+    """Return an object with only the fields that this module reads; reading it gives the same as the whole object.
 
-    The result can be stored as JSON by Postgres, which holds no NUL characters, lone surrogates and infinite numbers.
+    Postgres can store the result as JSON: it has no NUL characters, lone surrogates and infinite numbers.
     """
     kept: dict[str, Any] = {
         name: bool(value[name]) if name in _FLAGS else _scalar(value[name])
@@ -245,7 +243,7 @@ def _deadline(deadline: Mapping[str, Any]) -> str | None:
 
 
 def _date_object(item: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return an item's due date or deadline, empty if it has none; a date that is lost would change the task."""
+    """Return an item's due date or deadline, empty if it has none; raises BadItem if it is not an object."""
     value = item.get(name)
     if value is not None and not isinstance(value, dict):
         raise BadItem(name)
@@ -275,7 +273,7 @@ def _as_list(value: object) -> Iterable[object]:
 
 
 def _nested(value: object, names: Iterable[str]) -> object:
-    """Return the named fields of a JSON object; another value stays one that is no object, without its content."""
+    """Return the named fields of a JSON object; None for null, and an empty list for any other value."""
     if not isinstance(value, dict):
         return None if value is None else []
     return {name: _scalar(value[name]) for name in names if name in value}

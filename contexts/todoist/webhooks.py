@@ -1,4 +1,4 @@
-"""Deliveries of Todoist's webhooks: their signature, and the event in a body without what is not kept. Pure."""
+"""Deliveries of Todoist's webhooks: their signature, and the parts of their event that are kept. Pure."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from contexts.todoist.objects import (
 )
 
 EventType = Literal["item", "project", "section", "label"]
-"""The types of objects whose events report changed tasks. A renamed or deleted label changes its tasks, and Todoist
-may send no event of any of them."""
+"""The types of objects whose events report changed tasks. A renamed or deleted label changes its tasks, for which
+Todoist may send no events."""
 
 MAX_EVENT_AGE = timedelta(hours=3)
-"""An event that Todoist made longer ago is late. Todoist repeats a delivery for 45 minutes, and the signature says no
-time: a later one may be the repetition of a captured request."""
+"""An older event is late. Todoist repeats a delivery for 45 minutes, and the signature covers no time, so a later
+delivery may be the repetition of a captured request."""
 
 _MAX_ACTION_CHARS = 40
 _ENDING_EVENTS = frozenset(
@@ -45,7 +45,7 @@ class NewLabel(ValueError):
 
 
 class UnreadableEvent(ValueError):
-    """A body that is not an event; the message contains nothing of it."""
+    """A body that is not an event; the message contains no part of the body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +69,12 @@ class TodoistEvent:
     triggered_at: datetime | None
 
     def is_late(self, now: datetime) -> bool:
-        """Whether the event may be the repetition of an old delivery: its time is unknown, too old, or to come."""
+        """Whether the event may repeat an old delivery: its time is unknown, too old, or in the future."""
         at = self.triggered_at
         return at is None or not now - MAX_EVENT_AGE <= at <= now + CLOCK_DIFFERENCE
 
     def as_hint(self, now: datetime) -> TodoistEvent:
-        """The same event without its content, and without a time that is to come: only that the object changed."""
+        """The event without its content and without a time in the future: it says only that the object changed."""
         at = self.triggered_at if self.triggered_at is not None and self.triggered_at <= now else None
         return replace(self, object={}, is_ended=False, updated_at=None, triggered_at=at)
 
@@ -92,7 +92,7 @@ def is_signed(body: bytes, signature: bytes, secrets: Iterable[str]) -> bool:
 def read_event(body: bytes) -> TodoistEvent:
     """Read the body of a delivery; raises UnreadableEvent, UnknownEvent or NewLabel.
 
-    Of the object only the fields remain that the mirror reads, and of the person who made the change nothing.
+    Only the fields of the object that the mirror reads are kept, and nothing of the person who made the change.
     """
     try:
         document = json.loads(body)

@@ -23,7 +23,7 @@ _FIXED_ZONES = {
     525: "Australia/Eucla",
     570: "Australia/Darwin",
 }
-"""The zones with an offset of a part hour and without daylight saving time, by the offset in minutes."""
+"""Zones without daylight saving time whose offset is not a whole hour, by the offset in minutes."""
 
 _DAYLIGHT_SAVING_ZONES = {
     (-210, False): "America/St_Johns",
@@ -33,7 +33,7 @@ _DAYLIGHT_SAVING_ZONES = {
     (765, False): "Pacific/Chatham",
     (825, True): "Pacific/Chatham",
 }
-"""The zones with an offset of a part hour, by the offset in minutes and whether daylight saving time is on."""
+"""Other zones whose offset is not a whole hour, by the offset in minutes and whether daylight saving time is on."""
 
 
 def valid_zone(name: object) -> str | None:

@@ -71,9 +71,18 @@ def test_shards_prints_each_footer(shards: Shards, capsys: pytest.CaptureFixture
 
 
 def test_shards_of_an_asset_without_files(shards: Shards, capsys: pytest.CaptureFixture[str]) -> None:
-    """`shards` of an asset without files prints nothing and succeeds."""
+    """`shards` of an asset without files says so, and succeeds."""
     assert main(["shards", "user_contexts"]) == 0
-    assert capsys.readouterr() == ("", "")
+    assert capsys.readouterr() == ("user_contexts has no shards yet. Run: python -m assets materialize\n", "")
+
+
+def test_a_root_of_an_unknown_kind(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A DATA_ROOT that no file system reads is an error that names the value and the remedy, without a traceback."""
+    monkeypatch.setenv("DATA_ROOT", "s3x://bucket/data")
+    assert main(["shards", "todoist_tasks"]) == 1
+    message = capsys.readouterr().err
+    assert "DATA_ROOT=s3x://bucket/data cannot be opened: Protocol not known: s3x." in message
+    assert "s3://bucket/folder" in message
 
 
 def test_the_command_in_the_error_fixes_it(shards: Shards, capsys: pytest.CaptureFixture[str]) -> None:

@@ -112,6 +112,19 @@ class TestSettings:
         assert message.startswith(f"{name}: ")
         assert Settings.model_fields[name.lower()].description in message
 
+    @pytest.mark.parametrize(
+        ("name", "value", "fault"),
+        [
+            ("THEMES_WAIT", "an hour", "'an hour' is not a duration such as 01:30:00 (hours:minutes:seconds)"),
+            ("THEMES_WAIT", "200:00:00", "must be less than or equal to 7 days, not 8 days, 8:00:00"),
+            ("N_SHARDS", "many", "'many' is not a whole number"),
+            ("TIPS_AHEAD", "always", "must be 'off', 'now', 'flex' or 'batch', not 'always'"),
+        ],
+    )
+    def test_fault(self, refused: Refused, name: str, value: str, fault: str) -> None:
+        """The value that was found and those that are allowed are named in plain words."""
+        assert refused(**{name: value}).startswith(f"{name}: {fault}. ")
+
     def test_every_wrong_value_at_once(self, refused: Refused) -> None:
         """All invalid values are reported at once, one per line."""
         assert refused(N_SHARDS="0", NIGHT_HOUR="-1").count("\n") == 1

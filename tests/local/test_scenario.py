@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,23 @@ def test_sample_users_change_once(folder: Path) -> None:
         assert scenario.n_nights == 3
         assert scenario.change(2) == "2 of 40 users changed some tasks"
         assert scenario.change(3) == "no changes"
+
+
+def test_example_of_sample_users() -> None:
+    """The printed command has the token of the first sample user, and the form that `/sync` reads."""
+    with scenario_from_environment({"USERS": "1"}) as scenario:
+        assert scenario.example
+        words = shlex.split(scenario.example)
+        headers = dict([words[words.index("-H") + 1].split(": ")])
+        form = dict(value.split("=", 1) for option, value in pairwise(words) if option == "-d")
+        response = httpx.post(words[-1], headers=headers, data=form)
+        assert response.raise_for_status().json()["items"]
+
+
+def test_no_example_with_tokens_of_a_file(folder: Path) -> None:
+    """The tokens of SAMPLE_USERS may be real, so none is printed."""
+    with scenario_from_environment({"SAMPLE_USERS": str(folder)}) as scenario:
+        assert scenario.example is None
 
 
 def test_own_account() -> None:

@@ -93,7 +93,7 @@ class TestChannelWatch:
 
         async def once() -> None:
             async with create_pool(harness.database_url, n_connections=1, timeout_s=30) as pool:
-                await ChannelWatch(pool, metrics, harness.clock).look()
+                await ChannelWatch(pool, metrics, harness.clock).check()
 
         harness.run(once())
         return metrics

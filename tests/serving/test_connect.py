@@ -56,7 +56,7 @@ class Browser:
 
 @pytest.fixture
 def service(harness: ServiceHarness) -> Service:
-    return harness.open(listens=True, look_interval_s=0.05, **APP)
+    return harness.open(listens=True, new_users_interval_s=0.05, **APP)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ MINUTE = timedelta(minutes=1)
 AT_EIGHT = NOON + 20 * HOURS
 """Ann asks for a tip at this time of each day, and her context is of the noon before."""
 
-LOOKS_OFTEN: Mapping[str, Any] = {"event_look_interval_s": 0.02}
+LOOKS_OFTEN: Mapping[str, Any] = {"event_refresh_interval_s": 0.02}
 
 
 def asks_daily(harness: ServiceHarness, user: str = "ann", at: datetime = AT_EIGHT) -> None:

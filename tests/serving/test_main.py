@@ -63,17 +63,17 @@ class TestRefused:
     @pytest.mark.parametrize("name", ["SERVICE_TOKENS", "DATABASE_URL", "CREDENTIALS_KEYS"])
     def test_not_set(self, start_error: Any, name: str) -> None:
         """A missing setting is named with its description."""
-        assert start_error(**{name: None}).startswith(f"{name}: Field required. ")
+        assert start_error(**{name: None}).startswith(f"{name}: not set. ")
 
     @pytest.mark.parametrize(
         ("name", "value", "why"),
         [
             ("SERVICE_TOKENS", "short", "a token of fewer than 16 characters can be guessed"),
-            ("SERVING_PORT", "99999", "Input should be less than or equal to 65535"),
-            ("REQUEST_BUDGET", "soon", "Input should be a valid number"),
-            ("FRESHNESS_SLA", "six hours", "Input should be a valid timedelta"),
-            ("TODOIST_API_URL", "ftp://todoist", "String should match pattern"),
-            ("DATABASE_URL", "mysql://localhost", "String should match pattern"),
+            ("SERVING_PORT", "99999", "must be less than or equal to 65535"),
+            ("REQUEST_BUDGET", "soon", "'soon' is not a number"),
+            ("FRESHNESS_SLA", "six hours", "'six hours' is not a duration such as 01:30:00"),
+            ("TODOIST_API_URL", "ftp://todoist", "must match the pattern"),
+            ("DATABASE_URL", "mysql://localhost", "must match the pattern"),
             ("DATABASE_URL", f"postgresql://u:{PASSWORD}%@localhost/x", "not a URL that Postgres can read"),
             ("DATABASE_URL", f"postgresql://u:{PASSWORD}@127.0.0.1:port/x", "its port is not a number"),
             (
@@ -143,7 +143,7 @@ class TestProcess:
         )
         assert (ended.returncode, ended.stdout) == (1, "")
         assert [line.split(". ")[0] for line in ended.stderr.splitlines()] == [
-            f"{name}: Field required" for name in ("SERVICE_TOKENS", "DATABASE_URL", "CREDENTIALS_KEYS")
+            f"{name}: not set" for name in ("SERVICE_TOKENS", "DATABASE_URL", "CREDENTIALS_KEYS")
         ]
 
     @pytest.mark.parametrize("n_processes", ["1", "2"])

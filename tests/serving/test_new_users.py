@@ -19,7 +19,7 @@ SOON_S = 0.05
 @pytest.fixture
 def service(harness: ServiceHarness) -> Service:
     """A service that looks for new users often."""
-    return harness.open(look_interval_s=SOON_S)
+    return harness.open(new_users_interval_s=SOON_S)
 
 
 def prepared(harness: ServiceHarness, service: Service, n: int, outcome: str = "prepared") -> None:
@@ -66,7 +66,7 @@ class TestPrepared:
 
     def test_slow_llm(self, harness: ServiceHarness, account: Any) -> None:
         """A set that takes longer than a first request waits is stored as written ahead."""
-        service = harness.open(look_interval_s=SOON_S, llm_first_wait=0.1)
+        service = harness.open(new_users_interval_s=SOON_S, llm_first_wait=0.1)
         harness.llm.seconds = 0.4
         harness.world.add("ann", account("call bob", "buy milk"))
         harness.until(lambda: harness.rows("SELECT FROM candidate_sets WHERE origin = 'ahead'"))
@@ -74,7 +74,7 @@ class TestPrepared:
 
     def test_without_llm(self, harness: ServiceHarness, account: Any) -> None:
         """Without an LLM the context is assembled all the same."""
-        service = harness.open(look_interval_s=SOON_S, llm_model=None)
+        service = harness.open(new_users_interval_s=SOON_S, llm_model=None)
         harness.world.add("ann", account("call bob"))
         prepared(harness, service, 1)
         assert service.tip().origin == ("stored", "fallback")
@@ -82,7 +82,7 @@ class TestPrepared:
 
     def test_nothing_ahead(self, harness: ServiceHarness, account: Any) -> None:
         """With TIPS_AHEAD=off the context is assembled, and the LLM gets it at the first request at the earliest."""
-        service = harness.open(look_interval_s=SOON_S, tips_ahead="off")
+        service = harness.open(new_users_interval_s=SOON_S, tips_ahead="off")
         harness.world.add("ann", account("call bob", "buy milk", "mend the roof"))
         prepared(harness, service, 1)
         assert harness.calls() == (1, 0)
@@ -100,7 +100,7 @@ class TestPrepared:
 
     def test_several_processes(self, harness: ServiceHarness, service: Service, account: Any) -> None:
         """Two services prepare each user once."""
-        other = harness.open(look_interval_s=SOON_S)
+        other = harness.open(new_users_interval_s=SOON_S)
         names = [f"user-{n}" for n in range(6)]
         for name in names:
             harness.world.add(name, account("call bob", "buy milk"))
