@@ -428,7 +428,8 @@ class TestBound:
 
     def test_failed_call(self, harness: ServiceHarness, users: list[str]) -> None:
         """A call that failed makes room for the next one."""
-        service = harness.open(llm_concurrency=1, llm_timeout=0.2)
+        harness.llm.seconds = 30
+        service = harness.open(llm_concurrency=1, llm_timeout=1.5)
         assert service.tip(users[0]).body["llm"] == "fallback"
         harness.llm.seconds = 0
         assert service.tip(users[1]).body["llm"] == "called"

@@ -48,7 +48,8 @@ def tell(harness: ServiceHarness, at: datetime, user: str = "ann", object_id: st
 
 
 def open_service(harness: ServiceHarness, **options: Any) -> Service:
-    return harness.open(todoist_client_secrets=SECRET, llm_model=None, **LOOKS_OFTEN | options)
+    patient = {"todoist_timeout": 10.0, "request_budget": 20.0}  # a refresh that fails is tried again after minutes
+    return harness.open(todoist_client_secrets=SECRET, llm_model=None, **LOOKS_OFTEN | patient | options)
 
 
 def refreshed(

@@ -128,7 +128,7 @@ def test_a_broken_decision(harness: ServiceHarness, service: Service) -> None:
     harness.connection.execute(_UPDATE, BROKEN["singular"])
     other = harness.open(llm_model=None)
     assert is_close(harness.posterior(), before)
-    assert other.metric("unreadable_rows_total", table="decisions") == 1
+    assert [each.metric("unreadable_rows_total", table="decisions") for each in (service, other)] in ([0, 1], [1, 0])
 
 
 def test_a_lost_row(harness: ServiceHarness, service: Service) -> None:
