@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from emptied import EmptiedConnection
 from switchable import SwitchableApp
 from world import World
 
@@ -22,15 +23,6 @@ from local.server import running_server
 from local.todoist import LocalTodoist
 
 _database_numbers = itertools.count()
-
-_EMPTY_TABLES = """
-    DO $$ DECLARE name TEXT; BEGIN
-        SET LOCAL session_replication_role = replica;  -- rows can be deleted in any order
-        FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'schema_migrations'
-        LOOP EXECUTE format('DELETE FROM %I', name); END LOOP;
-        INSERT INTO todoist_channel DEFAULT VALUES;
-    END $$
-"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -81,12 +73,24 @@ def database_url(new_database: Callable[[str], str]) -> str:
     return new_database(f"test_{next(_database_numbers)}")
 
 
+@pytest.fixture(scope="module")
+def emptied_connection(database_url: str) -> Iterator[EmptiedConnection]:
+    """Return the connection of all tests of the module, which keeps its caches of the catalog."""
+    with EmptiedConnection(database_url) as emptied:
+        yield emptied
+
+
 @pytest.fixture
-def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+def connection(emptied_connection: EmptiedConnection) -> psycopg.Connection[Any]:
     """Return a connection to the module's database, with the rows that it has after the migrations."""
-    with connect(database_url) as database_connection:
-        database_connection.execute(_EMPTY_TABLES)
-        yield database_connection
+    return emptied_connection.open()
+
+
+@pytest.fixture(scope="module")
+def second_emptied_connection(new_database: Callable[[str], str]) -> Iterator[EmptiedConnection]:
+    """Return the connection to a second database of the module."""
+    with EmptiedConnection(new_database(f"second_{next(_database_numbers)}")) as emptied:
+        yield emptied
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from emptied import EmptiedConnection
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
+from switchable import SwitchableApp
 from world import NOON, WordVectors, World
 
 from assets.definitions import GRAPH
@@ -24,19 +25,16 @@ from assets.engine.footers import Footers
 from assets.engine.graph import Graph
 from assets.options import RunOptions
 from contexts.assembly.store import ContextStore
-from contexts.postgres.sql import connect
 from contexts.themes.cluster import Calibration, Clusterer
 from contexts.themes.embed import Embedder
 from contexts.todoist.accounts import Accounts, FetchScope
 from contexts.todoist.client import Todoist
 from contexts.todoist.credentials import CredentialCipher, Credentials
-from local.todoist import Fault, LocalTodoist, running_todoist
+from local.todoist import Fault, LocalTodoist
 
 USERS = ("ann", "bob", "cem")
 TEXTS = ("buy milk", "buy bread", "buy red apples", "call the bank", "call the dentist", "write to the bank")
 ZONES = {"ann": "UTC", "bob": "Asia/Tokyo", "cem": "America/Los_Angeles"}
-
-_names = itertools.count()
 
 users = st.sampled_from(USERS)
 tasks = st.sampled_from([f"t{number}" for number in range(5)])
@@ -177,13 +175,11 @@ class PipelineHistory(World):
 
 
 @contextmanager
-def open_pipeline_history(
-    new_database: Callable[[str], str], todoist: LocalTodoist, url: str
-) -> Iterator[PipelineHistory]:
-    """A history over a database and a folder of its own, and the Todoist at `url`."""
-    with connect(new_database(f"history_{next(_names)}")) as connection, TemporaryDirectory() as folder:
+def open_pipeline_history(database: EmptiedConnection, todoist: LocalTodoist, url: str) -> Iterator[PipelineHistory]:
+    """A history over an emptied database, a new folder, and the Todoist at `url`."""
+    with TemporaryDirectory() as folder:
         yield PipelineHistory(
-            connection, todoist, Todoist(url, total_timeout=0.1, attempt_timeout=30), Path(folder) / "data"
+            database.open(), todoist, Todoist(url, total_timeout=0.1, attempt_timeout=30), Path(folder) / "data"
         )
 
 
@@ -220,11 +216,16 @@ def add_accounts(history: PipelineHistory, members: Iterable[str]) -> None:
     [([*(("remove", user) for user in USERS), *(("lose_shard", "todoist_tasks", shard) for shard in (0, 1))], {})]
 )
 def test_any_history_ends_as_from_nothing(
-    new_database: Callable[[str], str], events: list[tuple[list[tuple[Any, ...]], dict[str, Any]]]
+    emptied_connection: EmptiedConnection,
+    second_emptied_connection: EmptiedConnection,
+    todoist_server: tuple[SwitchableApp, str],
+    events: list[tuple[list[tuple[Any, ...]], dict[str, Any]]],
 ) -> None:
     """Whatever changed, failed, died or was forced in between, the end equals that of one night from nothing."""
     todoist = LocalTodoist(full_limit=10_000, incremental_limit=10_000)
-    with running_todoist(todoist) as url, open_pipeline_history(new_database, todoist, url) as history:
+    server, url = todoist_server
+    server.app = todoist.app
+    with open_pipeline_history(emptied_connection, todoist, url) as history:
         for user in USERS:
             items = [{"id": f"t{number}", "content": text} for number, text in enumerate(TEXTS)]
             todoist.load(f"token-of-{user}", _document(items, ZONES[user]), user=user)
@@ -235,7 +236,7 @@ def test_any_history_ends_as_from_nothing(
                 history.happen(*change)
             history.run_night(**options)
         history.run_night()
-        with open_pipeline_history(new_database, todoist, url) as fresh:
+        with open_pipeline_history(second_emptied_connection, todoist, url) as fresh:
             add_accounts(fresh, sorted(history.accounts.existing(USERS)))
             fresh.now, fresh.embedder, fresh.threshold = history.now, history.embedder, history.threshold
             _copy_reactions(history, fresh)

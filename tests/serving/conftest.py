@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import psycopg
 import pytest
 from service import Service, ServiceHarness, service_harness
 from switchable import SwitchableApp
 from world import World
 
-from contexts.postgres.sql import connect
 from local.llm import LocalLLM
 from local.server import running_server
 
@@ -20,17 +18,6 @@ from local.server import running_server
 def database_url(new_database: Callable[[str], str], request: pytest.FixtureRequest) -> str:
     """A database of the module with every migration applied."""
     return new_database(f"serving_{request.path.stem}")
-
-
-@pytest.fixture
-def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """A connection to the module's database, emptied for each test."""
-    with connect(database_url) as opened:
-        opened.execute(
-            "TRUNCATE users, context_store, policies, unreadable_policies, cluster_thresholds, asset_runs CASCADE"
-        )
-        opened.execute("UPDATE todoist_channel SET last_delivery_at = NULL")
-        yield opened
 
 
 @pytest.fixture(scope="session")

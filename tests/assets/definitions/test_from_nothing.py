@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+from emptied import EmptiedConnection, delete_rows
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from world import NOON, World
 
 from assets.engine.errors import ShardsFailed
-from contexts.postgres.sql import connect
-from contexts.todoist.client import Todoist, TodoistUnavailable
-from local.todoist import Fault, LocalTodoist, running_todoist
+from contexts.todoist.client import TodoistUnavailable
+from local.todoist import Fault
 
 USERS = ("ann", "bob", "cem")
 TEXTS = (
@@ -54,10 +53,9 @@ one_night = st.lists(st.one_of(put_task, put_task, end_task, change_project, cau
 
 
 @pytest.fixture
-def fresh(new_database: Callable[[str], str], todoist: LocalTodoist, tmp_path: Path) -> Iterator[World]:
+def fresh(second_emptied_connection: EmptiedConnection, world: World, tmp_path: Path) -> World:
     """A second world over the same Todoist, for the run from scratch."""
-    with connect(new_database("fresh")) as connection, running_todoist(todoist) as address:
-        yield World(connection, todoist, Todoist(address, total_timeout=5, attempt_timeout=30), tmp_path / "fresh")
+    return World(second_emptied_connection.open(), world.todoist, world.client, tmp_path / "fresh")
 
 
 @settings(
@@ -91,8 +89,7 @@ def test_nights_equal_a_run_from_scratch(
 
 
 def _wipe(world: World) -> None:
-    world.connection.execute("TRUNCATE users CASCADE")
-    world.connection.execute("TRUNCATE context_store")
+    delete_rows(world.connection)
     world.root = world.root.with_name(f"data-{next(_folders)}")
 
 
