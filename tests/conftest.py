@@ -46,10 +46,10 @@ def _cheap_files_and_clients(tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the URL of an embedded Postgres 18, which does not wait for the disk."""
+    """Return the URL of an embedded Postgres 18, which neither waits for the disk nor cleans up by itself."""
     with postgres.running_postgres(tmp_path_factory.mktemp("postgres") / "data") as url:
         with connect(url) as admin:
-            for name in ("fsync", "full_page_writes", "synchronous_commit"):
+            for name in ("fsync", "full_page_writes", "synchronous_commit", "autovacuum"):
                 admin.execute(f"ALTER SYSTEM SET {name} = off")
             admin.execute("SELECT pg_reload_conf()")
         yield url

@@ -273,7 +273,8 @@ def long_rows(n_rows: int, at: datetime = AT) -> list[StoredContext]:
 class TestLayout:
     @pytest.fixture(autouse=True)
     def undisturbed(self, connection: Connection) -> Iterator[None]:
-        """Postgres does not vacuum during the test."""
+        """The table has no space of earlier rows and no statistics, and Postgres does not vacuum during the test."""
+        connection.execute("TRUNCATE context_store")
         yield
         connection.execute("ALTER TABLE context_store RESET (autovacuum_enabled)")
 
