@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import numpy as np
@@ -41,8 +41,10 @@ from contexts.todoist.client import Todoist
 from contexts.todoist.credentials import CredentialCipher, Credentials, new_key
 from contexts.todoist.event_store import EventStore
 from local.todoist import LocalTodoist
-from tips.batches import CandidateBatches
-from tips.generator import CandidateGenerator
+
+if TYPE_CHECKING:
+    from tips.batches import CandidateBatches
+    from tips.generator import CandidateGenerator
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
