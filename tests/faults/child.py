@@ -28,7 +28,6 @@ _context.set_forkserver_preload(
         "httpcore",
         "multiprocessing.synchronize",
         "scipy.cluster.hierarchy",
-        "sklearn.feature_extraction.text",
     ]
 )
 
