@@ -50,8 +50,8 @@ def schedule_of(graph: Graph, step: str, settings: Settings) -> Any:
 
     It is a cron expression for the source step, None for the step that writes tips if there is no LLM, and the
     Airflow Assets that trigger any other step. A step that observes is triggered by every observation of the step
-    before it, whether data changed or not: unchanged rows of the store become fresh again, and tips are written for
-    the users who will probably ask next.
+    before it, whether data changed or not: contexts that a midnight has changed are assembled, and tips are written
+    for the users who will probably ask next.
     """
     if graph.is_source_step(step):
         return settings.materialize_schedule
