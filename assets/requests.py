@@ -69,14 +69,17 @@ class Requests:
         an asset works on demand, tips are demanded for users who will probably ask for one before the next run.
         """
         self._check_options()
-        fetched = self.runtime.accounts.observed(shards=shards, n_shards=self.runtime.shards.n_shards)
+        n_shards = self.runtime.shards.n_shards
+        fetched = self.runtime.accounts.observations(self.now, shards=shards, n_shards=n_shards)
         restored = self._restored_users(footers, shards)
-        request = self._build_request({user: at for user, at in fetched.items() if user not in restored}, shards)
+        request = self._build_request({user: at for user, at in fetched.at.items() if user not in restored}, shards)
+        if not self.options.is_restricted:
+            request = replace(request, due=fetched.outdated)
         if any(asset.on_demand for asset in assets):
             request = replace(request, demanded=self._demanded(shards))
         if request.only_shards is not None:
             return request
-        return replace(request, observe_shards=self.shards_of(self.runtime.accounts.outdated_in_store(self.now)))
+        return replace(request, observe_shards=self.shards_of(fetched.outdated))
 
     def _demanded(self, shards: Sequence[int] | None) -> Users:
         """Return the users for whom tips are to be written ahead, with the instant of their probable next request."""

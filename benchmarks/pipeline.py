@@ -189,7 +189,7 @@ class Pipeline:
             return self._runtime.tip_writer.demand(now, next_run_at, shards=None, n_shards=self.shards.n_shards)
         if asset.step == FETCH_STEP:
             return due
-        return self.accounts.observed() if asset.observes else {}
+        return self.accounts.observations(now).at if asset.observes else {}
 
     def _users_by_shard(self, users: Users) -> Mapping[int, dict[str, datetime]]:
         shards: dict[int, dict[str, datetime]] = {}

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import pyarrow as pa
 
-from assets.engine.asset import Output, Users, WorkUnit, asset
+from assets.engine.asset import DueUsers, Output, Users, WorkUnit, asset
 from assets.engine.tables import rows_of_users
 from contexts.assembly.history import ContextVersion, History
 from contexts.assembly.store import ContextStore, ObservedContext, StoredContext
@@ -19,6 +19,7 @@ _SCHEMA = pa.schema(
     [
         pa.field("user_id", pa.string(), nullable=False),
         pa.field("context_hash", pa.string(), nullable=False),
+        pa.field("row_version", pa.string()),  # of the context's row, see `user_contexts`; null: not known
     ]
 )
 
@@ -26,7 +27,7 @@ _SCHEMA = pa.schema(
 @asset(
     step="compute_context",
     schema=_SCHEMA,
-    code_version="3",
+    code_version="4",
     work=WorkUnit("rows_written", per="user", is_upper_bound=True),
 )
 def context_store(
@@ -35,24 +36,27 @@ def context_store(
     ],
     previous: pa.Table,
     users: Users,
+    due_users: DueUsers,
     now: datetime,
     store: ContextStore,
     history: History,
     accounts: Accounts,
     events: EventStore,
 ) -> Output:
-    """Upserts the contexts of all users ever fetched; the table holds the hash of each user's newest context.
+    """Upserts the contexts that changed or are outdated in the store; the table holds each user's newest hash.
 
     `users` holds the instants of the last fetches and was read before the contexts, so a row never claims to be
     fresher than its data. The history is written before the rows, so every tip's context is in the history. Folded
     events count as pending until the rows contain them.
     """
     current = rows_of_users(user_contexts, users)
-    newest, n_changed = _extend_history(history, current, previous, users, now, store.latest())
-    observed = [
-        ObservedContext(row["user_id"], row["row_version"], users[row["user_id"]])
-        for row in current.select(["user_id", "row_version"]).to_pylist()
-    ]
+    versions = _column(current, "row_version")
+    stored_versions = _column(previous, "row_version")
+    due = due_users | {user for user, version in versions.items() if stored_versions.get(user) != version}
+    newest, n_changed = _extend_history(
+        history, rows_of_users(current, due), previous, {user: users[user] for user in due}, now, store.latest()
+    )
+    observed = [ObservedContext(user, version, users[user]) for user, version in versions.items() if user in due]
     n_written, n_refreshed = store.upsert(
         observed, lambda changed: _stored_contexts(rows_of_users(user_contexts, changed), users)
     )
@@ -60,7 +64,9 @@ def context_store(
     removed = without_context - accounts.existing(without_context)
     history.erase(removed)
     kept = set(previous["user_id"].to_pylist()) - without_context - users.keys()
-    rows = [{"user_id": user, "context_hash": newest[user]} for user in current["user_id"].to_pylist()]
+    rows = [
+        {"user_id": user, "context_hash": newest[user], "row_version": version} for user, version in versions.items()
+    ]
     return Output(
         pa.concat_tables([rows_of_users(previous, kept), pa.Table.from_pylist(rows, schema=_SCHEMA)]),
         counts={
@@ -68,7 +74,7 @@ def context_store(
             "rows_refreshed": n_refreshed,
             "rows_removed": store.remove_orphans(removed),
             "contexts_changed": n_changed,
-            "events_settled": events.settle(users, now),
+            "events_settled": events.settle(due, now),
         },
     )
 
@@ -82,17 +88,18 @@ def _extend_history(
     unless it is from after `latest`, because the clock was set back since.
     """
     pending = history.pending(list(users))
-    newest = _hashes(previous) | {version.user_id: version.context_hash for version in pending}
+    newest = _column(previous, "context_hash") | {version.user_id: version.context_hash for version in pending}
     overtaken = {version.user_id for version in pending if users[version.user_id] < version.materialized_at <= latest}
-    assembled = {user: hash_ for user, hash_ in _hashes(current).items() if user not in overtaken}
+    assembled = {user: hash_ for user, hash_ in _column(current, "context_hash").items() if user not in overtaken}
     changed = [user for user, hash_ in assembled.items() if newest.get(user) != hash_]
     history.append([*pending, *_versions(rows_of_users(current, changed), users, now)])
     history.drop_pending(pending)
     return newest | {user: assembled[user] for user in changed}, len(changed)
 
 
-def _hashes(table: pa.Table) -> dict[str, str]:
-    return dict(zip(table["user_id"].to_pylist(), table["context_hash"].to_pylist(), strict=True))
+def _column(table: pa.Table, name: str) -> dict[str, Any]:
+    """Return the values of a column by user."""
+    return dict(zip(table["user_id"].to_pylist(), table[name].to_pylist(), strict=True))
 
 
 def _versions(contexts: pa.Table, users: Users, now: datetime) -> Iterator[ContextVersion]:

@@ -31,17 +31,21 @@ RowDigests = Mapping[str, bytes]
 CurrentUsers = frozenset[str]
 """The users of a source whose stored rows its present code and resources made, and which are not to be made again."""
 
+DueUsers = frozenset[str]
+"""Those of the users to observe for whom the asset has work even if its inputs did not change."""
+
 RESERVED: Mapping[str, object] = {
     "previous": pa.Table,
     "previous_digests": RowDigests,
     "current_users": CurrentUsers,
     "users": Users,
+    "due_users": DueUsers,
     "now": datetime,
 }
 """Parameters that the engine fills.
 
-They are the previous rows, sorted by user, their digests, the users whose rows are current, the users to observe, and
-the time of the run.
+They are the previous rows, sorted by user, their digests, the users whose rows are current, the users to observe, the
+due ones among these, and the time of the run.
 """
 
 
@@ -214,6 +218,7 @@ def _check_reserved(name: str, parameter: str, hint: object) -> None:
             "previous_digests": "RowDigests",
             "current_users": "CurrentUsers",
             "users": "Users",
+            "due_users": "DueUsers",
             "now": "datetime",
         }[parameter]
         raise GraphError(

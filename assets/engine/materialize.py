@@ -265,6 +265,7 @@ class _Run:
             "previous_digests": digests,
             "current_users": current_users,
             "users": users,
+            "due_users": self.request.due_among(users) if "due_users" in asset.reserved else frozenset(),
             "now": self.now,
         }
         output = asset.function(

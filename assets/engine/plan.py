@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Literal
 
-from assets.engine.asset import Asset, Users
+from assets.engine.asset import Asset, DueUsers, Users
 from assets.engine.errors import ShardUnreadable
 from assets.engine.footers import Footers
 from assets.engine.graph import Graph
@@ -30,7 +30,8 @@ request. unreadable: the run will raise.
 class Request:
     """The work that a run is asked to do.
 
-    observed: the users whom observing assets receive as `users`, each with the instant of the last fetch.
+    observed: the users whom observing assets receive as `users`, each with the instant of the last fetch. due: those
+    of them for whom an observing asset has work whatever its inputs, None for all.
     observe_shards: the shards in which observing assets run, also those without an observed user. only_shards,
     only_users: the shards and users to which the run is restricted, None for no restriction. waiting: users who are
     left for a later run, see `Wait`. force: compute up-to-date users, too, unless the shard of the first input is
@@ -45,6 +46,11 @@ class Request:
     waiting: frozenset[str] = frozenset()
     force: bool = False
     demanded: Users = field(default_factory=dict)
+    due: frozenset[str] | None = None
+
+    def due_among(self, users: Iterable[str]) -> DueUsers:
+        """Return those of some users whom an observing asset receives as `due_users`."""
+        return frozenset(users) if self.due is None or self.force else self.due.intersection(users)
 
     def users_for(self, asset: Asset) -> Users:
         """Return the users whom an observing asset receives."""

@@ -82,6 +82,18 @@ class SyncState:
     rows_digest: bytes | None = None
 
 
+@dataclass(frozen=True)
+class Observations:
+    """The instants of the last fetches, by user.
+
+    outdated: the users whose row of the context store is to be written or refreshed, by the rule of the statement
+    `users_observed`. A fetch that found no change made the row as fresh as itself, so the user is not among them.
+    """
+
+    at: Mapping[str, datetime]
+    outdated: frozenset[str]
+
+
 class Accounts:
     """All accounts, over one connection."""
 
@@ -182,19 +194,14 @@ class Accounts:
         )
         return {user_id: observed_at or _NEVER for user_id, observed_at in users}
 
-    def observed(self, *, shards: Sequence[int] | None = None, n_shards: int = 1) -> Mapping[str, datetime]:
-        """Return the instant of the last fetch of every user that was ever fetched, of some shards or of all."""
-        users = self._sql.users_observed(self._connection, latest=None, shards=shards, n_shards=n_shards)
-        return {user_id: observed_at for user_id, observed_at, _ in users}
-
-    def outdated_in_store(self, now: datetime) -> set[str]:
-        """Return the users whose row of the context store is to be written or refreshed.
-
-        The rule is documented at the statement `users_observed`. A fetch that found no change makes the row as fresh
-        as itself: nothing is to be done.
-        """
-        users = self._sql.users_observed(self._connection, latest=now + CLOCK_DIFFERENCE, shards=None, n_shards=1)
-        return {user_id for user_id, _, is_outdated in users if is_outdated}
+    def observations(self, now: datetime, *, shards: Sequence[int] | None = None, n_shards: int = 1) -> Observations:
+        """Return what is known of the last fetch of every user that was ever fetched, of some shards or of all."""
+        latest = now + CLOCK_DIFFERENCE
+        users = list(self._sql.users_observed(self._connection, latest=latest, shards=shards, n_shards=n_shards))
+        return Observations(
+            at={user_id: observed_at for user_id, observed_at, _ in users},
+            outdated=frozenset(user_id for user_id, _, is_outdated in users if is_outdated),
+        )
 
     def rows_digests(self, *, shards: Sequence[int] | None = None, n_shards: int = 1) -> Mapping[str, bytes]:
         """Return the digest of the stored rows that each user's sync token continues, of some shards or of all."""

@@ -532,7 +532,7 @@ class TestAudits:
         told.night(NOON + 2 * HOUR, scope=FetchScope.LIKELY, select=("todoist_tasks", "tip_reactions"))
         told.events = "off"
         night(told, NOON + 3 * HOUR)
-        assert (n_pending(told), told.accounts.outdated_in_store(NOON + 3 * HOUR)) == (0, set())
+        assert (n_pending(told), told.accounts.observations(NOON + 3 * HOUR).outdated) == (0, set())
         assert '"id":"a"' not in told.stored()["ann"]["context_json"]
 
     def test_off(self, told: World) -> None:

@@ -64,6 +64,18 @@ def test_three_nights(world: World) -> None:
     assert {row["fetched_at"] for row in world.stored().values()} == {NOON + timedelta(minutes=20)}
 
 
+def test_a_lost_row(world: World, account: Any) -> None:
+    """A row that was deleted in Postgres is written again by the next run, beside users without a change."""
+    for user in ("ann", "bob"):
+        world.add(user, account("water the plants"))
+    world.night(NOON)
+    before = world.stored()
+    world.connection.execute("DELETE FROM context_store WHERE user_id = 'bob'")
+    later = NOON + timedelta(hours=1)
+    assert count(world.night(later)["context_store"], "rows_written") == 1
+    assert world.stored() == {user: row | {"fetched_at": later} for user, row in before.items()}
+
+
 def test_one_call_per_active_user(world: World, account: Any) -> None:
     """An active user costs one Todoist call per night, an inactive one none."""
     for user in ("ann", "bob", "cem"):

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import uuid4
 
 import fsspec
 import numpy as np
@@ -16,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from toy import LETTERS, NOON, WORDS, Model, PostOffice, Row, ToyPipeline, reader, shelf, toy_graph
 
-from assets.engine.asset import Asset, CurrentUsers, Output, RowDigests, Users, asset
+from assets.engine.asset import Asset, CurrentUsers, DueUsers, Output, RowDigests, Users, asset
 from assets.engine.checks import ShardUnderCheck, changed_users_under
 from assets.engine.errors import (
     AssetError,
@@ -32,7 +33,7 @@ from assets.engine.graph import Graph
 from assets.engine.hashing import shard_of
 from assets.engine.materialize import materialize
 from assets.engine.parquet import Shards
-from assets.engine.plan import PlannedShard
+from assets.engine.plan import PlannedShard, Planner, build_request
 from assets.engine.results import ShardResult
 
 DAY = timedelta(days=1)
@@ -702,6 +703,31 @@ def test_rows_of_another_time_are_noticed() -> None:
     pipeline.run()
     assert seen[2] == saved[0]
     assert saved[2] == saved[1]
+
+
+@pytest.mark.parametrize(
+    ("due", "options", "expected"),
+    [
+        (None, {}, {"ann", "bob"}),
+        (frozenset({"bob", "eve"}), {}, {"bob"}),
+        (frozenset({"bob"}), {"force": True}, {"ann", "bob"}),
+    ],
+)
+def test_users_who_are_due(due: frozenset[str] | None, options: dict[str, Any], expected: set[str]) -> None:
+    """An observing asset learns which of its users are due: all of them, unless the request names some."""
+    seen = list[set[str]]()
+
+    @asset(step="fetch", schema=LETTERS, code_version="1")
+    def letters(users: Users, due_users: DueUsers) -> pa.Table:
+        seen.append(set(due_users))
+        return pa.Table.from_pylist([{"user_id": user, "letter_id": "l1"} for user in users], schema=LETTERS)
+
+    graph = Graph.from_assets([letters])
+    shards = Shards(f"memory://{uuid4()}", 1)
+    request = replace(build_request(1, dict.fromkeys(("ann", "bob"), NOON), **options), due=due)
+    plan = Planner(graph, shards, {}, NOON).plan(graph, request)
+    list(materialize(plan, graph, shards, resources={}, now=NOON))
+    assert seen == [expected]
 
 
 def test_rows_that_are_current() -> None:

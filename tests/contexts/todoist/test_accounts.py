@@ -180,7 +180,7 @@ class TestSyncStates:
         [account] = accounts.load(["ann"])[0]
         assert (account.sync_token, account.directory, account.timezone) == ("s1", directory, "Asia/Tokyo")
         assert account.rows_digest == b"digest"
-        assert accounts.observed() == {"ann": NOW}
+        assert accounts.observations(NOW).at == {"ann": NOW}
 
     def test_unknown_zone(self, accounts: Accounts, add: Add) -> None:
         """A user keeps the previous time zone if Todoist reports none."""
@@ -193,7 +193,7 @@ class TestSyncStates:
         add("ann")
         save_fetch(accounts, "ann", "s2", NOW)
         save_fetch(accounts, "ann", "s1", NOW - timedelta(hours=1))
-        assert accounts.observed() == {"ann": NOW}
+        assert accounts.observations(NOW).at == {"ann": NOW}
 
     def test_a_fetch_from_the_future(self, connection: Connection, add: Add) -> None:
         """An instant that lies ahead, because a clock was set back, gives way to that of the next fetch."""
@@ -201,7 +201,7 @@ class TestSyncStates:
         accounts = Accounts(connection, CredentialCipher([KEY]), clock=lambda: NOW)
         save_fetch(accounts, "ann", "s1", NOW + timedelta(hours=2))
         save_fetch(accounts, "ann", "s2", NOW)
-        assert accounts.observed() == {"ann": NOW}
+        assert accounts.observations(NOW).at == {"ann": NOW}
 
     def test_full_sync_next(self, accounts: Accounts, add: Add) -> None:
         """A missing sync token is saved: the next fetch is a full sync."""
@@ -213,7 +213,7 @@ class TestSyncStates:
     def test_nothing_to_save(self, accounts: Accounts) -> None:
         """A run without fetched users saves nothing."""
         accounts.save_sync_states([], [], NOW)
-        assert accounts.observed() == {}
+        assert accounts.observations(NOW).at == {}
 
     def test_all_or_nothing(self, accounts: Accounts, add: Add) -> None:
         """If one user's state cannot be saved, no state is saved."""
@@ -221,7 +221,7 @@ class TestSyncStates:
         broken = [sync_state(accounts, "ann", "s1", Directory()), sync_state(accounts, "bob", "nul\x00", Directory())]
         with pytest.raises((psycopg.Error, ValueError)):
             accounts.save_sync_states(broken, [], NOW)
-        assert accounts.observed() == {}
+        assert accounts.observations(NOW).at == {}
 
     def test_newer_than_the_store(self, accounts: Accounts, add: Add, connection: Connection) -> None:
         """Only users with a fetch that is newer than their stored context are returned."""
@@ -230,7 +230,7 @@ class TestSyncStates:
             save_fetch(accounts, user, "s1", NOW)
         for user, at in (("stored", NOW), ("again", NOW - timedelta(hours=4)), ("never", NOW)):
             store_row(connection, user, at)
-        assert accounts.outdated_in_store(NOW) == {"fetched", "again"}
+        assert accounts.observations(NOW).outdated == {"fetched", "again"}
 
     def test_fetches_without_a_change(self, accounts: Accounts, add: Add, connection: Connection) -> None:
         """A fetch that finds a change makes the stored context outdated, and one without a change does not."""
@@ -240,15 +240,15 @@ class TestSyncStates:
             store_row(connection, user, NOW)
             save_fetch(accounts, user, "s2", NOW + timedelta(hours=1), b"2" if user == "changed" else b"1")
         connection.execute("UPDATE context_store SET row_version = NULL WHERE user_id = 'requested'")
-        assert accounts.outdated_in_store(NOW) == {"changed", "requested"}
+        assert accounts.observations(NOW).outdated == {"changed", "requested"}
 
     def test_a_row_from_the_future(self, accounts: Accounts, add: Add, connection: Connection) -> None:
         """A row of the store from the future, written before a clock was set back, counts as older than the fetch."""
         add("ann")
         save_fetch(accounts, "ann", "s1", NOW)
         store_row(connection, "ann", NOW + timedelta(hours=2))
-        assert accounts.outdated_in_store(NOW) == {"ann"}
-        assert accounts.outdated_in_store(NOW + timedelta(hours=2)) == set()
+        assert accounts.observations(NOW).outdated == {"ann"}
+        assert accounts.observations(NOW + timedelta(hours=2)).outdated == set()
 
 
 class TestRefusals:
@@ -308,7 +308,7 @@ class TestRefusals:
         add("ann")
         save_fetch(accounts, "ann", "s1", NOW - DAY)
         refuse(accounts, "ann", at=NOW)
-        assert accounts.observed() == {"ann": NOW - DAY}
+        assert accounts.observations(NOW).at == {"ann": NOW - DAY}
         assert accounts.load(["ann"])[0][0].sync_token == "s1"
 
     @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -601,7 +601,11 @@ class TestDue:
         add(*users)
         for user in users:
             save_fetch(accounts, user, "s1")
-        for find in (lambda **of: accounts.due(NOW, NEXT_RUN, scope=FetchScope.ALL, **of), accounts.observed):
+        for find in (
+            lambda **of: accounts.due(NOW, NEXT_RUN, scope=FetchScope.ALL, **of),
+            lambda **of: accounts.observations(NOW, **of).at,
+            lambda **of: accounts.observations(NOW, **of).outdated,
+        ):
             parts = [set(find(shards=shards, n_shards=4)) for shards in ([0], [1, 3], [2], [])]
             assert sum(map(len, parts)) == 40
             assert set().union(*parts) == users
