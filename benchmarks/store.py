@@ -1,8 +1,8 @@
 """`python -m benchmarks.store [ROWS]`: cost of writing contexts, compared with a bare COPY of the same rows.
 
 Each round runs the same steps on two layouts of `context_store`: with and without migration 0006. The fetches of a
-run are saved before its contexts are written, as a step of its own. CPU time is that of this process and of the whole
-Postgres, including a checkpoint after each step.
+run are saved before its contexts are written, and a plan reads which rows are outdated; both are steps of their own.
+CPU time is that of this process and of the whole Postgres, including a checkpoint after each step.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Upserts:
     def __init__(self, rows: Sequence[StoredContext]) -> None:
         self._shards = [rows[start : start + _SHARD_ROWS] for start in range(0, len(rows), _SHARD_ROWS)]
         self._rows = {row.user_id: row for row in rows}
-        self._versions = {row.user_id: row.row_version for row in rows}
+        self._versions = {row.user_id: row.row_version for row in rows}  # it takes a while to compute them
         self._digests = {row.user_id: b"first" for row in rows}
         self._at = _FIRST_RUN
 
@@ -106,23 +106,27 @@ class Upserts:
 
         return step
 
-    def next_step(self, store: ContextStore, changed: Collection[str] = (), mark: str = "") -> _Step:
-        """The step that upserts every shard after its fetches were saved.
+    def next_step(
+        self, store: ContextStore, accounts: Accounts, changed: Collection[str] = (), mark: str = ""
+    ) -> _Step:
+        """The step that upserts the changed and outdated rows of every shard, after its fetches were saved.
 
         changed: users with new contexts.
         mark: makes these contexts different from all earlier ones.
         """
-        at = self._at
+        at, due = self._at, accounts.observations(self._at).outdated.union(changed)
+        self._rows |= {user: replace(self._rows[user], context_hash=f"{mark} {user}") for user in changed}
+        self._versions |= {user: self._rows[user].row_version for user in changed}
         current = {user: replace(row, materialized_at=at) for user, row in self._rows.items()}
-        current |= {user: replace(current[user], context_hash=f"{mark} {user}") for user in changed}
-        versions = self._versions | {user: current[user].row_version for user in changed}
+        versions = dict(self._versions)
 
         def read(users: Collection[str]) -> Iterable[StoredContext]:
             return [current[user] for user in users]
 
         def step() -> None:
             for shard in self._shards:
-                store.upsert([ObservedContext(row.user_id, versions[row.user_id], at) for row in shard], read)
+                users = [row.user_id for row in shard if row.user_id in due]
+                store.upsert([ObservedContext(user, versions[user], at) for user in users], read)
 
         return step
 
@@ -135,35 +139,35 @@ class Layout:
         self._store = ContextStore(connection)
         self._accounts = Accounts(connection, CredentialCipher([new_key()]))
         self._meter = StepMeter(connection)
+        self._upserts = Upserts(rows)
         self._rows = rows
         self._users = [row.user_id for row in rows]
 
-    def measure_round(self, upserts: Upserts, number: int) -> _Costs:
+    def measure_round(self, number: int) -> _Costs:
         """Run one round and return the CPU seconds of each step."""
         changed = random.Random(number).sample(self._users, max(1, len(self._users) // 100))
         self._connection.execute("TRUNCATE context_store, bare")
         costs = {
             "bare COPY": self._meter.measure(self._copy),
-            "fetches saved": self._meter.measure(upserts.next_fetch(self._accounts)),
-            "first write": self._meter.measure(upserts.next_step(self._store)),
-            "full rewrite": self._upsert(upserts, self._users, f"rewrite {number}"),
+            "fetches saved": self._meter.measure(self._upserts.next_fetch(self._accounts)),
+            "fetches read by a plan": self._meter.measure(lambda: self._accounts.observations(_FIRST_RUN)),
+            "first write": self._meter.measure(self._upserts.next_step(self._store, self._accounts)),
+            "full rewrite": self._upsert(self._users, f"rewrite {number}"),
         }
-        self._upsert(upserts)
         self._connection.execute("VACUUM context_store")  # the next steps do not pay for the dead rows of the rewrite
-        costs["1 % written, 99 % unchanged"] = self._upsert(upserts, changed, f"few {number}")
-        self._upsert(upserts)
-        costs["all unchanged"] = self._upsert(upserts)
-        refreshes = [self._refresh(upserts, f"refresh {number} {time}") for time in range(_N_REFRESHES)]
+        costs["1 % written, 99 % unchanged"] = self._upsert(changed, f"few {number}")
+        costs["all unchanged"] = self._upsert()
+        refreshes = [self._refresh(f"refresh {number} {time}") for time in range(_N_REFRESHES)]
         return costs | {"all refreshed": refreshes[0], f"all refreshed, {_N_REFRESHES}th time": refreshes[-1]}
 
-    def _upsert(self, upserts: Upserts, changed: Collection[str] = (), mark: str = "") -> float:
-        upserts.next_fetch(self._accounts, changed, mark)()
-        return self._meter.measure(upserts.next_step(self._store, changed, mark))
+    def _upsert(self, changed: Collection[str] = (), mark: str = "") -> float:
+        self._upserts.next_fetch(self._accounts, changed, mark)()
+        return self._meter.measure(self._upserts.next_step(self._store, self._accounts, changed, mark))
 
-    def _refresh(self, upserts: Upserts, mark: str) -> float:
+    def _refresh(self, mark: str) -> float:
         """Fetch changed tasks of all users, of which their contexts show nothing."""
-        upserts.next_fetch(self._accounts, self._users, mark)()
-        return self._meter.measure(upserts.next_step(self._store))
+        self._upserts.next_fetch(self._accounts, self._users, mark)()
+        return self._meter.measure(self._upserts.next_step(self._store, self._accounts))
 
     def _copy(self) -> None:
         with self._connection.cursor() as cursor, cursor.copy("COPY bare FROM STDIN (FORMAT BINARY)") as copy:
@@ -225,11 +229,10 @@ def _run(stack: ExitStack, n_rows: int) -> None:
     _print_line("Starting Postgres 18")
     server = stack.enter_context(postgres.running_postgres(_FOLDER))
     layouts = {name: Layout(_create_database(stack, server, name, rows), rows) for name in _SKIPPED_MIGRATIONS}
-    upserts = Upserts(rows)
     rounds = []
     for number in range(1, _N_ROUNDS + 1):
         _print_line(f"Round {number} of {_N_ROUNDS}")
-        rounds.append({name: layout.measure_round(upserts, number) for name, layout in layouts.items()})
+        rounds.append({name: layout.measure_round(number) for name, layout in layouts.items()})
     _print_writes(rounds, n_rows)
     for name, layout in layouts.items():
         _print_line(f"{name}: {layout.statistics()}")
