@@ -213,7 +213,7 @@ class World:
         for row in tables["user_contexts"]:
             row |= _renamed(row, names.get(row["user_id"], {})) | {"context_hash": "", "row_version": ""}
         for row in tables["context_store"]:
-            row["context_hash"] = ""
+            row |= {"context_hash": "", "row_version": ""}
         sql = "SELECT user_id, context_json, groups_json, valid_until FROM context_store ORDER BY user_id"
         stored = [
             {

@@ -77,6 +77,7 @@ COMMENT ON COLUMN user_contexts.shard IS 'Shard of the user: users of a shard ar
 COMMENT ON VIEW context_store IS 'Contexts in Postgres as of the last pipeline run, one row per user';
 COMMENT ON COLUMN context_store.user_id IS 'User of the context';
 COMMENT ON COLUMN context_store.context_hash IS 'Hash of the context in Postgres [sha256, hex]';
+COMMENT ON COLUMN context_store.row_version IS 'Hash of the columns that Postgres stores [sha256, hex]';
 COMMENT ON COLUMN context_store.shard IS 'Shard of the user: users of a shard are computed and stored together';
 
 COMMENT ON VIEW tip_candidates IS 'Newest candidates of each user that the LLM wrote ahead of a probable request';
