@@ -173,11 +173,15 @@ class Pipeline:
         resources, n_shards = self._runtime.load_resources(), self.shards.n_shards
         progress = ProgressLogger(f"shards of {asset.name}", n_shards, lambda line: print_line(f"  {line}"))
         results: list[ShardResult] = []
+        outdated = frozenset[str]() if asset.is_source else self.accounts.observations(now).outdated
         for shard in range(n_shards):
             if shard in by_shard or not asset.is_source:
                 request = build_request(n_shards, by_shard.get(shard, {}), only_shards=[shard])
                 if asset.on_demand:
                     request = replace(request, demanded=request.observed)
+                elif not asset.is_source:
+                    due = outdated.intersection(request.observed)
+                    request = replace(request, due=due, observe_shards=request.observe_shards if due else frozenset())
                 plan = Planner(GRAPH, self.shards, resources, now).plan([asset], request)
                 results += materialize(plan, GRAPH, self.shards, resources=resources, now=now)
             progress.add(1)
