@@ -60,10 +60,10 @@ def context_store(
     n_written, n_refreshed = store.upsert(
         observed, lambda changed: _stored_contexts(rows_of_users(user_contexts, changed), users)
     )
-    without_context = set(previous["user_id"].to_pylist()) - set(user_contexts["user_id"].to_pylist())
+    without_context = stored_versions.keys() - set(user_contexts["user_id"].to_pylist())
     removed = without_context - accounts.existing(without_context)
     history.erase(removed)
-    kept = set(previous["user_id"].to_pylist()) - without_context - users.keys()
+    kept = stored_versions.keys() - without_context - users.keys()
     rows = [
         {"user_id": user, "context_hash": newest[user], "row_version": version} for user, version in versions.items()
     ]
