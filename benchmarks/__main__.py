@@ -13,17 +13,15 @@ from datetime import UTC, datetime, timedelta
 from rich.console import Console
 
 from benchmarks.output import LOCAL_FOLDER
-from benchmarks.pipeline import MemoryMeter, Pipeline
+from benchmarks.pipeline import MemoryMeter, Pipeline, load_tiny_embedder
 from benchmarks.report import BenchFigures, NightCosts, print_figures, read_figures, save_figures
 from benchmarks.todoist import TodoistProcess, todoist_process
 from benchmarks.users import N_TASKS, Crowd, add_accounts
 from contexts.postgres.migrate import migrate
 from contexts.postgres.sql import connect
-from contexts.themes.embed import Embedder
 from contexts.todoist.client import Todoist
 from contexts.todoist.credentials import new_key
 from local import postgres
-from local.checkpoint import save_tiny_nomic
 
 _FOLDER = LOCAL_FOLDER / "bench"
 
@@ -69,7 +67,7 @@ def main() -> int:
 
 def _measure(stack: ExitStack, n_users: int, n_shards: int) -> BenchFigures:
     started = time.process_time()
-    embedder = _load_embedder()
+    embedder = load_tiny_embedder(_FOLDER / "tiny-nomic")
     model_cpu_seconds = time.process_time() - started
     _print_line("Starting Postgres 18 and the local Todoist")
     url = stack.enter_context(postgres.running_postgres(_FOLDER / "postgres"))
@@ -103,17 +101,6 @@ def _run_nights(pipeline: Pipeline, todoist: TodoistProcess, n_users: int) -> tu
         run_night("unchanged night", _FIRST_NIGHT + 2 * minute, 0, "changed some tasks"),
         run_night("midnight", _MIDNIGHT, n_changing(_FIRST_NIGHT, _MIDNIGHT), "have a task that changes bucket"),
     )
-
-
-def _load_embedder() -> Embedder:
-    """A loaded tiny model on one thread, so that CPU seconds do not include waiting threads."""
-    import torch
-
-    torch.set_num_threads(1)
-    folder = save_tiny_nomic(_FOLDER / "tiny-nomic")
-    embedder = Embedder(str(folder), prompt="clustering: ", dim=32, device="cpu")
-    embedder.encode(["one text to load the model"])
-    return embedder
 
 
 def _number_from_environment(name: str, default: int, maximum: int) -> int:

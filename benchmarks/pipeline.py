@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -39,11 +39,22 @@ from contexts.todoist.accounts import Accounts, FetchScope
 from contexts.todoist.client import Todoist
 from contexts.todoist.credentials import CredentialCipher, new_key
 from contexts.todoist.event_store import EventStore
+from local.checkpoint import save_tiny_nomic
 
 FETCH_STEP = "fetch_signals"
 
 _DEFAULT_INTERVAL = timedelta(hours=4)
 """Time until the next run, if the caller names none."""
+
+
+def load_tiny_embedder(folder: Path) -> Embedder:
+    """Save a tiny model, and load it on one thread, so that CPU seconds do not include waiting threads."""
+    import torch
+
+    torch.set_num_threads(1)
+    embedder = Embedder(str(save_tiny_nomic(folder)), prompt="clustering: ", dim=32, device="cpu")
+    embedder.encode(["one text to load the model"])
+    return embedder
 
 
 @dataclass(frozen=True)
@@ -132,6 +143,19 @@ class Pipeline:
             self.events.expire(now)
         return costs
 
+    def run_in_parts(self, now: datetime) -> Iterator[None]:
+        """Do what `run` does, and yield after each shard of each asset: `n_parts` times."""
+        next_run_at = now + _DEFAULT_INTERVAL
+        due = self._due(now, next_run_at, FetchScope.ALL)
+        for asset in GRAPH:
+            for _ in self._materialize(asset, now, self._users_of(asset, now, next_run_at, due)):
+                yield
+
+    @property
+    def n_parts(self) -> int:
+        """The number of parts of a run."""
+        return len(list(GRAPH)) * self.shards.n_shards
+
     def plan_seconds(self, now: datetime) -> float:
         """Plan a run for all users, without running it, and return the seconds that it took."""
         started = time.perf_counter()
@@ -147,7 +171,13 @@ class Pipeline:
     def _run_asset(self, asset: Asset, now: datetime, users: Users, print_line: PrintLine) -> AssetCost:
         files_before, memory = self._files(), MemoryMeter.start()
         started, started_cpu = time.perf_counter(), time.process_time()
-        results = self._materialize(asset, now, users, print_line)
+        progress = ProgressLogger(
+            f"shards of {asset.name}", self.shards.n_shards, lambda line: print_line(f"  {line}")
+        )
+        results: list[ShardResult] = []
+        for of_shard in self._materialize(asset, now, users):
+            results += of_shard
+            progress.add(1)
         seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - started_cpu
         written_files = self._files() - files_before
         counts = total(results)
@@ -165,27 +195,28 @@ class Pipeline:
             counts=counts,
         )
 
-    def _materialize(self, asset: Asset, now: datetime, users: Users, print_line: PrintLine) -> list[ShardResult]:
-        """Materialize an asset as its step does: calibrate the threshold, then run shard by shard."""
+    def _materialize(self, asset: Asset, now: datetime, users: Users) -> Iterator[Sequence[ShardResult]]:
+        """Materialize an asset as its step does: calibrate the threshold, then run shard by shard.
+
+        Yields the results of each shard: none if it is up to date.
+        """
         if asset is task_clusters:
             calibrate_model(self.shards, self._runtime.calibrations, self._runtime.embedder.version)
         by_shard = self._users_by_shard(users)
         resources, n_shards = self._runtime.load_resources(), self.shards.n_shards
-        progress = ProgressLogger(f"shards of {asset.name}", n_shards, lambda line: print_line(f"  {line}"))
-        results: list[ShardResult] = []
         outdated = frozenset[str]() if asset.is_source else self.accounts.observations(now).outdated
         for shard in range(n_shards):
-            if shard in by_shard or not asset.is_source:
-                request = build_request(n_shards, by_shard.get(shard, {}), only_shards=[shard])
-                if asset.on_demand:
-                    request = replace(request, demanded=request.observed)
-                elif not asset.is_source:
-                    due = outdated.intersection(request.observed)
-                    request = replace(request, due=due, observe_shards=request.observe_shards if due else frozenset())
-                plan = Planner(GRAPH, self.shards, resources, now).plan([asset], request)
-                results += materialize(plan, GRAPH, self.shards, resources=resources, now=now)
-            progress.add(1)
-        return results
+            if asset.is_source and shard not in by_shard:
+                yield []
+                continue
+            request = build_request(n_shards, by_shard.get(shard, {}), only_shards=[shard])
+            if asset.on_demand:
+                request = replace(request, demanded=request.observed)
+            elif not asset.is_source:
+                due = outdated.intersection(request.observed)
+                request = replace(request, due=due, observe_shards=request.observe_shards if due else frozenset())
+            plan = Planner(GRAPH, self.shards, resources, now).plan([asset], request)
+            yield list(materialize(plan, GRAPH, self.shards, resources=resources, now=now))
 
     def _users_of(self, asset: Asset, now: datetime, next_run_at: datetime, due: Users) -> Users:
         """The users whom an asset receives, as the step runner finds them."""
