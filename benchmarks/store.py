@@ -141,6 +141,7 @@ class Layout:
         self._meter = StepMeter(connection)
         self._upserts = Upserts(rows)
         self._rows = rows
+        self._versions = {row.user_id: row.row_version for row in rows}
         self._users = [row.user_id for row in rows]
 
     def measure_round(self, number: int) -> _Costs:
@@ -173,7 +174,7 @@ class Layout:
         with self._connection.cursor() as cursor, cursor.copy("COPY bare FROM STDIN (FORMAT BINARY)") as copy:
             copy.set_types(_COPY_TYPES)
             for row in self._rows:
-                copy.write_row((*vars(row).values(), row.row_version, 0))
+                copy.write_row((*vars(row).values(), self._versions[row.user_id], 0))
 
     def measure_read(self, name: str, parameter: str) -> tuple[float, float]:
         """CPU microseconds and median milliseconds of a statement of the request path, for one user at a time."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from hashlib import sha256
-from itertools import islice
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -20,8 +19,7 @@ _BATCH_ROWS = 256
 """Rows per INSERT: a few megabytes, which fit into the caches and into `work_mem`."""
 
 
-@dataclass(frozen=True)
-class ObservedContext:
+class ObservedContext(NamedTuple):
     """A user's context as a run knows it, without its text."""
 
     user_id: str
@@ -104,16 +102,18 @@ class ContextStore:
             return 0, 0
         with self._connection.transaction():
             self._sql.use_indexes(self._connection)
-            outdated = self._outdated(observed)
-            changed = {row.user_id: row for row in outdated if not row.is_same}
-            n_refreshed = self._refresh(observed, {row.user_id for row in outdated if row.is_same})
-            n_written = self._write_changed(changed, read(changed.keys())) if changed else 0
+            have_rows = self._users_with_rows(observed)
+            connections = self._connections([each for each in observed if each.user_id not in have_rows])
+            outdated = self._outdated([each for each in observed if each.user_id in have_rows])
+            n_refreshed = self._refresh([each for each in observed if outdated.get(each.user_id)])
+            changed = connections.keys() | {user for user, is_same in outdated.items() if not is_same}
+            n_written = self._write_changed(read(changed), observed, connections) if changed else 0
         return n_written, n_refreshed
 
     def put(self, contexts: Sequence[StoredContext]) -> tuple[int, int]:
         """Upsert rows that are in memory."""
         by_user = {context.user_id: context for context in contexts}
-        observed = [ObservedContext(*_observed_columns(context)) for context in contexts]
+        observed = [ObservedContext(each.user_id, each.row_version, each.materialized_at) for each in contexts]
         return self.upsert(observed, lambda changed: [by_user[user_id] for user_id in changed])
 
     def remove_orphans(self, user_ids: Iterable[str]) -> int:
@@ -129,86 +129,90 @@ class ContextStore:
             by_user.setdefault(row.pop("user_id"), []).append(Reaction(**row))
         return by_user
 
-    def _outdated(self, observed: Sequence[ObservedContext]) -> list[_OutdatedRow]:
-        """Return what has to be done: users whose rows are to be written or refreshed."""
-        values = {**_observed_arrays(observed), "latest": self.latest()}
-        return [_OutdatedRow(*row) for row in execute_arrays(self._connection, self._sql.outdated_rows, values)]
+    def _users_with_rows(self, observed: Sequence[ObservedContext]) -> set[str]:
+        users = {"user_ids": [each.user_id for each in observed]}
+        return {user for (user,) in execute_arrays(self._connection, self._sql.users_with_rows, users)}
 
-    def _refresh(self, observed: Iterable[ObservedContext], user_ids: Collection[str]) -> int:
-        """Refresh the rows of some users, and return their number."""
-        if not user_ids:
+    def _connections(self, observed: Sequence[ObservedContext]) -> dict[str, int]:
+        """Return the connection number of each user's account, 0 without one.
+
+        Users who were observed before the account was connected are missing: that was another account.
+        """
+        if not observed:
+            return {}
+        users = {"user_ids": [each.user_id for each in observed]}
+        accounts = {row[0]: row[1:] for row in execute_arrays(self._connection, self._sql.accounts_of_users, users)}
+        connections = {}
+        for user_id, _, materialized_at in observed:
+            number, connected_at = accounts.get(user_id, (0, None))
+            if connected_at is None or connected_at <= materialized_at:
+                connections[user_id] = number
+        return connections
+
+    def _outdated(self, observed: Sequence[ObservedContext]) -> dict[str, bool]:
+        """Return the users whose rows are to be written or refreshed, with whether the row has the given version."""
+        if not observed:
+            return {}
+        values = {**_observed_arrays(observed), "latest": self.latest()}
+        return dict(execute_arrays(self._connection, self._sql.outdated_rows, values).fetchall())
+
+    def _refresh(self, observed: Sequence[ObservedContext]) -> int:
+        """Refresh rows, and return their number."""
+        if not observed:
             return 0
-        arrays = _observed_arrays([context for context in observed if context.user_id in user_ids])
-        values = {**arrays, "latest": self.latest()}
+        values = {**_observed_arrays(observed), "latest": self.latest()}
         return execute_arrays(self._connection, self._sql.refresh, values).rowcount
 
-    def _write_changed(self, changed: Mapping[str, _OutdatedRow], contexts: Iterable[StoredContext]) -> int:
-        """Write rows and return their number."""
-        n_written = 0
-        for batch in _batches(contexts):
-            new = [context for context in batch if not changed[context.user_id].has_row]
-            old = [context for context in batch if changed[context.user_id].has_row]
-            n_written += (self._copy(new, changed) if new else 0) + (self._write(old) if old else 0)
-        return n_written
+    def _write_changed(
+        self, contexts: Iterable[StoredContext], observed: Iterable[ObservedContext], connections: Mapping[str, int]
+    ) -> int:
+        """Write rows and return their number. connections: of the users without a row."""
+        versions = {each.user_id: each.row_version for each in observed}
+        rows = [(*_content(context), versions[context.user_id]) for context in contexts]
+        new = [(*row, connections[row[0]]) for row in rows if row[0] in connections]
+        return self._copy(new) + self._write([row for row in rows if row[0] not in connections])
 
-    def _copy(self, contexts: Sequence[StoredContext], outdated: Mapping[str, _OutdatedRow]) -> int:
-        """Write rows of users without one, unless they are from before the account was connected.
+    def _copy(self, rows: Sequence[tuple[Any, ...]]) -> int:
+        """Write rows of users without one, which end with the connection number, and return their number.
 
         COPY is cheaper than an upsert. A request may have written a row meanwhile: then all are upserted.
         """
-        rows = [(context, outdated[context.user_id]) for context in contexts]
-        current = [(context, row.connection_number) for context, row in rows if row.is_of_account]
+        if not rows:
+            return 0
         statement = self._sql.copy_new.sql.encode()
         try:
             with self._connection.transaction(), self._connection.cursor() as cursor, cursor.copy(statement) as copy:
                 copy.set_types(_COLUMN_TYPES)
-                for context, connection_number in current:
-                    copy.write_row((*_stored_columns(context), connection_number))
+                for row in rows:
+                    copy.write_row(row)
         except psycopg.errors.UniqueViolation:
-            return self._write(contexts)
-        return len(current)
+            return self._write([row[:-1] for row in rows])
+        return len(rows)
 
-    def _write(self, contexts: Sequence[StoredContext]) -> int:
-        names = ("user_ids", "instants", "contexts", "hashes", "valid_until", "groups_json", "versions")
-        arrays = _arrays(names, map(_stored_columns, contexts))
-        n_written = execute_arrays(self._connection, self._sql.write, {**arrays, "latest": self.latest()}).rowcount
-        if n_written < len(contexts):
-            execute_arrays(self._connection, self._sql.update_groups, arrays)
+    def _write(self, rows: Sequence[tuple[Any, ...]]) -> int:
+        """Upsert rows, a batch at a time, and return the number of rows written."""
+        n_written = 0
+        for start in range(0, len(rows), _BATCH_ROWS):
+            batch = rows[start : start + _BATCH_ROWS]
+            names = ("user_ids", "instants", "contexts", "hashes", "valid_until", "groups_json", "versions")
+            arrays = _arrays(names, batch)
+            values = {**arrays, "latest": self.latest()}
+            n_of_batch = execute_arrays(self._connection, self._sql.write, values).rowcount
+            if n_of_batch < len(batch):
+                execute_arrays(self._connection, self._sql.update_groups, arrays)
+            n_written += n_of_batch
         return n_written
-
-
-class _OutdatedRow(NamedTuple):
-    """A user whose row is to be written or refreshed, in the order of the columns of `outdated_rows`.
-
-    is_same: the row has the given version, so that it is only refreshed. connection_number: of the present account.
-    is_of_account: whether the observation is of this account, not of an earlier one.
-    """
-
-    user_id: str
-    is_same: bool
-    has_row: bool
-    connection_number: int
-    is_of_account: bool
 
 
 _COLUMN_TYPES = ("text", "timestamptz", "text", "text", "timestamptz", "text", "text", "int4")
 
-_observed_columns = attrgetter("user_id", "row_version", "materialized_at")
-_stored_columns = attrgetter(
-    "user_id", "materialized_at", "context_json", "context_hash", "valid_until", "groups_json", "row_version"
-)
+_content = attrgetter("user_id", "materialized_at", "context_json", "context_hash", "valid_until", "groups_json")
 
 
 def _observed_arrays(observed: Iterable[ObservedContext]) -> Mapping[str, list[Any]]:
-    return _arrays(("user_ids", "versions", "instants"), map(_observed_columns, observed))
+    return _arrays(("user_ids", "versions", "instants"), observed)
 
 
 def _arrays(names: Sequence[str], records: Iterable[tuple[Any, ...]]) -> Mapping[str, list[Any]]:
     """Return the columns of records as arrays by name."""
     return dict(zip(names, map(list, zip(*records, strict=True)), strict=True))
-
-
-def _batches(contexts: Iterable[StoredContext]) -> Iterator[Sequence[StoredContext]]:
-    remaining = iter(contexts)
-    while batch := list(islice(remaining, _BATCH_ROWS)):
-        yield batch

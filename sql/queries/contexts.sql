@@ -1,18 +1,25 @@
+-- name: users_with_rows
+-- Of some users, those with a row.
+SELECT c.user_id FROM context_store c WHERE c.user_id = ANY(:user_ids::TEXT[]);
+
+-- name: accounts_of_users
+-- The present account of some users; a user without one has no row here.
+SELECT a.user_id, a.connection_number, a.connected_at FROM todoist_accounts a WHERE a.user_id = ANY(:user_ids::TEXT[]);
+
 -- name: outdated_rows
--- Of some users, those whose row is missing, has another version than the given one, or agrees with no fetch as late as
--- the given instant; with it whether the row only has to be refreshed, whether there is one, and the present account. A row
--- that was not made from this account, or is from after :latest and so from before the clock was set back, is outdated.
+-- Of some users with a row, those whose row has another version than the given one, or agrees with no fetch as late as
+-- the given instant; with it whether the row only has to be refreshed. A row that was not made from the present account,
+-- or is from after :latest and so from before the clock was set back, is outdated.
 -- What was fetched before the account was connected belongs to another account, and refreshes nothing.
 -- OFFSET 0 makes Postgres find each user's rows by their keys.
-SELECT n.user_id, NOT is_other AS is_same, c.user_id IS NOT NULL AS has_row, coalesce(a.connection_number, 0),
-       coalesce(a.connected_at, '-infinity') <= n.materialized_at AS is_of_account
+SELECT n.user_id, NOT is_other AS is_same
 FROM unnest(:user_ids::TEXT[], :versions::TEXT[], :instants::TIMESTAMPTZ[]) AS n (user_id, row_version, materialized_at)
 LEFT JOIN LATERAL (
     SELECT a.connection_number, a.connected_at, a.changed_at, a.observed_at
     FROM todoist_accounts a WHERE a.user_id = n.user_id OFFSET 0
 ) a ON TRUE
 LEFT JOIN LATERAL (
-    SELECT c.user_id, c.row_version, c.connection_number, c.materialized_at
+    SELECT c.row_version, c.connection_number, c.materialized_at
     FROM context_store c WHERE c.user_id = n.user_id OFFSET 0
 ) c ON TRUE
 CROSS JOIN LATERAL (
