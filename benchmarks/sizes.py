@@ -1,8 +1,8 @@
 """`python -m benchmarks.sizes`: the CPU of a night for each user, with many users beside few.
 
-Two pipelines with shards of equal size run the same nights in turns, a shard of the small one after each tenth part of
-the large one's, so that whatever else the machine does slows both. Each has a Postgres of its own, whose CPU counts.
-Users have few tasks, because what a night costs beside its tasks is in question.
+Two pipelines with shards of equal size run the same nights in turns: for each shard of the small one, several of the
+large one, so that whatever else the machine does slows both. Each has a Postgres of its own, whose CPU counts. Users
+have few tasks, because the question is what a night costs beside its tasks.
 """
 
 from __future__ import annotations
@@ -126,7 +126,10 @@ def _print(populations: Sequence[Population], n_tasks: int) -> None:
     columns = [f"{each.n_users:,} users" for each in populations]
     few, many = populations
     table = numbers_table(
-        f"CPU of a night for each user of {n_tasks} tasks, ms, with the fetch and Postgres", "night", *columns, "ratio"
+        f"CPU of a night for each user of {n_tasks} tasks, ms, with the fetch and Postgres",
+        "night",
+        *columns,
+        "ratio",
     )
     for night in _NIGHTS:
         table.add_row(night, *(f"{each.cpu_ms[night]:.2f}" for each in populations), _ratio(many, few, night))
