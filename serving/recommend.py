@@ -194,8 +194,10 @@ class Recommender:
         """
         # Read again, because another process may have done the work while this one waited for the lock.
         now, user = self.clock(), await self._read(user_id)
-        context, is_assembled = await self._context(user), False
-        if llm_deadline is not None and (context is None or not user.is_fresh(now, self.timing.sla)):
+        context, is_assembled = None, False
+        if llm_deadline is None or user.is_fresh(now, self.timing.sla):
+            context = await self._context(user)
+        if llm_deadline is not None and context is None:
             is_assembled = await self._assemble(user_id)
             now, user = self.clock(), await self._read(user_id)
             context = await self._context(user)
