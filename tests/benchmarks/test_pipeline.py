@@ -75,6 +75,14 @@ def test_nights_do_the_known_work(pipeline: Pipeline, todoist: TodoistProcess) -
     assert fourth[task_clusters.name].n_shards_run == fourth[task_embeddings.name].n_shards_run == 0
 
 
+def test_a_run_in_parts(pipeline: Pipeline, connection: psycopg.Connection[Any]) -> None:
+    """A run can be taken in parts, one for each shard of each asset, and brings everything up to date."""
+    assert sum(1 for _ in pipeline.run_in_parts(AT)) == pipeline.n_parts
+    assert connection.execute("SELECT count(*) FROM context_store").fetchone() == (len(CROWD),)
+    again = pipeline.run(AT + timedelta(minutes=1), lambda _: None)
+    assert total_count(again, "rows_written") == total_count(again, "texts_embedded") == 0
+
+
 def test_files_and_memory_are_measured(pipeline: Pipeline) -> None:
     """The cost of an asset includes the size of its written files and, on Linux, the memory."""
     costs = by_asset(pipeline.run(AT, lambda _: None))
