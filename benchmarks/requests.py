@@ -168,6 +168,7 @@ def fill_database(url: str) -> tuple[list[str], float]:
             for user in samples:
                 credentials = Credentials(user.api_token)
                 accounts.add(user.user_id, email=user.email, timezone=user.timezone, credentials=credentials)
+            connection.execute("UPDATE todoist_accounts SET observed_at = %s", [now])
             ContextStore(connection).put(rows)
             cursor.executemany(
                 "INSERT INTO candidate_sets VALUES (%s, %s, %s, 'llm', %s, %s, %s, %s, %s, %s, %s, %s)", candidates

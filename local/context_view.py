@@ -24,9 +24,9 @@ def print_stored_context(connection: psycopg.Connection[Any], console: Console) 
     None if no context is stored.
     """
     row = connection.execute(
-        "SELECT user_id, fetched_at(materialized_at, row_version, changed_at, observed_at), context_json,"
+        "SELECT user_id, fetched_at(materialized_at, c.rows_digest, a.rows_digest, observed_at), context_json,"
         " context_hash"
-        " FROM context_store c LEFT JOIN todoist_accounts USING (user_id)"
+        " FROM context_store c LEFT JOIN todoist_accounts a USING (user_id)"
         " ORDER BY context_json::JSON -> 'profile' ->> 'language' = 'en' DESC,"
         " EXISTS (SELECT FROM candidate_sets s WHERE s.user_id = c.user_id AND s.context_hash = c.context_hash) DESC,"
         " user_id LIMIT 1"

@@ -190,7 +190,7 @@ class World:
     def stored(self) -> dict[str, dict[str, Any]]:
         """Return the rows of context_store by user, with the last fetch that each agrees with."""
         sql = """
-            SELECT c.user_id, fetched_at(materialized_at, row_version, changed_at, observed_at),
+            SELECT c.user_id, fetched_at(materialized_at, c.rows_digest, a.rows_digest, observed_at),
                    context_json, context_hash
             FROM context_store c LEFT JOIN todoist_accounts a USING (user_id) ORDER BY c.user_id
         """

@@ -139,8 +139,8 @@ class System:
     def fetched_at(self, user_id: str) -> datetime | None:
         """The instant of the fetch that a user's stored context shows, with the events that were folded since."""
         found = (
-            "SELECT fetched_at(materialized_at, row_version, changed_at, observed_at)"
-            " FROM context_store JOIN todoist_accounts USING (user_id) WHERE user_id = %s"
+            "SELECT fetched_at(materialized_at, c.rows_digest, a.rows_digest, observed_at)"
+            " FROM context_store c JOIN todoist_accounts a USING (user_id) WHERE user_id = %s"
         )
         row = self.connection.execute(found, [user_id]).fetchone()
         return row[0] if row else None

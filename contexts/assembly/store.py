@@ -103,11 +103,11 @@ class ContextStore:
         with self._connection.transaction():
             self._sql.use_indexes(self._connection)
             have_rows = self._users_with_rows(observed)
-            connections = self._connections([each for each in observed if each.user_id not in have_rows])
             outdated = self._outdated([each for each in observed if each.user_id in have_rows])
             n_refreshed = self._refresh([each for each in observed if outdated.get(each.user_id)])
-            changed = connections.keys() | {user for user, is_same in outdated.items() if not is_same}
-            n_written = self._write_changed(read(changed), observed, connections) if changed else 0
+            new = [each for each in observed if each.user_id not in have_rows]
+            changed = {each.user_id for each in new} | {user for user, is_same in outdated.items() if not is_same}
+            n_written = self._write_changed(read(changed), observed, new) if changed else 0
         return n_written, n_refreshed
 
     def put(self, contexts: Sequence[StoredContext]) -> tuple[int, int]:
@@ -133,22 +133,6 @@ class ContextStore:
         users = {"user_ids": [each.user_id for each in observed]}
         return {user for (user,) in execute_arrays(self._connection, self._sql.users_with_rows, users)}
 
-    def _connections(self, observed: Sequence[ObservedContext]) -> dict[str, int]:
-        """Return the connection number of each user's account, 0 without one.
-
-        Users who were observed before the account was connected are missing: that was another account.
-        """
-        if not observed:
-            return {}
-        users = {"user_ids": [each.user_id for each in observed]}
-        accounts = {row[0]: row[1:] for row in execute_arrays(self._connection, self._sql.accounts_of_users, users)}
-        connections = {}
-        for user_id, _, materialized_at in observed:
-            number, connected_at = accounts.get(user_id, (0, None))
-            if connected_at is None or connected_at <= materialized_at:
-                connections[user_id] = number
-        return connections
-
     def _outdated(self, observed: Sequence[ObservedContext]) -> dict[str, bool]:
         """Return the users whose rows are to be written or refreshed, with whether the row has the given version."""
         if not observed:
@@ -164,16 +148,35 @@ class ContextStore:
         return execute_arrays(self._connection, self._sql.refresh, values).rowcount
 
     def _write_changed(
-        self, contexts: Iterable[StoredContext], observed: Iterable[ObservedContext], connections: Mapping[str, int]
+        self, contexts: Iterable[StoredContext], observed: Iterable[ObservedContext], new: Sequence[ObservedContext]
     ) -> int:
-        """Write rows and return their number. connections: of the users without a row."""
+        """Write rows and return their number. new: the users without a row."""
         versions = {each.user_id: each.row_version for each in observed}
-        rows = [(*_content(context), versions[context.user_id]) for context in contexts]
-        new = [(*row, connections[row[0]]) for row in rows if row[0] in connections]
-        return self._copy(new) + self._write([row for row in rows if row[0] not in connections])
+        rows = {context.user_id: (*_content(context), versions[context.user_id]) for context in contexts}
+        n_copied = self._copy([(*rows.pop(user), *account) for user, account in self._accounts(new).items()])
+        for each in new:
+            rows.pop(each.user_id, None)  # of an account that was removed or replaced meanwhile
+        return n_copied + self._write(list(rows.values()))
+
+    def _accounts(self, observed: Sequence[ObservedContext]) -> dict[str, tuple[int, bytes | None]]:
+        """Return the connection number of each user's account, and the digest of the tasks observed, if it is known.
+
+        Users are missing whose account was removed, or replaced, since they were observed.
+        """
+        if not observed:
+            return {}
+        users = {"user_ids": [each.user_id for each in observed]}
+        stored = {row[0]: row[1:] for row in execute_arrays(self._connection, self._sql.accounts_of_users, users)}
+        accounts: dict[str, tuple[int, bytes | None]] = {}
+        for user_id, _, at in observed:
+            if user_id in stored:
+                number, connected_at, observed_at, digest = stored[user_id]
+                if (connected_at is None or connected_at <= at) and at <= observed_at:
+                    accounts[user_id] = number, (digest if observed_at == at else None)
+        return accounts
 
     def _copy(self, rows: Sequence[tuple[Any, ...]]) -> int:
-        """Write rows of users without one, which end with the connection number, and return their number.
+        """Write rows of users without one, which end with the account (see `_accounts`), and return their number.
 
         COPY is cheaper than an upsert. A request may have written a row meanwhile: then all are upserted.
         """
@@ -186,7 +189,7 @@ class ContextStore:
                 for row in rows:
                     copy.write_row(row)
         except psycopg.errors.UniqueViolation:
-            return self._write([row[:-1] for row in rows])
+            return self._write([row[:-2] for row in rows])
         return len(rows)
 
     def _write(self, rows: Sequence[tuple[Any, ...]]) -> int:
@@ -204,7 +207,7 @@ class ContextStore:
         return n_written
 
 
-_COLUMN_TYPES = ("text", "timestamptz", "text", "text", "timestamptz", "text", "text", "int4")
+_COLUMN_TYPES = ("text", "timestamptz", "text", "text", "timestamptz", "text", "text", "int4", "bytea")
 
 _content = attrgetter("user_id", "materialized_at", "context_json", "context_hash", "valid_until", "groups_json")
 

@@ -135,10 +135,14 @@ class Accounts:
             self._sql.remove_context(self._connection, user_id=user_id)
 
     def remove(self, user_id: str) -> bool:
-        """Delete a user from Postgres; the next run deletes the Parquet rows. Return False if the user is unknown."""
+        """Delete a user from Postgres; the next run deletes the Parquet rows. Return False if the user is unknown.
+
+        The context goes last: until the account is gone, a run may still write it.
+        """
         with self._connection.transaction():
+            is_removed = bool(self._sql.remove_user(self._connection, user_id=user_id))
             self._sql.remove_context(self._connection, user_id=user_id)
-            return bool(self._sql.remove_user(self._connection, user_id=user_id))
+            return is_removed
 
     def held_at_provider_until(self, user_id: str) -> datetime | None:
         """Return until when the LLM's provider may hold a context of a user in a batch; None if it holds none."""

@@ -120,15 +120,17 @@ ORDER BY u.user_id;
 -- name: users_observed
 -- Every user that was ever fetched: the instant of the last fetch, and whether the stored context is to be written or
 -- refreshed: it agrees with no fetch as late, or is later than :latest and so from before the clock was set back, or lacks
--- an event that the stored tasks contain, or has no version and is not newer.
+-- an event that the stored tasks contain, or has no version and is not newer, or was made from an earlier account.
 -- The users of some shards of :n_shards, or of all shards if :shards is NULL.
 SELECT a.user_id, a.observed_at,
-       a.observed_at > coalesce(fetched_at(c.materialized_at, c.row_version, a.changed_at, a.observed_at), '-infinity')
+       a.observed_at > coalesce(fetched_at(c.materialized_at, c.rows_digest, a.rows_digest, a.observed_at), '-infinity')
            OR c.materialized_at > :latest::TIMESTAMPTZ
            OR (c.row_version IS NULL AND a.observed_at >= c.materialized_at)
            OR EXISTS (SELECT FROM todoist_events e
                       WHERE e.user_id = a.user_id AND e.folded_form = e.received_at) AS is_outdated
-FROM todoist_accounts a JOIN users u USING (user_id) LEFT JOIN context_store c USING (user_id)
+FROM todoist_accounts a JOIN users u USING (user_id)
+LEFT JOIN context_store c ON c.user_id = a.user_id
+    AND is_of_account(c.connection_number, c.materialized_at, a.connection_number, a.connected_at)
 WHERE a.observed_at IS NOT NULL
   AND (:shards::BIGINT[] IS NULL OR mod(u.shard_key, :n_shards) = ANY(:shards::BIGINT[]))
 ORDER BY a.user_id;
@@ -168,10 +170,12 @@ WHERE user_id = :user_id AND connection_number = :connection_number;
 -- Store the starting point of the next fetch, after the data of a successful fetch are stored, unless the account was
 -- replaced meanwhile. The instant of the last fetch does not move back, unless it is later than :latest, because the
 -- clock was set back since. A run that began before the account was connected has fetched it after that. Other rows than
--- those stored before are a change.
+-- those stored before are a change, which is later than the fetch that found those.
 UPDATE todoist_accounts
 SET sync_token = :sync_token, directory = :directory, rows_digest = :rows_digest,
-    changed_at = CASE WHEN rows_digest = :rows_digest AND changed_at <= :latest THEN changed_at ELSE :observed_at END,
+    changed_at = CASE WHEN rows_digest = :rows_digest AND changed_at <= :latest THEN changed_at
+                      ELSE greatest(:observed_at, CASE WHEN observed_at <= :latest
+                                                       THEN observed_at + INTERVAL '1 microsecond' END) END,
     observed_at = greatest(:observed_at, CASE WHEN observed_at <= :latest THEN observed_at END,
                            CASE WHEN connected_at <= :latest THEN connected_at END),
     synced_at = :synced_at,

@@ -1,7 +1,7 @@
 -- name: users
 -- All users, the state of their accounts, and the freshness of their rows of context_store.
 SELECT u.user_id, u.timezone, u.active, u.created_at, a.connected, a.observed_at, a.refused_at,
-       fetched_at(c.materialized_at, c.row_version, a.changed_at, a.observed_at) AS materialized_at
+       fetched_at(c.materialized_at, c.rows_digest, a.rows_digest, a.observed_at) AS materialized_at
 FROM users u LEFT JOIN todoist_accounts a USING (user_id) LEFT JOIN context_store c USING (user_id);
 
 -- name: decisions

@@ -3,8 +3,10 @@
 SELECT c.user_id FROM context_store c WHERE c.user_id = ANY(:user_ids::TEXT[]);
 
 -- name: accounts_of_users
--- The present account of some users; a user without one has no row here.
-SELECT a.user_id, a.connection_number, a.connected_at FROM todoist_accounts a WHERE a.user_id = ANY(:user_ids::TEXT[]);
+-- The present account of some users, if it was ever fetched, with the digest of the tasks that its last fetch found.
+SELECT a.user_id, a.connection_number, a.connected_at, a.observed_at,
+       digest_at(a.observed_at, a.observed_at, a.changed_at, a.rows_digest)
+FROM todoist_accounts a WHERE a.user_id = ANY(:user_ids::TEXT[]) AND a.observed_at IS NOT NULL;
 
 -- name: outdated_rows
 -- Of some users with a row, those whose row has another version than the given one, or agrees with no fetch as late as
@@ -15,11 +17,11 @@ SELECT a.user_id, a.connection_number, a.connected_at FROM todoist_accounts a WH
 SELECT n.user_id, NOT is_other AS is_same
 FROM unnest(:user_ids::TEXT[], :versions::TEXT[], :instants::TIMESTAMPTZ[]) AS n (user_id, row_version, materialized_at)
 LEFT JOIN LATERAL (
-    SELECT a.connection_number, a.connected_at, a.changed_at, a.observed_at
+    SELECT a.connection_number, a.connected_at, a.rows_digest, a.observed_at
     FROM todoist_accounts a WHERE a.user_id = n.user_id OFFSET 0
 ) a ON TRUE
 LEFT JOIN LATERAL (
-    SELECT c.row_version, c.connection_number, c.materialized_at
+    SELECT c.row_version, c.rows_digest, c.connection_number, c.materialized_at
     FROM context_store c WHERE c.user_id = n.user_id OFFSET 0
 ) c ON TRUE
 CROSS JOIN LATERAL (
@@ -29,15 +31,16 @@ CROSS JOIN LATERAL (
 ) compared
 WHERE is_other
    OR (coalesce(a.connected_at, '-infinity') <= n.materialized_at
-       AND (fetched_at(c.materialized_at, c.row_version, a.changed_at, a.observed_at) < n.materialized_at
+       AND (fetched_at(c.materialized_at, c.rows_digest, a.rows_digest, a.observed_at) < n.materialized_at
             OR (c.materialized_at > :latest AND c.materialized_at <> n.materialized_at)));
 
 -- name: refresh!
 -- Set a newer materialized_at on rows with unchanged content, an older one only on rows from after :latest. `outdated_rows`
--- has found these rows; a request may have written one meanwhile.
+-- has found these rows; a request may have written one meanwhile. The digest is that of the tasks of the new instant.
 -- ANY repeats the join's condition: without it Postgres would scan the whole table for the few users of a shard.
 UPDATE context_store c
-SET materialized_at = n.materialized_at
+SET materialized_at = n.materialized_at,
+    rows_digest = digest_at(n.materialized_at, a.observed_at, a.changed_at, a.rows_digest)
 FROM unnest(:user_ids::TEXT[], :versions::TEXT[], :instants::TIMESTAMPTZ[]) AS n (user_id, row_version, materialized_at)
 LEFT JOIN todoist_accounts a ON a.user_id = n.user_id
 WHERE c.user_id = ANY(:user_ids::TEXT[])
@@ -54,31 +57,34 @@ SET LOCAL enable_seqscan = off;
 -- name: copy_new#
 -- Write rows of users who have none.
 COPY context_store (user_id, materialized_at, context_json, context_hash, valid_until, groups_json, row_version,
-                    connection_number) FROM STDIN (FORMAT BINARY);
+                    connection_number, rows_digest) FROM STDIN (FORMAT BINARY);
 
 -- name: write!
 -- Write whole rows, never over a newer one, unless that is from after :latest, or was made from an earlier account.
--- What was fetched before the account was connected belongs to another account and is not written.
+-- What was fetched before the account was connected, or when this account had not been fetched yet, belongs to another
+-- account, or to a user who was removed, and is not written.
 INSERT INTO context_store (user_id, materialized_at, context_json, context_hash, valid_until, groups_json, row_version,
-                           connection_number)
-SELECT n.*, coalesce(a.connection_number, 0)
+                           connection_number, rows_digest)
+SELECT n.*, a.connection_number,
+       digest_at(n.materialized_at, a.observed_at, a.changed_at, a.rows_digest)
 FROM unnest(:user_ids::TEXT[], :instants::TIMESTAMPTZ[], :contexts::TEXT[], :hashes::TEXT[],
             :valid_until::TIMESTAMPTZ[], :groups_json::TEXT[], :versions::TEXT[])
      AS n (user_id, materialized_at, context_json, context_hash, valid_until, groups_json, row_version)
-LEFT JOIN todoist_accounts a ON a.user_id = n.user_id AND a.user_id = ANY(:user_ids::TEXT[])
-WHERE n.materialized_at >= coalesce(a.connected_at, '-infinity')
+JOIN todoist_accounts a ON a.user_id = n.user_id AND a.user_id = ANY(:user_ids::TEXT[])
+WHERE n.materialized_at BETWEEN coalesce(a.connected_at, '-infinity') AND a.observed_at
 ON CONFLICT (user_id) DO UPDATE
 SET materialized_at = excluded.materialized_at, context_json = excluded.context_json,
     context_hash = excluded.context_hash, valid_until = excluded.valid_until, groups_json = excluded.groups_json,
-    row_version = excluded.row_version, connection_number = excluded.connection_number
+    row_version = excluded.row_version, connection_number = excluded.connection_number,
+    rows_digest = excluded.rows_digest
 WHERE context_store.connection_number < excluded.connection_number
    OR (coalesce(context_store.connection_number, excluded.connection_number) = excluded.connection_number
        AND (context_store.materialized_at <= excluded.materialized_at OR context_store.materialized_at > :latest));
 
 -- name: update_groups!
 -- Replace the groups of rows that a request wrote meanwhile from newer tasks: the pipeline's groups are newer.
--- These rows lose their version, so that the run after the next fetch of their tasks writes them as a whole.
-UPDATE context_store c SET groups_json = n.groups_json, row_version = NULL
+-- These rows lose their version and digest, so that the run after the next fetch of their tasks writes them as a whole.
+UPDATE context_store c SET groups_json = n.groups_json, row_version = NULL, rows_digest = NULL
 FROM unnest(:user_ids::TEXT[], :instants::TIMESTAMPTZ[], :groups_json::TEXT[], :versions::TEXT[])
      AS n (user_id, materialized_at, groups_json, row_version)
 LEFT JOIN todoist_accounts a ON a.user_id = n.user_id

@@ -55,7 +55,8 @@ SELECT FROM todoist_events WHERE user_id = ANY(:user_ids) ORDER BY user_id, obje
 -- sync token and the instant of the last fetch stay.
 UPDATE todoist_accounts
 SET directory = :directory, rows_digest = :rows_digest,
-    changed_at = CASE WHEN rows_digest = :rows_digest THEN changed_at ELSE :folded_at END
+    changed_at = CASE WHEN rows_digest = :rows_digest THEN changed_at
+                      ELSE greatest(:folded_at, observed_at + INTERVAL '1 microsecond') END
 WHERE user_id = :user_id AND connection_number = :connection_number;
 
 -- name: mark_folded*!

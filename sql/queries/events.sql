@@ -82,7 +82,7 @@ FROM page p LEFT JOIN LATERAL (
     ) pending
     WHERE a.user_id = p.user_id AND u.active AND a.connected AND a.auth_failures = 0
       AND is_of_account(c.connection_number, c.materialized_at, a.connection_number, a.connected_at)
-      AND fetched_at(c.materialized_at, c.row_version, a.changed_at, a.observed_at) <= :fetched_before::TIMESTAMPTZ
+      AND fetched_at(c.materialized_at, c.rows_digest, a.rows_digest, a.observed_at) <= :fetched_before::TIMESTAMPTZ
       AND (pending.last_at <= :quiet_since::TIMESTAMPTZ OR pending.first_at <= :waiting_since::TIMESTAMPTZ)
       AND :threshold::FLOAT <= (
           SELECT probability FROM request_forecast(u.user_id, u.timezone, u.created_at, :now::TIMESTAMPTZ,

@@ -18,7 +18,7 @@ FROM users u
 LEFT JOIN todoist_accounts a ON a.user_id = u.user_id AND a.connected AND u.active
 LEFT JOIN LATERAL (
     SELECT c.valid_until, c.context_hash,
-           fetched_at(c.materialized_at, c.row_version, a.changed_at, a.observed_at) AS fetched_at
+           fetched_at(c.materialized_at, c.rows_digest, a.rows_digest, a.observed_at) AS fetched_at
     FROM context_store c
     WHERE c.user_id = a.user_id
       AND is_of_account(c.connection_number, c.materialized_at, a.connection_number, a.connected_at)
@@ -32,7 +32,7 @@ WHERE u.user_id = ANY(:user_ids);
 
 -- name: read_context^
 -- A user's row of the store, if it was made from the account with this connection number.
-SELECT fetched_at(c.materialized_at, c.row_version, a.changed_at, a.observed_at) AS materialized_at,
+SELECT fetched_at(c.materialized_at, c.rows_digest, a.rows_digest, a.observed_at) AS materialized_at,
        c.context_json, c.context_hash, c.valid_until, c.groups_json
 FROM context_store c JOIN todoist_accounts a USING (user_id)
 WHERE c.user_id = :user_id AND a.connection_number = :connection_number
@@ -57,28 +57,33 @@ WHERE c.user_id = :user_id AND a.connection_number = :connection_number
 -- name: write_context$
 -- Store a context that was assembled during a request, unless a newer one is stored or the account was replaced
 -- meanwhile; returns TRUE if it was written.
--- A row that a later fetch agrees with is newer, too. A row from more than :clock_difference ahead was written before a
--- clock was set back, and is not newer.
--- A row that differs from the previous one has no version until the pipeline writes it: see `fetched_at`. A context that
--- differs is also kept for the history, because later tips are made from it.
+-- A row that a later fetch agrees with is newer, too, unless a midnight has changed it. A row from more than
+-- :clock_difference ahead was written before a clock was set back, and is not newer.
+-- A row that differs from the previous one has neither a version nor a digest until the pipeline writes it, and no row
+-- has the digest of a fetch from before a clock was set back: see `fetched_at`. A context that differs is also kept for
+-- the history, because later tips are made from it.
 WITH before AS MATERIALIZED (
-    SELECT c.context_hash, c.row_version, c.connection_number,
-           fetched_at(c.materialized_at, c.row_version, a.changed_at, a.observed_at) AS fetched_at
+    SELECT c.context_hash, c.row_version, c.rows_digest, c.connection_number, c.materialized_at, c.valid_until,
+           fetched_at(c.materialized_at, c.rows_digest, a.rows_digest, a.observed_at) AS fetched_at
     FROM context_store c LEFT JOIN todoist_accounts a USING (user_id)
     WHERE c.user_id = :user_id FOR UPDATE OF c  -- the row after any write in progress
 ), written AS (
     INSERT INTO context_store (user_id, materialized_at, context_json, context_hash, valid_until, groups_json,
-                               row_version, connection_number)
+                               row_version, rows_digest, connection_number)
     SELECT a.user_id, :materialized_at, :context_json, :context_hash, :valid_until, :groups_json,
-           CASE WHEN b.row_version = :row_version THEN b.row_version END, a.connection_number
+           CASE WHEN b.row_version = :row_version THEN b.row_version END,
+           CASE WHEN b.row_version = :row_version AND a.observed_at <= now() + :clock_difference THEN b.rows_digest END,
+           a.connection_number
     FROM todoist_accounts a LEFT JOIN before b ON TRUE
     WHERE a.user_id = :user_id AND a.connection_number = :connection_number
-      AND NOT coalesce(b.connection_number = a.connection_number AND :materialized_at < b.fetched_at
-                       AND b.fetched_at <= now() + :clock_difference, FALSE)
+      AND NOT coalesce(is_of_account(b.connection_number, b.materialized_at, a.connection_number, a.connected_at)
+                       AND :materialized_at < b.fetched_at AND b.fetched_at <= now() + :clock_difference
+                       AND (b.valid_until IS NULL OR :materialized_at < b.valid_until), FALSE)
     ON CONFLICT (user_id) DO UPDATE
     SET materialized_at = excluded.materialized_at, context_json = excluded.context_json,
         context_hash = excluded.context_hash, valid_until = excluded.valid_until, groups_json = excluded.groups_json,
-        row_version = excluded.row_version, connection_number = excluded.connection_number
+        row_version = excluded.row_version, rows_digest = excluded.rows_digest,
+        connection_number = excluded.connection_number
     WHERE context_store.connection_number < excluded.connection_number
        OR (coalesce(context_store.connection_number, excluded.connection_number) = excluded.connection_number
            AND (context_store.materialized_at <= excluded.materialized_at

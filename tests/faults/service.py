@@ -115,6 +115,7 @@ class ServiceStage:
                     self.todoist.load(token, sample.document, user=user)
                     credentials = Credentials(token)
                     accounts.add(user, email=f"{user}@example.org", timezone=sample.timezone, credentials=credentials)
+            connection.execute("UPDATE todoist_accounts SET observed_at = %s", [now])
             store.put([replace(context, user_id=user) for user, context in zip(users, cycle(contexts))])
 
     def _warm_up(self) -> None:

@@ -118,7 +118,7 @@ def known(world: World, user: str = "ann", *, believes: bool = True) -> tuple[da
     sql = (
         "SELECT known_at, CASE WHEN known_at > fetched_at THEN 'events' ELSE 'fetch' END"
         " FROM todoist_accounts a JOIN context_store c USING (user_id)"
-        " CROSS JOIN LATERAL fetched_at(materialized_at, row_version, changed_at, observed_at) AS fetched_at"
+        " CROSS JOIN LATERAL fetched_at(materialized_at, c.rows_digest, a.rows_digest, observed_at) AS fetched_at"
         " CROSS JOIN LATERAL known_as_of("
         "     a.user_id, a.connection_number, a.observed_at, a.is_covered, fetched_at, %s) AS known_at"
         " WHERE user_id = %s"

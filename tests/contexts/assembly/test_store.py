@@ -21,6 +21,8 @@ from contexts.assembly.assemble import Budget, assemble
 from contexts.assembly.model import Reaction, Signals, Task
 from contexts.assembly.store import ContextStore, ObservedContext, StoredContext, row_version
 from contexts.postgres.sql import ROOT, connect
+from contexts.todoist.accounts import Accounts
+from contexts.todoist.credentials import CredentialCipher, Credentials, new_key
 from contexts.todoist.mirror import Mirror, fold
 from local import postgres
 
@@ -33,9 +35,29 @@ def row(user: str, text: str = "{}", at: datetime = AT) -> StoredContext:
     return StoredContext(user, at, text, sha256(text.encode()).hexdigest(), None, "[]")
 
 
+class StoreWithAccounts(ContextStore):
+    """A store that adds an account, fetched later than all rows, for each user without one."""
+
+    def upsert(
+        self, observed: Sequence[ObservedContext], read: Callable[[Collection[str]], Iterable[StoredContext]]
+    ) -> tuple[int, int]:
+        users = [each.user_id for each in observed]
+        self._connection.execute(
+            "INSERT INTO users (user_id, email, timezone)"
+            " SELECT user_id, '', 'UTC' FROM unnest(%s::TEXT[]) AS user_id ON CONFLICT DO NOTHING",
+            [users],
+        )
+        self._connection.execute(
+            "INSERT INTO todoist_accounts (user_id, credentials, observed_at)"
+            " SELECT user_id, '', %s FROM unnest(%s::TEXT[]) AS user_id ON CONFLICT DO NOTHING",
+            [AT + 1000 * HOUR, users],
+        )
+        return super().upsert(observed, read)
+
+
 @pytest.fixture
 def store(connection: Connection) -> ContextStore:
-    return ContextStore(connection)
+    return StoreWithAccounts(connection)
 
 
 def stored(connection: Connection) -> list[StoredContext]:
@@ -90,14 +112,14 @@ class TestUpsert:
     def test_row_from_the_future(self, store: ContextStore, connection: Connection, text: str) -> None:
         """A row from the future, of a clock that was set back since, is replaced, changed or not."""
         store.put([row("ann", "1", AT + 2 * HOUR)])
-        assert sum(ContextStore(connection, clock=lambda: AT).put([row("ann", text)])) == 1
+        assert sum(StoreWithAccounts(connection, clock=lambda: AT).put([row("ann", text)])) == 1
         assert stored(connection) == [row("ann", text)]
 
     @pytest.mark.parametrize("text", ["1", "2"])
     def test_clocks_of_two_machines(self, store: ContextStore, connection: Connection, text: str) -> None:
         """A row from a few minutes in the future stays: the clocks of two machines differ by so much."""
         store.put([row("ann", "1", AT + HOUR / 20)])
-        assert ContextStore(connection, clock=lambda: AT).put([row("ann", text)]) == (0, 0)
+        assert StoreWithAccounts(connection, clock=lambda: AT).put([row("ann", text)]) == (0, 0)
         assert stored(connection) == [row("ann", "1", AT + HOUR / 20)]
 
     def test_newer_groups(self, store: ContextStore, connection: Connection) -> None:
@@ -118,10 +140,15 @@ class TestUpsert:
         """A row that a later fetch agrees with is not touched, and refreshed if only tasks outside it changed."""
         connection.execute("INSERT INTO users (user_id, email, timezone) VALUES ('ann', '', 'UTC')")
         connection.execute(
-            "INSERT INTO todoist_accounts (user_id, credentials, observed_at, changed_at) VALUES ('ann', '', %s, %s)",
-            [AT + HOUR, AT + HOUR if is_changed else AT],
+            "INSERT INTO todoist_accounts (user_id, credentials, observed_at, changed_at, rows_digest)"
+            " VALUES ('ann', '', %s, %s, 'first')",
+            [AT, AT],
         )
         store.put([row("ann", "1")])
+        connection.execute(
+            "UPDATE todoist_accounts SET observed_at = %s, rows_digest = %s",
+            [AT + HOUR, b"second" if is_changed else b"first"],
+        )
         before = positions(connection)
         assert store.put([row("ann", "1", AT + HOUR)]) == (0, int(is_changed))
         assert (positions(connection) != before) == is_changed
@@ -132,7 +159,7 @@ class TestUpsert:
 
         def read(changed: Collection[str]) -> Iterable[StoredContext]:
             with connect(database_url) as other:
-                ContextStore(other).put([newer])
+                StoreWithAccounts(other).put([newer])
             return [rows[user] for user in changed]
 
         observed = [ObservedContext(each.user_id, each.row_version, each.materialized_at) for each in rows.values()]
@@ -142,22 +169,40 @@ class TestUpsert:
     @pytest.mark.parametrize("has_row", [False, True])
     def test_a_replaced_account(self, store: ContextStore, connection: Connection, has_row: bool) -> None:
         """Contexts from before the account was connected are not written; later ones carry its number."""
-        connection.execute(
-            "INSERT INTO users (user_id, email, timezone) VALUES ('ann', '', 'UTC'), ('bob', '', 'UTC')"
-        )
+        store.put([row(user, "earlier", AT - 2 * HOUR) for user in ("ann", "bob")])
+        if not has_row:
+            connection.execute("DELETE FROM context_store")
         for user, connected_at in (("ann", AT + HOUR), ("bob", AT - HOUR)):
-            if has_row:
-                store.put([row(user, "earlier", AT - 2 * HOUR)])
             connection.execute(
-                "INSERT INTO todoist_accounts (user_id, credentials, connection_number, connected_at)"
-                " VALUES (%s, '', 7, %s)",
-                (user, connected_at),
+                "UPDATE todoist_accounts SET connection_number = 7, connected_at = %s WHERE user_id = %s",
+                (connected_at, user),
             )
         assert store.put([row("ann"), row("bob")]) == (1, 0)
         numbers = connection.execute(
             "SELECT user_id, connection_number FROM context_store WHERE connection_number > 0"
         )
         assert numbers.fetchall() == [("bob", 7)]
+
+    @pytest.mark.parametrize("has_row", [False, True])
+    @pytest.mark.parametrize("is_added_again", [False, True])
+    def test_a_removed_account(
+        self, store: ContextStore, connection: Connection, database_url: str, has_row: bool, is_added_again: bool
+    ) -> None:
+        """Nothing is written for a user who is removed during the run, even if the same user is added again."""
+        store.put([row("ann", "earlier", AT - HOUR)])
+        if not has_row:
+            connection.execute("DELETE FROM context_store")
+
+        def read(_: Collection[str]) -> Iterable[StoredContext]:
+            with connect(database_url) as other:
+                accounts = Accounts(other, CredentialCipher([new_key()]))
+                accounts.remove("ann")
+                if is_added_again:
+                    accounts.add("ann", email="", timezone="UTC", credentials=Credentials("another token"))
+            return [row("ann")]
+
+        assert store.upsert([observed(row("ann"))], read) == (0, 0)
+        assert stored(connection) == []
 
     def test_same_instant(self, store: ContextStore, connection: Connection) -> None:
         """Of two contexts from the same fetch the later write wins: it may include a new reaction."""
@@ -192,7 +237,7 @@ class TestUpsert:
         store.put([row("ann", "1", AT)])
         with ThreadPoolExecutor(1) as pool, connect(database_url) as other, connect(database_url) as watch:
             with other.transaction():
-                ContextStore(other).put([row("ann", "2", AT + HOUR)])
+                StoreWithAccounts(other).put([row("ann", "2", AT + HOUR)])
                 late = pool.submit(store.put, [row("ann", "1", AT + 2 * HOUR)])
                 wait_for_lock(watch)
             late.result()
@@ -336,7 +381,7 @@ class TestLayout:
                 connection.execute(path.read_text().encode())
             assert stored(connection) == rows
             assert layout(connection) == (100, 100, 0, 0, 0)
-            assert ContextStore(connection).put(long_rows(100, AT + HOUR)) == (0, 100)
+            assert StoreWithAccounts(connection).put(long_rows(100, AT + HOUR)) == (0, 100)
 
 
 def layout(connection: Connection, groups: str = "groups_json") -> tuple[Any, ...] | None:
@@ -401,10 +446,10 @@ class TestContexts:
         assert "\\u0000" not in context.context_json
         assert json.loads(context.context_json)["tasks"]["someday"][0]["title"] == "nul byte"
 
-    def test_orphans(self, store: ContextStore, connection: Connection, add: Callable[[str], None]) -> None:
+    def test_orphans(self, store: ContextStore, connection: Connection) -> None:
         """Rows of users who do not exist any more are removed, only among the given users."""
-        add("ann")
         store.put([row("ann"), row("gone"), row("not given")])
+        connection.execute("DELETE FROM users WHERE user_id <> 'ann'")
         assert store.remove_orphans(["ann", "gone", "never there"]) == 1
         assert [each.user_id for each in stored(connection)] == ["ann", "not given"]
 
@@ -428,7 +473,7 @@ class TestReactions:
         react(connection, 4, "bob", "rest", "home", "snoozed", AT - 2 * HOUR)
         react(connection, 5, "eve", "rest", "home", "done", AT)
         decide(connection, 6, "ann", "rest", "home")
-        assert ContextStore(connection, reaction_days=0).reactions(["ann", "bob", "never there"], AT + HOUR) == {
+        assert StoreWithAccounts(connection, reaction_days=0).reactions(["ann", "bob", "never there"], AT + HOUR) == {
             "ann": [
                 Reaction(str(UUID(int=2)), "", "", "ignored", AT - HOUR),
                 Reaction(str(UUID(int=1)), "focus", "work", "done", AT),

@@ -87,7 +87,7 @@ def test_a_table_in_use(empty: psycopg.Connection[Any], url: str, monkeypatch: p
     empty.execute("DELETE FROM schema_migrations WHERE name = %s", [NAMES[-1]])
     monkeypatch.setattr(contexts.postgres.migrate, "_LOCK_TIMEOUT_S", 0.05)
     with connect(url) as other, other.transaction():
-        other.execute("LOCK TABLE todoist_accounts")
+        other.execute("LOCK TABLE context_store")
         with pytest.raises(
             TablesLocked, match=f"{NAMES[-1]} waited .* Stop the service and Airflow, and migrate again"
         ):

@@ -73,8 +73,12 @@ def save_fetch(
 
 def store_row(connection: Connection, user: str, at: datetime) -> None:
     """Store a context as the pipeline does."""
-    columns = "user_id, materialized_at, context_json, context_hash, row_version"
-    connection.execute(f"INSERT INTO context_store ({columns}) VALUES (%s, %s, '{{}}', 'h', 'v')", (user, at))
+    connection.execute(
+        "INSERT INTO context_store (user_id, materialized_at, context_json, context_hash, row_version, rows_digest)"
+        " SELECT u.user_id, %s, '{}', 'h', 'v', a.rows_digest"
+        " FROM users u LEFT JOIN todoist_accounts a USING (user_id) WHERE u.user_id = %s",
+        (at, user),
+    )
 
 
 def sync_state(
@@ -239,7 +243,9 @@ class TestSyncStates:
             save_fetch(accounts, user, "s1", NOW, b"1")
             store_row(connection, user, NOW)
             save_fetch(accounts, user, "s2", NOW + timedelta(hours=1), b"2" if user == "changed" else b"1")
-        connection.execute("UPDATE context_store SET row_version = NULL WHERE user_id = 'requested'")
+        connection.execute(
+            "UPDATE context_store SET row_version = NULL, rows_digest = NULL WHERE user_id = 'requested'"
+        )
         assert accounts.observations(NOW).outdated == {"changed", "requested"}
 
     def test_a_row_from_the_future(self, accounts: Accounts, add: Add, connection: Connection) -> None:
