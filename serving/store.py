@@ -376,8 +376,12 @@ class Store:
     async def remove_user(self, user_id: str) -> bool:
         """Delete a user with every row that belongs to them; False if there is no such user."""
         async with self.pool.acquire() as connection, connection.transaction():
+            await _ACCOUNTS.lock_user(connection, user_id=user_id)
+            await _ACCOUNTS.remove_context(connection, user_id=user_id)
             is_removed = bool(await _SQL.remove_user(connection, user_id=user_id))
-            await _ACCOUNTS.remove_context(connection, user_id=user_id)  # last: until then a run may still write it
+            await _ACCOUNTS.remove_context(
+                connection, user_id=user_id
+            )  # if a run wrote it while the user still existed
             return is_removed
 
     async def read_and_log(

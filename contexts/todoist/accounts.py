@@ -120,6 +120,7 @@ class Accounts:
         if valid_zone(timezone) is None:
             raise ValueError(f"'{timezone}' is not an IANA time zone. Write one such as Europe/Berlin.")
         with self._connection.transaction():
+            self._sql.lock_user(self._connection, user_id=user_id)
             self._sql.add_user(self._connection, user_id=user_id, email=email, timezone=timezone)
             sealed = self._cipher.seal(user_id, credentials)
             self._sql.add_account(
@@ -135,13 +136,14 @@ class Accounts:
             self._sql.remove_context(self._connection, user_id=user_id)
 
     def remove(self, user_id: str) -> bool:
-        """Delete a user from Postgres; the next run deletes the Parquet rows. Return False if the user is unknown.
-
-        The context goes last: until the account is gone, a run may still write it.
-        """
+        """Delete a user from Postgres; the next run deletes the Parquet rows. Return False if the user is unknown."""
         with self._connection.transaction():
-            is_removed = bool(self._sql.remove_user(self._connection, user_id=user_id))
+            self._sql.lock_user(self._connection, user_id=user_id)
             self._sql.remove_context(self._connection, user_id=user_id)
+            is_removed = bool(self._sql.remove_user(self._connection, user_id=user_id))
+            self._sql.remove_context(
+                self._connection, user_id=user_id
+            )  # if a run wrote it while the user still existed
             return is_removed
 
     def held_at_provider_until(self, user_id: str) -> datetime | None:

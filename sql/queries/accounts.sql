@@ -26,7 +26,8 @@ SELECT coalesce(a.connection_number, -1) FROM users u LEFT JOIN todoist_accounts
 WHERE u.user_id = :user_id;
 
 -- name: lock_user$
--- Let other transactions that connect this user wait for the end of this one; there need not be such a user.
+-- Let other transactions that add, connect or remove this user wait for the end of this one; there need not be such a
+-- user. Without it two of them could wait for each other for ever.
 SELECT pg_advisory_xact_lock(7404, hashtext(:user_id));
 
 -- name: connect_user!

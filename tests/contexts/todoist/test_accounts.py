@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from contexts.postgres.sql import connect
 from contexts.settings import EventsMode
 from contexts.todoist.accounts import Accounts, FetchScope, SyncState
 from contexts.todoist.credentials import CredentialCipher, Credentials, CredentialsError, new_key
@@ -166,6 +168,24 @@ class TestAdding:
         assert connection.execute(counts).fetchone() == (0, 1)
         assert connection.execute("SELECT user_id FROM context_store").fetchall() == [("bob",)]
         assert not accounts.remove("ann")
+
+
+def test_added_and_removed_at_once(database_url: str) -> None:
+    """Processes that add and remove the same user at the same time wait for each other, and none fails."""
+    cipher = CredentialCipher([new_key()])
+    write_row = "INSERT INTO context_store VALUES ('ann', %s, '{}', 'h') ON CONFLICT DO NOTHING"
+
+    def replace_often(number: int) -> None:
+        with connect(database_url) as own:
+            accounts = Accounts(own, cipher)
+            for _ in range(40):
+                accounts.add("ann", email="", timezone="UTC", credentials=Credentials(f"token {number}"))
+                own.execute(write_row, (NOW,))
+                accounts.remove("ann")
+
+    with ThreadPoolExecutor() as pool:
+        for each in [pool.submit(replace_often, number) for number in range(3)]:
+            each.result()
 
 
 class TestSyncStates:
