@@ -203,6 +203,14 @@ class ServiceHarness:
         made = assemble(signals, at, self.world.budget)
         groups_json = TaskGroups().to_json()
         row = StoredContext(user, at, made.context_json, made.context_hash, made.valid_until, groups_json)
+        self.put_context(row)
+
+    def put_context(self, row: StoredContext) -> None:
+        """Store a context as a run does that fetched the user at the row's instant."""
+        self.connection.execute(
+            "UPDATE todoist_accounts SET observed_at = greatest(observed_at, %s) WHERE user_id = %s",
+            [row.materialized_at, row.user_id],
+        )
         self.world.store.put([row])
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:

@@ -173,7 +173,9 @@ def apply_changes(harness: ServiceHarness, histories: list[UserHistory], at: dat
 
 def assembled(harness: ServiceHarness, service: Service, user: str, at: datetime) -> tuple[Any, ...]:
     """The user's row after a request at `at` that finds it stale."""
-    harness.connection.execute("UPDATE context_store SET materialized_at = '2026-01-01' WHERE user_id = %s", [user])
+    harness.connection.execute(
+        "UPDATE context_store SET materialized_at = '2026-01-01', rows_digest = NULL WHERE user_id = %s", [user]
+    )
     harness.clock.at = at
     assert service.tip(user).body["source"] == "inline"
     [row] = harness.rows(f"SELECT {COLUMNS} FROM context_store WHERE user_id = %s", user)

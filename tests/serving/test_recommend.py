@@ -155,7 +155,7 @@ class TestInline:
             async with asyncio.timeout(5):
                 while not harness.todoist.calls:
                     await asyncio.sleep(0.005)
-            harness.world.store.put([newer])
+            harness.put_context(newer)
 
         response, _ = harness.together(service.tip_async(), write_newer_row())
         assert response.body["source"] == "inline"
@@ -214,7 +214,7 @@ class TestRefresh:
             assert service.tip().origin == ("stored", "skipped")
             harness.run(asyncio.sleep(0.1))
             assert service.tip().origin == ("stored", "skipped")
-            harness.world.store.put([row(harness.world.stored()["ann"]["context_json"], harness.clock())])
+            harness.put_context(row(harness.world.stored()["ann"]["context_json"], harness.clock()))
         harness.run(asyncio.sleep(0.2))
         assert harness.calls()[0] == 0
 
