@@ -379,9 +379,8 @@ class Store:
             await _ACCOUNTS.lock_user(connection, user_id=user_id)
             await _ACCOUNTS.remove_context(connection, user_id=user_id)
             is_removed = bool(await _SQL.remove_user(connection, user_id=user_id))
-            await _ACCOUNTS.remove_context(
-                connection, user_id=user_id
-            )  # if a run wrote it while the user still existed
+            # Once more, because a run may have written it while the user still existed.
+            await _ACCOUNTS.remove_context(connection, user_id=user_id)
             return is_removed
 
     async def read_and_log(
