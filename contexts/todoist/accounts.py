@@ -141,9 +141,8 @@ class Accounts:
             self._sql.lock_user(self._connection, user_id=user_id)
             self._sql.remove_context(self._connection, user_id=user_id)
             is_removed = bool(self._sql.remove_user(self._connection, user_id=user_id))
-            self._sql.remove_context(
-                self._connection, user_id=user_id
-            )  # if a run wrote it while the user still existed
+            # Once more, because a run may have written it while the user still existed.
+            self._sql.remove_context(self._connection, user_id=user_id)
             return is_removed
 
     def held_at_provider_until(self, user_id: str) -> datetime | None:
