@@ -12,6 +12,7 @@ import time
 from argparse import ArgumentParser
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from statistics import median
 
@@ -29,7 +30,7 @@ from contexts.assembly.store import StoredContext
 from contexts.postgres.sql import connect
 from contexts.todoist.accounts import Account
 from contexts.todoist.client import SyncCalls, Todoist, TodoistSession
-from contexts.todoist.credentials import CredentialCipher, Credentials
+from contexts.todoist.credentials import CredentialCipher
 from contexts.todoist.mirror import Directory, Mirror, fold, open_tasks
 from local import postgres, service
 from local.samples import SampleUser, plain_users
@@ -41,7 +42,7 @@ from serving.store import Store, open_store
 _N_CONNECTIONS = 4
 _N_ROUNDS = 5
 _N_READS = 2
-"""Reads of the user in an assembly beside those of a tip from a ready context and of the part that reads the row."""
+"""Additional reads of the user in an assembly that no other part counts."""
 
 _OUTDATE = "UPDATE context_store SET materialized_at = now() - INTERVAL '7 hours'"
 _REFRESH = "UPDATE context_store SET materialized_at = now()"
@@ -124,6 +125,7 @@ class _Parts:
         self._session = session
         self._cipher = CredentialCipher([KEY])
         self._now = datetime.now(UTC)
+        self._accounts: dict[str, Account] = {}
         self._mirrors = {each.user_id: fold(Mirror(), each.document).mirror for each in samples}
         self._rows = {each.user_id: self._row(each) for each in samples}
 
@@ -159,7 +161,10 @@ class _Parts:
     async def read_account(self, sample: SampleUser) -> object:
         row = await self._store.read_account(sample.user_id)
         assert row is not None
-        return self._cipher.unseal(sample.user_id, row["credentials"])
+        credentials = self._cipher.unseal(sample.user_id, row["credentials"])
+        account = Account(sample.user_id, row["connection_number"], credentials, None, Directory(), row["timezone"])
+        self._accounts[sample.user_id] = account
+        return account
 
     async def call_todoist(self, sample: SampleUser) -> object:
         return await self._session.sync(sample.api_token, None, SyncCalls())
@@ -168,24 +173,23 @@ class _Parts:
         return fold(Mirror(), sample.document)
 
     async def read_groups_and_reactions(self, sample: SampleUser) -> object:
-        groups = await self._store.read_groups(_account(sample))
+        groups = await self._store.read_groups(self._accounts[sample.user_id])
         return groups, await self._store.read_reactions(sample.user_id, self._now)
 
     async def assemble(self, sample: SampleUser) -> object:
         return self._row(sample)
 
     async def write_row(self, sample: SampleUser) -> object:
-        return await self._store.write_context(self._rows[sample.user_id], _account(sample))
+        row = replace(self._rows[sample.user_id], materialized_at=datetime.now(UTC))
+        if not await self._store.write_context(row, self._accounts[sample.user_id]):
+            raise RuntimeError(f"the context of {sample.user_id} was not written")
+        return row
 
     def _row(self, sample: SampleUser) -> StoredContext:
         tasks, groups = open_tasks(self._mirrors[sample.user_id]), TaskGroups()
         context = assemble(Signals(sample.user_id, sample.timezone, "en", tasks, groups), self._now, _BUDGET)
         columns = (context.context_json, context.context_hash, context.valid_until, groups.to_json())
         return StoredContext(sample.user_id, self._now, *columns)
-
-
-def _account(sample: SampleUser) -> Account:
-    return Account(sample.user_id, 0, Credentials(sample.api_token), None, Directory(), sample.timezone)
 
 
 def _print(ready: Sequence[Round], inline: Sequence[Round], parts: dict[str, float], n_bytes: float) -> None:

@@ -144,7 +144,7 @@ class Pipeline:
         return costs
 
     def run_in_parts(self, now: datetime) -> Iterator[None]:
-        """Do what `run` does, and yield after each shard of each asset: `n_parts` times."""
+        """Bring every asset up to date as `run` does, and yield after each shard of each asset: `n_parts` times."""
         next_run_at = now + _DEFAULT_INTERVAL
         due = self._due(now, next_run_at, FetchScope.ALL)
         for asset in GRAPH:

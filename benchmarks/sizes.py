@@ -74,7 +74,7 @@ def main() -> int:
             embedder = load_tiny_embedder(_FOLDER / "tiny-nomic")
             populations = [
                 _populate(stack, embedder, n_users, options.tasks, max(1, n_users // options.users_per_shard))
-                for n_users in options.users
+                for n_users in sorted(options.users)
             ]
             for number, (night, share) in enumerate(_NIGHTS.items()):
                 _run_night(populations, number, night, share)

@@ -17,14 +17,14 @@ log = logging.getLogger(__name__)
 CONNECTION = "airflow_api"
 _MAX_NOTE_CHARS = 1000
 _TIMEOUT_S = 10
-_N_ATTEMPTS, _MAX_SECONDS = 4, 30.0
+_N_ATTEMPTS, _RETRY_FOR_S = 4, 30.0
 
 
 def write_note(dag_id: str, run_id: str, text: str) -> None:
     """Set a run's note through the connection `airflow_api`, whose password is a bearer token.
 
-    Without a password the simple auth manager of Airflow is asked for a token. If the connection is missing or the
-    API refuses the note in all attempts, that is logged, and nothing is raised: the plan is also in the task's log.
+    Without a password the simple auth manager of Airflow is asked for a token. If the connection is missing, or the
+    API refuses the note or keeps failing, that is logged, and nothing is raised: the plan is also in the task's log.
     """
     try:
         _write(Connection.get(CONNECTION), f"/api/v2/dags/{quote(dag_id)}/dagRuns/{quote(run_id, safe='')}", text)
@@ -40,7 +40,7 @@ def _is_transient(error: Exception) -> bool:
     return is_server_error or isinstance(error, httpx.TransportError)
 
 
-@stamina.retry(on=_is_transient, attempts=_N_ATTEMPTS, timeout=_MAX_SECONDS)
+@stamina.retry(on=_is_transient, attempts=_N_ATTEMPTS, timeout=_RETRY_FOR_S)
 def _write(connection: Connection, path: str, text: str) -> None:
     with httpx.Client(base_url=url_of(connection, default=""), timeout=_TIMEOUT_S, trust_env=False) as client:
         token = connection.password or client.get("/auth/token").raise_for_status().json()["access_token"]

@@ -152,11 +152,10 @@ class ContextStore:
     ) -> int:
         """Write rows and return their number. new: the users without a row."""
         versions = {each.user_id: each.row_version for each in observed}
-        rows = {context.user_id: (*_content(context), versions[context.user_id]) for context in contexts}
-        n_copied = self._copy([(*rows.pop(user), *account) for user, account in self._accounts(new).items()])
-        for each in new:
-            rows.pop(each.user_id, None)  # of an account that was removed or replaced meanwhile
-        return n_copied + self._write(list(rows.values()))
+        rows = [(*_content_columns(context), versions[context.user_id]) for context in contexts]
+        accounts, new_users = self._accounts(new), {each.user_id for each in new}
+        n_copied = self._copy([(*row, *accounts[row[0]]) for row in rows if row[0] in accounts])
+        return n_copied + self._write([row for row in rows if row[0] not in new_users])
 
     def _accounts(self, observed: Sequence[ObservedContext]) -> dict[str, tuple[int, bytes | None]]:
         """Return the connection number of each user's account, and the digest of the tasks observed, if it is known.
@@ -209,7 +208,9 @@ class ContextStore:
 
 _COLUMN_TYPES = ("text", "timestamptz", "text", "text", "timestamptz", "text", "text", "int4", "bytea")
 
-_content = attrgetter("user_id", "materialized_at", "context_json", "context_hash", "valid_until", "groups_json")
+_content_columns = attrgetter(
+    "user_id", "materialized_at", "context_json", "context_hash", "valid_until", "groups_json"
+)
 
 
 def _observed_arrays(observed: Iterable[ObservedContext]) -> Mapping[str, list[Any]]:

@@ -27,7 +27,7 @@ WHERE u.user_id = :user_id;
 
 -- name: lock_user$
 -- Let other transactions that add, connect or remove this user wait for the end of this one; there need not be such a
--- user. Without it two of them could wait for each other for ever.
+-- user. Otherwise two of them could deadlock, and Postgres would cancel one.
 SELECT pg_advisory_xact_lock(7404, hashtext(:user_id));
 
 -- name: connect_user!
@@ -170,8 +170,8 @@ WHERE user_id = :user_id AND connection_number = :connection_number;
 -- name: save_observation*!
 -- Store the starting point of the next fetch, after the data of a successful fetch are stored, unless the account was
 -- replaced meanwhile. The instant of the last fetch does not move back, unless it is later than :latest, because the
--- clock was set back since. A run that began before the account was connected has fetched it after that. Other rows than
--- those stored before are a change, which is later than the fetch that found those.
+-- clock was set back since. A run that began before the account was connected has fetched it after that. If the rows
+-- differ from those stored before, changed_at is later than the previous fetch.
 UPDATE todoist_accounts
 SET sync_token = :sync_token, directory = :directory, rows_digest = :rows_digest,
     changed_at = CASE WHEN rows_digest = :rows_digest AND changed_at <= :latest THEN changed_at

@@ -5,7 +5,7 @@ SELECT c.user_id FROM context_store c WHERE c.user_id = ANY(:user_ids::TEXT[]);
 -- name: accounts_of_users
 -- The present account of some users, if it was ever fetched, with the digest of the tasks that its last fetch found.
 SELECT a.user_id, a.connection_number, a.connected_at, a.observed_at,
-       digest_at(a.observed_at, a.observed_at, a.changed_at, a.rows_digest)
+       CASE WHEN a.changed_at <= a.observed_at THEN a.rows_digest END
 FROM todoist_accounts a WHERE a.user_id = ANY(:user_ids::TEXT[]) AND a.observed_at IS NOT NULL;
 
 -- name: outdated_rows
@@ -61,8 +61,8 @@ COPY context_store (user_id, materialized_at, context_json, context_hash, valid_
 
 -- name: write!
 -- Write whole rows, never over a newer one, unless that is from after :latest, or was made from an earlier account.
--- What was fetched before the account was connected, or when this account had not been fetched yet, belongs to another
--- account, or to a user who was removed, and is not written.
+-- A context is not written if it was fetched before this account was connected, or if this account's last fetch is
+-- older: it belongs to a replaced account or to a removed user.
 INSERT INTO context_store (user_id, materialized_at, context_json, context_hash, valid_until, groups_json, row_version,
                            connection_number, rows_digest)
 SELECT n.*, a.connection_number,

@@ -59,9 +59,9 @@ WHERE c.user_id = :user_id AND a.connection_number = :connection_number
 -- meanwhile; returns TRUE if it was written.
 -- A row that a later fetch agrees with is newer, too, unless a midnight has changed it. A row from more than
 -- :clock_difference ahead was written before a clock was set back, and is not newer.
--- A row that differs from the previous one has neither a version nor a digest until the pipeline writes it, and no row
--- has the digest of a fetch from before a clock was set back: see `fetched_at`. A context that differs is also kept for
--- the history, because later tips are made from it.
+-- A row that differs from the previous one has no version and no digest (see `fetched_at`) until the pipeline writes it.
+-- The digest is also dropped if the last fetch is dated after now, because a clock was set back. A context that differs
+-- is also kept for the history, because later tips are made from it.
 WITH before AS MATERIALIZED (
     SELECT c.context_hash, c.row_version, c.rows_digest, c.connection_number, c.materialized_at, c.valid_until,
            fetched_at(c.materialized_at, c.rows_digest, a.rows_digest, a.observed_at) AS fetched_at

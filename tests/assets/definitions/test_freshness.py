@@ -58,13 +58,13 @@ def request(connection: psycopg.Connection[Any], at: datetime, **changes: Any) -
     return bool(is_written)
 
 
-def known(connection: psycopg.Connection[Any]) -> dict[str, Any]:
+def read_user(connection: psycopg.Connection[Any]) -> dict[str, Any]:
     """Return what a request reads of the user."""
     [user] = rows(connection, queries("serving").read_users, {"user_ids": ["ann"], "believes_events": False})
     return user
 
 
-def is_true(world: World, now: datetime) -> bool:
+def claims_only_what_it_has(world: World, now: datetime) -> bool:
     """Whether the stored context either has the new task or does not claim to be as fresh as `now`."""
     stored = world.stored()["ann"]
     return "new task" in stored["context_json"] or stored["fetched_at"] < now
@@ -79,7 +79,7 @@ class TestChangesThatNoRunWrote:
         edit(world, "new task")
         fetch(world, NOON + 2 * HOUR)
         fetch(world, NOON + 8 * HOUR)
-        assert is_true(world, NOON + 8 * HOUR)
+        assert claims_only_what_it_has(world, NOON + 8 * HOUR)
 
     @pytest.mark.parametrize("back", [HOUR, 2 * MINUTE, timedelta()])
     def test_a_run_with_an_earlier_instant(self, world: World, back: timedelta) -> None:
@@ -87,7 +87,7 @@ class TestChangesThatNoRunWrote:
         edit(world, "new task")
         fetch(world, NOON - back)
         fetch(world, NOON + 8 * HOUR)
-        assert is_true(world, NOON + 8 * HOUR)
+        assert claims_only_what_it_has(world, NOON + 8 * HOUR)
 
     def test_a_change_to_and_fro(self, world: World) -> None:
         """A request that found the former tasks, while they were changed back, is not confirmed by a later fetch."""
@@ -97,10 +97,10 @@ class TestChangesThatNoRunWrote:
         assert request(world.connection, NOON + 2 * HOUR + 10 * MINUTE)
         edit(world, "new task")
         fetch(world, NOON + 8 * HOUR)
-        assert is_true(world, NOON + 8 * HOUR)
+        assert claims_only_what_it_has(world, NOON + 8 * HOUR)
 
     def test_changed_back(self, world: World) -> None:
-        """A context is as fresh as a fetch that finds the tasks that it was made from again."""
+        """A context is as fresh as a fetch that finds its original tasks again."""
         edit(world, "new task")
         fetch(world, NOON + 2 * HOUR)
         edit(world, "old task")
@@ -124,14 +124,14 @@ class TestRequests:
         for minutes in range(3):
             at = now + minutes * MINUTE
             assert request(world.connection, at)
-            assert known(world.connection)["fetched_at"] == at
+            assert read_user(world.connection)["fetched_at"] == at
 
     def test_an_expired_row(self, world: World) -> None:
         """A request replaces a row that a midnight has changed, though a later fetch found the tasks unchanged."""
         world.connection.execute("UPDATE context_store SET valid_until = %s", [NOON + 2 * HOUR])
         fetch(world, NOON + 3 * HOUR + MINUTE)
         assert request(world.connection, NOON + 3 * HOUR, valid_until=NOON + 26 * HOUR)
-        assert known(world.connection)["valid_until"] == NOON + 26 * HOUR
+        assert read_user(world.connection)["valid_until"] == NOON + 26 * HOUR
 
     def test_a_row_without_a_number(self, world: World) -> None:
         """A row from before connections had numbers is not replaced by what a request found before the last fetch."""
@@ -147,6 +147,6 @@ def test_a_replaced_account(world: World) -> None:
     accounts = Accounts(connection, CredentialCipher([world.key]), clock=lambda: NOON + 5 * MINUTE)
     accounts.add("ann", email="", timezone="UTC", credentials=Credentials("token-of-ann"))
     connection.execute("INSERT INTO context_store SELECT * FROM written_late")
-    assert known(connection)["fetched_at"] is None
+    assert read_user(connection)["fetched_at"] is None
     world.night(NOON)
-    assert known(connection)["fetched_at"] == NOON + 5 * MINUTE
+    assert read_user(connection)["fetched_at"] == NOON + 5 * MINUTE

@@ -21,9 +21,9 @@ from contexts.assembly.assemble import Budget, assemble
 from contexts.assembly.model import Reaction, Signals, Task
 from contexts.assembly.store import ContextStore, ObservedContext, StoredContext, row_version
 from contexts.postgres.sql import ROOT, connect
-from contexts.todoist.accounts import Accounts
+from contexts.todoist.accounts import Accounts, SyncState
 from contexts.todoist.credentials import CredentialCipher, Credentials, new_key
-from contexts.todoist.mirror import Mirror, fold
+from contexts.todoist.mirror import Directory, Mirror, fold
 from local import postgres
 
 AT = datetime(2026, 11, 23, 2, 0, tzinfo=UTC)
@@ -204,6 +204,41 @@ class TestUpsert:
         assert store.upsert([observed(row("ann"))], read) == (0, 0)
         assert stored(connection) == []
 
+    @pytest.mark.parametrize("has_row", [False, True])
+    def test_a_second_fetch_meanwhile(
+        self, store: ContextStore, connection: Connection, database_url: str, has_row: bool
+    ) -> None:
+        """A context is not confirmed by what a second fetch at the same instant found while it was written."""
+        store.put([row("ann", "earlier", AT - HOUR)])
+        connection.execute("UPDATE todoist_accounts SET observed_at = %s, rows_digest = 'first'", [AT - HOUR])
+        if not has_row:
+            connection.execute("DELETE FROM context_store")
+        save_fetch(connection, AT, b"second")
+
+        def read(_: Collection[str]) -> Iterable[StoredContext]:
+            with connect(database_url) as other:
+                save_fetch(other, AT, b"third")
+            return [row("ann")]
+
+        assert store.upsert([observed(row("ann"))], read) == (1, 0)
+        save_fetch(connection, AT + HOUR, b"third")
+        assert Accounts(connection, CredentialCipher([new_key()])).observations(AT + HOUR).outdated == {"ann"}
+
+    def test_written_while_the_user_is_removed(
+        self, store: ContextStore, connection: Connection, database_url: str
+    ) -> None:
+        """A row that is written while its user is being removed does not remain."""
+        store.put([row("ann")])
+        connection.execute("DELETE FROM context_store")
+        with ThreadPoolExecutor(1) as pool, connect(database_url) as writer, connect(database_url) as own:
+            with writer.transaction():
+                writer.execute("SELECT FROM users FOR KEY SHARE")
+                removed = pool.submit(Accounts(own, CredentialCipher([new_key()])).remove, "ann")
+                wait_for_lock(connection)
+                ContextStore(writer).put([row("ann")])
+            assert removed.result()
+        assert stored(connection) == []
+
     def test_same_instant(self, store: ContextStore, connection: Connection) -> None:
         """Of two contexts from the same fetch the later write wins: it may include a new reaction."""
         store.put([row("ann", "1")])
@@ -283,6 +318,13 @@ class TestRead:
         with pytest.raises(LookupError):
             store.upsert([observed(row("ann", "1", AT + HOUR)), observed(row("bob", "2"))], never)
         assert stored(connection) == [row("ann", "1")]
+
+
+def save_fetch(connection: Connection, at: datetime, rows_digest: bytes) -> None:
+    """Save that a fetch of ann's tasks found rows with this digest."""
+    [number] = connection.execute("SELECT connection_number FROM todoist_accounts").fetchone() or ()
+    state = SyncState("ann", number, "token", Directory(), rows_digest)
+    Accounts(connection, CredentialCipher([new_key()])).save_sync_states([state], [], at)
 
 
 def observed(context: StoredContext) -> ObservedContext:

@@ -171,7 +171,7 @@ class TestAdding:
 
 
 def test_added_and_removed_at_once(database_url: str) -> None:
-    """Processes that add and remove the same user at the same time wait for each other, and none fails."""
+    """Processes that add and remove the same user at the same time take turns, and none fails."""
     cipher = CredentialCipher([new_key()])
     write_row = "INSERT INTO context_store VALUES ('ann', %s, '{}', 'h') ON CONFLICT DO NOTHING"
 
