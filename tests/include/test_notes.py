@@ -18,7 +18,7 @@ from local.server import running_server
 
 @dataclass
 class Api:
-    """A server in place of Airflow's. statuses: of the next answers, then 200. notes: path and text of each request."""
+    """A stand-in for Airflow. statuses: of the next answers, then 200. notes: path and text of each request."""
 
     statuses: list[int] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
