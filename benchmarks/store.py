@@ -41,7 +41,7 @@ from local.samples import plain_users
 _FOLDER = LOCAL_FOLDER / "bench-store"
 _N_ROWS, _MAX_ROWS = 20_000, 200_000
 _SHARD_ROWS = 400
-_N_ROUNDS = 5
+_N_ROUNDS = 9
 _N_REFRESHES = 6
 _N_READS = 4000
 _N_SAMPLE_USERS = 200

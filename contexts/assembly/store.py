@@ -157,21 +157,19 @@ class ContextStore:
         n_copied = self._copy([(*row, *accounts[row[0]]) for row in rows if row[0] in accounts])
         return n_copied + self._write([row for row in rows if row[0] not in new_users])
 
-    def _accounts(self, observed: Sequence[ObservedContext]) -> dict[str, tuple[int, bytes | None]]:
+    def _accounts(self, observed: Iterable[ObservedContext]) -> dict[str, tuple[int, bytes | None]]:
         """Return the connection number of each user's account, and the digest of the tasks observed, if it is known.
 
-        Users are missing whose account was removed, or replaced, since they were observed.
+        Users are missing whose account was removed or replaced since they were observed.
         """
-        if not observed:
-            return {}
-        users = {"user_ids": [each.user_id for each in observed]}
-        stored = {row[0]: row[1:] for row in execute_arrays(self._connection, self._sql.accounts_of_users, users)}
+        users: dict[datetime, list[str]] = {}  # by instant: those of a run have few different ones
+        for each in observed:
+            users.setdefault(each.materialized_at, []).append(each.user_id)
         accounts: dict[str, tuple[int, bytes | None]] = {}
-        for user_id, _, at in observed:
-            if user_id in stored:
-                number, connected_at, observed_at, digest = stored[user_id]
-                if (connected_at is None or connected_at <= at) and at <= observed_at:
-                    accounts[user_id] = number, (digest if observed_at == at else None)
+        for instant, user_ids in users.items():
+            values = {"user_ids": user_ids, "instant": instant}
+            found = execute_arrays(self._connection, self._sql.accounts_observed, values)
+            accounts |= {user_id: (number, digest) for user_id, number, digest in found}
         return accounts
 
     def _copy(self, rows: Sequence[tuple[Any, ...]]) -> int:

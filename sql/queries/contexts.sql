@@ -2,11 +2,13 @@
 -- Of some users, those with a row.
 SELECT c.user_id FROM context_store c WHERE c.user_id = ANY(:user_ids::TEXT[]);
 
--- name: accounts_of_users
--- The present account of some users, if it was ever fetched, with the digest of the tasks that its last fetch found.
-SELECT a.user_id, a.connection_number, a.connected_at, a.observed_at,
-       CASE WHEN a.changed_at <= a.observed_at THEN a.rows_digest END
-FROM todoist_accounts a WHERE a.user_id = ANY(:user_ids::TEXT[]) AND a.observed_at IS NOT NULL;
+-- name: accounts_observed
+-- Of some users who were observed at an instant, those who still have the same account, with the digest of the tasks that
+-- were found at the instant, if it is known: see `write`.
+SELECT a.user_id, a.connection_number, digest_at(:instant::TIMESTAMPTZ, a.observed_at, a.changed_at, a.rows_digest)
+FROM todoist_accounts a
+WHERE a.user_id = ANY(:user_ids::TEXT[])
+  AND :instant::TIMESTAMPTZ BETWEEN coalesce(a.connected_at, '-infinity') AND a.observed_at;
 
 -- name: outdated_rows
 -- Of some users with a row, those whose row has another version than the given one, or agrees with no fetch as late as
