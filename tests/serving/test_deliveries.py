@@ -166,10 +166,10 @@ class TestRequests:
 
     def test_left_before(self, harness: ServiceHarness, service: Service) -> None:
         """The decision of a client that leaves before its turn is not written."""
-        *before, left, stayed, also_left = self.together(harness, service, 0.1, None, 0.1, n_more=2)  # two calls run
-        assert [response.status for response in (*before, stayed)] == [200] * 4
+        *before, left, stayed, also_left = self.together(harness, service, 0.1, None, 0.1, n_more=4)  # two calls run
+        assert [response.status for response in (*before, stayed)] == [200] * 6
         assert [type(each) for each in (left, also_left)] == [TimeoutError, TimeoutError]
-        assert harness.rows("SELECT delivered, count(*) FROM decisions GROUP BY 1") == [(True, 5)]
+        assert harness.rows("SELECT delivered, count(*) FROM decisions GROUP BY 1") == [(True, 7)]
 
     def test_left_meanwhile(self, harness: ServiceHarness, service: Service) -> None:
         """The decision of a client that leaves while it is written is marked."""
