@@ -13,15 +13,10 @@ from datetime import UTC, datetime, timedelta
 from rich.console import Console
 
 from benchmarks.output import LOCAL_FOLDER
-from benchmarks.pipeline import MemoryMeter, Pipeline, load_tiny_embedder
+from benchmarks.pipeline import MemoryMeter, Pipeline, load_tiny_embedder, open_pipeline
 from benchmarks.report import BenchFigures, NightCosts, print_figures, read_figures, save_figures
-from benchmarks.todoist import TodoistProcess, todoist_process
-from benchmarks.users import N_TASKS, Crowd, add_accounts
-from contexts.postgres.migrate import migrate
-from contexts.postgres.sql import connect
-from contexts.todoist.client import Todoist
-from contexts.todoist.credentials import new_key
-from local import postgres
+from benchmarks.todoist import TodoistProcess
+from benchmarks.users import N_TASKS, Crowd
 
 _FOLDER = LOCAL_FOLDER / "bench"
 
@@ -70,15 +65,8 @@ def _measure(stack: ExitStack, n_users: int, n_shards: int) -> BenchFigures:
     embedder = load_tiny_embedder(_FOLDER / "tiny-nomic")
     model_cpu_seconds = time.process_time() - started
     _print_line("Starting Postgres 18 and the local Todoist")
-    url = stack.enter_context(postgres.running_postgres(_FOLDER / "postgres"))
-    connection = stack.enter_context(connect(url))
-    migrate(connection)
-    todoist = stack.enter_context(todoist_process())
     _print_line(f"{n_users} users with {N_TASKS} tasks each")
-    key, crowd = new_key(), Crowd(n_users, _FIRST_NIGHT.date())
-    todoist.install(crowd)
-    add_accounts(connection, crowd, key)
-    pipeline = Pipeline(connection, Todoist(todoist.url), embedder, _FOLDER / "data", n_shards, key)
+    pipeline, todoist, _ = open_pipeline(stack, _FOLDER, Crowd(n_users, _FIRST_NIGHT.date()), n_shards, embedder)
     resident_mb = MemoryMeter.start().resident_mb
     nights = _run_nights(pipeline, todoist, n_users)
     plan_seconds = pipeline.plan_seconds(_MIDNIGHT + timedelta(minutes=1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -27,9 +27,13 @@ from assets.runtime import Runtime, tip_writer
 from assets.steps import StepRunner
 from assets.tips_ahead import TipWriter
 from benchmarks.output import PrintLine
+from benchmarks.todoist import TodoistProcess, todoist_process
+from benchmarks.users import Crowd, add_accounts
 from contexts.assembly.history import History
 from contexts.assembly.store import ContextStore
+from contexts.postgres.migrate import migrate
 from contexts.postgres.run_log import RunLog
+from contexts.postgres.sql import connect
 from contexts.progress import ProgressLogger
 from contexts.settings import Settings
 from contexts.themes.calibrations import Calibrations
@@ -40,6 +44,7 @@ from contexts.todoist.client import Todoist
 from contexts.todoist.credentials import CredentialCipher, new_key
 from contexts.todoist.event_store import EventStore
 from local.checkpoint import save_tiny_nomic
+from local.postgres import running_postgres
 
 FETCH_STEP = "fetch_signals"
 
@@ -132,10 +137,8 @@ class Pipeline:
 
         scope, next_run_at: select the users to fetch (see `Accounts.due`); the next run is in four hours by default.
         """
-        costs, next_run_at = [], next_run_at or now + _DEFAULT_INTERVAL
-        due = self._due(now, next_run_at, scope)
-        for asset in GRAPH:
-            users = self._users_of(asset, now, next_run_at, due)
+        costs = []
+        for asset, users in self._assets(now, next_run_at or now + _DEFAULT_INTERVAL, scope):
             costs.append(self._run_asset(asset, now, users, print_line))
             print_line(f"  {asset.name}: {costs[-1].seconds:.2f} s")
         if self.events.mode != "off":
@@ -145,10 +148,8 @@ class Pipeline:
 
     def run_in_parts(self, now: datetime) -> Iterator[None]:
         """Bring every asset up to date as `run` does, and yield after each shard of each asset: `n_parts` times."""
-        next_run_at = now + _DEFAULT_INTERVAL
-        due = self._due(now, next_run_at, FetchScope.ALL)
-        for asset in GRAPH:
-            for _ in self._materialize(asset, now, self._users_of(asset, now, next_run_at, due)):
+        for asset, users in self._assets(now, now + _DEFAULT_INTERVAL, FetchScope.ALL):
+            for _ in self._materialize(asset, now, users):
                 yield
 
     @property
@@ -162,6 +163,12 @@ class Pipeline:
         runner = StepRunner(GRAPH, self._runtime, self._runtime.load_resources(), now)
         runner.estimate(*runner.forecast(), GRAPH)
         return time.perf_counter() - started
+
+    def _assets(self, now: datetime, next_run_at: datetime, scope: FetchScope) -> Iterator[tuple[Asset, Users]]:
+        """Yield the assets in the order of a run, each with its users as they are after the assets before it."""
+        due = self._due(now, next_run_at, scope)
+        for asset in GRAPH:
+            yield asset, self._users_of(asset, now, next_run_at, due)
 
     def _due(self, now: datetime, next_run_at: datetime, scope: FetchScope) -> Users:
         """The users to fetch, and those whose events are to be folded, as the step runner finds them."""
@@ -236,6 +243,19 @@ class Pipeline:
         """All files with their modification time in nanoseconds and their size in bytes."""
         stats = [(path, path.stat()) for path in self._root.rglob("*") if path.is_file()]
         return {(path, stat.st_mtime_ns, stat.st_size) for path, stat in stats}
+
+
+def open_pipeline(
+    stack: ExitStack, folder: Path, crowd: Crowd, n_shards: int, embedder: Embedder
+) -> tuple[Pipeline, TodoistProcess, psycopg.Connection[Any]]:
+    """Open a pipeline for a crowd over a Postgres and a local Todoist of its own, until the stack is closed."""
+    connection = stack.enter_context(connect(stack.enter_context(running_postgres(folder / "postgres"))))
+    migrate(connection)
+    todoist, key = stack.enter_context(todoist_process()), new_key()
+    todoist.install(crowd)
+    add_accounts(connection, crowd, key)
+    pipeline = Pipeline(connection, Todoist(todoist.url), embedder, folder / "data", n_shards, key)
+    return pipeline, todoist, connection
 
 
 @dataclass(frozen=True)

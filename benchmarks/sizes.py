@@ -21,16 +21,11 @@ from rich.console import Console
 
 from benchmarks.meter import CpuMeter
 from benchmarks.output import LOCAL_FOLDER, numbers_table
-from benchmarks.pipeline import Pipeline, load_tiny_embedder
-from benchmarks.todoist import TodoistProcess, todoist_process
-from benchmarks.users import Crowd, add_accounts
-from contexts.postgres.migrate import migrate
-from contexts.postgres.sql import connect
+from benchmarks.pipeline import Pipeline, load_tiny_embedder, open_pipeline
+from benchmarks.todoist import TodoistProcess
+from benchmarks.users import Crowd
 from contexts.progress import ProgressLogger
 from contexts.themes.embed import Embedder
-from contexts.todoist.client import Todoist
-from contexts.todoist.credentials import new_key
-from local import postgres
 
 _FOLDER = LOCAL_FOLDER / "bench-sizes"
 _FIRST_NIGHT = datetime(2026, 11, 23, 10, 15, tzinfo=UTC)
@@ -89,15 +84,8 @@ def main() -> int:
 
 def _populate(stack: ExitStack, embedder: Embedder, n_users: int, n_tasks: int, n_shards: int) -> Population:
     _console.print(f"{n_users:,} users with {n_tasks} tasks each in {n_shards} shards")
-    folder = _FOLDER / str(n_users)
-    url = stack.enter_context(postgres.running_postgres(folder / "postgres"))
-    connection = stack.enter_context(connect(url))
-    migrate(connection)
-    todoist = stack.enter_context(todoist_process())
-    crowd, key = Crowd(n_users, _FIRST_NIGHT.date(), n_tasks), new_key()
-    todoist.install(crowd)
-    add_accounts(connection, crowd, key)
-    pipeline = Pipeline(connection, Todoist(todoist.url), embedder, folder / "data", n_shards, key)
+    crowd = Crowd(n_users, _FIRST_NIGHT.date(), n_tasks)
+    pipeline, todoist, connection = open_pipeline(stack, _FOLDER / str(n_users), crowd, n_shards, embedder)
     return Population(n_users, pipeline, todoist, CpuMeter(connection))
 
 

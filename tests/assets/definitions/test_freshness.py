@@ -42,17 +42,16 @@ def edit(world: World, text: str) -> None:
 
 def request(connection: psycopg.Connection[Any], at: datetime, **changes: Any) -> bool:
     """Let a request store what it found at an instant: the stored context, with some columns changed."""
-    columns = "materialized_at, context_json, context_hash, valid_until, groups_json"
-    stored = connection.execute(f"SELECT user_id, {columns} FROM context_store").fetchone()
-    number = connection.execute("SELECT connection_number FROM todoist_accounts").fetchone()
-    version = connection.execute("SELECT row_version FROM context_store").fetchone()
-    assert stored and number and version
+    [(*stored, version, number)] = connection.execute(
+        "SELECT user_id, materialized_at, context_json, context_hash, valid_until, groups_json, row_version,"
+        " a.connection_number FROM context_store JOIN todoist_accounts a USING (user_id)"
+    )
     row = replace(StoredContext(*stored), materialized_at=at, **changes)
     is_written = queries("serving").write_context(
         connection,
         **vars(row),
-        row_version=row.row_version if changes else version[0],
-        connection_number=number[0],
+        row_version=row.row_version if changes else version,
+        connection_number=number,
         clock_difference=CLOCK_DIFFERENCE,
     )
     return bool(is_written)
@@ -117,7 +116,7 @@ class TestChangesThatNoRunWrote:
 
 
 class TestRequests:
-    def test_a_fetch_from_before_the_clock_was_set_back(self, world: World, account: BuildAccount) -> None:
+    def test_a_fetch_from_before_the_clock_was_set_back(self, world: World) -> None:
         """After a clock was set back, the first request makes the context fresh for those that follow."""
         now = datetime.now(UTC)
         world.connection.execute("UPDATE todoist_accounts SET observed_at = %s", [now + 2 * HOUR])

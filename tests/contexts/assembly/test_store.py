@@ -515,7 +515,7 @@ class TestReactions:
         react(connection, 4, "bob", "rest", "home", "snoozed", AT - 2 * HOUR)
         react(connection, 5, "eve", "rest", "home", "done", AT)
         decide(connection, 6, "ann", "rest", "home")
-        assert StoreWithAccounts(connection, reaction_days=0).reactions(["ann", "bob", "never there"], AT + HOUR) == {
+        assert ContextStore(connection, reaction_days=0).reactions(["ann", "bob", "never there"], AT + HOUR) == {
             "ann": [
                 Reaction(str(UUID(int=2)), "", "", "ignored", AT - HOUR),
                 Reaction(str(UUID(int=1)), "focus", "work", "done", AT),

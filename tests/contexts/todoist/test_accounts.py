@@ -170,22 +170,24 @@ class TestAdding:
         assert not accounts.remove("ann")
 
 
-def test_added_and_removed_at_once(database_url: str) -> None:
-    """Processes that add and remove the same user at the same time take turns, and none fails."""
+def test_added_and_removed_at_once(accounts: Accounts, connection: Connection, database_url: str) -> None:
+    """Processes that add and remove the same user at the same time take turns: none fails, and nothing remains."""
     cipher = CredentialCipher([new_key()])
     write_row = "INSERT INTO context_store VALUES ('ann', %s, '{}', 'h') ON CONFLICT DO NOTHING"
 
     def replace_often(number: int) -> None:
         with connect(database_url) as own:
-            accounts = Accounts(own, cipher)
+            own_accounts = Accounts(own, cipher)
             for _ in range(40):
-                accounts.add("ann", email="", timezone="UTC", credentials=Credentials(f"token {number}"))
+                own_accounts.add("ann", email="", timezone="UTC", credentials=Credentials(f"token {number}"))
                 own.execute(write_row, (NOW,))
-                accounts.remove("ann")
+                own_accounts.remove("ann")
 
     with ThreadPoolExecutor() as pool:
         for each in [pool.submit(replace_often, number) for number in range(3)]:
             each.result()
+    assert accounts.existing(["ann"]) == set()
+    assert connection.execute("SELECT count(*) FROM context_store").fetchone() == (0,)
 
 
 class TestSyncStates:
